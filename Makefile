@@ -1,0 +1,71 @@
+# Needs Python >= 3.11 and make; every target sets up what it uses, in .venv inside the checkout.
+#
+# .venv/.core and .venv/.dev say that the environment holds the project, respectively also the
+# developers' tools. They are written last, so an interrupted set-up is never taken for a finished one.
+
+PYTHON ?= python3
+ARGS ?=
+
+venv := .venv
+bin := $(venv)/bin
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+# Targets share one environment; two of them must not install into it at once (make -j train test).
+.NOTPARALLEL:
+.PHONY: help train test lint clean moved
+
+help:
+	@echo 'make train   train the autoencoder on the modelled cluster  (make train ARGS="--help")'
+	@echo 'make test    run the tests on all processors                (make test ARGS="-k platform")'
+	@echo 'make lint    check style and types'
+	@echo 'make clean   remove the environment and all caches'
+	@echo
+	@echo 'The first run installs into $(venv). Another interpreter: make train PYTHON=python3.12'
+
+# Set-up reports on stderr and commands are not echoed: `make train ARGS=--json > result.json` is JSON.
+train: $(venv)/.core
+	@$(bin)/trainlib train autoencoder $(ARGS)
+
+test: $(venv)/.dev
+	@$(bin)/python -m pytest -n auto $(ARGS)
+
+lint: $(venv)/.dev
+	@$(bin)/python -m ruff check
+	@$(bin)/python -m mypy
+
+# An environment holds absolute paths: in a moved or copied checkout it would run the other copy's code.
+stamps := $(wildcard $(venv)/.core $(venv)/.dev)
+ifneq "$(stamps)" ""
+ifneq "$(shell cat $(venv)/.place 2>/dev/null)" "$(CURDIR)"
+$(stamps): moved
+endif
+endif
+
+# $(call install,requirement): .unfinished survives an interrupted installation, which may have left
+# half a package behind; the environment is then made anew.
+define install
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$(PYTHON) is missing or older than 3.11; name another: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@if [ -e $(venv)/.unfinished ] || [ "`cat $(venv)/.place 2>/dev/null`" != "$(CURDIR)" ] || \
+	    ! $(bin)/python -m pip --version >/dev/null 2>&1; then \
+	  echo "Creating $(venv) ..." >&2; \
+	  $(PYTHON) -m venv --clear $(venv) >&2 && printf '%s\n' "$(CURDIR)" > $(venv)/.place; \
+	fi
+	@touch $(venv)/.unfinished
+	@echo "Installing $(1) into $(venv); the first time takes a minute or two ..." >&2
+	@$(bin)/python -m pip install --disable-pip-version-check --progress-bar off -e '$(1)' >&2
+	@rm $(venv)/.unfinished
+endef
+
+$(venv)/.core: pyproject.toml
+	$(call install,.)
+	@touch $@
+
+$(venv)/.dev: pyproject.toml
+	$(call install,.[dev])
+	@touch $(venv)/.core $@
+
+clean:
+	rm -rf $(venv) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

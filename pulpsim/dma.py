@@ -1,0 +1,136 @@
+"""DMA commands: what the controller asks for, checked before the engine sees it, and their queue.
+
+Timing (measured on the virtual platform): a command takes the controller command_cycles_1d or _2d, plus
+software's controller.command_cycles; the first data moves start_cycles after the last command word, then
+bytes_per_cycle a cycle each way, one cycle lost per burst outward. Each direction serves its transfers in
+order; `outstanding` of them may be in flight, `queue_per_core` more wait, then the controller blocks.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import simpy
+
+from pulpsim.engine import Transfer
+from pulpsim.errors import AddressError
+from pulpsim.memory import L1_BASE, L2_BASE
+from pulpsim.platform import Platform
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """One DMA command: `lines` lines of `line_bytes` between L1 and L2, inward (to L1) or outward.
+
+    l1, l2: absolute addresses of the first byte. l1_stride, l2_stride: bytes between the starts of
+    successive lines (0: line_bytes, lines lie one behind the other). All multiples of 4.
+    """
+
+    outward: bool
+    l1: int
+    l2: int
+    line_bytes: int
+    lines: int = 1
+    l1_stride: int = 0
+    l2_stride: int = 0
+
+    @property
+    def size_bytes(self) -> int:
+        return self.lines * self.line_bytes
+
+    @property
+    def strides(self) -> tuple[int, int]:
+        """(L1, L2) bytes from line to line."""
+        return self.l1_stride or self.line_bytes, self.l2_stride or self.line_bytes
+
+    @property
+    def two_dimensional(self) -> bool:
+        return self.lines > 1 and self.strides != (self.line_bytes, self.line_bytes)
+
+    def check(self, platform: Platform) -> None:
+        """Raises AddressError if the command cannot be executed."""
+        for name in ("l1", "l2", "line_bytes", "l1_stride", "l2_stride"):
+            if getattr(self, name) % 4:
+                raise AddressError(f"DMA command: {name} = {getattr(self, name):#x}: must be a multiple of 4 bytes")
+        if self.line_bytes <= 0 or self.lines <= 0 or min(self.strides) < 0:
+            raise AddressError(f"DMA command of {self.lines} lines of {self.line_bytes} bytes: both must be positive")
+        for name, base, size, first, stride in (
+            ("L1", L1_BASE, platform.l1.size_bytes, self.l1, self.strides[0]),
+            ("L2", L2_BASE, platform.l2.size_bytes, self.l2, self.strides[1]),
+        ):
+            last = first + (self.lines - 1) * stride + self.line_bytes
+            if not base <= first <= last <= base + size:
+                raise AddressError(
+                    f"DMA command: {first:#010x} to {last:#010x} is not inside {name} "
+                    f"({base:#010x} to {base + size:#010x})"
+                )
+
+
+class DmaQueue:
+    """The DMA's command queue on a SimPy environment.
+
+    start(transfer) hands a transfer to the engine; `finished(id)` is to be called when it ends.
+    """
+
+    def __init__(self, env: simpy.Environment, platform: Platform, start: Callable[[Transfer], None]):
+        self._env, self._platform, self._start = env, platform, start
+        self._waiting: deque[tuple[int, Copy]] = deque()
+        self._done: dict[int, simpy.Event] = {}
+        self._next_id = 0
+        self._in_flight = 0
+        self._space: simpy.Event | None = None
+
+    def command_cycles(self, copy: Copy) -> int:
+        """What the controller spends on writing a command."""
+        dma = self._platform.dma
+        words = dma.command_cycles_2d if copy.two_dimensional else dma.command_cycles_1d
+        return words + self._platform.controller.command_cycles
+
+    def full(self) -> simpy.Event | None:
+        """None if a command is accepted now, else the event after which to ask again."""
+        if len(self._waiting) < self._platform.dma.queue_per_core:
+            return None
+        self._space = self._space or self._env.event()
+        return self._space
+
+    def submit(self, copy: Copy) -> int:
+        """Accept a command whose last word was written in the cycle before now; returns its id."""
+        copy.check(self._platform)
+        number = self._next_id
+        self._next_id += 1
+        self._done[number] = self._env.event()
+        self._waiting.append((number, copy))
+        self._dispatch()
+        return number
+
+    def _dispatch(self) -> None:
+        while self._waiting and self._in_flight < self._platform.dma.outstanding:
+            number, copy = self._waiting.popleft()
+            self._in_flight += 1
+            ready = int(self._env.now) - 1 + self._platform.dma.start_cycles
+            l1_stride, l2_stride = copy.strides
+            self._start(
+                Transfer(
+                    number, copy.outward, copy.l1 - L1_BASE, copy.l2 - L2_BASE, copy.size_bytes,
+                    copy.line_bytes, l1_stride, l2_stride, ready,
+                )  # fmt: skip
+            )
+        if self._space is not None and len(self._waiting) < self._platform.dma.queue_per_core:
+            self._space.succeed()
+            self._space = None
+
+    def finished(self, number: int) -> None:
+        """A transfer's last word has moved."""
+        self._in_flight -= 1
+        self._done[number].succeed()
+        self._dispatch()
+
+    def done(self, number: int) -> simpy.Event:
+        """The event of a transfer's completion."""
+        return self._done[number]
+
+    def unfinished(self) -> list[int]:
+        """Transfers that have not ended."""
+        return [number for number, event in self._done.items() if not event.triggered]

@@ -1,0 +1,150 @@
+"""What happens every cycle, in two engines behind one contract: `reference` and `jit`.
+
+The timing model
+----------------
+A core is in-order and single-issue. An instruction is one event at cycle t. Events are handled in
+order of time, then of queueing. At its event an instruction makes its reservations and has its whole
+effect; stalls only move the core's next event, which is queued at once. In this order, at t:
+
+ 1. `<return>` ends the core (report RETURNED, no cycle); `<end>` is a trap.
+ 2. One cycle of ISSUE; the next event is at t + 1 plus what follows.
+ 3. If the core's previous instruction was a load or a mul/mulh whose destination this one reads:
+    load_use_cycles (LOAD_USE) or mul_use_cycles (MULDIV).
+ 4. L1 access: bank = address / 4 mod banks. fifo: the access takes the bank's next free cycle
+    s = max(t, free), free = s + 1, and the core waits s - t (BANK_CONFLICT). An access that crosses a
+    word boundary costs misaligned_cycles (MISALIGNED counts all but one) and takes the next word's bank
+    as well: s2 = max(s + 1, free2), free2 = s2 + 1; its wait is s2 - (t + 1).
+    Without conflicts there is no wait. L2 access: access_cycles (L2 counts all but one).
+    The event unit's registers read as 0 in one cycle and ignore stores.
+ 5. fadd-like operations: with shared FPUs the core takes FPU core mod fpus the same way
+    (FPU_CONTENTION). fdiv.s, fsqrt.s: the cluster's one divider, s = max(t, free), free = s +
+    fdiv_cycles; the core waits until s + fdiv_cycles (MULDIV counts all but the issue cycle).
+ 6. mul, mulh*, div, rem: their cycles, MULDIV. Division: leading zeros of |divisor| + div_base_cycles
+    (divu, remu: of the divisor; 32 for zero).
+ 7. A taken branch or a jump: its cycles (BRANCH counts all but one).
+ 8. Hardware loops: unless a branch was taken or a jump made, if this instruction is the end of level 0
+    and the count is above 1, the count drops and the loop's start is next; at the end with a count of 1
+    or 0 the count becomes 0 and level 1 is looked at likewise. lp.setup sets start (the instruction
+    after it), end and count before this check; counts are unsigned.
+ 9. p.elw of the barrier register writes 0 and waits; when the last core of the team arrives at t,
+    every core's next event is at t + barrier_cycles plus its own stall of rule 3, queued in order of
+    core number (BARRIER counts the cycles between). A team in which one core has returned while
+    another waits is a DEADLOCK, reported at the event that made it one.
+Post-increment writes the base before a load writes its result. x0 stays 0. csrr mcycle gives t.
+
+Traps (the instruction has no effect, advance returns at once): END running off a program's end;
+ADDRESS an access outside L1, L2 and the event unit, or beyond the end of one; TARGET a jump outside the
+code or misaligned; EVENT a p.elw of anything but the barrier register.
+
+DMA. Each direction has bytes_per_cycle / 4 ports and a queue of transfers. Word k of a transfer lies in
+line k // (line_bytes / 4) on both sides. At an event at t, port p moves word beat * ports + p (nothing if
+past the end), reserving its bank like a core but without waiting, then goes on at t + 1. Outward, the
+first beat and every beat after burst_bytes bytes comes one cycle later. The last port reports
+TRANSFER at the last beat; every port then begins its next queued transfer at max(t + 1, ready) (one
+later outward), or sleeps; transfer() wakes sleeping ports at `ready`, in port order.
+
+Round-robin. An L1 access waits in its bank's set, the core's next event not yet queued; DMA ports add
+theirs and go on. After all events of a cycle every bank with waiting accesses, in bank order, grants
+the first agent after the one it served last (agents: cores, then ports inward, then outward; at first
+after the last agent); a core's next event is then queued, counted from the cycle of the grant. A
+misaligned access arbitrates for its first word's bank only.
+
+Left out: pipeline details of divided clock domains, L2 bank conflicts, DRAM, instruction cache.
+
+advance(until) handles all events before `until`; a cycle in which something is reported is finished
+and ends the call. `now` is the first cycle not handled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: a horizon that is never reached
+FOREVER = 1 << 60
+
+
+class Kind(IntEnum):
+    """What an engine reports."""
+
+    RETURNED = 0  # core
+    TRANSFER = 1  # transfer id
+    TRAP = 2  # core; value: Trap << 32 | address
+    DEADLOCK = 3  # core whose event made it certain
+
+
+class Trap(IntEnum):
+    END = 0
+    ADDRESS = 1
+    TARGET = 2
+    EVENT = 3
+
+
+class Status(IntEnum):
+    """What a core is doing."""
+
+    OFF = 0  # never started, or returned
+    RUNNING = 1
+    WAITING = 2  # at the barrier
+
+
+class Report(NamedTuple):
+    kind: Kind
+    time: int
+    subject: int
+    value: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """One DMA command as the engine runs it; all byte counts and addresses are multiples of 4.
+
+    l1, l2: byte offsets into the memories. size_bytes in lines of line_bytes; successive lines start
+    l1_stride and l2_stride bytes apart. ready: cycle of the first data.
+    """
+
+    id: int
+    outward: bool
+    l1: int
+    l2: int
+    size_bytes: int
+    line_bytes: int
+    l1_stride: int
+    l2_stride: int
+    ready: int
+
+
+class Engine(Protocol):
+    """The contract; constructed as Engine(platform, memory, code)."""
+
+    now: int
+
+    def begin_team(self, cores: list[int]) -> None:
+        """These cores, and no others, meet at barriers from now on (before their start)."""
+
+    def start(self, core: int, row: int, time: int, registers: NDArray[np.uint32]) -> None:
+        """Queue a core's first event at `row` of the code; registers: uint32 [64], flat numbers."""
+
+    def transfer(self, transfer: Transfer) -> None:
+        """Queue a DMA transfer behind the others of its direction."""
+
+    def advance(self, until: int) -> list[Report]:
+        """Handle events before `until`; see above."""
+
+    def idle(self) -> bool:
+        """No event is queued: nothing can happen without a command."""
+
+    def counters(self) -> NDArray[np.int64]:
+        """Cycles so far, int64 [cores, CAUSES]."""
+
+    def registers(self, core: int) -> NDArray[np.uint32]:
+        """A copy of a core's registers, uint32 [64]."""
+
+    def row(self, core: int) -> int:
+        """Row of the core's next instruction (of the barrier or the fault, if it is stopped there)."""
+
+    def status(self, core: int) -> Status: ...

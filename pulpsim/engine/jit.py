@@ -1,0 +1,684 @@
+"""The fast engine: the contract of `pulpsim.engine` as one Numba function over flat arrays.
+
+The contract's order of events, without a queue entry per event
+---------------------------------------------------------------
+Agents (cores, then DMA ports) have at most one event queued. Nearly all events follow the agent's
+previous one by a single cycle, and agents that step like this keep their order from cycle to cycle;
+an agent that comes back from a longer stall was queued earlier than any that steps, so it goes before
+them. Hence every agent that steps holds a rank, newcomers get the ranks in front, and the events of a
+cycle are a 64-bit mask over ranks. Because order is kept without touching the queue, a core runs ahead
+through instructions that concern nobody else (`layout.LAST_PRIVATE`), never past `until`; loads, stores
+and all that is shared happen in exact order. Longer stalls wait in a FIFO per cycle (`arrivals`).
+
+Instructions are decoded once into rows of a few kinds of operation (`layout`); everything but an
+aligned word in L1 goes through `_access`, out of the hot path.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pulpsim.code import Code
+from pulpsim.counters import CAUSES, Cause
+from pulpsim.engine import FOREVER, Kind, Report, Status, Transfer, Trap
+from pulpsim.engine import layout as at
+from pulpsim.engine.arithmetic import alu, branch_taken, divide, fpu, fused, multiply, quotient_or_root
+from pulpsim.jit import compiled, leading_zeros, lowest_bit
+from pulpsim.memory import BARRIER_OFFSET, EVENT_UNIT_BASE, EVENT_UNIT_BYTES, L1_BASE, L2_BASE, Memory
+from pulpsim.platform import Platform
+
+MASK = 0xFFFFFFFF
+BARRIER_ADDRESS = EVENT_UNIT_BASE + BARRIER_OFFSET
+
+# Numba freezes plain integers: the enumerations' members as such.
+ISSUE, LOAD_USE, BANK_CONFLICT, FPU_CONTENTION = (int(Cause(i)) for i in range(4))
+MULDIV, BRANCH, MISALIGNED, L2, BARRIER = (int(Cause(i)) for i in range(4, 9))
+RETURNED, TRANSFER, TRAP, DEADLOCK = (int(Kind(i)) for i in range(4))
+END, ADDRESS, TARGET, EVENT = (int(Trap(i)) for i in range(4))
+OFF, RUNNING, WAITING = (int(Status(i)) for i in range(3))
+
+
+ONE = np.uint64(1)
+
+
+@compiled
+def _queue(agent, when, s):  # type: ignore[no-untyped-def]
+    """Queue the event of an agent that does not step, behind all that wait for that cycle."""
+    if when - s[at.NOW] < at.SLOTS:
+        slot = when & (at.SLOTS - 1)
+        s[at.ARRIVALS + slot * at.AGENTS + s[at.FILL + slot]] = agent
+        s[at.FILL + slot] += 1
+    else:
+        entry = at.FAR + 2 * s[at.FAR_ENTRIES]
+        s[entry], s[entry + 1] = when, agent
+        s[at.FAR_ENTRIES] += 1
+
+
+@compiled
+def _migrate(s):  # type: ignore[no-untyped-def]
+    """Move far events that the slots now reach into them, oldest queued first."""
+    entries = s[at.FAR_ENTRIES]
+    s[at.FAR_ENTRIES] = 0
+    for i in range(entries):  # _queue puts back what is still far, at or before its old place
+        _queue(s[at.FAR + 2 * i + 1], s[at.FAR + 2 * i], s)
+
+
+@compiled
+def _renumber(reserve, s):  # type: ignore[no-untyped-def]
+    """Move the ranks in use to the back, in order, leaving `reserve` free behind them."""
+    used = np.uint64(0)
+    for slot in range(at.SLOTS):
+        used |= np.uint64(s[at.MASKS + slot])
+    agents = np.empty(at.RANKS, np.int64)
+    new_rank = np.empty(at.RANKS, np.int64)
+    count = 0
+    for rank in range(at.RANKS):
+        if used >> np.uint64(rank) & ONE:
+            agents[count] = s[at.AGENT_AT + rank]
+            new_rank[rank] = count
+            count += 1
+    front = at.RANKS - reserve - count
+    for i in range(count):
+        s[at.AGENT_AT + front + i] = agents[i]
+    for slot in range(at.SLOTS):
+        old, mask = np.uint64(s[at.MASKS + slot]), np.uint64(0)
+        while old != 0:
+            mask |= ONE << np.uint64(front + new_rank[lowest_bit(old)])
+            old &= old - ONE
+        s[at.MASKS + slot] = np.int64(mask)
+    s[at.FRONT] = front
+
+
+@compiled
+def _step(rank, when, s):  # type: ignore[no-untyped-def]
+    """Queue the event of an agent that steps."""
+    s[at.MASKS + (when & (at.SLOTS - 1))] |= np.int64(ONE << np.uint64(rank))
+
+
+@compiled
+def _admit(slot, s):  # type: ignore[no-untyped-def]
+    """Rank the agents that arrive in this cycle, in front of those that step."""
+    arriving = s[at.FILL + slot]
+    if s[at.FRONT] < arriving:
+        _renumber(0, s)
+    front = s[at.FRONT] - arriving
+    mask = np.uint64(0)
+    for i in range(arriving):
+        s[at.AGENT_AT + front + i] = s[at.ARRIVALS + slot * at.AGENTS + i]
+        mask |= ONE << np.uint64(front + i)
+    s[at.MASKS + slot] |= np.int64(mask)
+    s[at.FRONT] = front
+    s[at.FILL + slot] = 0
+
+
+@compiled
+def _append(agent, when, s):  # type: ignore[no-untyped-def]
+    """Queue an event behind the agents that step into cycle `when`."""
+    _renumber(1, s)
+    s[at.AGENT_AT + at.RANKS - 1] = agent
+    _step(at.RANKS - 1, when, s)
+
+
+@compiled
+def _report(kind, subject, value, s):  # type: ignore[no-untyped-def]
+    row = at.REPORT + at.FIELDS * s[at.REPORTS]
+    s[row], s[row + 1], s[row + 2], s[row + 3] = kind, s[at.NOW], subject, value
+    s[at.REPORTS] += 1
+
+
+@compiled
+def _reserve(place, now, s):  # type: ignore[no-untyped-def]
+    """Take the next free cycle of a bank or FPU; returns it."""
+    slot = max(now, s[place])
+    s[place] = slot + 1
+    return slot
+
+
+@compiled
+def _get(store, offset, size):  # type: ignore[no-untyped-def]
+    value = np.int64(0)
+    for i in range(size):
+        value |= np.int64(store[offset + i]) << (8 * i)
+    return value
+
+
+@compiled
+def _put(store, offset, size, value):  # type: ignore[no-untyped-def]
+    for i in range(size):
+        store[offset + i] = np.uint8((value >> (8 * i)) & 0xFF)
+
+
+@compiled
+def _access(c, address, size, store, value, s, l1, l2):  # type: ignore[no-untyped-def]
+    """Any load (store false) or store: s[OUT] the value loaded, s[OUT + 1] cycles beyond one."""
+    now, counters = s[at.NOW], at.CORE + c * at.CORE_FIELDS + at.COUNT
+    s[at.OUT], s[at.OUT + 1] = 0, 0
+    offset = address - L1_BASE
+    if 0 <= offset <= s[at.L1_BYTES] - size:
+        if store:
+            _put(l1, offset, size, value)
+        else:
+            s[at.OUT] = _get(l1, offset, size)
+        crossing = (offset & 3) + size > 4
+        if crossing:
+            s[at.OUT + 1] = s[at.MISALIGNED] - 1
+            s[counters + MISALIGNED] += s[at.MISALIGNED] - 1
+        banks = s[at.BANKS]
+        bank = (offset >> 2) & (banks - 1)
+        if s[at.CONFLICTS] == at.FIFO:
+            slot = _reserve(at.BANK_FREE + bank, now, s)
+            wait = slot - now
+            if crossing:
+                wait = _reserve(at.BANK_FREE + ((bank + 1) & (banks - 1)), slot + 1, s) - (now + 1)
+            s[at.OUT + 1] += wait
+            s[counters + BANK_CONFLICT] += wait
+        elif s[at.CONFLICTS] == at.ROUND_ROBIN:
+            s[at.WAITING + bank * at.AGENTS + c] += 1
+            s[at.BANK_WAITERS] += 1
+            return at.BLOCKED
+        return at.DONE
+    offset = address - L2_BASE
+    if 0 <= offset <= s[at.L2_BYTES] - size:
+        if store:
+            _put(l2, offset, size, value)
+        else:
+            s[at.OUT] = _get(l2, offset, size)
+        s[at.OUT + 1] = s[at.L2_CYCLES] - 1
+        s[counters + L2] += s[at.L2_CYCLES] - 1
+        return at.DONE
+    if 0 <= address - EVENT_UNIT_BASE <= EVENT_UNIT_BYTES - size:
+        return at.DONE
+    return at.TRAPPED
+
+
+@compiled
+def _loop_end(k, pc, s):  # type: ignore[no-untyped-def]
+    """Next row after `pc`, the last instruction of some hardware loop."""
+    if s[k + at.END0] == pc:
+        if s[k + at.COUNT0] > 1:
+            s[k + at.COUNT0] -= 1
+            return s[k + at.START0]
+        s[k + at.COUNT0] = 0
+    if s[k + at.END1] == pc:
+        if s[k + at.COUNT1] > 1:
+            s[k + at.COUNT1] -= 1
+            return s[k + at.START1]
+        s[k + at.COUNT1] = 0
+    return pc + 1
+
+
+@compiled
+def _arrive(c, stall, s):  # type: ignore[no-untyped-def]
+    """A core reaches the barrier; the last one releases all, in order of core number."""
+    now, k = s[at.NOW], at.CORE + c * at.CORE_FIELDS
+    s[k + at.STATUS], s[k + at.SINCE], s[k + at.STALL] = WAITING, now, stall
+    s[at.ARRIVED] |= np.int64(1) << c
+    s[at.QUEUED] -= 1
+    if s[at.ARRIVED] != s[at.TEAM]:
+        if s[at.GONE] != 0:
+            _report(DEADLOCK, c, 0, s)
+        return
+    release = now + s[at.BARRIER]
+    for other in range(s[at.CORES]):
+        if s[at.TEAM] >> other & 1:
+            k = at.CORE + other * at.CORE_FIELDS
+            s[k + at.COUNT + BARRIER] += release - s[k + at.SINCE] - 1
+            s[k + at.STATUS] = RUNNING
+            s[at.QUEUED] += 1
+            _queue(other, release + s[k + at.STALL], s)
+    s[at.ARRIVED] = 0
+
+
+@compiled
+def _leave(c, s):  # type: ignore[no-untyped-def]
+    """A core returns."""
+    s[at.CORE + c * at.CORE_FIELDS + at.STATUS] = OFF
+    s[at.QUEUED] -= 1
+    s[at.GONE] |= np.int64(1) << c
+    _report(RETURNED, c, 0, s)
+    if s[at.ARRIVED] != 0:
+        _report(DEADLOCK, c, 0, s)
+
+
+@compiled
+def _first_beat(port, lane, outward, s):  # type: ignore[no-untyped-def]
+    """Set a port to its word of the first beat of the transfer at its sequence number."""
+    move = at.TRANSFERS + (outward * at.QUEUE + s[port + at.P_SEQUENCE] % at.QUEUE) * at.FIELDS
+    words = max(s[move + at.T_LINE_WORDS], 1)
+    s[port + at.P_BEAT] = 0
+    s[port + at.P_LINE], s[port + at.P_COLUMN] = lane // words, lane % words
+
+
+@compiled
+def _move_word(agent, port, move, outward, s, words, l2_words):  # type: ignore[no-untyped-def]
+    """Copy a port's word of this beat and take its bank."""
+    line, column = s[port + at.P_LINE], 4 * s[port + at.P_COLUMN]
+    inside = (s[move + at.T_L1] + line * s[move + at.T_L1_STRIDE] + column) >> 2
+    outside = (s[move + at.T_L2] + line * s[move + at.T_L2_STRIDE] + column) >> 2
+    if outward:
+        l2_words[outside] = words[inside]
+    else:
+        words[inside] = l2_words[outside]
+    bank = inside & (s[at.BANKS] - 1)
+    if s[at.CONFLICTS] == at.FIFO:
+        _reserve(at.BANK_FREE + bank, s[at.NOW], s)
+    elif s[at.CONFLICTS] == at.ROUND_ROBIN:
+        s[at.WAITING + bank * at.AGENTS + agent] += 1
+        s[at.BANK_WAITERS] += 1
+
+
+@compiled
+def _port(agent, s, words, l2_words):  # type: ignore[no-untyped-def]
+    """One event of a DMA port: its word of this beat. Returns the next event's cycle, or -1."""
+    now, ports = s[at.NOW], s[at.PORTS]
+    lane = agent - s[at.CORES]
+    port = at.PORT + lane * at.FIELDS
+    outward = np.int64(lane >= ports)
+    lane -= outward * ports
+    move = at.TRANSFERS + (outward * at.QUEUE + s[port + at.P_SEQUENCE] % at.QUEUE) * at.FIELDS
+    if s[port + at.P_BEAT] * ports + lane < s[move + at.T_WORDS]:
+        _move_word(agent, port, move, outward, s, words, l2_words)
+    s[port + at.P_COLUMN] += ports
+    while s[port + at.P_COLUMN] >= s[move + at.T_LINE_WORDS]:
+        s[port + at.P_COLUMN] -= s[move + at.T_LINE_WORDS]
+        s[port + at.P_LINE] += 1
+    s[port + at.P_BEAT] += 1
+    if s[port + at.P_BEAT] * ports < s[move + at.T_WORDS]:
+        new_burst = outward == 1 and s[port + at.P_BEAT] % s[at.BURST_BEATS] == 0
+        return now + 2 if new_burst else now + 1
+    if lane == ports - 1:
+        _report(TRANSFER, s[move + at.T_ID], 0, s)
+    s[port + at.P_SEQUENCE] += 1
+    if s[port + at.P_SEQUENCE] == s[at.TAIL + outward]:
+        s[port + at.P_ASLEEP] = 1
+        s[at.QUEUED] -= 1
+        return np.int64(-1)
+    _first_beat(port, lane, outward, s)
+    move = at.TRANSFERS + (outward * at.QUEUE + s[port + at.P_SEQUENCE] % at.QUEUE) * at.FIELDS
+    return max(now + 1, s[move + at.T_READY]) + outward
+
+
+@compiled
+def _grant(s):  # type: ignore[no-untyped-def]
+    """Round-robin: every bank serves one waiting access."""
+    now, agents = s[at.NOW], s[at.CORES] + 2 * s[at.PORTS]
+    for bank in range(s[at.BANKS]):
+        for step in range(1, agents + 1):
+            agent = (s[at.BANK_FREE + bank] + step) % agents
+            waiting = at.WAITING + bank * at.AGENTS + agent
+            if s[waiting] == 0:
+                continue
+            s[waiting] -= 1
+            s[at.BANK_WAITERS] -= 1
+            s[at.BANK_FREE + bank] = agent
+            if agent < s[at.CORES]:
+                k = at.CORE + agent * at.CORE_FIELDS
+                s[k + at.COUNT + BANK_CONFLICT] += now - s[k + at.SINCE]
+                if s[k + at.WAIT_COST] == 1:
+                    _append(agent, now + 1, s)
+                else:
+                    _queue(agent, now + s[k + at.WAIT_COST], s)
+            break
+
+
+@compiled
+def _private(kind, c, k, row, pc, time, s, rows, registers):  # type: ignore[no-untyped-def]
+    """Execute an instruction that concerns only its core (any FP operation included)."""
+    base = c * at.REGISTER_STRIDE
+    rd, sub = rows[row + at.R_RD], np.int64(rows[row + at.R_SUB])
+    a = np.int64(registers[base + rows[row + at.R_RS1]])
+    b = np.int64(registers[base + rows[row + at.R_RS2]])
+    d = np.int64(registers[base + rows[row + at.R_RS3]])
+    immediate = np.int64(rows[row + at.R_IMM])
+    if kind == at.K_LOOP:
+        level = k + 3 * rd
+        if sub == at.L_SETUP or sub == at.L_COUNT:
+            s[level + at.COUNT0] = (a + immediate) & MASK
+        if sub == at.L_SETUP:
+            s[level + at.START0] = pc + 1
+        if sub == at.L_START:
+            s[level + at.START0] = rows[row + at.R_TARGET]
+        if sub == at.L_SETUP or sub == at.L_END:
+            s[level + at.END0] = rows[row + at.R_TARGET]
+        return
+    if kind == at.K_ADD:
+        result = a + b + immediate
+    elif kind == at.K_ALU:
+        if sub == at.A_HARTID:
+            result = c
+        elif sub == at.A_MCYCLE:
+            result = time
+        else:
+            result = alu(sub, a, b + immediate, d)
+    elif sub < at.F_ADD:
+        result = fused(sub, a, b, d)
+    else:
+        result = fpu(sub, a, b, immediate)
+    registers[base + rd] = np.int32(result)
+
+
+@compiled
+def _advance(until, s, rows, fields, registers, l1, words, l2, l2_words):  # type: ignore[no-untyped-def]
+    """Handle events before `until`. Returns True if a core trapped.
+
+    rows and fields are the decoded rows as int32 and as uint32: what cannot be negative is read from
+    the latter. l1, words and l2, l2_words are the memories as bytes and as int32.
+    """
+    cores, l1_last, bank_mask, mode = s[at.CORES], s[at.L1_BYTES] - 4, s[at.BANKS] - 1, s[at.CONFLICTS]
+    now = s[at.NOW]
+    s[at.REPORTS] = 0
+    while now < until and s[at.REPORTS] == 0 and (s[at.QUEUED] > 0 or s[at.BANK_WAITERS] > 0):
+        s[at.NOW] = now
+        slot = now & (at.SLOTS - 1)
+        if s[at.FAR_ENTRIES] > 0:
+            _migrate(s)
+        if s[at.FILL + slot] > 0:
+            _admit(slot, s)
+        horizon = min(until, now + at.SLOTS - 1)
+        due = np.uint64(s[at.MASKS + slot])
+        s[at.MASKS + slot] = 0
+        while due != 0:
+            rank = lowest_bit(due)
+            due &= due - ONE
+            c = s[at.AGENT_AT + rank]
+            if c >= cores:
+                when = _port(c, s, words, l2_words)
+                if when == now + 1:
+                    _step(rank, when, s)
+                elif when > 0:
+                    _queue(c, when, s)
+                continue
+            c &= 15
+            base = c * at.REGISTER_STRIDE
+            k = at.CORE + c * at.CORE_FIELDS
+            pc = s[k + at.PC] & 0xFFFFFF
+            pending = s[k + at.PENDING]
+            time = now
+            row = pc * at.ROW
+            kind = fields[row + at.R_KIND]
+            rs1 = np.int64(fields[row + at.R_RS1])
+            rs2 = np.int64(fields[row + at.R_RS2])
+            rs3 = np.int64(fields[row + at.R_RS3])
+            stall = np.int64(0)
+            if pending != 0:
+                register = pending & 63
+                if register == rs1 or register == rs2 or register == rs3:
+                    cause = LOAD_USE if pending < 64 else MULDIV
+                    stall = s[at.LOAD_USE if pending < 64 else at.MUL_USE]
+                    s[k + at.COUNT + cause] += stall
+                pending = np.int64(0)
+            cost = 1 + stall
+            if kind > at.LAST_PRIVATE or stall > 0:
+                rs1, rs2 = base + rs1, base + rs2
+                rd = np.int64(fields[row + at.R_RD])
+                jumped = False
+                trap = np.int64(-1)
+                address = np.int64(0)
+                if kind == at.K_LOAD or kind == at.K_STORE:
+                    origin = np.int64(registers[rs1])
+                    offset = np.int64(registers[base + rs3]) + rows[row + at.R_IMM]
+                    address = (origin + (offset & rows[row + at.R_PRE])) & MASK
+                    inside = address - L1_BASE
+                    sub = np.int64(fields[row + at.R_SUB])
+                    written = base + np.int64(fields[row + at.R_BASE])
+                    if 0 <= inside <= l1_last and inside & 3 == 0 and sub & 4 and mode != at.ROUND_ROBIN:
+                        if mode == at.FIFO:
+                            place = at.BANK_FREE + ((inside >> 2) & bank_mask)
+                            wait = max(s[place] - now, 0)
+                            s[place] = now + wait + 1
+                            cost += wait
+                            s[k + at.COUNT + BANK_CONFLICT] += wait
+                        if kind == at.K_LOAD:
+                            value = words[inside >> 2]
+                            registers[written] = np.int32(origin + offset)
+                            registers[base + rd] = value
+                            pending = rd & 63
+                        else:
+                            words[inside >> 2] = registers[rs2]
+                            registers[written] = np.int32(origin + offset)
+                    else:
+                        size = sub & 7
+                        state = _access(
+                            c, address, size, kind == at.K_STORE, np.int64(registers[rs2]), s, l1, l2
+                        )
+                        if state == at.TRAPPED:
+                            trap = np.int64(ADDRESS)
+                        else:
+                            cost += s[at.OUT + 1]
+                            registers[written] = np.int32(origin + offset)
+                            if kind == at.K_LOAD:
+                                loaded = s[at.OUT]
+                                if sub & 8 and loaded >> (8 * size - 1) & 1:
+                                    loaded -= np.int64(1) << (8 * size)
+                                registers[base + rd] = np.int32(loaded)
+                                pending = rd & 63
+                            if state == at.BLOCKED:
+                                s[k + at.SINCE], s[k + at.WAIT_COST] = now, cost
+                                cost = np.int64(0)
+                elif kind <= at.LAST_PRIVATE or kind == at.K_SHARED_FPU:
+                    if kind == at.K_SHARED_FPU:
+                        wait = _reserve(at.FPU_FREE + s[k + at.FPU_INDEX], now, s) - now
+                        cost += wait
+                        s[k + at.COUNT + FPU_CONTENTION] += wait
+                    _private(kind, c, k, row, pc, now, s, rows, registers)
+                elif kind == at.K_BRANCH:
+                    if branch_taken(fields[row + at.R_SUB], np.int64(registers[rs1]), np.int64(registers[rs2])):
+                        jumped = True
+                        pc_next = np.int64(rows[row + at.R_TARGET])
+                        cost += s[at.TAKEN] - 1
+                        if pc_next < 0:
+                            trap = np.int64(TARGET)
+                            address = (L2_BASE + 4 * (pc + rows[row + at.R_PRE])) & MASK
+                elif kind == at.K_JUMP:
+                    jumped = True
+                    cost += s[at.JUMP] - 1
+                    if fields[row + at.R_SUB] == at.J_JAL:
+                        address = (L2_BASE + 4 * (pc + rows[row + at.R_PRE])) & MASK
+                        pc_next = np.int64(rows[row + at.R_TARGET])
+                    else:
+                        address = (np.int64(registers[rs1]) + rows[row + at.R_IMM]) & 0xFFFFFFFE
+                        pc_next = (address - L2_BASE) >> 2
+                        if address & 3 or pc_next >= s[at.CODE_ROWS]:
+                            pc_next = np.int64(-1)
+                    if pc_next < 0:
+                        trap = np.int64(TARGET)
+                    else:
+                        registers[base + rd] = np.int32(L2_BASE + 4 * (pc + 1))
+                elif kind == at.K_MUL:
+                    registers[base + rd] = np.int32(
+                        multiply(fields[row + at.R_SUB], np.int64(registers[rs1]), np.int64(registers[rs2]))
+                    )
+                    extra = np.int64(fields[row + at.R_CYCLES]) - 1
+                    cost += extra
+                    s[k + at.COUNT + MULDIV] += extra
+                    if rd != at.SINK:
+                        pending = rd + 64
+                elif kind == at.K_DIV:
+                    sub = np.int64(fields[row + at.R_SUB])
+                    divisor = np.int64(registers[rs2])
+                    registers[base + rd] = np.int32(divide(sub, np.int64(registers[rs1]), divisor))
+                    if sub == at.D_DIV or sub == at.D_REM:
+                        divisor = abs(divisor)
+                    extra = np.int64(leading_zeros(np.uint32(divisor & MASK))) + s[at.DIV_BASE] - 1
+                    cost += extra
+                    s[k + at.COUNT + MULDIV] += extra
+                elif kind == at.K_FDIV:
+                    begin = max(now, s[at.DIVIDER_FREE])
+                    s[at.DIVIDER_FREE] = begin + s[at.FDIV]
+                    extra = begin + s[at.FDIV] - now - 1
+                    cost += extra
+                    s[k + at.COUNT + MULDIV] += extra
+                    registers[base + rd] = np.int32(
+                        quotient_or_root(fields[row + at.R_SUB], registers[rs1], registers[rs2])
+                    )
+                elif kind == at.K_BARRIER:
+                    address = (np.int64(registers[rs1]) + rows[row + at.R_IMM]) & MASK
+                    if address != BARRIER_ADDRESS:
+                        trap = np.int64(EVENT)
+                    else:
+                        registers[base + rd] = 0
+                        cost = np.int64(0)
+                elif kind == at.K_RETURN:
+                    _leave(c, s)
+                    continue
+                else:
+                    trap = np.int64(END)
+                    address = L2_BASE + 4 * pc
+
+                if trap >= 0:
+                    if stall > 0:  # not counted: the instruction had no effect
+                        s[k + at.COUNT + cause] -= stall
+                    _report(TRAP, c, trap << 32 | address, s)
+                    return True
+                s[k + at.COUNT + ISSUE] += 1
+                time = now + 1
+                if jumped:
+                    pc = pc_next
+                    s[k + at.COUNT + BRANCH] += cost - stall - 1
+                elif fields[row + at.R_END]:
+                    pc = _loop_end(k, pc, s)
+                else:
+                    pc += 1
+                if cost != 1:
+                    s[k + at.PC], s[k + at.PENDING] = pc, pending
+                    if cost > 1:
+                        _queue(c, now + cost, s)
+                    elif kind == at.K_BARRIER:
+                        _arrive(c, stall, s)
+                    continue
+
+            # run ahead through what concerns nobody else
+            began = time
+            while time < horizon:
+                row = (pc & 0xFFFFFF) * at.ROW
+                kind = fields[row + at.R_KIND]
+                if kind > at.LAST_PRIVATE:
+                    break
+                rs1 = np.int64(fields[row + at.R_RS1])
+                rs2 = np.int64(fields[row + at.R_RS2])
+                rs3 = np.int64(fields[row + at.R_RS3])
+                if pending != 0:
+                    register = pending & 63
+                    if register == rs1 or register == rs2 or register == rs3:
+                        break
+                    pending = np.int64(0)
+                if kind == at.K_FMADD:
+                    registers[base + np.int64(fields[row + at.R_RD])] = np.int32(
+                        fused(fields[row + at.R_SUB], registers[base + rs1], registers[base + rs2], registers[base + rs3])
+                    )
+                elif kind == at.K_ADD:
+                    registers[base + np.int64(fields[row + at.R_RD])] = np.int32(
+                        np.int64(registers[base + rs1]) + np.int64(registers[base + rs2]) + rows[row + at.R_IMM]
+                    )
+                else:
+                    _private(kind, c, k, row, pc, time, s, rows, registers)
+                time += 1
+                if fields[row + at.R_END]:
+                    pc = _loop_end(k, pc, s)
+                else:
+                    pc += 1
+            s[k + at.COUNT + ISSUE] += time - began
+            s[k + at.PC], s[k + at.PENDING] = pc, pending
+            _step(rank, time, s)
+        if s[at.BANK_WAITERS] > 0:
+            _grant(s)
+        now += 1
+    s[at.NOW] = now
+    return False
+
+
+class JitEngine:
+    """The `Engine` contract on Numba."""
+
+    def __init__(self, platform: Platform, memory: Memory, code: Code):
+        self._platform, self._memory, self._code = platform, memory, code
+        self._cores, self._ports = platform.cluster.cores, platform.dma.bytes_per_cycle // 4
+        self._state = at.initial_state(platform)
+        self._rows = np.zeros(0, np.int32)
+        self._registers = np.zeros(self._cores * at.REGISTER_STRIDE, np.int32)
+
+    @property
+    def now(self) -> int:
+        return int(self._state[at.NOW])
+
+    def _core(self, core: int) -> NDArray[np.int64]:
+        first = at.CORE + core * at.CORE_FIELDS
+        return self._state[first : first + at.CORE_FIELDS]
+
+    def _enqueue(self, agent: int, when: int) -> None:
+        if when < self.now:
+            raise ValueError(f"cannot queue an event at cycle {when}: cycle {self.now} has begun")
+        if when == self.now:
+            _append(agent, when, self._state)
+        else:
+            _migrate(self._state)
+            _queue(agent, when, self._state)
+        self._state[at.QUEUED] += 1
+
+    def begin_team(self, cores: list[int]) -> None:
+        self._state[at.TEAM] = sum(1 << core for core in cores)
+        self._state[at.ARRIVED] = self._state[at.GONE] = 0
+
+    def start(self, core: int, row: int, time: int, registers: NDArray[np.uint32]) -> None:
+        state = self._core(core)
+        if state[at.STATUS] != Status.OFF:
+            raise ValueError(f"core {core} is running")
+        self._enqueue(core, time)
+        state[: at.FPU_INDEX] = 0
+        state[[at.START0, at.END0, at.START1, at.END1]] = -1
+        state[at.PC], state[at.STATUS] = row, Status.RUNNING
+        base = core * at.REGISTER_STRIDE
+        self._registers[base : base + 64] = registers.view(np.int32)
+        self._registers[base] = 0
+
+    def transfer(self, transfer: Transfer) -> None:
+        way, t, s = int(transfer.outward), transfer, self._state
+        ports = [at.PORT + (way * self._ports + lane) * at.FIELDS for lane in range(self._ports)]
+        number = int(s[at.TAIL + way])
+        if number - min(int(s[port + at.P_SEQUENCE]) for port in ports) >= at.QUEUE:
+            raise ValueError(f"more than {at.QUEUE} DMA transfers queued in one direction")
+        row = at.TRANSFERS + (way * at.QUEUE + number % at.QUEUE) * at.FIELDS
+        s[row : row + at.FIELDS] = (
+            t.id, t.l1, t.l2, t.size_bytes // 4, t.line_bytes // 4, t.l1_stride, t.l2_stride, t.ready,
+        )  # fmt: skip
+        s[at.TAIL + way] += 1
+        for lane, port in enumerate(ports):
+            if s[port + at.P_ASLEEP]:
+                s[port + at.P_ASLEEP] = 0
+                _first_beat(port, lane, way, s)
+                self._enqueue(self._cores + way * self._ports + lane, t.ready + way)
+
+    def advance(self, until: int) -> list[Report]:
+        s = self._state
+        if s[at.CODE_ROWS] != len(self._code.rows):
+            self._rows = at.decode(self._code.rows, self._platform).reshape(-1)
+            s[at.CODE_ROWS] = len(self._code.rows)
+        l1, l2, until = self._memory.l1, self._memory.l2, min(until, FOREVER)
+        trapped = _advance(
+            until, s, self._rows, self._rows.view(np.uint32), self._registers,
+            l1, l1.view(np.int32), l2, l2.view(np.int32),
+        )  # fmt: skip
+        if s[at.REPORTS]:
+            table = s[at.REPORT : at.REPORT + at.FIELDS * s[at.REPORTS]].reshape(-1, at.FIELDS)
+            return [Report(Kind(kind), *values) for kind, *values in table[:, :4].tolist()]
+        if not trapped and until < FOREVER:
+            s[at.NOW] = max(self.now, until)
+        return []
+
+    def idle(self) -> bool:
+        return not self._state[at.QUEUED] and not self._state[at.BANK_WAITERS]
+
+    def counters(self) -> NDArray[np.int64]:
+        table = self._state[at.CORE : at.CORE + self._cores * at.CORE_FIELDS].reshape(-1, at.CORE_FIELDS)
+        return table[:, at.COUNT : at.COUNT + CAUSES].copy()
+
+    def registers(self, core: int) -> NDArray[np.uint32]:
+        base = core * at.REGISTER_STRIDE
+        return self._registers[base : base + 64].view(np.uint32).copy()
+
+    def row(self, core: int) -> int:
+        return int(self._core(core)[at.PC])
+
+    def status(self, core: int) -> Status:
+        return Status(int(self._core(core)[at.STATUS]))

@@ -1,0 +1,320 @@
+"""How the fast engine lays out its state, and the decoding of programs into its rows.
+
+Everything is a flat array of integers; the names below are positions in them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pulpsim import isa
+from pulpsim.isa import Unit
+from pulpsim.memory import L2_BASE
+from pulpsim.platform import Platform
+from pulpsim.program import IMM, OP, RD, RS1, RS2, RS3, TARGET
+
+SLOTS = 64  # cycles that the calendar reaches; later events wait in the far list
+AGENTS = 32  # room for 16 cores and 2 x 8 DMA ports
+RANKS = 64  # bits of a slot's mask
+REGISTER_STRIDE = 66  # 64 registers, the sink of unwanted results, one spare
+SINK = 64
+QUEUE = 128  # DMA transfers per direction
+REPORT_ROWS = 4 * AGENTS
+
+# one core: positions from CORE + core * CORE_FIELDS; its counters follow at COUNT + cause
+(PC, PENDING, STATUS, START0, END0, COUNT0, START1, END1, COUNT1, STALL, SINCE, WAIT_COST, FPU_INDEX, COUNT) = range(14)
+CORE_FIELDS = 32
+# one DMA port, one queued transfer, one report
+(P_SEQUENCE, P_BEAT, P_LINE, P_COLUMN, P_ASLEEP) = range(5)
+(T_ID, T_L1, T_L2, T_WORDS, T_LINE_WORDS, T_L1_STRIDE, T_L2_STRIDE, T_READY) = range(8)
+FIELDS = 8
+
+# the state: one int64 array; scalars first, then what the loop needs of the platform, then tables
+(
+    NOW,
+    QUEUED,  # agents with a queued event, or waiting for a bank
+    FAR_ENTRIES,
+    REPORTS,
+    TEAM,  # bit masks of cores: members of the fork, at the barrier, returned
+    ARRIVED,
+    GONE,
+    DIVIDER_FREE,
+    BANK_WAITERS,  # accesses waiting under round-robin
+    FRONT,  # the lowest rank in use
+    TAIL,  # transfers queued so far: inward, outward
+    _TAIL_OUT,
+    OUT,  # what _access answers: value, extra cycles
+    _OUT_CYCLES,
+    CORES,
+    BANKS,
+    L1_BYTES,
+    L2_BYTES,
+    CONFLICTS,
+    LOAD_USE,
+    MUL_USE,
+    MISALIGNED,
+    TAKEN,
+    JUMP,
+    FDIV,
+    DIV_BASE,
+    L2_CYCLES,
+    BARRIER,
+    PORTS,
+    BURST_BEATS,
+    CODE_ROWS,
+    SCALARS,
+) = range(32)
+CORE = 64
+PORT = CORE + 16 * CORE_FIELDS
+TRANSFERS = PORT + 16 * FIELDS
+REPORT = TRANSFERS + 2 * QUEUE * FIELDS
+FAR = REPORT + REPORT_ROWS * FIELDS  # (cycle, agent) pairs, oldest queued first
+FILL = FAR + 2 * AGENTS  # agents in each slot's FIFO of arrivals
+MASKS = FILL + SLOTS  # ranks due in each slot
+AGENT_AT = MASKS + SLOTS  # agent of each rank
+FPU_FREE = AGENT_AT + RANKS
+BANK_FREE = FPU_FREE + 16  # next free cycle; under round-robin the agent served last
+ARRIVALS = BANK_FREE + 256  # [SLOTS, AGENTS]
+WAITING = ARRIVALS + SLOTS * AGENTS  # [banks, AGENTS] accesses under round-robin
+STATE = WAITING + 256 * AGENTS
+NO_CONFLICTS, FIFO, ROUND_ROBIN = range(3)
+
+# decoded rows: int32 [n, ROW]; registers are flat numbers, x0 as a target is SINK
+(
+    R_KIND,
+    R_SUB,  # which operation of the kind; for memory: size | 8 if a load extends the sign
+    R_RD,
+    R_RS1,
+    R_RS2,  # store data; loads and stores: R_RS3 is the offset register, x0 where there is none
+    R_RS3,
+    R_IMM,
+    R_TARGET,  # absolute row, -1 outside the code
+    R_END,  # 1 if some hardware loop ends here
+    R_BASE,  # where a post-increment goes, or SINK
+    R_PRE,  # memory: -1 if the offset belongs to the address, 0 if only to the post-increment;
+    #         branches and jumps: the target relative to the row, for messages
+    R_CYCLES,
+) = range(12)
+ROW = 16  # a cache line
+
+# kinds of operation
+(
+    K_FMADD,  # the first five touch nothing but their core: a core may run ahead through them
+    K_ADD,
+    K_ALU,
+    K_LOOP,
+    K_FPU,
+    K_LOAD,
+    K_STORE,
+    K_SHARED_FPU,
+    K_BRANCH,
+    K_JUMP,
+    K_MUL,
+    K_DIV,
+    K_FDIV,
+    K_BARRIER,
+    K_RETURN,
+    K_GUARD,
+) = range(16)
+LAST_PRIVATE = K_FPU
+
+# operations of a kind: position in these lists is R_SUB
+ALU = "sub and or xor sll srl sra slt sltu constant mac msu min minu max maxu abs clip clipu mhartid mcycle".split()
+BRANCHES = "beq bne blt bge bltu bgeu".split()
+JUMPS = "jal jalr".split()
+LOOPS = "setup start end count".split()
+MULS = "mul mulh mulhsu mulhu".split()
+DIVS = "div divu rem remu".split()
+FUSED = "fmadd fmsub fnmsub fnmadd".split()  # bit 0 negates the addend, bit 1 the product
+FPU = (
+    "fadd fsub fmul fmin fmax fsgnj fsgnjn fsgnjx feq flt fle fcvt.s.w fcvt.s.wu fcvt.w fcvt.wu fmv.x.w fmv.w.x fclass"
+).split()
+(
+    A_SUB,
+    A_AND,
+    A_OR,
+    A_XOR,
+    A_SLL,
+    A_SRL,
+    A_SRA,
+    A_SLT,
+    A_SLTU,
+    A_CONSTANT,
+    A_MAC,
+    A_MSU,
+    A_MIN,
+    A_MINU,
+    A_MAX,
+    A_MAXU,
+    A_ABS,
+    A_CLIP,
+    A_CLIPU,
+    A_HARTID,
+    A_MCYCLE,
+) = range(len(ALU))
+B_EQ, B_NE, B_LT, B_GE, B_LTU, B_GEU = range(len(BRANCHES))
+J_JAL, J_JALR = range(len(JUMPS))
+L_SETUP, L_START, L_END, L_COUNT = range(len(LOOPS))
+M_MUL, M_MULH, M_MULHSU, M_MULHU = range(len(MULS))
+D_DIV, D_DIVU, D_REM, D_REMU = range(len(DIVS))
+(
+    F_ADD,
+    F_SUB,
+    F_MUL,
+    F_MIN,
+    F_MAX,
+    F_SGNJ,
+    F_SGNJN,
+    F_SGNJX,
+    F_EQ,
+    F_LT,
+    F_LE,
+    F_FROM_INT,
+    F_FROM_UINT,
+    F_TO_INT,
+    F_TO_UINT,
+    F_MOVE_OUT,
+    F_MOVE_IN,
+    F_CLASS,
+) = range(len(FUSED), len(FUSED) + len(FPU))
+
+# what _access answers
+DONE, TRAPPED, BLOCKED = range(3)
+
+_IMMEDIATE_TWIN = {"addi": "add", "sltiu": "sltu"} | {
+    name + "i": name for name in ("and", "or", "xor", "sll", "srl", "sra", "slt")
+}
+
+
+_KIND_OF_UNIT = {
+    Unit.ALU: K_ALU,
+    Unit.CSR: K_ALU,
+    Unit.LOAD: K_LOAD,
+    Unit.STORE: K_STORE,
+    Unit.BRANCH: K_BRANCH,
+    Unit.JUMP: K_JUMP,
+    Unit.MUL: K_MUL,
+    Unit.MULH: K_MUL,
+    Unit.DIV: K_DIV,
+    Unit.FPU: K_FPU,
+    Unit.FDIV: K_FDIV,
+    Unit.LOOP: K_LOOP,
+    Unit.EVENT: K_BARRIER,
+    Unit.RETURN: K_RETURN,
+    Unit.GUARD: K_GUARD,
+}
+
+
+def initial_state(platform: Platform) -> NDArray[np.int64]:
+    """The state before the first event."""
+    core, l1 = platform.core, platform.l1
+    ports = platform.dma.bytes_per_cycle // 4
+    state = np.zeros(STATE, np.int64)
+    for position, value in (
+        (FRONT, RANKS),
+        (CORES, platform.cluster.cores),
+        (BANKS, l1.banks),
+        (L1_BYTES, l1.size_bytes),
+        (L2_BYTES, platform.l2.size_bytes),
+        (CONFLICTS, NO_CONFLICTS if not l1.conflicts else FIFO if l1.arbitration == "fifo" else ROUND_ROBIN),
+        (LOAD_USE, core.load_use_cycles),
+        (MUL_USE, core.mul_use_cycles),
+        (MISALIGNED, core.misaligned_cycles),
+        (TAKEN, core.branch_taken_cycles),
+        (JUMP, core.jump_cycles),
+        (FDIV, core.fdiv_cycles),
+        (DIV_BASE, core.div_base_cycles),
+        (L2_CYCLES, platform.l2.access_cycles),
+        (BARRIER, platform.event_unit.barrier_cycles),
+        (PORTS, ports),
+        (BURST_BEATS, platform.dma.burst_bytes // platform.dma.bytes_per_cycle),
+    ):
+        state[position] = value
+    if state[CONFLICTS] == ROUND_ROBIN:
+        state[BANK_FREE : BANK_FREE + l1.banks] = platform.cluster.cores + 2 * ports - 1
+    for number in range(platform.cluster.cores):
+        state[CORE + number * CORE_FIELDS + FPU_INDEX] = number % platform.cluster.fpus
+    state[PORT + P_ASLEEP : PORT + 2 * ports * FIELDS : FIELDS] = 1
+    return state
+
+
+def decode(rows: NDArray[np.int32], platform: Platform) -> NDArray[np.int32]:
+    """Rows of a code image (int32 [n, 7]) as the engine's rows (int32 [n, ROW])."""
+    decoded = np.zeros((len(rows), ROW), np.int32)
+    for index, row in enumerate(rows.tolist()):
+        decoded[index] = _decode_row(index, row, len(rows), platform)
+    ends = rows[:, OP, None] == [isa.OP["lp.setup"], isa.OP["lp.setupi"], isa.OP["lp.endi"]]
+    goals = np.flatnonzero(ends.any(axis=1))
+    goals = goals + rows[goals, TARGET]
+    decoded[goals[(goals >= 0) & (goals < len(rows))], R_END] = 1
+    return decoded
+
+
+def _decode_row(index: int, row: list[int], count: int, platform: Platform) -> list[int]:
+    instruction = isa.INSTRUCTIONS[row[OP]]
+    unit, name = instruction.unit, instruction.mnemonic.removeprefix("p.").removesuffix(".s")
+    reads = instruction.reads
+    out = [0] * ROW
+    out[R_KIND], out[R_IMM] = _KIND_OF_UNIT[unit], row[IMM]
+    out[R_RD] = row[RD] if instruction.writes_rd and row[RD] else SINK
+    for column, position in (("rs1", RS1), ("rs2", RS2), ("rs3", RS3)):
+        out[R_RS1 + position - RS1] = row[position] if column in reads else 0
+    goal = index + row[TARGET]
+    out[R_TARGET] = goal if 0 <= goal < count else -1
+    out[R_BASE] = SINK
+    if unit in (Unit.LOAD, Unit.STORE):
+        _decode_memory(out, row, instruction)
+    elif unit is Unit.ALU:
+        _decode_alu(out, index, row, name)
+    elif unit is Unit.CSR:
+        out[R_SUB] = A_HARTID if isa.CSRS[row[IMM]] == "mhartid" else A_MCYCLE
+    elif unit is Unit.BRANCH:
+        out[R_SUB], out[R_PRE] = BRANCHES.index(name), row[TARGET]
+    elif unit is Unit.JUMP:
+        out[R_SUB], out[R_PRE] = JUMPS.index(name), row[TARGET]
+    elif unit is Unit.LOOP:
+        out[R_RD] = row[RS3]
+        out[R_SUB] = LOOPS.index(name.removeprefix("lp.").rstrip("i"))
+        out[R_RS3] = 0
+    elif unit in (Unit.MUL, Unit.MULH):
+        out[R_SUB] = MULS.index(name)
+        out[R_CYCLES] = platform.core.mul_cycles if unit is Unit.MUL else platform.core.mulh_cycles
+    elif unit is Unit.DIV:
+        out[R_SUB] = DIVS.index(name)
+    elif unit is Unit.FPU:
+        out[R_SUB] = FUSED.index(name) if name in FUSED else len(FUSED) + FPU.index(name)
+        if not platform.fpus_are_private:
+            out[R_KIND] = K_SHARED_FPU
+        elif name in FUSED:
+            out[R_KIND] = K_FMADD
+    elif unit is Unit.FDIV:
+        out[R_SUB] = int(name == "fsqrt")
+    return out
+
+
+def _decode_memory(out: list[int], row: list[int], instruction: isa.Instruction) -> None:
+    """Offset register to R_RS3 whatever its column; store data stays in R_RS2."""
+    post = instruction.post_increment
+    if instruction.unit is Unit.LOAD:
+        out[R_RS3], out[R_RS2] = out[R_RS2], 0
+    out[R_BASE] = (row[RS1] or SINK) if post else SINK
+    out[R_PRE] = 0 if post else -1
+    out[R_SUB] = instruction.size | (8 if instruction.signed else 0)
+
+
+def _decode_alu(out: list[int], index: int, row: list[int], name: str) -> None:
+    """Immediates are added to the second operand, x0 where it is not a register."""
+    name = _IMMEDIATE_TWIN.get(name, name)
+    if name == "add":
+        out[R_KIND] = K_ADD
+    elif name in ("lui", "auipc"):
+        value = row[IMM] << 12
+        if name == "auipc":
+            value += L2_BASE + 4 * index
+        value &= 0xFFFFFFFF
+        out[R_SUB], out[R_IMM] = A_CONSTANT, value - (1 << 32) if value >> 31 else value
+    else:
+        out[R_SUB] = ALU.index(name)
+        if name in ("mac", "msu"):
+            out[R_RS3] = row[RD]

@@ -1,0 +1,588 @@
+"""The executable specification of the timing model: plain Python, an object a core, a heap of events.
+
+It is written to be read beside the rules of `pulpsim.engine`, whose numbers stand at the code that
+follows them. Instructions mean what `isa.Instruction.semantics` says, on 32-bit patterns. The fast
+engine does the same in another shape, so an error in one is a difference between the two.
+
+Where a newcomer starts: `advance` handles cycles, `_cycle` the events of one, `_instruction` is one
+event of a core, `_beat` one of a DMA port; the arbiters `_NoConflicts`, `_Fifo`, `_RoundRobin` serve banks.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from heapq import heappop, heappush
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pulpsim import isa
+from pulpsim.code import Code, address_of
+from pulpsim.counters import CAUSES, Cause
+from pulpsim.engine import FOREVER, Kind, Report, Status, Transfer, Trap
+from pulpsim.isa import MASK, Unit
+from pulpsim.memory import BARRIER_OFFSET, EVENT_UNIT_BASE, EVENT_UNIT_BYTES, L1_BASE, L2_BASE, Memory
+from pulpsim.platform import Platform
+from pulpsim.program import COLUMNS
+
+BARRIER_ADDRESS = EVENT_UNIT_BASE + BARRIER_OFFSET
+ISSUE = int(Cause.ISSUE)  # here, because a member of an enumeration is slow to look up
+
+
+class _FaultError(Exception):
+    """Raised before an instruction has any effect."""
+
+    def __init__(self, trap: Trap, address: int):
+        super().__init__(trap, address)
+        self.value = int(trap) << 32 | address & MASK
+
+
+class _Pending(NamedTuple):
+    """Rule 3: what the next instruction waits for if it reads `register`."""
+
+    register: int
+    cause: Cause
+    cycles: int
+
+
+NOTHING_PENDING = _Pending(0, Cause.LOAD_USE, 0)
+
+
+class _Core:
+    """One core's state between its events."""
+
+    def __init__(self, number: int):
+        self.number = number
+        self.status = Status.OFF
+        self.row = 0
+        self.x = [0] * isa.REGISTERS
+        self.counters = [0] * CAUSES
+        self.forget()
+
+    def forget(self) -> None:
+        """No hardware loop, no pending result: the state at a start."""
+        self.loop_start, self.loop_end, self.loop_count = [0, 0], [-1, -1], [0, 0]
+        self.pending = NOTHING_PENDING
+        # of the instruction at hand:
+        self.issued = 0  # cycle of its event
+        self.use_stall = 0  # of rule 3
+        self.delay = 1  # from its event, or its grant, to the next event
+        self.jump: int | None = None  # row that a branch or jump goes to
+        self.next_row = 0
+        self.held = False  # a bank's grant, or the barrier, will queue the next event
+
+    def count(self, cause: Cause, cycles: int) -> int:
+        self.counters[cause] += cycles
+        return cycles
+
+    def write(self, register: int, value: int) -> None:
+        self.x[register] = value
+        self.x[0] = 0
+
+    def following_row(self) -> int:
+        """Rules 7 and 8: the row after the one at `row`."""
+        if self.jump is not None:
+            return self.jump
+        for level in (0, 1):
+            if self.row == self.loop_end[level]:
+                if self.loop_count[level] > 1:
+                    self.loop_count[level] -= 1
+                    return self.loop_start[level]
+                self.loop_count[level] = 0
+        return self.row + 1
+
+
+class _Port:
+    """One DMA port: a 4-byte path to L1 in one direction."""
+
+    def __init__(self, number: int, index: int, outward: bool):
+        self.number = number  # as an agent of the banks, behind the cores
+        self.index = index  # among the ports of its direction
+        self.outward = outward
+        self.queue: deque[Transfer] = deque()  # the first one is under way
+        self.beat = 0
+
+
+class _Decoded:
+    """One row of the code, its operands looked up."""
+
+    def __init__(self, row: int, columns: list[int]):
+        fields = dict(zip(COLUMNS, columns, strict=True))
+        instruction = isa.INSTRUCTIONS[fields["op"]]
+        self.mnemonic = instruction.mnemonic
+        self.unit = instruction.unit
+        self.returns = self.unit is Unit.RETURN
+        self.size, self.signed = instruction.size, instruction.signed
+        self.post_increment = instruction.post_increment
+        self.address = address_of(row)
+        self.rd, self.rs1, self.rs2 = fields["rd"], fields["rs1"], fields["rs2"]
+        self.level = fields["rs3"]  # of a hardware loop
+        self.imm = fields["imm"]
+        self.target = row + fields["target"] if "label" in instruction.operands else None
+        self.reads = {fields[column] for column in instruction.reads} - {0}
+
+        # What `semantics` takes: registers first, then the immediate.
+        self.semantics: Callable[..., int] = instruction.semantics or (lambda value: value)
+        self.sources = [fields["r" + o[1:]] for o in instruction.operands if o[1:] in ("s1", "s2", "s3")]
+        if instruction.mnemonic in isa.ACCUMULATING:
+            self.sources.append(self.rd)
+        self.constants = [self.imm & MASK for o in instruction.operands if o in ("i12", "u5", "u20", "rm")]
+        if instruction.mnemonic == "auipc":
+            self.constants = [self.address + (self.imm << 12) & MASK]
+
+        # What is added to the base register of a memory operand: the immediate, or a register.
+        offsets = [o.partition("(")[0] for o in instruction.operands if "(" in o]
+        self.offset_register = fields[offsets[0]] if offsets and offsets[0] in COLUMNS else None
+
+        # Set by the engine, from its platform:
+        self.execute: Callable[[_Core, _Decoded, int], int]
+        self.pending = NOTHING_PENDING
+
+
+class _NoConflicts:
+    """How L1's banks serve the agents (cores, then DMA ports inward, then outward): at once."""
+
+    @property
+    def waiting(self) -> bool:
+        """Some access has not been granted yet."""
+        return False
+
+    def access(self, agent: int, t: int, word: int, crosses: bool) -> int | None:
+        """An access at t to L1's `word` (and the next, if it crosses): the wait, None if not yet known."""
+        return 0
+
+    def grant(self) -> Iterator[int]:
+        """The agents served at the end of a cycle, in bank order."""
+        return iter(())
+
+
+class _Fifo(_NoConflicts):
+    """Rule 4: reservations in the order of events."""
+
+    def __init__(self, banks: int):
+        self.free = [0] * banks
+
+    def _reserve(self, bank: int, earliest: int) -> int:
+        slot = max(earliest, self.free[bank])
+        self.free[bank] = slot + 1
+        return slot
+
+    def access(self, agent: int, t: int, word: int, crosses: bool) -> int | None:
+        banks = len(self.free)
+        slot = self._reserve(word % banks, t)
+        if not crosses:
+            return slot - t
+        return self._reserve((word + 1) % banks, slot + 1) - (t + 1)
+
+
+class _RoundRobin(_NoConflicts):
+    """Each bank grants one access a cycle, to the first agent after the one it served last."""
+
+    def __init__(self, banks: int, agents: int):
+        self.agents = agents
+        self.sets: list[dict[int, int]] = [{} for _ in range(banks)]  # agent -> its waiting accesses
+        self.last = [agents - 1] * banks
+
+    @property
+    def waiting(self) -> bool:
+        return any(self.sets)
+
+    def access(self, agent: int, t: int, word: int, crosses: bool) -> int | None:
+        waiting = self.sets[word % len(self.sets)]
+        waiting[agent] = waiting.get(agent, 0) + 1
+        return None
+
+    def grant(self) -> Iterator[int]:
+        for bank, waiting in enumerate(self.sets):
+            if waiting:
+                after = self.last[bank] + 1
+                agent = min(waiting, key=lambda a: (a - after) % self.agents)
+                self.last[bank] = agent
+                waiting[agent] -= 1
+                if not waiting[agent]:
+                    del waiting[agent]
+                yield agent
+
+
+def _arbiter(platform: Platform, agents: int) -> _NoConflicts:
+    if not platform.l1.conflicts:
+        return _NoConflicts()
+    if platform.l1.arbitration == "fifo":
+        return _Fifo(platform.l1.banks)
+    return _RoundRobin(platform.l1.banks, agents)
+
+
+class ReferenceEngine:
+    """The `Engine` contract in plain Python; reads and writes the bytes of `memory` in place."""
+
+    def __init__(self, platform: Platform, memory: Memory, code: Code):
+        self.now = 0
+        self._platform = platform
+        self._costs = platform.core
+        self._code = code
+        self._decoded: dict[int, _Decoded] = {}
+        self._l1, self._l2 = memory.l1.data, memory.l2.data
+        # the event unit's registers read as 0
+        self._address_map = (
+            (L1_BASE, self._l1),
+            (L2_BASE, self._l2),
+            (EVENT_UNIT_BASE, bytes(EVENT_UNIT_BYTES)),
+        )
+
+        cores, ports = platform.cluster.cores, platform.dma.bytes_per_cycle // 4
+        self._cores = [_Core(number) for number in range(cores)]
+        self._ports = {
+            outward: [_Port(cores + outward * ports + i, i, outward) for i in range(ports)]
+            for outward in (False, True)
+        }
+        self._banks = _arbiter(platform, cores + 2 * ports)
+        self._fpu_free = [0] * platform.cluster.fpus
+        self._divider_free = 0
+
+        self._team: list[_Core] = []
+        self._returned: set[int] = set()  # cores of the team
+        self._deadlocked = False  # the team; reported once
+
+        self._events: list[tuple[int, int, Callable[[Any, int], None], _Core | _Port]] = []
+        self._sequence = 0
+        self._reports: list[Report] = []
+
+    # -- commands --------------------------------------------------------------------------------
+    def begin_team(self, cores: list[int]) -> None:
+        """Raises ValueError if one of the cores has been started already."""
+        for number in cores:
+            if self._cores[number].status is not Status.OFF:
+                raise ValueError(f"core {number} is running: a team begins before its cores start")
+        self._team = [self._cores[number] for number in sorted(set(cores))]
+        self._returned = set()
+        self._deadlocked = False
+
+    def start(self, core: int, row: int, time: int, registers: NDArray[np.uint32]) -> None:
+        """Raises ValueError if the core is running, the time has passed or the row does not exist."""
+        started = self._cores[core]
+        if started.status is not Status.OFF:
+            raise ValueError(f"core {core} is running already")
+        if time < self.now:
+            raise ValueError(f"core {core} cannot start at {time}: it is {self.now}")
+        if not 0 <= row < len(self._code.rows):
+            raise ValueError(f"core {core} cannot start at row {row}: there are {len(self._code.rows)}")
+        started.status = Status.RUNNING
+        started.row = row
+        started.x = [int(value) for value in registers]
+        started.x[0] = 0
+        started.forget()
+        self._returned.discard(core)
+        self._queue(time, self._instruction, started)
+
+    def transfer(self, transfer: Transfer) -> None:
+        """Raises ValueError if the transfer is empty or its time has passed."""
+        if transfer.size_bytes <= 0:
+            raise ValueError(f"transfer {transfer.id} moves {transfer.size_bytes} bytes")
+        if transfer.ready < self.now:
+            raise ValueError(f"transfer {transfer.id} cannot begin at {transfer.ready}: it is {self.now}")
+        for port in self._ports[transfer.outward]:
+            port.queue.append(transfer)
+            if len(port.queue) == 1:
+                self._begin(port, transfer.ready)
+
+    # -- observations ----------------------------------------------------------------------------
+    def idle(self) -> bool:
+        return not self._events and not self._banks.waiting
+
+    def counters(self) -> NDArray[np.int64]:
+        return np.array([core.counters for core in self._cores], np.int64)
+
+    def registers(self, core: int) -> NDArray[np.uint32]:
+        return np.array(self._cores[core].x, np.uint32)
+
+    def row(self, core: int) -> int:
+        return self._cores[core].row
+
+    def status(self, core: int) -> Status:
+        return self._cores[core].status
+
+    # -- time ------------------------------------------------------------------------------------
+    def advance(self, until: int) -> list[Report]:
+        self._reports = []
+        while (t := self._next_cycle()) < until:
+            self.now = t
+            if not self._cycle(t):
+                return self._reports  # a trap: the rest of the cycle is not handled
+            self.now = t + 1
+            if self._reports:
+                return self._reports
+        if until < FOREVER:
+            self.now = max(self.now, until)
+        return self._reports
+
+    def _next_cycle(self) -> int:
+        if self._banks.waiting:
+            return self.now
+        return self._events[0][0] if self._events else FOREVER
+
+    def _cycle(self, t: int) -> bool:
+        """All events of cycle t, then the grants. False if a trap ends it."""
+        events = self._events
+        while events and events[0][0] == t:
+            _, _, handle, agent = heappop(events)
+            try:
+                handle(agent, t)
+            except _FaultError as fault:
+                self._report(Kind.TRAP, t, agent.number, fault.value)
+                return False
+        for number in self._banks.grant():
+            if number < len(self._cores):
+                core = self._cores[number]
+                core.count(Cause.BANK_CONFLICT, t - core.issued)
+                self._queue(t + core.delay, self._instruction, core)
+        return True
+
+    def _queue(self, time: int, handle: Callable[[Any, int], None], agent: _Core | _Port) -> None:
+        self._sequence += 1
+        heappush(self._events, (time, self._sequence, handle, agent))
+
+    def _report(self, kind: Kind, t: int, subject: int, value: int = 0) -> None:
+        self._reports.append(Report(kind, t, subject, value))
+
+    # -- one instruction -------------------------------------------------------------------------
+    def _instruction(self, core: _Core, t: int) -> None:
+        """A core's event at t: the rules in their order. Raises _FaultError."""
+        code = self._decoded.get(core.row) or self._decode(core.row)
+        if code.returns:  # rule 1
+            self._return(core, t)
+            return
+        register, cause, cycles = core.pending  # rule 3
+        core.use_stall = cycles if register in code.reads else 0
+        core.issued, core.jump, core.held = t, None, False
+        extra = code.execute(core, code, t)  # rules 4 to 7, counted there; or a fault and no effect
+        core.counters[ISSUE] += 1  # rule 2
+        core.counters[cause] += core.use_stall
+        core.delay = 1 + core.use_stall + extra
+        core.pending = code.pending
+        core.next_row = core.following_row()  # rule 8
+        if core.held and core.status is Status.WAITING:
+            self._arrive(core, t)  # rule 9
+            return
+        core.row = core.next_row
+        if not core.held:
+            self._queue(t + core.delay, self._instruction, core)
+
+    def _decode(self, row: int) -> _Decoded:
+        self._check_target(row)  # a hardware loop may start outside the code
+        code = _Decoded(row, self._code.rows[row].tolist())
+        code.execute = getattr(self, "_" + code.unit.name.lower())
+        if code.unit is Unit.LOAD:
+            code.pending = _Pending(code.rd, Cause.LOAD_USE, self._costs.load_use_cycles)
+        elif code.unit in (Unit.MUL, Unit.MULH):
+            code.pending = _Pending(code.rd, Cause.MULDIV, self._costs.mul_use_cycles)
+        self._decoded[row] = code
+        return code
+
+    def _check_target(self, row: int) -> int:
+        if not 0 <= row < len(self._code.rows):
+            raise _FaultError(Trap.TARGET, address_of(row))
+        return row
+
+    # The method of a unit's name has an instruction's effect and returns its cycles beyond the first.
+
+    def _guard(self, core: _Core, code: _Decoded, t: int) -> int:
+        raise _FaultError(Trap.END, code.address)
+
+    def _alu(self, core: _Core, code: _Decoded, t: int) -> int:
+        operands = map(core.x.__getitem__, code.sources)
+        core.write(code.rd, code.semantics(*operands, *code.constants))
+        return 0
+
+    def _csr(self, core: _Core, code: _Decoded, t: int) -> int:
+        core.write(code.rd, core.number if isa.CSRS[code.imm] == "mhartid" else t & MASK)
+        return 0
+
+    # -- rule 4: memory --------------------------------------------------------------------------
+    def _load(self, core: _Core, code: _Decoded, t: int) -> int:
+        address, base = self._address(core, code)
+        store, offset = self._locate(address, code.size)
+        value = int.from_bytes(store[offset : offset + code.size], "little")
+        if code.signed and value >> 8 * code.size - 1:
+            value |= MASK << 8 * code.size & MASK
+        if code.post_increment:
+            core.write(code.rs1, base)
+        core.write(code.rd, value)
+        return self._access(core, code, address, t)
+
+    def _store(self, core: _Core, code: _Decoded, t: int) -> int:
+        address, base = self._address(core, code)
+        store, offset = self._locate(address, code.size)
+        if isinstance(store, memoryview):  # the event unit ignores stores
+            value = core.x[code.rs2] & (1 << 8 * code.size) - 1
+            store[offset : offset + code.size] = value.to_bytes(code.size, "little")
+        if code.post_increment:
+            core.write(code.rs1, base)
+        return self._access(core, code, address, t)
+
+    def _address(self, core: _Core, code: _Decoded) -> tuple[int, int]:
+        """(address of the access, base + offset)."""
+        base = core.x[code.rs1]
+        offset = code.imm if code.offset_register is None else core.x[code.offset_register]
+        moved = base + offset & MASK
+        return (base if code.post_increment else moved), moved
+
+    def _locate(self, address: int, size: int) -> tuple[memoryview | bytes, int]:
+        """(memory, offset) of an access that lies inside one memory; else a fault."""
+        for base, store in self._address_map:
+            if base <= address <= base + len(store) - size:
+                return store, address - base
+        raise _FaultError(Trap.ADDRESS, address)
+
+    def _access(self, core: _Core, code: _Decoded, address: int, t: int) -> int:
+        """What an access costs beyond its first cycle."""
+        if address >= L2_BASE:
+            return core.count(Cause.L2, self._platform.l2.access_cycles - 1)
+        if address >= EVENT_UNIT_BASE:
+            return 0
+        crosses = address % 4 + code.size > 4
+        wait = self._banks.access(core.number, t, (address - L1_BASE) // 4, crosses)
+        core.held = wait is None
+        if not wait and not crosses:
+            return 0
+        extra = core.count(Cause.BANK_CONFLICT, wait or 0)
+        if crosses:
+            extra += core.count(Cause.MISALIGNED, self._costs.misaligned_cycles - 1)
+        return extra
+
+    # -- rules 5 and 6: arithmetic that takes longer ---------------------------------------------
+    def _fpu(self, core: _Core, code: _Decoded, t: int) -> int:
+        self._alu(core, code, t)
+        if self._platform.fpus_are_private:
+            return 0
+        fpu = core.number % len(self._fpu_free)
+        slot = max(t, self._fpu_free[fpu])
+        self._fpu_free[fpu] = slot + 1
+        return core.count(Cause.FPU_CONTENTION, slot - t)
+
+    def _fdiv(self, core: _Core, code: _Decoded, t: int) -> int:
+        self._alu(core, code, t)
+        self._divider_free = max(t, self._divider_free) + self._costs.fdiv_cycles
+        return core.count(Cause.MULDIV, self._divider_free - t - 1)
+
+    def _mul(self, core: _Core, code: _Decoded, t: int) -> int:
+        self._alu(core, code, t)
+        cycles = self._costs.mul_cycles if code.unit is Unit.MUL else self._costs.mulh_cycles
+        return core.count(Cause.MULDIV, cycles - 1)
+
+    _mulh = _mul
+
+    def _div(self, core: _Core, code: _Decoded, t: int) -> int:
+        divisor = core.x[code.rs2]
+        if code.mnemonic in ("div", "rem"):
+            divisor = abs(isa.signed(divisor))
+        self._alu(core, code, t)
+        leading_zeros = 32 - divisor.bit_length()
+        return core.count(Cause.MULDIV, leading_zeros + self._costs.div_base_cycles - 1)
+
+    # -- rules 7 and 8: control flow -------------------------------------------------------------
+    def _branch(self, core: _Core, code: _Decoded, t: int) -> int:
+        assert code.target is not None
+        if not code.semantics(core.x[code.rs1], core.x[code.rs2]):
+            return 0
+        core.jump = self._check_target(code.target)
+        return core.count(Cause.BRANCH, self._costs.branch_taken_cycles - 1)
+
+    def _jump(self, core: _Core, code: _Decoded, t: int) -> int:
+        if code.target is not None:  # jal
+            core.jump = self._check_target(code.target)
+        else:
+            address = core.x[code.rs1] + code.imm & MASK & ~1
+            row, rest = divmod(address - L2_BASE, 4)
+            if rest or not 0 <= row < len(self._code.rows):
+                raise _FaultError(Trap.TARGET, address)
+            core.jump = row
+        core.write(code.rd, code.address + 4)
+        return core.count(Cause.BRANCH, self._costs.jump_cycles - 1)
+
+    def _loop(self, core: _Core, code: _Decoded, t: int) -> int:
+        level, name = code.level, code.mnemonic.removeprefix("lp.")
+        if name in ("setup", "setupi"):
+            core.loop_start[level] = core.row + 1
+        if name == "starti":
+            assert code.target is not None
+            core.loop_start[level] = code.target
+        if name in ("setup", "setupi", "endi"):
+            assert code.target is not None
+            core.loop_end[level] = code.target
+        if name in ("setup", "count"):
+            core.loop_count[level] = core.x[code.rs1]
+        if name in ("setupi", "counti"):
+            core.loop_count[level] = code.imm
+        return 0
+
+    # -- rule 9: barrier, deadlock; rule 1: return -----------------------------------------------
+    def _event(self, core: _Core, code: _Decoded, t: int) -> int:
+        address, _ = self._address(core, code)
+        if address != BARRIER_ADDRESS:
+            raise _FaultError(Trap.EVENT, address)
+        core.write(code.rd, 0)
+        core.status = Status.WAITING
+        core.held = True
+        return 0
+
+    def _arrive(self, core: _Core, t: int) -> None:
+        if core not in self._team:
+            self._report(Kind.DEADLOCK, t, core.number)  # nobody will ever wake it
+        elif all(other.status is Status.WAITING for other in self._team):
+            for other in self._team:
+                other.status = Status.RUNNING
+                other.row = other.next_row
+                other.count(Cause.BARRIER, t + self._platform.event_unit.barrier_cycles - other.issued - 1)
+                resume = t + self._platform.event_unit.barrier_cycles + other.use_stall
+                self._queue(resume, self._instruction, other)
+        else:
+            self._check_deadlock(core, t)
+
+    def _return(self, core: _Core, t: int) -> None:
+        core.status = Status.OFF
+        self._report(Kind.RETURNED, t, core.number)
+        if core in self._team:
+            self._returned.add(core.number)
+            self._check_deadlock(core, t)
+
+    def _check_deadlock(self, core: _Core, t: int) -> None:
+        waits = any(other.status is Status.WAITING for other in self._team)
+        if waits and self._returned and not self._deadlocked:
+            self._deadlocked = True
+            self._report(Kind.DEADLOCK, t, core.number)
+
+    # -- DMA -------------------------------------------------------------------------------------
+    def _begin(self, port: _Port, earliest: int) -> None:
+        """Queue the first beat of the port's next transfer; outward, a burst begins a cycle later."""
+        port.beat = 0
+        self._queue(max(earliest, port.queue[0].ready) + port.outward, self._beat, port)
+
+    def _beat(self, port: _Port, t: int) -> None:
+        """A DMA port's event at t: it moves one word, or none past the end."""
+        transfer, ports = port.queue[0], len(self._ports[port.outward])
+        place = 4 * (port.beat * ports + port.index)
+        if place < transfer.size_bytes:
+            self._move_word(port, transfer, place, t)
+        port.beat += 1
+        done = 4 * port.beat * ports
+        if done < transfer.size_bytes:
+            new_burst = port.outward and done % self._platform.dma.burst_bytes == 0
+            self._queue(t + 1 + new_burst, self._beat, port)
+            return
+        if port.index == ports - 1:
+            self._report(Kind.TRANSFER, t, transfer.id)
+        port.queue.popleft()
+        if port.queue:
+            self._begin(port, t + 1)
+
+    def _move_word(self, port: _Port, transfer: Transfer, place: int, t: int) -> None:
+        line, inside = divmod(place, transfer.line_bytes)
+        l1 = transfer.l1 + line * transfer.l1_stride + inside
+        l2 = transfer.l2 + line * transfer.l2_stride + inside
+        if transfer.outward:
+            self._l2[l2 : l2 + 4] = self._l1[l1 : l1 + 4]
+        else:
+            self._l1[l1 : l1 + 4] = self._l2[l2 : l2 + 4]
+        self._banks.access(port.number, t, l1 // 4, crosses=False)

@@ -1,0 +1,94 @@
+"""Compilation of hot loops with Numba, and where the compiled code is kept.
+
+The cache lives in the user's cache directory, or in PULPSIM_CACHE_DIR. Its folder's name holds a digest
+of the sources of all three packages' compiled modules: a newer release never meets older machine code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import llvmlite.ir as ir
+import numba
+import platformdirs
+from numba import types
+from numba.extending import intrinsic
+
+CACHE_VARIABLE = "PULPSIM_CACHE_DIR"
+
+
+def cache_directory() -> Path:
+    """Where compiled code and other reproducible files may be kept."""
+    return Path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("pulpsim"))
+
+
+@cache
+def _digest(package_root: Path) -> str:
+    """Digest of every module under a package that uses `compiled`."""
+    digest = hashlib.sha256(numba.__version__.encode())
+    for path in sorted(package_root.rglob("*.py")):
+        source = path.read_bytes()
+        if b"compiled" in source or path.name == "isa.py":
+            digest.update(path.name.encode() + b"\0" + source)
+    return digest.hexdigest()[:16]
+
+
+def compiled(function: Callable[..., Any]) -> Any:
+    """Decorator: the function as a cached, GIL-free Numba function with IEEE division."""
+    outer = numba.config.CACHE_DIR
+    # Numba picks the cache's place while it decorates; other users' functions keep theirs.
+    numba.config.CACHE_DIR = str(cache_directory() / "jit" / _digest(Path(__file__).parent))
+    try:
+        return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+    finally:
+        numba.config.CACHE_DIR = outer
+
+
+def _cast(result: types.Type, argument: types.Type) -> Callable[..., Any]:
+    def typing(typing_context: Any, value: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return builder.bitcast(args[0], context.get_value_type(result))
+
+        return result(argument), generate
+
+    return typing
+
+
+#: int32 pattern -> float32, and back
+as_float = intrinsic(_cast(types.float32, types.int32))
+as_bits = intrinsic(_cast(types.int32, types.float32))
+
+
+@intrinsic
+def fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
+    """float32 a * b + c, rounded once."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fma(*args)
+
+    return types.float32(types.float32, types.float32, types.float32), generate
+
+
+@intrinsic
+def leading_zeros(typing_context: Any, value: Any) -> Any:
+    """Leading zeros of a 32-bit pattern given as uint32; 32 for zero."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.ctlz(args[0], ir.Constant(ir.IntType(1), 0))
+
+    return types.uint32(types.uint32), generate
+
+
+@intrinsic
+def lowest_bit(typing_context: Any, value: Any) -> Any:
+    """Position of the lowest set bit of a uint64 that is not zero."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.uint64), generate

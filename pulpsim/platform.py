@@ -1,0 +1,296 @@
+"""Descriptions of a cluster: frozen, validated once, read from and written to TOML.
+
+A description holds every number of the timing model; the engines hold none. Keys are dotted paths
+into the dataclasses below (`l1.banks`); `Platform.preset("vega", {"l1.banks": 32})` overrides them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+import msgspec
+
+from pulpsim.errors import PlatformError, nearest
+
+MAX_CORES = 16
+MAX_L1_BYTES = 2 << 20
+MAX_L2_BYTES = 64 << 20
+STACK_BYTES = 1024  #: per core, at the top of the first 64 KiB of L1
+
+
+def _require(condition: bool, key: str, value: object, accepted: str) -> None:
+    if not condition:
+        raise PlatformError(f"{key} = {value}: must be {accepted}")
+
+
+def _in_range(section: str, part: object, name: str, low: int, high: int) -> None:
+    value = getattr(part, name)
+    key = f"{section}.{name}" if section else name
+    _require(low <= value <= high, key, f"{value:,}", f"{low:,} to {high:,}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Core:
+    """Cycles of one in-order, single-issue core; 1 where nothing is said."""
+
+    load_use_cycles: int  # extra, if the next instruction reads the loaded register
+    misaligned_cycles: int
+    branch_taken_cycles: int
+    jump_cycles: int
+    mul_cycles: int
+    mul_use_cycles: int  # extra, if the next instruction reads the product
+    mulh_cycles: int
+    div_base_cycles: int  # plus the leading zeros of the divisor
+    fdiv_cycles: int  # fdiv.s and fsqrt.s occupy the cluster's one divider this long
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    cores: int
+    fpus: int  # core i uses FPU i mod fpus
+    fp_registers: Literal["shared", "separate"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class L1:
+    size_bytes: int
+    banks: int  # word-interleaved: bank = address / 4 mod banks
+    conflicts: bool  # one access per bank and cycle, or any number
+    arbitration: Literal["fifo", "round-robin"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class L2:
+    size_bytes: int
+    access_cycles: int  # a core's load or store, blocking
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DMA:
+    bytes_per_cycle: int  # each way; one L1 port per 4 bytes and direction
+    command_cycles_1d: int
+    command_cycles_2d: int
+    start_cycles: int  # last command word to the first data
+    burst_bytes: int  # outward, a cycle is lost per burst of this size
+    queue_per_core: int
+    outstanding: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventUnit:
+    barrier_cycles: int  # last arrival to everyone's next instruction
+    start_cycles: int  # controller's push to a core's first instruction
+    fork_join_cycles: int  # fork and join of an empty function, bare hardware
+    event_cycles: int  # completion event to the waiting controller's next instruction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Controller:
+    fork_cycles: int  # fork and join of an empty function, software included
+    command_cycles: int  # software's cost of a DMA command, on top of the command itself
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Platform:
+    """A cluster and its memories. Raises PlatformError if a value is out of range."""
+
+    name: str
+    clock_hz: int
+    core: Core
+    cluster: Cluster
+    l1: L1
+    l2: L2
+    dma: DMA
+    event_unit: EventUnit
+    controller: Controller
+    description: str = field(default="")
+
+    def __post_init__(self) -> None:
+        _in_range("", self, "clock_hz", 1, 10**11)
+        for name in Core.__slots__:
+            _in_range("core", self.core, name, 0 if name.endswith("use_cycles") else 1, 60)
+        _in_range("cluster", self.cluster, "cores", 1, MAX_CORES)
+        _in_range("cluster", self.cluster, "fpus", 1, MAX_CORES)
+        self._check_memories()
+        width = self.dma.bytes_per_cycle
+        _require(width in (4, 8, 16, 32), "dma.bytes_per_cycle", width, "4, 8, 16 or 32 (ports are 4 bytes wide)")
+        _in_range("dma", self.dma, "command_cycles_1d", 1, 1000)
+        _in_range("dma", self.dma, "command_cycles_2d", 1, 1000)
+        _in_range("dma", self.dma, "start_cycles", 2, 60)
+        burst = self.dma.burst_bytes
+        _require(burst >= width and burst % width == 0, "dma.burst_bytes", burst, f"a multiple of {width}")
+        _in_range("dma", self.dma, "queue_per_core", 1, 64)
+        _in_range("dma", self.dma, "outstanding", 1, 64)
+        _in_range("event_unit", self.event_unit, "barrier_cycles", 2, 60)
+        _in_range("event_unit", self.event_unit, "start_cycles", 2, 60)
+        _in_range("event_unit", self.event_unit, "event_cycles", 2, 1000)
+        bare = self.event_unit.start_cycles + self.core.jump_cycles + 1
+        _in_range("event_unit", self.event_unit, "fork_join_cycles", bare, 10**6)
+        _in_range("controller", self.controller, "fork_cycles", self.event_unit.fork_join_cycles, 10**6)
+        _in_range("controller", self.controller, "command_cycles", 0, 10**6)
+
+    def _check_memories(self) -> None:
+        banks = self.l1.banks
+        below = 1 << banks.bit_length() - 1 if banks > 0 else 1
+        _require(
+            1 <= banks <= 256 and banks & banks - 1 == 0,
+            "l1.banks",
+            banks,
+            f"a power of two, at most 256 ({min(below, 256)} or {min(2 * below, 256)}?)",
+        )
+        row, size = 4 * banks, self.l1.size_bytes
+        _require(
+            row <= size <= MAX_L1_BYTES and size % row == 0,
+            "l1.size_bytes",
+            f"{size:,}",
+            f"a multiple of {row} (banks x 4 bytes), at most {MAX_L1_BYTES:,}",
+        )
+        stacks = self.cluster.cores * STACK_BYTES
+        _require(size > stacks, "l1.size_bytes", f"{size:,}", f"more than the cores' stacks, {stacks:,} bytes")
+        _in_range("l2", self.l2, "size_bytes", 4096, MAX_L2_BYTES)
+        _require(self.l2.size_bytes % 4 == 0, "l2.size_bytes", self.l2.size_bytes, "a multiple of 4")
+        _in_range("l2", self.l2, "access_cycles", 1, 60)
+
+    @property
+    def fpus_are_private(self) -> bool:
+        return self.cluster.fpus >= self.cluster.cores
+
+    # -- reading and writing -------------------------------------------------------------------
+    @staticmethod
+    def presets() -> list[str]:
+        """The shipped presets' names, sorted."""
+        folder = resources.files("pulpsim") / "platforms"
+        return sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+    @classmethod
+    def preset(cls, name: str, overrides: Mapping[str, Any] | None = None) -> Platform:
+        """A shipped platform, with dotted keys replaced. Raises PlatformError."""
+        if name not in cls.presets():
+            raise PlatformError(
+                f"no platform {name!r}{nearest(name, cls.presets())}; presets: {', '.join(cls.presets())}"
+            )
+        text = (resources.files("pulpsim") / "platforms" / f"{name}.toml").read_text(encoding="utf-8")
+        return cls.from_toml(text, source=name, overrides=overrides)
+
+    @classmethod
+    def load(cls, name_or_file: str | Path, overrides: Mapping[str, Any] | None = None) -> Platform:
+        """A preset by name, or a TOML file (anything with a slash or ending in .toml)."""
+        text = str(name_or_file)
+        if not text.endswith(".toml") and "/" not in text:
+            return cls.preset(text, overrides)
+        path = Path(text)
+        try:
+            content = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise PlatformError(f"cannot read platform file {path}: {error}") from None
+        return cls.from_toml(content, source=str(path), overrides=overrides)
+
+    @classmethod
+    def from_toml(cls, text: str, source: str = "<text>", overrides: Mapping[str, Any] | None = None) -> Platform:
+        """Parse TOML; a file may name a preset in `base` and give only what differs."""
+        try:
+            table = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise PlatformError(f"{source}: not TOML: {error}") from None
+        base = table.pop("base", None)
+        if base is not None:
+            table = _flatten(table)
+            merged = cls.preset(str(base)).to_dict()
+            _override(merged, table, source)
+            table = merged
+        _override(table, overrides or {}, source)
+        return cls._from_table(table, source)
+
+    @classmethod
+    def _from_table(cls, table: dict[str, Any], source: str) -> Platform:
+        for key in _flatten(table):
+            _check_key(key, source)
+        try:
+            return msgspec.convert(table, cls)
+        except (msgspec.ValidationError, PlatformError) as error:
+            raise PlatformError(f"{source}: {_plain(str(error))}") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    def to_toml(self) -> str:
+        """The whole description as TOML; `from_toml` of it gives an equal Platform."""
+        import tomli_w
+
+        return tomli_w.dumps(self.to_dict())
+
+    def replace(self, overrides: Mapping[str, Any]) -> Platform:
+        """A copy with dotted keys replaced. Raises PlatformError."""
+        table = self.to_dict()
+        _override(table, overrides, self.name)
+        return self._from_table(table, self.name)
+
+
+def _plain(message: str) -> str:
+    """msgspec's '... - at `$.l1.banks`' as 'l1.banks: ...'."""
+    text, _, where = message.partition(" - at `$.")
+    return f"{where.rstrip('`')}: {text}" if where else text
+
+
+def _keys(cls: type = Platform, prefix: str = "") -> dict[str, Any]:
+    """Dotted key -> type of every leaf."""
+    leaves: dict[str, Any] = {}
+    for name, hint in get_type_hints(cls).items():
+        if dataclasses.is_dataclass(hint):
+            leaves |= _keys(hint, f"{prefix}{name}.")  # type: ignore[arg-type]
+        else:
+            leaves[prefix + name] = hint
+    return leaves
+
+
+def _check_key(key: str, source: str) -> Any:
+    leaves = _keys()
+    if key not in leaves:
+        inside = [leaf for leaf in leaves if leaf.startswith(key + ".")]
+        if inside:
+            raise PlatformError(f"{source}: {key!r} is a section; its keys: {', '.join(inside)}")
+        raise PlatformError(f"{source}: unknown key {key!r}{nearest(key, leaves)}")
+    return leaves[key]
+
+
+def _flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _override(table: dict[str, Any], overrides: Mapping[str, Any], source: str) -> None:
+    for key, value in overrides.items():
+        _check_key(key, source)
+        section, _, name = key.rpartition(".")
+        target = table.setdefault(section, {}) if section else table
+        target[name] = value
+
+
+def parse_overrides(settings: list[str]) -> dict[str, Any]:
+    """Command-line KEY=VALUE texts -> overrides with the key's own type. Raises PlatformError."""
+    overrides: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        key, text = key.strip(), text.strip()
+        if not equals:
+            raise PlatformError(f"--set {setting}: must be KEY=VALUE, as in l1.banks=32")
+        hint = _check_key(key, "--set")
+        try:
+            overrides[key] = msgspec.convert(text, hint, strict=False)
+        except msgspec.ValidationError:
+            accepted = {int: "a whole number", bool: "true or false"}.get(hint) or " or ".join(
+                getattr(hint, "__args__", ("a text",))
+            )
+            raise PlatformError(f"--set {key} = {text}: must be {accepted}") from None
+    return overrides

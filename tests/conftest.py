@@ -1,0 +1,25 @@
+"""What all tests share: where the checkout is, and how long Hypothesis searches.
+
+Test folders hold no __init__.py: tests/pulpsim would then be a package named pulpsim.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# The same examples on every run and machine: a failure is a change of the code, never of the draw.
+# No deadline: the first call of a compiled function takes seconds.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+# HYPOTHESIS_PROFILE=thorough: new examples every time, and many of them.
+settings.register_profile("thorough", max_examples=2000, derandomize=False, deadline=None, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The checkout; the packages are not always imported from it (see .ci/run)."""
+    return Path(__file__).resolve().parents[1]

@@ -121,7 +121,9 @@ class Transfer:
 class Engine(Protocol):
     """The contract; constructed as Engine(platform, memory, code)."""
 
-    now: int
+    @property
+    def now(self) -> int:
+        """The first cycle not handled."""
 
     def begin_team(self, cores: list[int]) -> None:
         """These cores, and no others, meet at barriers from now on (before their start)."""

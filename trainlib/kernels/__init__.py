@@ -1,0 +1,30 @@
+"""Programs for the cluster. Every kernel is written once, in the cores' own instructions.
+
+Convention: arguments in a0, a1, ... are the same on every core; a core finds its share from its number.
+Work is split in chunks of `chunk` units: core i takes units i * chunk up to (i + 1) * chunk. Arrays are
+FP32 in L1; a "pair" array holds (d, -(lr * d)) for every element of a gradient d.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pulpsim import Program
+
+
+@dataclass(frozen=True)
+class Call:
+    """One fork: a program and its arguments. `name` is the kernel that really runs."""
+
+    program: Program
+    name: str
+    arguments: tuple[int, ...]
+
+    def registers(self) -> dict[str, int]:
+        return {f"a{i}": value & 0xFFFFFFFF for i, value in enumerate(self.arguments)}
+
+
+def chunk_of(units: int, cores: int, multiple: int = 1) -> int:
+    """Units per core so that all are covered, a multiple of the kernel's unroll."""
+    blocks = -(-units // multiple)
+    return -(-blocks // cores) * multiple

@@ -1,0 +1,110 @@
+"""Where everything lies: tensors in L2, buffers that share L1 by their lifetimes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pulpsim import Platform
+from pulpsim.memory import L1_BASE, L2_BASE, STACK_WINDOW, stack_base
+from trainlib.errors import ModelError, PlanError
+
+ALIGN = 16
+
+
+def aligned(size: int) -> int:
+    return -(-size // ALIGN) * ALIGN
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """An FP32 matrix in L2, row-major; a vector is one row."""
+
+    name: str
+    rows: int
+    columns: int
+    address: int = 0
+
+    @property
+    def size_bytes(self) -> int:
+        return 4 * self.rows * self.columns
+
+
+def place_in_l2(tensors: Iterable[Tensor], code_bytes: int, platform: Platform) -> dict[str, Tensor]:
+    """Tensors one behind the other, after the code. Raises ModelError if they do not fit."""
+    placed, end = {}, L2_BASE + aligned(code_bytes)
+    for tensor in tensors:
+        placed[tensor.name] = Tensor(tensor.name, tensor.rows, tensor.columns, end)
+        end += aligned(tensor.size_bytes)
+    if end > L2_BASE + platform.l2.size_bytes:
+        largest = max(placed.values(), key=lambda tensor: tensor.size_bytes)
+        raise ModelError(
+            f"the model needs {end - L2_BASE:,} bytes of L2 (code {code_bytes:,}, weights, activations; the largest "
+            f"is {largest.name} with {largest.size_bytes:,}); {platform.name} has {platform.l2.size_bytes:,} "
+            f"(l2.size_bytes)"
+        )
+    return placed
+
+
+@dataclass(slots=True)
+class Buffer:
+    """Bytes in L1 that hold something from task `first` to task `last`."""
+
+    name: str
+    size_bytes: int
+    first: int
+    last: int
+    address: int = 0
+
+    @property
+    def end(self) -> int:
+        return self.address + aligned(self.size_bytes)
+
+
+def l1_ranges(platform: Platform) -> list[tuple[int, int]]:
+    """What L1 offers beside the cores' stacks: (first, end) addresses."""
+    end = L1_BASE + platform.l1.size_bytes
+    ranges = [(L1_BASE, stack_base(platform)), (L1_BASE + STACK_WINDOW, end)]
+    return [(low, high) for low, high in ranges if low < high]
+
+
+def place_in_l1(buffers: list[Buffer], platform: Platform) -> int:
+    """Give every buffer an address, no two that live at once overlapping; large ones first.
+
+    Returns the bytes used. Raises PlanError that names the first buffer that finds no place.
+    """
+    ranges, placed = l1_ranges(platform), []
+    for buffer in sorted(buffers, key=lambda b: (-b.size_bytes, b.first, b.name)):
+        others = sorted(
+            ((b.address, b.end) for b in placed if b.first <= buffer.last and buffer.first <= b.last),
+        )
+        buffer.address = _first_gap(ranges, others, aligned(buffer.size_bytes))
+        if not buffer.address:
+            available = sum(high - low for low, high in ranges)
+            peak = peak_bytes(buffers)
+            raise PlanError(
+                f"the plan needs at least {peak:,} bytes of L1 at once, {available:,} are available beside the "
+                f"stacks on {platform.name} (no room for {buffer.name}, {buffer.size_bytes:,} bytes): "
+                f"smaller tiles or single buffering would fit"
+            )
+        placed.append(buffer)
+    return sum(max((b.end for b in placed if low <= b.address < high), default=low) - low for low, high in ranges)
+
+
+def _first_gap(ranges: list[tuple[int, int]], taken: list[tuple[int, int]], size: int) -> int:
+    for low, high in ranges:
+        start = low
+        for first, end in taken:
+            if first < high and end > start:
+                if first >= start + size:
+                    break
+                start = max(start, end)
+        if start + size <= high:
+            return start
+    return 0
+
+
+def peak_bytes(buffers: list[Buffer]) -> int:
+    """Most bytes that live at once."""
+    times = {b.first for b in buffers}
+    return max((sum(aligned(b.size_bytes) for b in buffers if b.first <= t <= b.last) for t in times), default=0)

@@ -1,0 +1,17 @@
+"""The networks that come with the library, by name."""
+
+from __future__ import annotations
+
+from pulpsim.errors import nearest
+from trainlib.errors import ModelError
+from trainlib.model import Model
+from trainlib.models.autoencoder import autoencoder
+
+MODELS = {"autoencoder": autoencoder}
+
+
+def get(name: str) -> Model:
+    """A shipped model. Raises ModelError."""
+    if name not in MODELS:
+        raise ModelError(f"no model {name!r}{nearest(name, MODELS)}; models: {', '.join(sorted(MODELS))}")
+    return MODELS[name]()

@@ -1,0 +1,122 @@
+"""A Plan: which kernel, tile and buffering every layer and step uses. Plain data, JSON in and out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from pulpsim.errors import nearest
+from trainlib.errors import PlanError
+from trainlib.kernels.fully_connected import COLUMN_UNROLLS, ROW_UNROLLS
+from trainlib.model import Model
+
+#: what a layer's backward pass may be cut into, in execution order
+BACKWARD = (("ig+wg+update",), ("ig", "wg+update"), ("ig", "wg", "update"))
+FIRST_LAYER_BACKWARD = (("wg+update",), ("wg", "update"))
+FORMAT = "trainlib-plan-1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tile:
+    """Part of W that is in L1 at once. padding: words between its rows there."""
+
+    rows: int
+    columns: int
+    padding: int = 0
+
+    @property
+    def stride_bytes(self) -> int:
+        return 4 * (self.columns + self.padding)
+
+    @property
+    def size_bytes(self) -> int:
+        return self.rows * self.stride_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerStep:
+    """One step of one layer. unroll: rows (fw) or columns (backward) that a kernel's block takes.
+
+    buffering "double": transfers of the next and the previous tile overlap this one's computation.
+    relu "fused": the forward kernel's last pass applies it; "separate": a kernel of its own.
+    """
+
+    layer: str
+    step: str
+    tile: Tile
+    unroll: int
+    buffering: Literal["single", "double"] = "double"
+    relu: Literal["fused", "separate"] = "fused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The whole step: forward steps in layer order, then each layer's backward steps, last layer first."""
+
+    model: str
+    platform: str
+    steps: tuple[LayerStep, ...]
+    format: str = FORMAT
+
+    def to_json(self) -> str:
+        return msgspec.json.format(msgspec.json.encode(self), indent=1).decode() + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes, source: str = "<plan>") -> Plan:
+        """Raises PlanError, naming the place in the file."""
+        try:
+            plan = msgspec.json.decode(text, type=cls)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise PlanError(f"{source}: not a plan: {error}") from None
+        if plan.format != FORMAT:
+            raise PlanError(f"{source}: format {plan.format!r}: must be {FORMAT!r}")
+        return plan
+
+    @classmethod
+    def load(cls, path: str | Path) -> Plan:
+        """Raises PlanError."""
+        try:
+            text = Path(path).read_bytes()
+        except OSError as error:
+            raise PlanError(f"cannot read plan {path}: {error.strerror}") from None
+        return cls.from_json(text, str(path))
+
+    def check(self, model: Model) -> None:
+        """Raises PlanError unless the plan is one for this model."""
+        if self.model != model.name:
+            raise PlanError(f"plan for model {self.model!r}, not for {model.name!r}")
+        known = {layer.name: layer for layer in model.layers}
+        for number, step in enumerate(self.steps):
+            where = f"plan, step {number} ({step.layer} {step.step})"
+            if step.layer not in known:
+                raise PlanError(f"{where}: no layer {step.layer!r} in {model.name}{nearest(step.layer, known)}")
+            unrolls = ROW_UNROLLS if step.step == "fw" else COLUMN_UNROLLS
+            if step.unroll not in unrolls:
+                raise PlanError(f"{where}: unroll = {step.unroll}: must be one of {', '.join(map(str, unrolls))}")
+            layer, tile = known[step.layer], step.tile
+            if not (1 <= tile.rows <= layer.outputs and 1 <= tile.columns <= layer.inputs):
+                raise PlanError(
+                    f"{where}: tile of {tile.rows} x {tile.columns}: must be 1 x 1 to {layer.outputs} x {layer.inputs}"
+                )
+            if not 0 <= tile.padding <= 64:
+                raise PlanError(f"{where}: padding = {tile.padding} words: must be 0 to 64")
+        self._check_order(model)
+
+    def _check_order(self, model: Model) -> None:
+        forward = [step.layer for step in self.steps if step.step == "fw"]
+        expected = [layer.name for layer in model.layers]
+        if forward != expected or any(step.step != "fw" for step in self.steps[: len(expected)]):
+            raise PlanError(f"plan: must begin with one fw step a layer, in order: {', '.join(expected)}")
+        given = [(step.layer, step.step) for step in self.steps[len(expected) :]]
+        for layer in reversed(model.layers):
+            accepted = FIRST_LAYER_BACKWARD if layer is model.layers[0] else BACKWARD
+            here = tuple(step for name, step in given if name == layer.name)
+            if here not in accepted or given[: len(here)] != [(layer.name, step) for step in here]:
+                wanted = "; ".join(", ".join(steps) for steps in accepted)
+                raise PlanError(f"plan: backward steps of {layer.name}: {', '.join(here) or 'none'}: must be {wanted}")
+            given = given[len(here) :]
+        if given:
+            raise PlanError(f"plan: {given[0][0]} {given[0][1]} is left over")

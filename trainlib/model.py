@@ -58,9 +58,16 @@ class Model:
         return sum(layer.macs("fw+wg") for layer in self.layers) + sum(layer.macs("ig") for layer in self.layers[1:])
 
     def initial_parameters(self, seed: int = 0) -> Parameters:
-        """He initialisation: normal, deviation sqrt(2 / inputs); float32 [outputs, inputs] a layer."""
+        """He initialisation, but a last layer of zeros; float32 [outputs, inputs] a layer.
+
+        He: normal, deviation sqrt(2 / inputs). With a random last layer the first steps of on-line SGD
+        only shrink its output: on the autoencoder they kill all eight units of the bottleneck, the network
+        predicts zero ever after, and the fall of the loss means nothing.
+        """
         rng = np.random.default_rng(seed)
-        return [
+        parameters = [
             (rng.standard_normal((layer.outputs, layer.inputs)) * np.sqrt(2.0 / layer.inputs)).astype(np.float32)
             for layer in self.layers
         ]
+        parameters[-1][:] = 0.0
+        return parameters

@@ -23,7 +23,7 @@ def forward(
 ) -> Call:
     """y[rows] (+)= W x, then max(y, 0) if `relu`. Addresses and stride in bytes."""
     chunk = chunk_of(rows, cores, unroll)
-    name = f"fc_fw_{unroll}x1" + ("_acc" if accumulate else "") + ("+relu" if relu else "")
+    name = f"fc_fw_{unroll}x1" + ("+relu" if relu else "")
     return Call(forward_program(unroll, accumulate, relu), name, (w, x, y, rows, columns, stride, chunk))
 
 
@@ -96,7 +96,7 @@ def backward(
     if `accumulate`); dw: where "wg" writes the weight gradient, same shape and stride as the tile.
     """
     chunk = chunk_of(columns, cores, unroll)
-    name = f"fc_{step}_1x{unroll}" + ("_acc" if accumulate and "ig" in step.split("+") else "")
+    name = f"fc_{step}_1x{unroll}"
     target = dw if step == "wg" else w
     program = backward_program(step, unroll, accumulate and "ig" in step.split("+"))
     return Call(program, name, (target, pairs, x, dx, rows, columns, stride, chunk))

@@ -1,0 +1,132 @@
+"""The `trainlib` command: trains a model on a simulated cluster."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pulpsim.console import (
+    Commands,
+    InputError,
+    json_option,
+    platform_options,
+    print_json,
+    progress,
+    table_console,
+    write_atomically,
+)
+
+if TYPE_CHECKING:
+    from pulpsim.platform import Platform
+    from trainlib.data import Features
+    from trainlib.trainer import StepReport, Trainer
+
+
+@click.group(cls=Commands, name="trainlib", context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Train neural networks on a simulated PULP cluster: every cycle, and what it was spent on."""
+
+
+@main.command()
+@click.argument("model")
+@platform_options
+@click.option("--steps", default=200, show_default=True, help="On-line training steps; the last one is timed.")
+@click.option("--lr", type=float, default=None, help="Learning rate of plain SGD.  [default: 0.03]")
+@click.option("--data", metavar="FILE.npz", default=None, help="Samples to learn from (default: the engines set).")
+@click.option("--plan", metavar="FILE.json", default=None, help="Tiles, kernels and buffering (default: by rule).")
+@click.option("--out", metavar="DIR", default=None, help="Write report.json and plan.json to this directory.")
+@json_option
+def train(
+    model: str,
+    platform: Platform,
+    steps: int,
+    lr: float | None,
+    data: str | None,
+    plan: str | None,
+    out: str | None,
+    as_json: bool,
+) -> None:
+    """Train MODEL on-line, batch size 1, and time a step cycle by cycle.
+
+    All steps are computed in the cores' own arithmetic; timing does not depend on data, so one step
+    (the last) is simulated on the cluster and describes them all.
+    """
+    from trainlib import models
+    from trainlib.plan import Plan
+    from trainlib.report import print_report
+    from trainlib.trainer import DEFAULT_LEARNING_RATE, Trainer
+
+    if steps < 1:
+        raise InputError(f"--steps {steps}: must be at least 1")
+    rate = DEFAULT_LEARNING_RATE if lr is None else lr
+    if not 0 < rate < float("inf"):
+        raise InputError(f"--lr {rate}: must be a positive number")
+    network = models.get(model)
+    features = _features(data, network.inputs, model)
+    trainer = Trainer(network, platform, Plan.load(plan) if plan else None, rate)
+    report, losses, held_out = _learn(trainer, features, steps)
+    result = _result(report, losses, held_out, rate, features.name)
+    if out is not None:
+        _write_output(Path(out), result, trainer)
+    if as_json:
+        print_json(result)
+        return
+    console = table_console()
+    print_report(report, console)
+    console.print(
+        f"learning: {steps} on-line steps (lr {rate:g}) on {features.name}: mean loss on {len(features.held_out):,} "
+        f"held-out samples {held_out[0]:.4f} -> {held_out[1]:.4f} ({100 * (held_out[1] / held_out[0] - 1):+.1f} %)"
+    )
+    if out is not None:
+        console.print(f"written: {out}/report.json, {out}/plan.json")
+
+
+def _features(path: str | None, width: int, model: str) -> Features:
+    from trainlib.data import load_features
+    from trainlib.errors import DataError
+
+    features = load_features(path)
+    if features.train.shape[1] != width:
+        raise DataError(
+            f"{path or features.name}: x has {features.train.shape[1]} columns; {model} takes {width} inputs"
+        )
+    return features
+
+
+def _learn(trainer: Trainer, features: Features, steps: int) -> tuple[StepReport, list[float], tuple[float, float]]:
+    """`steps` steps over the shuffled training samples, the last one timed; held-out loss around them."""
+    import numpy as np
+
+    samples, unseen = features.standardise(features.train), features.standardise(features.held_out)
+    order = np.random.default_rng(0).permutation(len(samples))
+    done = 0
+    with progress(lambda: f"training: step {done} of {steps}"):
+        before = float(np.mean([trainer.loss(x) for x in unseen]))
+        losses = []
+        for done in range(steps - 1):
+            losses.append(trainer.functional_step(samples[order[done % len(order)]]))
+        report = trainer.timed_step(samples[order[(steps - 1) % len(order)]])
+        losses.append(report.loss)
+        after = float(np.mean([trainer.loss(x) for x in unseen]))
+    return report, losses, (before, after)
+
+
+def _result(
+    report: StepReport, losses: list[float], held_out: tuple[float, float], lr: float, data: str
+) -> dict[str, Any]:
+    from trainlib.report import as_json
+
+    learning = {"data": data, "steps": len(losses), "lr": lr, "held_out_loss": list(held_out), "loss": losses}
+    return as_json(report) | learning
+
+
+def _write_output(directory: Path, result: dict[str, Any], trainer: Trainer) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {directory}: {error.strerror}") from None
+    write_atomically(directory / "report.json", (json.dumps(result, indent=1) + "\n").encode())
+    write_atomically(directory / "plan.json", trainer.plan.to_json().encode())

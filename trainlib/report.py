@@ -1,0 +1,129 @@
+"""What a training step cost: JSON for machines, tables for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from trainlib.trainer import PhaseReport, StepReport
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+
+def as_json(report: StepReport) -> dict[str, Any]:
+    """Plain data; cycles are cycles of the cluster, causes cycles summed over its cores."""
+    return {
+        "model": report.model,
+        "platform": report.platform,
+        "clock_hz": report.clock_hz,
+        "cores": report.cores,
+        "cycles": report.cycles,
+        "milliseconds": report.milliseconds,
+        "macs": report.macs,
+        "macs_per_cycle": report.macs_per_cycle,
+        "lower_bound_cycles": report.lower_bound_cycles,
+        "issue_bound_cycles": report.issue_bound_cycles,
+        "dma_bytes_in": sum(phase.dma_bytes_in for phase in report.phases),
+        "dma_bytes_out": sum(phase.dma_bytes_out for phase in report.phases),
+        "l1_bytes": report.l1_bytes,
+        "l2_bytes": report.l2_bytes,
+        "causes": report.causes,
+        "phases": [_phase_json(phase) for phase in report.phases],
+    }
+
+
+def _phase_json(phase: PhaseReport) -> dict[str, Any]:
+    names = (
+        "layer step cycles macs dma_bytes_in dma_bytes_out kernel tile buffering instructions bound bound_cycles "
+        "bounds causes"
+    ).split()
+    return {name: getattr(phase, name) for name in names}
+
+
+def print_report(report: StepReport, console: Console) -> None:
+    """The step on one screen: the totals, a line a phase, and where the cycles went."""
+    distance = 100 * (report.cycles / report.lower_bound_cycles - 1)
+    own = 100 * (report.cycles / report.issue_bound_cycles - 1)
+    console.print(
+        f"{report.model} on {report.platform}: one training step = {report.cycles:,} cycles = "
+        f"{report.milliseconds:.3f} ms at {report.clock_hz / 1e6:g} MHz, {report.macs:,} MAC, "
+        f"{report.macs_per_cycle:.2f} MAC/cycle"
+    )
+    console.print(
+        f"lower bound {report.lower_bound_cycles:,} cycles (+{distance:.1f} %), this plan's own "
+        f"{report.issue_bound_cycles:,} (+{own:.1f} %); L1 {report.l1_bytes:,} bytes, L2 {report.l2_bytes:,} bytes"
+    )
+    console.print(_phases_table(report))
+    console.print(_causes_table(report))
+
+
+def _phases_table(report: StepReport) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    early = any(phase.cycles < phase.bound_cycles for phase in report.phases)
+    note = "negative: part of its transfers ran while the step before computed" if early else None
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption=note, caption_justify="left")
+    for name in ("layer", "step", "tile"):
+        table.add_column(name, no_wrap=True)
+    for name in ("cycles", "MAC/cyc", "KiB in", "KiB out"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("bound by", no_wrap=True)
+    table.add_column("distance", justify="right", no_wrap=True)
+    table.add_column("kernels", overflow="fold")
+    for phase in report.phases:
+        tile = f"{phase.tile['rows']}x{phase.tile['columns']}" if phase.tile else ""
+        table.add_row(
+            phase.layer, phase.step, tile, f"{phase.cycles:,}", f"{phase.macs / phase.cycles:.2f}",
+            f"{phase.dma_bytes_in / 1024:,.1f}", f"{phase.dma_bytes_out / 1024:,.1f}",
+            f"{phase.bound} {phase.bound_cycles:,}", _percent(phase.cycles / phase.bound_cycles), phase.kernel,
+            end_section=phase is report.phases[-1],
+        )  # fmt: skip
+    inward, outward = (sum(getattr(p, f"dma_bytes_{way}") for p in report.phases) / 1024 for way in ("in", "out"))
+    table.add_row(
+        "step", "", "", f"{report.cycles:,}", f"{report.macs_per_cycle:.2f}", f"{inward:,.1f}", f"{outward:,.1f}",
+        f"{report.issue_bound_cycles:,}", _percent(report.cycles / report.issue_bound_cycles), "",
+    )  # fmt: skip
+    return table
+
+
+def _percent(ratio: float) -> str:
+    return f"{100 * (ratio - 1):+.0f} %"
+
+
+#: what a cause means to a reader who has not seen the manual
+MEANINGS = {
+    "issue": "instructions, one cycle each",
+    "load_use": "next instruction needs the value just loaded",
+    "bank_conflict": "waiting for an L1 bank that others use",
+    "fpu_contention": "waiting for a shared FPU",
+    "muldiv": "multiplier and divider latency",
+    "branch": "taken branches, jumps, returns",
+    "misaligned": "second half of a misaligned access",
+    "l2": "a core's own access to L2",
+    "barrier": "waiting at barriers inside kernels",
+    "fork": "starting and joining the team",
+    "command": "the controller writes DMA commands",
+    "dma_wait": "the team waits for a transfer",
+    "idle": "this core is done, others still work",
+}
+
+
+def _causes_table(report: StepReport) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="where the cycles went", title_justify="left")
+    table.add_column("cause", no_wrap=True)
+    table.add_column("cycles per core", justify="right")
+    table.add_column("share", justify="right")
+    table.add_column("")
+    total = sum(report.causes.values())
+    for name, cycles in sorted(report.causes.items(), key=lambda item: -item[1]):
+        if cycles:
+            table.add_row(
+                name.replace("_", " "), f"{cycles / report.cores:,.0f}", f"{100 * cycles / total:.1f} %", MEANINGS[name]
+            )
+    table.add_row("total", f"{total / report.cores:,.0f}", "100 %", "every cycle of every core is counted once")
+    return table

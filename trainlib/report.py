@@ -89,7 +89,7 @@ def _phases_table(report: StepReport) -> Table:
 
 
 def _percent(ratio: float) -> str:
-    return f"{100 * (ratio - 1):+.0f} %"
+    return f"{round(100 * (ratio - 1)):+d} %"
 
 
 #: what a cause means to a reader who has not seen the manual

@@ -1,0 +1,1 @@
+"""Measurements of the model: speed, and fidelity to the virtual platform."""

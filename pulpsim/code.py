@@ -43,6 +43,10 @@ class Code:
         self.rows = np.concatenate([self.rows, program.rows, self._filler(guard)])
         return first
 
+    def holds(self, program: Program) -> bool:
+        """The program has been loaded."""
+        return id(program) in self._first
+
     @property
     def size_bytes(self) -> int:
         """L2 bytes that the code occupies."""
@@ -62,7 +66,8 @@ class Code:
         if program is None:
             return text
         line = f":{program.lines[inside]}" if inside < len(program.lines) and program.lines[inside] else ""
-        named = [(at, name) for name, at in program.labels.items() if at <= inside]
+        before = [(at, name) for name, at in program.labels.items() if at <= inside]
+        named = [label for label in before if not label[1].startswith(".L")] or before
         near = ""
         if named:
             at, name = max(named)
@@ -88,6 +93,6 @@ def check_registers(program: Program, separate: bool) -> None:
                 accepted = "f registers" if wants_f else "x registers"
                 kind = "separate" if separate else "shared"
                 raise ProgramError(
-                    f"{program.source}: {program.text(index)}: operand {operand} must be one of the {accepted} "
-                    f'(cluster.fp_registers = "{kind}")'
+                    f"{program.source}: {program.text(index)}: operand {operand} must be one of the "
+                    f'{accepted} (cluster.fp_registers = "{kind}")'
                 )

@@ -53,9 +53,15 @@ class Copy:
         """Raises AddressError if the command cannot be executed."""
         for name in ("l1", "l2", "line_bytes", "l1_stride", "l2_stride"):
             if getattr(self, name) % 4:
-                raise AddressError(f"DMA command: {name} = {getattr(self, name):#x}: must be a multiple of 4 bytes")
-        if self.line_bytes <= 0 or self.lines <= 0 or min(self.strides) < 0:
-            raise AddressError(f"DMA command of {self.lines} lines of {self.line_bytes} bytes: both must be positive")
+                raise AddressError(
+                    f"DMA command: {name} = {getattr(self, name):#x}: must be a multiple of 4 bytes"
+                )
+        if self.line_bytes <= 0 or self.lines <= 0:
+            raise AddressError(
+                f"DMA command of {self.lines} lines of {self.line_bytes} bytes: both must be positive"
+            )
+        if min(self.strides) < 0:
+            raise AddressError(f"DMA command: strides of {self.strides} bytes: must not be negative")
         for name, base, size, first, stride in (
             ("L1", L1_BASE, platform.l1.size_bytes, self.l1, self.strides[0]),
             ("L2", L2_BASE, platform.l2.size_bytes, self.l2, self.strides[1]),
@@ -71,15 +77,16 @@ class Copy:
 class DmaQueue:
     """The DMA's command queue on a SimPy environment.
 
-    start(transfer) hands a transfer to the engine; `finished(id)` is to be called when it ends.
+    start(cycle, transfer) hands a transfer, submitted in `cycle`, to the engine; `finished(id)` is to be
+    called when it ends.
     """
 
-    def __init__(self, env: simpy.Environment, platform: Platform, start: Callable[[Transfer], None]):
+    def __init__(self, env: simpy.Environment, platform: Platform, start: Callable[[int, Transfer], None]):
         self._env, self._platform, self._start = env, platform, start
-        self._waiting: deque[tuple[int, Copy]] = deque()
+        self._waiting: deque[tuple[int, int, Copy]] = deque()
         self._done: dict[int, simpy.Event] = {}
         self._next_id = 0
-        self._in_flight = 0
+        self._in_flight: dict[int, Transfer] = {}
         self._space: simpy.Event | None = None
 
     def command_cycles(self, copy: Copy) -> int:
@@ -101,31 +108,31 @@ class DmaQueue:
         number = self._next_id
         self._next_id += 1
         self._done[number] = self._env.event()
-        self._waiting.append((number, copy))
+        self._waiting.append((int(self._env.now), number, copy))
         self._dispatch()
         return number
 
     def _dispatch(self) -> None:
-        while self._waiting and self._in_flight < self._platform.dma.outstanding:
-            number, copy = self._waiting.popleft()
-            self._in_flight += 1
+        while self._waiting and len(self._in_flight) < self._platform.dma.outstanding:
+            submitted, number, copy = self._waiting.popleft()
             ready = int(self._env.now) - 1 + self._platform.dma.start_cycles
             l1_stride, l2_stride = copy.strides
-            self._start(
-                Transfer(
-                    number, copy.outward, copy.l1 - L1_BASE, copy.l2 - L2_BASE, copy.size_bytes,
-                    copy.line_bytes, l1_stride, l2_stride, ready,
-                )  # fmt: skip
-            )
+            transfer = Transfer(
+                number, copy.outward, copy.l1 - L1_BASE, copy.l2 - L2_BASE, copy.size_bytes,
+                copy.line_bytes, l1_stride, l2_stride, ready,
+            )  # fmt: skip
+            self._in_flight[number] = transfer
+            self._start(submitted, transfer)
         if self._space is not None and len(self._waiting) < self._platform.dma.queue_per_core:
             self._space.succeed()
             self._space = None
 
-    def finished(self, number: int) -> None:
-        """A transfer's last word has moved."""
-        self._in_flight -= 1
+    def finished(self, number: int) -> Transfer:
+        """A transfer's last word has moved; returns what it was."""
+        transfer = self._in_flight.pop(number)
         self._done[number].succeed()
         self._dispatch()
+        return transfer
 
     def done(self, number: int) -> simpy.Event:
         """The event of a transfer's completion."""

@@ -1,7 +1,8 @@
 """Compilation of hot loops with Numba, and where the compiled code is kept.
 
 The cache lives in the user's cache directory, or in PULPSIM_CACHE_DIR. Its folder's name holds a digest
-of the sources of all three packages' compiled modules: a newer release never meets older machine code.
+of this package's sources, whose constants and functions end up in compiled code: a newer release never
+meets older machine code. (Numba itself looks at the decorated function's own file only.)
 """
 
 from __future__ import annotations
@@ -28,13 +29,10 @@ def cache_directory() -> Path:
 
 
 @cache
-def _digest(package_root: Path) -> str:
-    """Digest of every module under a package that uses `compiled`."""
+def _digest() -> str:
     digest = hashlib.sha256(numba.__version__.encode())
-    for path in sorted(package_root.rglob("*.py")):
-        source = path.read_bytes()
-        if b"compiled" in source or path.name == "isa.py":
-            digest.update(path.name.encode() + b"\0" + source)
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
 
 
@@ -42,7 +40,7 @@ def compiled(function: Callable[..., Any]) -> Any:
     """Decorator: the function as a cached, GIL-free Numba function with IEEE division."""
     outer = numba.config.CACHE_DIR
     # Numba picks the cache's place while it decorates; other users' functions keep theirs.
-    numba.config.CACHE_DIR = str(cache_directory() / "jit" / _digest(Path(__file__).parent))
+    numba.config.CACHE_DIR = str(cache_directory() / "jit" / _digest())
     try:
         return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
     finally:

@@ -10,6 +10,7 @@ cause, so this is exact.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -24,9 +25,10 @@ from pulpsim.counters import Cause, CoreCounters
 from pulpsim.dma import Copy, DmaQueue
 from pulpsim.engine import FOREVER, Engine, Kind, Report, Status, Transfer, Trap
 from pulpsim.errors import CycleLimitError, DeadlockError, ProgramError, TrapError, nearest
-from pulpsim.memory import EVENT_UNIT_BASE, L1_BASE, L2_BASE, Memory, stack_pointer
+from pulpsim.memory import BARRIER_OFFSET, EVENT_UNIT_BASE, L1_BASE, L2_BASE, Memory, stack_pointer
 from pulpsim.platform import Platform
 from pulpsim.program import Program
+from pulpsim.trace import Timeline
 
 #: cycles simulated between looks at the keyboard
 SLICE = 4_000_000
@@ -64,6 +66,7 @@ class Machine:
         self.memory = Memory(self.platform)
         self.code = Code()
         self.engine: Engine
+        self._team: list[int] = []
         if engine == "jit":
             from pulpsim.engine.jit import JitEngine
 
@@ -77,7 +80,8 @@ class Machine:
 
     def load(self, program: Program) -> int:
         """Place a program in L2 (once); returns its first row. Raises ProgramError."""
-        check_registers(program, self.platform.cluster.fp_registers == "separate")
+        if not self.code.holds(program):
+            check_registers(program, self.platform.cluster.fp_registers == "separate")
         return self.code.load(program)
 
     # -- running one program -----------------------------------------------------------------------
@@ -94,34 +98,53 @@ class Machine:
 
         registers: names -> values, or a function of the core number that gives them; sp and ra are
         preset. start_delays: cycles after which each core starts (default 0). Raises TrapError,
-        DeadlockError, CycleLimitError, ProgramError.
+        DeadlockError, CycleLimitError, ProgramError; after the first three the memories can be read,
+        but cores may be under way and the machine may refuse further runs.
         """
-        count = self._team_size(cores)
-        delays = list(start_delays or [0] * count)
+        self.require_rest()
+        count = self.team_size(cores)
+        delays = [0] * count if start_delays is None else [int(delay) for delay in start_delays]
         if len(delays) != count or min(delays) < 0:
             raise ProgramError(f"start_delays = {delays}: must be {count} numbers of cycles, none negative")
         row = self.load(program) + program.entry(entry)
+        files = [self.register_file(core, registers) for core in range(count)]
         engine, begin = self.engine, self.engine.now
         before = engine.counters()
-        engine.begin_team(list(range(count)))
-        for core in range(count):
-            engine.start(core, row, begin + delays[core], self._register_file(core, registers))
+        self.begin_team(list(range(count)))
+        for core, values in enumerate(files):
+            engine.start(core, row, begin + delays[core], values)
         ends = self._finish(count, begin, max_cycles)
         first, last = begin + min(delays), max(ends)
         spent = engine.counters() - before
         spent[:, Cause.IDLE] += last - first
         for core in range(count):
             spent[core, Cause.IDLE] -= ends[core] - begin - delays[core]
-        return Result(last - first, self.platform.clock_hz, tuple(CoreCounters.from_row(row) for row in spent))
+        rows = tuple(CoreCounters.from_row(row) for row in spent)
+        return Result(last - first, self.platform.clock_hz, rows)
 
-    def _team_size(self, cores: int | None) -> int:
+    def require_rest(self) -> None:
+        """Raises ProgramError while cores or transfers of a run that was stopped are under way."""
+        cores = range(self.platform.cluster.cores)
+        if not self.engine.idle() or any(self.engine.status(core) is not Status.OFF for core in cores):
+            raise ProgramError(
+                "an earlier run of this machine was stopped before its end: make a new Machine"
+            )
+
+    def begin_team(self, cores: list[int]) -> None:
+        """These cores meet at barriers from now on."""
+        self._team = cores
+        self.engine.begin_team(cores)
+
+    def team_size(self, cores: int | None) -> int:
         available = self.platform.cluster.cores
         count = available if cores is None else cores
         if not 1 <= count <= available:
             raise ProgramError(f"cores = {count}: {self.platform.name} has 1 to {available}")
         return count
 
-    def _register_file(self, core: int, registers: Registers | None) -> NDArray[np.uint32]:
+    def register_file(self, core: int, registers: Registers | None) -> NDArray[np.uint32]:
+        """A core's registers at its start, uint32 [64]. Raises ProgramError."""
+        separate = self.platform.cluster.fp_registers == "separate"
         values = np.zeros(isa.REGISTERS, np.uint32)
         values[1] = address_of(RETURN_ROW)
         values[2] = stack_pointer(self.platform, core)
@@ -129,14 +152,23 @@ class Machine:
         for name, value in given.items():
             if name not in isa.REGISTER_NUMBERS:
                 raise ProgramError(f"no register {name!r}{nearest(name, isa.REGISTER_NUMBERS)}")
-            if not -(1 << 31) <= value < 1 << 32:
-                raise ProgramError(f"register {name} = {value}: must fit in 32 bits")
-            values[isa.REGISTER_NUMBERS[name]] = value & isa.MASK
+            number = isa.REGISTER_NUMBERS[name]
+            if number >= isa.F0 and not separate:
+                raise ProgramError(f"register {name}: {self.platform.name} has x registers only")
+            try:
+                pattern = operator.index(value)
+            except TypeError:
+                raise ProgramError(f"register {name} = {value!r}: must be a whole number") from None
+            if not -(1 << 31) <= pattern < 1 << 32:
+                raise ProgramError(f"register {name} = {value} on core {core}: must fit in 32 bits")
+            if number == 0 and pattern:
+                raise ProgramError(f"register {name} = {value}: is always 0")
+            values[number] = pattern & isa.MASK
         return values
 
     def _finish(self, count: int, begin: int, max_cycles: int | None) -> list[int]:
         """Advance until `count` cores have returned; the cycle of each core's return."""
-        limit = FOREVER if max_cycles is None else begin + max_cycles
+        limit = FOREVER if max_cycles is None else begin + max_cycles + 1
         ends: dict[int, int] = {}
         while len(ends) < count:
             for report in self.engine.advance(min(limit, self.engine.now + SLICE)):
@@ -144,8 +176,7 @@ class Machine:
                 if report.kind is Kind.RETURNED:
                     ends[report.subject] = report.time
             if self.engine.now >= limit and len(ends) < count:
-                where = "\n".join(f"  core {core}: {self._where(core)}" for core in range(count))
-                raise CycleLimitError(f"not finished after {max_cycles:,} cycles\n{where}")
+                raise CycleLimitError(f"not finished after {max_cycles:,} cycles\n{self.whereabouts()}")
         return [ends[core] for core in range(count)]
 
     # -- faults ------------------------------------------------------------------------------------
@@ -155,12 +186,17 @@ class Machine:
         waits = "waits at the barrier, " if self.engine.status(core) is Status.WAITING else ""
         return waits + self.code.describe(self.engine.row(core))
 
+    def whereabouts(self) -> str:
+        """Where each core of the team is, a line a core."""
+        return "\n".join(f"  core {core}: {self._where(core)}" for core in self._team)
+
     def check(self, report: Report) -> None:
         """Raises TrapError or DeadlockError if the report is one."""
         if report.kind is Kind.DEADLOCK:
-            cores = range(self.platform.cluster.cores)
-            where = "\n".join(f"  core {core}: {self._where(core)}" for core in cores)
-            raise DeadlockError(f"cycle {report.time:,}: a barrier can never complete\n{where}")
+            raise DeadlockError(
+                f"cycle {report.time:,}: a barrier can never complete: a core returned, others wait for it\n"
+                f"{self.whereabouts()}"
+            )
         if report.kind is not Kind.TRAP:
             return
         trap, address = Trap(report.value >> 32), report.value & 0xFFFFFFFF
@@ -172,35 +208,55 @@ class Machine:
                 f"L2 ({L2_BASE:#010x}, {sizes[1]:,} bytes) and the event unit ({EVENT_UNIT_BASE:#010x})"
             ),
             Trap.TARGET: f"jump to {address:#010x}, which is no instruction of a loaded program",
-            Trap.EVENT: f"p.elw of {address:#010x}: only the barrier register is modelled",
+            Trap.EVENT: (
+                f"p.elw of {address:#010x}: only the barrier register is modelled "
+                f"({EVENT_UNIT_BASE + BARRIER_OFFSET:#010x})"
+            ),
         }[trap]
         place = self.code.describe(self.engine.row(report.subject))
         raise TrapError(f"core {report.subject}, cycle {report.time:,}, {place}: {reason}")
 
     # -- running a schedule ------------------------------------------------------------------------
-    def simulate(self, controller: Callable[[Cluster], Process]) -> Result:
-        """Run a controller to its end, and the transfers it started; cycles include everything."""
-        cluster = Cluster(self)
-        return cluster.simulate(controller)
+    def simulate(
+        self,
+        controller: Callable[[Cluster], Process],
+        max_cycles: int | None = None,
+        timeline: Timeline | None = None,
+    ) -> Result:
+        """Run a controller to its end, and what it started; cycles include everything.
+
+        timeline: collects what core, controller and DMA did when. Raises what `run` raises, AddressError
+        for DMA commands, and what the controller raises.
+        """
+        self.require_rest()
+        return Cluster(self, timeline).simulate(controller, max_cycles)
 
 
 class Cluster:
-    """What a controller acts on: forks, DMA commands, waiting. All methods are SimPy processes.
+    """What a controller acts on: forks, DMA commands, waiting. Used as `yield from cluster.fork(...)`.
 
-    Every cycle that passes is charged to all cores: to the engine's causes while a core runs, to FORK,
-    COMMAND, DMA_WAIT or IDLE while it does not. (The controller is core 0 between join and fork; while
-    it programs the DMA the whole team waits for it, which is charged to COMMAND on every core.)
+    Every cycle that passes is charged to all cores, once: to the engine's causes while a core runs, to
+    FORK, COMMAND, DMA_WAIT or IDLE while it does not. (The controller is core 0 between join and fork;
+    while it programs the DMA the whole team waits for it, which is charged to COMMAND on every core.)
+
+    A controller may start further processes on `env`; what they do while the cores run is charged to
+    nobody, and only one team runs at a time.
     """
 
-    def __init__(self, machine: Machine):
-        self.machine, self.platform = machine, machine.platform
+    def __init__(self, machine: Machine, timeline: Timeline | None = None):
+        self.machine, self.platform, self.timeline = machine, machine.platform, timeline
         self.env = simpy.Environment(initial_time=machine.engine.now)
-        self.dma = DmaQueue(self.env, self.platform, lambda t: self._command((2, 0, t.id), self._transfer, t))
-        self._commands: list[tuple[tuple[int, int, int], Callable[..., None], tuple[Any, ...]]] = []
+        self.dma = DmaQueue(self.env, self.platform, self._transfer)
+        self._commands: list[tuple[tuple[int, ...], Callable[..., None], tuple[Any, ...]]] = []
         self._asleep: simpy.Event | None = None
+        self._limit = FOREVER  # the last cycle that may be reached
+        self._dma_busy = [-1, -1]  # last cycle with data, inward and outward
         self._ends: dict[int, int] = {}
-        self._team = 0
-        self._joined: simpy.Event | None = None
+        self._joined: simpy.Event | None = None  # while a team runs
+        self._forked = 0  # when the last team was started
+        self._team_cycles = 0  # of all teams before it
+        self._claims: list[tuple[int, int, Cause]] = []  # (end, begin, cause) on `_clock`
+        self._settled = self.now
         self._other = np.zeros((self.platform.cluster.cores, len(Cause)), np.int64)
 
     @property
@@ -208,66 +264,89 @@ class Cluster:
         return int(self.env.now)
 
     def counters(self) -> NDArray[np.int64]:
-        """Cycles by cause since the machine was made: int64 [cores, causes]."""
+        """Cycles by cause so far, int64 [cores, causes]; two calls differ by what lies between."""
+        for end, begin, cause in sorted(self._claims):
+            self._charge(begin, Cause.IDLE)
+            self._charge(end, cause)
+        self._claims.clear()
+        self._charge(self._clock(), Cause.IDLE)
         return self.machine.engine.counters() + self._other
+
+    def _clock(self) -> int:
+        """Cycles in which no team ran: those that are charged to what the controller does."""
+        return (self.now if self._joined is None else self._forked) - self._team_cycles
+
+    def _charge(self, until: int, cause: Cause) -> None:
+        """Charge to every core what is not yet charged."""
+        if until > self._settled:
+            self._other[:, cause] += until - self._settled
+            self._settled = until
 
     # -- the controller's vocabulary ---------------------------------------------------------------
     def pause(self, cycles: int, cause: Cause = Cause.IDLE) -> Process:
         """Let cycles pass, charged to one cause on every core."""
         if cycles:
-            yield self.env.timeout(cycles)
-        self._other[:, cause] += cycles
+            yield from self._wait(self.env.timeout(cycles), cause)
 
     def copy(self, command: Copy) -> Process:
         """Write a DMA command; returns the transfer's number. Blocks while the queue is full."""
         yield from self.pause(self.dma.command_cycles(command), Cause.COMMAND)
         while (space := self.dma.full()) is not None:
-            yield from self._wait(space)
+            yield from self._wait(space, Cause.DMA_WAIT)
         return self.dma.submit(command)
 
     def wait(self, transfers: Iterable[int]) -> Process:
         """Sleep until all these transfers are done; no cycle passes if they are."""
         open_ones = [self.dma.done(number) for number in transfers if not self.dma.done(number).triggered]
         if open_ones:
-            yield from self._wait(simpy.AllOf(self.env, open_ones))
+            yield from self._wait(simpy.AllOf(self.env, open_ones), Cause.DMA_WAIT)
             yield from self.pause(self.platform.event_unit.event_cycles, Cause.DMA_WAIT)
 
-    def _wait(self, event: simpy.Event) -> Process:
-        begin = self.now
+    def _wait(self, event: simpy.Event, cause: Cause) -> Process:
+        begin, since = self._clock(), self.now
         yield event
-        self._other[:, Cause.DMA_WAIT] += self.now - begin
+        self._claims.append((self._clock(), begin, cause))
+        if self.timeline is not None:
+            self.timeline.span("controller", cause.name.lower().replace("_", " "), since, self.now)
 
     def fork(
         self, program: Program, registers: Registers, entry: str | None = None, cores: int | None = None
     ) -> Process:
         """Run a program on the first `cores` cores (default all) and join them."""
         unit, total = self.platform.event_unit, self.platform.cluster.cores
-        count = self.machine._team_size(cores)
+        count = self.machine.team_size(cores)
         row = self.machine.load(program) + program.entry(entry)
+        files = [self.machine.register_file(core, registers) for core in range(count)]
         yield from self.pause(self.platform.controller.fork_cycles - unit.fork_join_cycles, Cause.FORK)
+        if self._joined is not None:
+            raise ProgramError(f"cycle {self.now:,}: fork while a team runs\n{self.machine.whereabouts()}")
+        self._joined, self._forked = self.env.event(), self.now
         begin = self.now + unit.start_cycles
-        self._ends, self._team, self._joined = {}, count, self.env.event()
-        engine = self.machine.engine
-        self._command((0, 0, 0), engine.begin_team, list(range(count)))
-        for core in range(count):
-            values = self.machine._register_file(core, registers)
-            self._command((1, core, 0), engine.start, core, row, begin, values)
+        self._ends = dict.fromkeys(range(count, total), begin)
+        self._command((0, 0), self.machine.begin_team, list(range(count)))
+        for core, values in enumerate(files):
+            self._command((1, core), self.machine.engine.start, core, row, begin, values)
         yield self._joined
-        end = self.now
+        self._joined, self._team_cycles = None, self._team_cycles + self.now - self._forked
         self._other[:, Cause.FORK] += unit.start_cycles
         for core in range(total):
-            self._other[core, Cause.IDLE] += end - self._ends.get(core, begin)
-        yield from self.pause(unit.fork_join_cycles - unit.start_cycles - self.platform.core.jump_cycles, Cause.FORK)
+            self._other[core, Cause.IDLE] += self.now - self._ends[core]
+            if self.timeline is not None and core < count:
+                self.timeline.span(f"core {core}", program.source, begin, self._ends[core])
+        join = unit.fork_join_cycles - unit.start_cycles - self.platform.core.jump_cycles
+        yield from self.pause(join, Cause.FORK)
 
     # -- the L1 domain -----------------------------------------------------------------------------
-    def _command(self, order: tuple[int, int, int], action: Callable[..., None], *arguments: Any) -> None:
+    def _command(self, order: tuple[int, ...], action: Callable[..., None], *arguments: Any) -> None:
         self._commands.append((order, action, arguments))
         if self._asleep is not None:
             self._asleep.succeed()
             self._asleep = None
 
-    def _transfer(self, transfer: Transfer) -> None:
-        self.machine.engine.transfer(transfer)
+    def _transfer(self, submitted: int, transfer: Transfer) -> None:
+        t = transfer
+        order = (2, submitted, t.outward, t.l1, t.l2, t.line_bytes, t.size_bytes, t.l1_stride, t.l2_stride)
+        self._command(order, self.machine.engine.transfer, transfer)
 
     def _domain(self) -> Process:
         env, engine = self.env, self.machine.engine
@@ -281,7 +360,7 @@ class Cluster:
                 self._asleep = env.event()
                 yield self._asleep
                 continue
-            horizon = min(env.peek(), FOREVER)
+            horizon = min(env.peek(), self.now + SLICE, self._limit + 1)
             reports = engine.advance(max(int(horizon), self.now + 1))
             yield env.timeout((reports[0].time if reports else engine.now) - self.now)
             for report in reports:
@@ -290,24 +369,57 @@ class Cluster:
     def _deliver(self, report: Report) -> None:
         self.machine.check(report)
         if report.kind is Kind.TRANSFER:
-            self.dma.finished(report.subject)
+            transfer = self.dma.finished(report.subject)
+            if self.timeline is not None:
+                begin = max(transfer.ready, self._dma_busy[transfer.outward] + 1)
+                track, size = "DMA out" if transfer.outward else "DMA in", f"{transfer.size_bytes:,} bytes"
+                self.timeline.span(track, size, begin, report.time + 1, transfer=transfer.id)
+            self._dma_busy[transfer.outward] = report.time
             return
         self._ends[report.subject] = report.time
-        if len(self._ends) == self._team and self._joined is not None:
+        if len(self._ends) == self.platform.cluster.cores and self._joined is not None:
             self._joined.succeed()
 
-    def simulate(self, controller: Callable[[Cluster], Process]) -> Result:
-        begin, before = self.now, self.machine.engine.counters()
-        self.env.process(self._domain())
+    def simulate(self, controller: Callable[[Cluster], Process], max_cycles: int | None = None) -> Result:
+        """As Machine.simulate; a Cluster simulates once."""
+        begin, before = self.now, self.counters()
 
         def whole() -> Process:
             yield from controller(self)
+            if self._joined is not None:
+                yield self._joined
             yield from self.wait(self.dma.unfinished())
 
-        self.env.run(self.env.process(whole()))
+        domain = self.env.process(self._domain())
+        self._limit = FOREVER if max_cycles is None else begin + max_cycles
+        self._step_through(domain, self.env.process(whole()))
         # the engine may lag behind SimPy's clock: nothing was left to do
         self.machine.engine.advance(self.now)
         spent = self.counters() - before
-        return Result(
-            self.now - begin, self.platform.clock_hz, tuple(CoreCounters.from_row(row) for row in spent)
-        )
+        rows = tuple(CoreCounters.from_row(row) for row in spent)
+        return Result(self.now - begin, self.platform.clock_hz, rows)
+
+    def _step_through(self, domain: simpy.Process, whole: simpy.Process) -> None:
+        """Handle SimPy's events until `whole` has ended; raises what either process raised."""
+        begin = self.now
+        failures: list[Any] = []
+
+        def note(process: simpy.Event) -> None:
+            if not process.ok:
+                process.defused = True  # else SimPy raises a copy, made from args alone
+                failures.append(process.value)
+
+        for process in (domain, whole):
+            process.callbacks.append(note)
+        while not whole.processed and not failures:
+            if self._limit < self.env.peek() < FOREVER:
+                cycles, where = self._limit - begin, self.machine.whereabouts()
+                raise CycleLimitError(f"not finished after {cycles:,} cycles\n{where}".rstrip())
+            try:
+                self.env.step()
+            except simpy.core.EmptySchedule:
+                raise DeadlockError(
+                    f"cycle {self.now:,}: the controller waits for an event that nothing will trigger"
+                ) from None
+        if failures:
+            raise failures[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,6 +38,10 @@ class Memory:
         self.l1: NDArray[np.uint8] = np.zeros(platform.l1.size_bytes, np.uint8)
         self.l2: NDArray[np.uint8] = np.zeros(platform.l2.size_bytes, np.uint8)
 
+    def check(self, address: int, size: int) -> None:
+        """Raises AddressError unless `size` bytes from `address` lie inside one memory."""
+        self._window(address, size)
+
     def _window(self, address: int, size: int) -> NDArray[np.uint8]:
         for name, base, store in (("L1", L1_BASE, self.l1), ("L2", L2_BASE, self.l2)):
             if base <= address < base + len(store):
@@ -52,8 +57,8 @@ class Memory:
         )
 
     def write(self, address: int, values: NDArray[Any]) -> None:
-        """Copy an array's bytes, in C order, to any L1 or L2 address. Raises AddressError."""
-        data = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
+        """Copy an array's little-endian bytes, in C order, to any L1 or L2 address. Raises AddressError."""
+        data = np.ascontiguousarray(values, values.dtype.newbyteorder("<")).reshape(-1).view(np.uint8)
         self._window(address, data.size)[:] = data
 
     def read(self, address: int, shape: int | Sequence[int], dtype: DTypeLike = np.float32) -> NDArray[Any]:
@@ -62,5 +67,5 @@ class Memory:
         dimensions = (shape,) if isinstance(shape, int) else tuple(shape)
         if any(n < 0 for n in dimensions):
             raise AddressError(f"shape {dimensions}: sizes must not be negative")
-        size = int(np.prod(dimensions, dtype=np.int64)) * dtype.itemsize
+        size = math.prod(dimensions) * dtype.itemsize
         return self._window(address, size).copy().view(dtype).reshape(dimensions)

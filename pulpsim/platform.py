@@ -10,9 +10,10 @@ import dataclasses
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 import msgspec
 
@@ -21,6 +22,8 @@ from pulpsim.errors import PlatformError, nearest
 MAX_CORES = 16
 MAX_L1_BYTES = 2 << 20
 MAX_L2_BYTES = 64 << 20
+MAX_BANKS = 256
+MAX_BURST_BYTES = 1 << 20
 STACK_BYTES = 1024  #: per core, at the top of the first 64 KiB of L1
 
 
@@ -119,12 +122,18 @@ class Platform:
         _in_range("cluster", self.cluster, "fpus", 1, MAX_CORES)
         self._check_memories()
         width = self.dma.bytes_per_cycle
-        _require(width in (4, 8, 16, 32), "dma.bytes_per_cycle", width, "4, 8, 16 or 32 (ports are 4 bytes wide)")
+        accepted = "4, 8, 16 or 32 (ports are 4 bytes wide)"
+        _require(width in (4, 8, 16, 32), "dma.bytes_per_cycle", width, accepted)
         _in_range("dma", self.dma, "command_cycles_1d", 1, 1000)
         _in_range("dma", self.dma, "command_cycles_2d", 1, 1000)
         _in_range("dma", self.dma, "start_cycles", 2, 60)
         burst = self.dma.burst_bytes
-        _require(burst >= width and burst % width == 0, "dma.burst_bytes", burst, f"a multiple of {width}")
+        _require(
+            width <= burst <= MAX_BURST_BYTES and burst % width == 0,
+            "dma.burst_bytes",
+            f"{burst:,}",
+            f"a multiple of dma.bytes_per_cycle ({width}), at most {MAX_BURST_BYTES:,}",
+        )
         _in_range("dma", self.dma, "queue_per_core", 1, 64)
         _in_range("dma", self.dma, "outstanding", 1, 64)
         _in_range("event_unit", self.event_unit, "barrier_cycles", 2, 60)
@@ -138,11 +147,12 @@ class Platform:
     def _check_memories(self) -> None:
         banks = self.l1.banks
         below = 1 << banks.bit_length() - 1 if banks > 0 else 1
+        likely = f"{below} or {2 * below}" if below < MAX_BANKS else MAX_BANKS
         _require(
-            1 <= banks <= 256 and banks & banks - 1 == 0,
+            1 <= banks <= MAX_BANKS and banks & banks - 1 == 0,
             "l1.banks",
             banks,
-            f"a power of two, at most 256 ({min(below, 256)} or {min(2 * below, 256)}?)",
+            f"a power of two, at most {MAX_BANKS} ({likely}?)",
         )
         row, size = 4 * banks, self.l1.size_bytes
         _require(
@@ -152,9 +162,10 @@ class Platform:
             f"a multiple of {row} (banks x 4 bytes), at most {MAX_L1_BYTES:,}",
         )
         stacks = self.cluster.cores * STACK_BYTES
-        _require(size > stacks, "l1.size_bytes", f"{size:,}", f"more than the cores' stacks, {stacks:,} bytes")
+        accepted = f"more than the cores' stacks, {stacks:,} bytes"
+        _require(size > stacks, "l1.size_bytes", f"{size:,}", accepted)
         _in_range("l2", self.l2, "size_bytes", 4096, MAX_L2_BYTES)
-        _require(self.l2.size_bytes % 4 == 0, "l2.size_bytes", self.l2.size_bytes, "a multiple of 4")
+        _require(self.l2.size_bytes % 4 == 0, "l2.size_bytes", f"{self.l2.size_bytes:,}", "a multiple of 4")
         _in_range("l2", self.l2, "access_cycles", 1, 60)
 
     @property
@@ -192,7 +203,9 @@ class Platform:
         return cls.from_toml(content, source=str(path), overrides=overrides)
 
     @classmethod
-    def from_toml(cls, text: str, source: str = "<text>", overrides: Mapping[str, Any] | None = None) -> Platform:
+    def from_toml(
+        cls, text: str, source: str = "<text>", overrides: Mapping[str, Any] | None = None
+    ) -> Platform:
         """Parse TOML; a file may name a preset in `base` and give only what differs."""
         try:
             table = tomllib.loads(text)
@@ -201,20 +214,34 @@ class Platform:
         base = table.pop("base", None)
         if base is not None:
             table = _flatten(table)
-            merged = cls.preset(str(base)).to_dict()
+            try:
+                merged = cls.preset(str(base)).to_dict()
+            except PlatformError as error:
+                raise PlatformError(f"{source}: base: {error}") from None
             _override(merged, table, source)
             table = merged
-        _override(table, overrides or {}, source)
-        return cls._from_table(table, source)
+        return cls._from_table(table, overrides or {}, source)
 
     @classmethod
-    def _from_table(cls, table: dict[str, Any], source: str) -> Platform:
+    def _from_table(cls, table: dict[str, Any], overrides: Mapping[str, Any], source: str) -> Platform:
         for key in _flatten(table):
             _check_key(key, source)
+        _override(table, overrides, source)
+        values = _flatten(table)
+        if missing := [key for key in _keys() if key not in values and key != "description"]:
+            some = ", ".join(missing[:4]) + (f" and {len(missing) - 4} more" if len(missing) > 4 else "")
+            raise PlatformError(
+                f'{source}: no value for {some}; to give only what differs, name a preset: base = "pulp-2022"'
+            )
+        for key, value in values.items():
+            try:
+                msgspec.convert(value, _keys()[key])
+            except msgspec.ValidationError:
+                raise PlatformError(f"{source}: {key} = {value!r}: must be {_accepted(key)}") from None
         try:
             return msgspec.convert(table, cls)
         except (msgspec.ValidationError, PlatformError) as error:
-            raise PlatformError(f"{source}: {_plain(str(error))}") from None
+            raise PlatformError(f"{source}: {error}") from None
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -227,17 +254,10 @@ class Platform:
 
     def replace(self, overrides: Mapping[str, Any]) -> Platform:
         """A copy with dotted keys replaced. Raises PlatformError."""
-        table = self.to_dict()
-        _override(table, overrides, self.name)
-        return self._from_table(table, self.name)
+        return self._from_table(self.to_dict(), overrides, self.name)
 
 
-def _plain(message: str) -> str:
-    """msgspec's '... - at `$.l1.banks`' as 'l1.banks: ...'."""
-    text, _, where = message.partition(" - at `$.")
-    return f"{where.rstrip('`')}: {text}" if where else text
-
-
+@cache
 def _keys(cls: type = Platform, prefix: str = "") -> dict[str, Any]:
     """Dotted key -> type of every leaf."""
     leaves: dict[str, Any] = {}
@@ -247,6 +267,13 @@ def _keys(cls: type = Platform, prefix: str = "") -> dict[str, Any]:
         else:
             leaves[prefix + name] = hint
     return leaves
+
+
+def _accepted(key: str) -> str:
+    """What a key's value may be, for messages."""
+    hint = _keys()[key]
+    plain = {int: "a whole number", bool: "true or false", str: "a text"}
+    return plain.get(hint) or " or ".join(get_args(hint))
 
 
 def _check_key(key: str, source: str) -> Any:
@@ -289,8 +316,5 @@ def parse_overrides(settings: list[str]) -> dict[str, Any]:
         try:
             overrides[key] = msgspec.convert(text, hint, strict=False)
         except msgspec.ValidationError:
-            accepted = {int: "a whole number", bool: "true or false"}.get(hint) or " or ".join(
-                getattr(hint, "__args__", ("a text",))
-            )
-            raise PlatformError(f"--set {key} = {text}: must be {accepted}") from None
+            raise PlatformError(f"--set {key} = {text}: must be {_accepted(key)}") from None
     return overrides

@@ -42,7 +42,7 @@ class Program:
         if name is None:
             return 0
         if name not in self.labels:
-            known = ", ".join(sorted(self.labels)) or "none"
+            known = ", ".join(sorted(label for label in self.labels if not label.startswith(".L"))) or "none"
             raise ProgramError(
                 f"{self.source}: no entry {name!r}{nearest(name, self.labels)}; labels: {known}"
             )

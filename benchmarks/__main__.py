@@ -36,7 +36,9 @@ def speed(seconds: float, as_json: bool) -> None:
         )  # fmt: skip
     console = table_console()
     console.print(table)
-    console.print(f"import, compile and first run: {cold:.1f} s from an empty cache, {warm:.2f} s from a warm one")
+    console.print(
+        f"import, compile and first run: {cold:.1f} s from an empty cache, {warm:.2f} s from a warm one"
+    )
 
 
 @main.command()

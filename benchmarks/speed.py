@@ -96,9 +96,7 @@ def _rates(runs: list[tuple[int, int, float]], window: float) -> list[float]:
 
 def start_up() -> tuple[float, float]:
     """Seconds of a first run in a fresh process: from an empty cache, and from the warm one it leaves."""
-    code = (
-        "from pulpsim import Builder, Machine; b = Builder(); b.ret(); Machine().run(b.build())"
-    )
+    code = "from pulpsim import Builder, Machine; b = Builder(); b.ret(); Machine().run(b.build())"
     times = []
     with tempfile.TemporaryDirectory() as cache:
         environment = dict(os.environ) | {CACHE_VARIABLE: cache}

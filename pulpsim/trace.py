@@ -28,7 +28,10 @@ class Timeline:
         tracks = {track: number for number, track in enumerate(dict.fromkeys(span[0] for span in self.spans))}
         events: list[dict[str, Any]] = []
         for track, number in tracks.items():
-            for name, args in (("thread_name", {"name": track}), ("thread_sort_index", {"sort_index": number})):
+            for name, args in (
+                ("thread_name", {"name": track}),
+                ("thread_sort_index", {"sort_index": number}),
+            ):
                 events.append({"ph": "M", "pid": 0, "tid": number, "name": name, "args": args})
         for track, name, begin, end, details in self.spans:
             event = {"ph": "X", "pid": 0, "tid": tracks[track], "name": name, "ts": begin, "dur": end - begin}

@@ -21,8 +21,12 @@ from pulpsim.console import (
 
 if TYPE_CHECKING:
     from pulpsim.platform import Platform
+    from pulpsim.trace import Timeline
     from trainlib.data import Features
     from trainlib.trainer import StepReport, Trainer
+
+#: FP32's smallest and largest positive numbers
+LOWEST_RATE, HIGHEST_RATE = 2.0**-149, 2.0**128 - 2.0**104
 
 
 @click.group(cls=Commands, name="trainlib", context_settings={"help_option_names": ["-h", "--help"]})
@@ -33,11 +37,22 @@ def main() -> None:
 @main.command()
 @click.argument("model")
 @platform_options
-@click.option("--steps", default=200, show_default=True, help="On-line training steps; the last one is timed.")
+@click.option(
+    "--steps", default=200, show_default=True, help="On-line training steps; the last one is timed."
+)
 @click.option("--lr", type=float, default=None, help="Learning rate of plain SGD.  [default: 0.03]")
-@click.option("--data", metavar="FILE.npz", default=None, help="Samples to learn from (default: the engines set).")
-@click.option("--plan", metavar="FILE.json", default=None, help="Tiles, kernels and buffering (default: by rule).")
-@click.option("--out", metavar="DIR", default=None, help="Write report.json and plan.json to this directory.")
+@click.option(
+    "--data", metavar="FILE.npz", default=None, help="Samples to learn from (default: the engines set)."
+)
+@click.option(
+    "--plan", metavar="FILE.json", default=None, help="Tiles, kernels and buffering (default: by rule)."
+)
+@click.option(
+    "--out",
+    metavar="DIR",
+    default=None,
+    help="Write report.json, plan.json and timeline.json (Perfetto) to this directory.",
+)
 @json_option
 def train(
     model: str,
@@ -54,6 +69,7 @@ def train(
     All steps are computed in the cores' own arithmetic; timing does not depend on data, so one step
     (the last) is simulated on the cluster and describes them all.
     """
+    from pulpsim.trace import Timeline
     from trainlib import models
     from trainlib.plan import Plan
     from trainlib.report import print_report
@@ -62,26 +78,30 @@ def train(
     if steps < 1:
         raise InputError(f"--steps {steps}: must be at least 1")
     rate = DEFAULT_LEARNING_RATE if lr is None else lr
-    if not 0 < rate < float("inf"):
-        raise InputError(f"--lr {rate}: must be a positive number")
+    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+        raise InputError(f"--lr {rate}: must be a positive number, one that FP32 holds")
+    if out is not None and Path(out).exists() and not Path(out).is_dir():
+        raise InputError(f"--out {out}: is a file; it must be a directory, new or not")
     network = models.get(model)
     features = _features(data, network.inputs, model)
-    trainer = Trainer(network, platform, Plan.load(plan) if plan else None, rate)
-    report, losses, held_out = _learn(trainer, features, steps)
+    trainer = Trainer(network, platform, None if plan is None else Plan.load(plan), rate)
+    timeline = Timeline() if out is not None else None
+    report, losses, held_out = _learn(trainer, features, steps, timeline)
     result = _result(report, losses, held_out, rate, features.name)
-    if out is not None:
-        _write_output(Path(out), result, trainer)
+    if out is not None and timeline is not None:
+        _write_output(Path(out), result, trainer, timeline)
     if as_json:
         print_json(result)
         return
     console = table_console()
     print_report(report, console)
+    change = f" ({100 * (held_out[1] / held_out[0] - 1):+.1f} %)" if held_out[0] else ""
     console.print(
-        f"learning: {steps} on-line steps (lr {rate:g}) on {features.name}: mean loss on {len(features.held_out):,} "
-        f"held-out samples {held_out[0]:.4f} -> {held_out[1]:.4f} ({100 * (held_out[1] / held_out[0] - 1):+.1f} %)"
+        f"learning: {steps} on-line steps (lr {rate:g}) on {features.name}: mean loss on "
+        f"{len(features.held_out):,} held-out samples {held_out[0]:.4f} -> {held_out[1]:.4f}{change}"
     )
     if out is not None:
-        console.print(f"written: {out}/report.json, {out}/plan.json")
+        console.print(f"written to {out}: report.json, plan.json, timeline.json (open it in ui.perfetto.dev)")
 
 
 def _features(path: str | None, width: int, model: str) -> Features:
@@ -96,7 +116,9 @@ def _features(path: str | None, width: int, model: str) -> Features:
     return features
 
 
-def _learn(trainer: Trainer, features: Features, steps: int) -> tuple[StepReport, list[float], tuple[float, float]]:
+def _learn(
+    trainer: Trainer, features: Features, steps: int, timeline: Timeline | None
+) -> tuple[StepReport, list[float], tuple[float, float]]:
     """`steps` steps over the shuffled training samples, the last one timed; held-out loss around them."""
     import numpy as np
 
@@ -108,9 +130,13 @@ def _learn(trainer: Trainer, features: Features, steps: int) -> tuple[StepReport
         losses = []
         for done in range(steps - 1):
             losses.append(trainer.functional_step(samples[order[done % len(order)]]))
-        report = trainer.timed_step(samples[order[(steps - 1) % len(order)]])
+        report = trainer.timed_step(samples[order[(steps - 1) % len(order)]], timeline=timeline)
         losses.append(report.loss)
         after = float(np.mean([trainer.loss(x) for x in unseen]))
+    if not np.isfinite([*losses, after]).all():
+        step = int(np.argmin(np.isfinite([*losses, after]))) + 1
+        what = f"the loss of step {step:,}" if step <= steps else "the held-out loss after the last step"
+        raise InputError(f"training diverged: {what} is no finite number; try an --lr below {trainer.lr:g}")
     return report, losses, (before, after)
 
 
@@ -123,10 +149,11 @@ def _result(
     return as_json(report) | learning
 
 
-def _write_output(directory: Path, result: dict[str, Any], trainer: Trainer) -> None:
+def _write_output(directory: Path, result: dict[str, Any], trainer: Trainer, timeline: Timeline) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--out {directory}: {error.strerror}") from None
     write_atomically(directory / "report.json", (json.dumps(result, indent=1) + "\n").encode())
     write_atomically(directory / "plan.json", trainer.plan.to_json().encode())
+    write_atomically(directory / "timeline.json", timeline.to_json())

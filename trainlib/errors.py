@@ -15,3 +15,11 @@ class ModelError(PulpsimError):
 
 class PlanError(PulpsimError):
     """A plan that does not fit its model or platform."""
+
+
+class L1Error(PlanError):
+    """A plan whose buffers find no place in L1: it needs `needed_bytes` at once, at least."""
+
+    def __init__(self, message: str, needed_bytes: int, available_bytes: int):
+        super().__init__(message)
+        self.needed_bytes, self.available_bytes = needed_bytes, available_bytes

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pulpsim import Platform
 from pulpsim.memory import L1_BASE, L2_BASE, STACK_WINDOW, stack_base
-from trainlib.errors import ModelError, PlanError
+from trainlib.errors import L1Error, ModelError
 
 ALIGN = 16
 
@@ -71,9 +71,10 @@ def l1_ranges(platform: Platform) -> list[tuple[int, int]]:
 def place_in_l1(buffers: list[Buffer], platform: Platform) -> int:
     """Give every buffer an address, no two that live at once overlapping; large ones first.
 
-    Returns the bytes used. Raises PlanError that names the first buffer that finds no place.
+    Returns the bytes used. Raises L1Error that names the first buffer that finds no place.
     """
-    ranges, placed = l1_ranges(platform), []
+    ranges = l1_ranges(platform)
+    placed: list[Buffer] = []
     for buffer in sorted(buffers, key=lambda b: (-b.size_bytes, b.first, b.name)):
         others = sorted(
             ((b.address, b.end) for b in placed if b.first <= buffer.last and buffer.first <= b.last),
@@ -82,13 +83,18 @@ def place_in_l1(buffers: list[Buffer], platform: Platform) -> int:
         if not buffer.address:
             available = sum(high - low for low, high in ranges)
             peak = peak_bytes(buffers)
-            raise PlanError(
-                f"the plan needs at least {peak:,} bytes of L1 at once, {available:,} are available beside the "
-                f"stacks on {platform.name} (no room for {buffer.name}, {buffer.size_bytes:,} bytes): "
-                f"smaller tiles or single buffering would fit"
+            gaps = "" if peak > available else ", but in gaps too small for it"
+            raise L1Error(
+                f"the plan needs {peak:,} bytes of L1 at once, {available:,} are available beside the stacks on "
+                f"{platform.name}{gaps} (no room for {buffer.name}, {buffer.size_bytes:,} bytes): smaller tiles "
+                f"or single buffering need less",
+                peak,
+                available,
             )
         placed.append(buffer)
-    return sum(max((b.end for b in placed if low <= b.address < high), default=low) - low for low, high in ranges)
+    return sum(
+        max((b.end for b in placed if low <= b.address < high), default=low) - low for low, high in ranges
+    )
 
 
 def _first_gap(ranges: list[tuple[int, int]], taken: list[tuple[int, int]], size: int) -> int:
@@ -107,4 +113,6 @@ def _first_gap(ranges: list[tuple[int, int]], taken: list[tuple[int, int]], size
 def peak_bytes(buffers: list[Buffer]) -> int:
     """Most bytes that live at once."""
     times = {b.first for b in buffers}
-    return max((sum(aligned(b.size_bytes) for b in buffers if b.first <= t <= b.last) for t in times), default=0)
+    return max(
+        (sum(aligned(b.size_bytes) for b in buffers if b.first <= t <= b.last) for t in times), default=0
+    )

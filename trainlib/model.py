@@ -36,9 +36,13 @@ class Model:
         if len(set(names)) < len(names):
             raise ModelError(f"{self.name}: layer names must differ: {', '.join(names)}")
         if self.layers[-1].relu:
-            raise ModelError(f"{self.name}: the last layer, {self.layers[-1].name}, feeds the loss: no ReLU there")
+            raise ModelError(
+                f"{self.name}: the last layer, {self.layers[-1].name}, feeds the loss: no ReLU there"
+            )
         if self.target_is_input and self.inputs != self.outputs:
-            raise ModelError(f"{self.name}: {self.inputs} inputs cannot be the target of {self.outputs} outputs")
+            raise ModelError(
+                f"{self.name}: {self.inputs} inputs cannot be the target of {self.outputs} outputs"
+            )
 
     @property
     def inputs(self) -> int:
@@ -55,7 +59,9 @@ class Model:
     @property
     def step_macs(self) -> int:
         """MACs of one training step: fw and wg of every layer, ig of all but the first."""
-        return sum(layer.macs("fw+wg") for layer in self.layers) + sum(layer.macs("ig") for layer in self.layers[1:])
+        return sum(layer.macs("fw+wg") for layer in self.layers) + sum(
+            layer.macs("ig") for layer in self.layers[1:]
+        )
 
     def initial_parameters(self, seed: int = 0) -> Parameters:
         """He initialisation, but a last layer of zeros; float32 [outputs, inputs] a layer.
@@ -66,7 +72,9 @@ class Model:
         """
         rng = np.random.default_rng(seed)
         parameters = [
-            (rng.standard_normal((layer.outputs, layer.inputs)) * np.sqrt(2.0 / layer.inputs)).astype(np.float32)
+            (rng.standard_normal((layer.outputs, layer.inputs)) * np.sqrt(2.0 / layer.inputs)).astype(
+                np.float32
+            )
             for layer in self.layers
         ]
         parameters[-1][:] = 0.0

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -16,6 +16,7 @@ from trainlib.model import Model
 #: what a layer's backward pass may be cut into, in execution order
 BACKWARD = (("ig+wg+update",), ("ig", "wg+update"), ("ig", "wg", "update"))
 FIRST_LAYER_BACKWARD = (("wg+update",), ("wg", "update"))
+STEPS = ("fw", *dict.fromkeys(step for steps in (*BACKWARD, *FIRST_LAYER_BACKWARD) for step in steps))
 FORMAT = "trainlib-plan-1"
 
 
@@ -73,6 +74,11 @@ class Plan:
             raise PlanError(f"{source}: not a plan: {error}") from None
         if plan.format != FORMAT:
             raise PlanError(f"{source}: format {plan.format!r}: must be {FORMAT!r}")
+        raw = msgspec.json.decode(text)
+        _check_fields(raw, cls, source)
+        for number, step in enumerate(raw["steps"]):
+            _check_fields(step, LayerStep, f"{source}: step {number}")
+            _check_fields(step["tile"], Tile, f"{source}: tile of step {number}")
         return plan
 
     @classmethod
@@ -91,11 +97,19 @@ class Plan:
         known = {layer.name: layer for layer in model.layers}
         for number, step in enumerate(self.steps):
             where = f"plan, step {number} ({step.layer} {step.step})"
+            if step.step not in STEPS:
+                raise PlanError(
+                    f"{where}: no step {step.step!r}{nearest(step.step, STEPS)}; steps: {', '.join(STEPS)}"
+                )
             if step.layer not in known:
-                raise PlanError(f"{where}: no layer {step.layer!r} in {model.name}{nearest(step.layer, known)}")
+                raise PlanError(
+                    f"{where}: no layer {step.layer!r} in {model.name}{nearest(step.layer, known)}"
+                )
             unrolls = ROW_UNROLLS if step.step == "fw" else COLUMN_UNROLLS
             if step.unroll not in unrolls:
-                raise PlanError(f"{where}: unroll = {step.unroll}: must be one of {', '.join(map(str, unrolls))}")
+                raise PlanError(
+                    f"{where}: unroll = {step.unroll}: must be one of {', '.join(map(str, unrolls))}"
+                )
             layer, tile = known[step.layer], step.tile
             if not (1 <= tile.rows <= layer.outputs and 1 <= tile.columns <= layer.inputs):
                 raise PlanError(
@@ -116,7 +130,17 @@ class Plan:
             here = tuple(step for name, step in given if name == layer.name)
             if here not in accepted or given[: len(here)] != [(layer.name, step) for step in here]:
                 wanted = "; ".join(", ".join(steps) for steps in accepted)
-                raise PlanError(f"plan: backward steps of {layer.name}: {', '.join(here) or 'none'}: must be {wanted}")
+                raise PlanError(
+                    f"plan: backward steps of {layer.name}: {', '.join(here) or 'none'}: must be {wanted}"
+                )
             given = given[len(here) :]
         if given:
             raise PlanError(f"plan: {given[0][0]} {given[0][1]} is left over")
+
+
+def _check_fields(raw: dict[str, Any], cls: type, where: str) -> None:
+    """Raises PlanError if an object in the file has a field that would not be read."""
+    known = [field.name for field in fields(cls)]
+    for name in raw:
+        if name not in known:
+            raise PlanError(f"{where}: no field {name!r}{nearest(name, known)}; fields: {', '.join(known)}")

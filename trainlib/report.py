@@ -80,7 +80,9 @@ def _phases_table(report: StepReport) -> Table:
             f"{phase.bound} {phase.bound_cycles:,}", _percent(phase.cycles / phase.bound_cycles), phase.kernel,
             end_section=phase is report.phases[-1],
         )  # fmt: skip
-    inward, outward = (sum(getattr(p, f"dma_bytes_{way}") for p in report.phases) / 1024 for way in ("in", "out"))
+    inward, outward = (
+        sum(getattr(p, f"dma_bytes_{way}") for p in report.phases) / 1024 for way in ("in", "out")
+    )
     table.add_row(
         "step", "", "", f"{report.cycles:,}", f"{report.macs_per_cycle:.2f}", f"{inward:,.1f}", f"{outward:,.1f}",
         f"{report.issue_bound_cycles:,}", _percent(report.cycles / report.issue_bound_cycles), "",
@@ -123,7 +125,12 @@ def _causes_table(report: StepReport) -> Table:
     for name, cycles in sorted(report.causes.items(), key=lambda item: -item[1]):
         if cycles:
             table.add_row(
-                name.replace("_", " "), f"{cycles / report.cores:,.0f}", f"{100 * cycles / total:.1f} %", MEANINGS[name]
+                name.replace("_", " "),
+                f"{cycles / report.cores:,.0f}",
+                f"{100 * cycles / total:.1f} %",
+                MEANINGS[name],
             )
-    table.add_row("total", f"{total / report.cores:,.0f}", "100 %", "every cycle of every core is counted once")
+    table.add_row(
+        "total", f"{total / report.cores:,.0f}", "100 %", "every cycle of every core is counted once"
+    )
     return table

@@ -19,7 +19,7 @@ from trainlib.memory_map import Buffer, Tensor, place_in_l1, place_in_l2
 from trainlib.model import Model
 from trainlib.plan import LayerStep, Plan
 
-#: buffers that tiles of W rotate through, with double buffering
+#: buffers that tiles of W rotate through, with double buffering; with single buffering it is one
 WEIGHT_SLOTS = 3
 #: and those of stored weight gradients, for an update on its own
 GRADIENT_SLOTS = 2
@@ -155,19 +155,26 @@ class _Tasks:
         self.tasks.append(Task(len(self.phases) - 1, single))
         return self.tasks[-1]
 
-    def _slot(self, kind: str, count: int, size: int) -> str:
+    def _slot(self, kind: str, step: LayerStep) -> str:
+        count = (
+            {"weights": WEIGHT_SLOTS, "gradients": GRADIENT_SLOTS}[kind] if step.buffering == "double" else 1
+        )
         name = f"{kind} {self._turn[kind] % count}"
         self._turn[kind] += 1
-        self.sizes[name] = max(self.sizes.get(name, 0), size)
+        self.sizes[name] = max(self.sizes.get(name, 0), step.tile.size_bytes)
         return name
 
     def _vector(self, name: str, words: int) -> str:
         self.sizes[name] = 4 * words
         return name
 
-    def _tiles(self, layer: FullyConnected, step: LayerStep, columns_outside: bool) -> Iterator[tuple[int, ...]]:
+    def _tiles(
+        self, layer: FullyConnected, step: LayerStep, columns_outside: bool
+    ) -> Iterator[tuple[int, ...]]:
         rows = [(r, min(r + step.tile.rows, layer.outputs)) for r in range(0, layer.outputs, step.tile.rows)]
-        columns = [(c, min(c + step.tile.columns, layer.inputs)) for c in range(0, layer.inputs, step.tile.columns)]
+        columns = [
+            (c, min(c + step.tile.columns, layer.inputs)) for c in range(0, layer.inputs, step.tile.columns)
+        ]
         if columns_outside:
             yield from ((*r, *c) for c in columns for r in rows)
         else:
@@ -181,7 +188,7 @@ class _Tasks:
         x, y = self._vector(f"x{index}", layer.inputs), self._vector(f"x{index + 1}", layer.outputs)
         stride, fused = step.tile.stride_bytes, layer.relu and step.relu == "fused"
         for r0, r1, c0, c1 in self._tiles(layer, step, columns_outside=False):
-            w = self._slot("weights", WEIGHT_SLOTS, step.tile.size_bytes)
+            w = self._slot("weights", step)
             task = self._task(step.buffering == "single")
             task.loads.append(Move(False, w, f"w{index}", (r0, r1), (c0, c1), stride))
 
@@ -199,7 +206,9 @@ class _Tasks:
             first.loads.append(self._vector_move(False, x, "x0", layer.inputs))
         if layer.relu and not fused:
             last.computes.append(
-                Compute(lambda at: elementwise.relu_forward(at(y), at(y), layer.outputs, self.cores), (y,), (y,))
+                Compute(
+                    lambda at: elementwise.relu_forward(at(y), at(y), layer.outputs, self.cores), (y,), (y,)
+                )
             )
         last.stores.append(self._vector_move(True, y, f"x{index + 1}", layer.outputs))
 
@@ -209,7 +218,9 @@ class _Tasks:
         y, target, pairs = f"x{last}", self._vector("target", n), self._vector(f"d{last - 1}", 2 * n)
         partial = self._vector("partial", self.cores + 1)
         task = self._task()
-        task.loads.append(self._vector_move(False, target, "x0" if self.model.target_is_input else "target", n))
+        task.loads.append(
+            self._vector_move(False, target, "x0" if self.model.target_is_input else "target", n)
+        )
         task.computes.append(
             Compute(
                 lambda at: loss.mse(at(y), at(target), at(pairs), at(partial), n, self.lr, self.cores),
@@ -227,7 +238,7 @@ class _Tasks:
         dx = self._vector(f"dx{index}", layer.inputs) if gradient else ""
         stride, begin = step.tile.stride_bytes, len(self.tasks)
         for r0, r1, c0, c1 in self._tiles(layer, step, columns_outside=gradient):
-            w = self._slot("weights", WEIGHT_SLOTS, step.tile.size_bytes)
+            w = self._slot("weights", step)
             task = self._task(step.buffering == "single")
             if step.step != "wg":
                 task.loads.append(Move(False, w, f"w{index}", (r0, r1), (c0, c1), stride))
@@ -261,19 +272,16 @@ class _Tasks:
     def _update(self, index: int, layer: FullyConnected, step: LayerStep) -> None:
         self._begin(layer.name, "update", 0, step)
         for r0, r1, c0, c1 in self._tiles(layer, step, columns_outside=False):
-            size, words = step.tile.size_bytes, (r1 - r0) * (c1 - c0)
-            w = self._slot("weights", WEIGHT_SLOTS, size)
-            g = self._slot("gradients", GRADIENT_SLOTS, size)
+            words = (r1 - r0) * (c1 - c0)
+            w, g = self._slot("weights", step), self._slot("gradients", step)
             task = self._task(step.buffering == "single")
             for buffer, tensor in ((w, f"w{index}"), (g, f"dw{index}")):
                 task.loads.append(Move(False, buffer, tensor, (r0, r1), (c0, c1), 4 * (c1 - c0)))
-            task.computes.append(
-                Compute(
-                    lambda at, w=w, g=g, words=words: elementwise.sgd_update(at(w), at(g), self.lr, words, self.cores),
-                    (w, g),
-                    (w,),
-                )
-            )
+
+            def call(at: Addresses, w: str = w, g: str = g, words: int = words) -> Call:
+                return elementwise.sgd_update(at(w), at(g), self.lr, words, self.cores)
+
+            task.computes.append(Compute(call, (w, g), (w,)))
             task.stores.append(Move(True, w, f"w{index}", (r0, r1), (c0, c1), 4 * (c1 - c0)))
 
 
@@ -286,6 +294,7 @@ def _issue_times(tasks: list[Task]) -> list[list[tuple[int, Move]]]:
         for move in task.loads:
             earliest = max(number - WEIGHT_SLOTS + 1, 0) if move.buffer in free_from else max(number - 1, 0)
             when = number if task.single else max(earliest, free_from.get(move.buffer, 0))
+            when = min(when, number)  # a single-buffered step may have used the slot just now
             issued[when].append((number, move))
         stored = {move.buffer for move in task.stores}
         for name in {move.buffer for move in task.loads} | stored:
@@ -294,7 +303,9 @@ def _issue_times(tasks: list[Task]) -> list[list[tuple[int, Move]]]:
     return issued
 
 
-def _lifetimes(tasks: list[Task], issued: list[list[tuple[int, Move]]], sizes: dict[str, int]) -> list[Buffer]:
+def _lifetimes(
+    tasks: list[Task], issued: list[list[tuple[int, Move]]], sizes: dict[str, int]
+) -> list[Buffer]:
     span: dict[str, list[int]] = {}
 
     def use(name: str, when: int) -> None:
@@ -420,15 +431,15 @@ def _tensors(model: Model, plan: Plan, platform: Platform) -> list[Tensor]:
     tensors.append(Tensor("loss", 1, platform.cluster.cores + 1))
     stored = {step.layer for step in plan.steps if step.step == "wg"}
     tensors += [
-        Tensor(f"dw{i}", layer.outputs, layer.inputs) for i, layer in enumerate(model.layers) if layer.name in stored
+        Tensor(f"dw{i}", layer.outputs, layer.inputs)
+        for i, layer in enumerate(model.layers)
+        if layer.name in stored
     ]
     return tensors
 
 
 # -- execution -----------------------------------------------------------------------------------
-def execute(
-    schedule: Schedule, cluster: Cluster, mark: Callable[[int], None]
-) -> Generator[Any, Any, None]:
+def execute(schedule: Schedule, cluster: Cluster, mark: Callable[[int], None]) -> Generator[Any, Any, None]:
     """The controller: runs the operations in order; `mark(phase)` is called as each phase begins."""
     numbers: dict[int, int] = {}
     for operation in schedule.operations:

@@ -8,7 +8,7 @@ block; the slot is the largest for which every buffer of the step finds a place 
 from __future__ import annotations
 
 from pulpsim import Platform
-from trainlib.errors import PlanError
+from trainlib.errors import L1Error, PlanError
 from trainlib.kernels.fully_connected import COLUMN_UNROLLS, ROW_UNROLLS
 from trainlib.layers import FullyConnected
 from trainlib.memory_map import ALIGN, l1_ranges
@@ -32,16 +32,28 @@ def default_plan(model: Model, platform: Platform) -> Plan:
         else:
             largest = middle - 1
     if not best:
-        compile_schedule(model, plan_for_slot(model, platform, ALIGN), platform, 0.0)  # says what is missing
+        raise _no_tile_fits(model, platform)
     return plan_for_slot(model, platform, best * ALIGN)
 
 
 def _fits(model: Model, platform: Platform, slot_bytes: int) -> bool:
     try:
         compile_schedule(model, plan_for_slot(model, platform, slot_bytes), platform, 0.0)
-    except PlanError:
+    except L1Error:
         return False
     return True
+
+
+def _no_tile_fits(model: Model, platform: Platform) -> PlanError:
+    try:
+        compile_schedule(model, plan_for_slot(model, platform, ALIGN), platform, 0.0)
+    except L1Error as error:
+        return PlanError(
+            f"{model.name} does not fit L1 of {platform.name}: even with the smallest tiles its activations and "
+            f"gradients need {error.needed_bytes:,} bytes at once, {error.available_bytes:,} are available beside "
+            f"the stacks (l1.size_bytes = {platform.l1.size_bytes:,})"
+        )
+    raise AssertionError("the smallest tiles fit")
 
 
 def plan_for_slot(model: Model, platform: Platform, slot_bytes: int) -> Plan:

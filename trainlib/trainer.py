@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pulpsim import Cluster, Machine, Platform
 from pulpsim.counters import Cause
+from pulpsim.trace import Timeline
 from trainlib import numerics
 from trainlib.errors import DataError
 from trainlib.model import Model, Parameters
@@ -116,24 +117,39 @@ class Trainer:
         self.parameters: Parameters = model.initial_parameters(seed)
         self._steps = {(step.layer, step.step) for step in self.plan.steps}
 
+    def _vector(self, values: NDArray[np.float32], size: int, what: str) -> NDArray[np.float32]:
+        if np.shape(values) != (size,):
+            raise DataError(
+                f"{self.model.name}: a {what} of shape {list(np.shape(values))}: must be [{size}]"
+            )
+        with np.errstate(over="ignore"):
+            vector = np.ascontiguousarray(values, np.float32)
+        if not np.isfinite(vector).all():
+            count = np.count_nonzero(~np.isfinite(vector))
+            raise DataError(
+                f"{self.model.name}: a {what} with {count} of {size} numbers that are not finite in FP32, the first "
+                f"at {np.flatnonzero(~np.isfinite(vector))[0]}"
+            )
+        return vector
+
     def _sample(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        if x.shape != (self.model.inputs,):
-            raise DataError(f"{self.model.name} takes samples of {self.model.inputs} numbers, got shape {x.shape}")
-        if not np.isfinite(x).all():
-            raise DataError(f"a sample holds {np.count_nonzero(~np.isfinite(x))} numbers that are not finite")
-        return np.ascontiguousarray(x, np.float32)
+        return self._vector(x, self.model.inputs, "sample")
 
     def _target(self, x: NDArray[np.float32], target: NDArray[np.float32] | None) -> NDArray[np.float32]:
         if self.model.target_is_input:
+            if target is not None:
+                raise DataError(f"{self.model.name} learns its input: it takes no other target")
             return x
-        if target is None or target.shape != (self.model.outputs,):
-            raise DataError(f"{self.model.name} needs a target of {self.model.outputs} numbers")
-        return np.ascontiguousarray(target, np.float32)
+        if target is None:
+            raise DataError(
+                f"{self.model.name} needs a target of {self.model.outputs} numbers with every sample"
+            )
+        return self._vector(target, self.model.outputs, "target")
 
     # -- on the host -------------------------------------------------------------------------------
     def predict(self, x: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """Every layer's output for one sample, float32."""
-        outputs = []
+        x, outputs = self._sample(x), []
         for layer, w in zip(self.model.layers, self.parameters, strict=True):
             x = numerics.fc_forward(w, x, layer.relu)
             outputs.append(x)
@@ -159,12 +175,24 @@ class Trainer:
                 numerics.sgd_update(w, numerics.fc_weight_gradient(d, below), minus_lr)
             else:
                 numerics.fc_fused_update(w, d, below, minus_lr)
-            d = numerics.relu_backward(next_d, below) if index and self.model.layers[index - 1].relu else next_d
+            d = (
+                numerics.relu_backward(next_d, below)
+                if index and self.model.layers[index - 1].relu
+                else next_d
+            )
         return float(loss)
 
     # -- on the cluster ----------------------------------------------------------------------------
-    def timed_step(self, x: NDArray[np.float32], target: NDArray[np.float32] | None = None) -> StepReport:
-        """One training step on the simulated cluster: every cycle, and the weights it leaves in L2."""
+    def timed_step(
+        self,
+        x: NDArray[np.float32],
+        target: NDArray[np.float32] | None = None,
+        timeline: Timeline | None = None,
+    ) -> StepReport:
+        """One training step on the simulated cluster: every cycle, and the weights it leaves in L2.
+
+        timeline: collects what core, controller and DMA did when, and the layers' steps.
+        """
         x = self._sample(x)
         machine = Machine(self.platform)
         tensors = self.schedule.tensors
@@ -182,7 +210,10 @@ class Trainer:
             yield from execute(self.schedule, cluster, mark)
             mark(-1)
 
-        machine.simulate(controller)
+        machine.simulate(controller, timeline=timeline)
+        if timeline is not None:
+            for phase, (begin, _), (end, _) in zip(self.schedule.phases, marks, marks[1:], strict=False):
+                timeline.span("layer and step", f"{phase.layer} {phase.step}", begin, end)
         for index, layer in enumerate(self.model.layers):
             shape = (layer.outputs, layer.inputs)
             self.parameters[index] = machine.memory.read(tensors[f"w{index}"].address, shape)
@@ -199,11 +230,19 @@ class Trainer:
             instructions, (inward, outward) = int(spent[Cause.ISSUE]), moved[number]
             phases.append(
                 PhaseReport(
-                    phase.layer, phase.step, ", ".join(phase.kernels), phase.tile, phase.buffering, end - begin,
-                    phase.macs, inward, outward, instructions,
+                    phase.layer,
+                    phase.step,
+                    ", ".join(phase.kernels),
+                    phase.tile,
+                    phase.buffering,
+                    end - begin,
+                    phase.macs,
+                    inward,
+                    outward,
+                    instructions,
                     {cause.name.lower(): int(spent[cause]) for cause in Cause},
                     bounds(self.platform, phase.macs, inward, outward, instructions),
-                )  # fmt: skip
+                )
             )
         total_in, total_out = (sum(way) for way in zip(*moved, strict=True))
         instructions = sum(phase.instructions for phase in phases)

@@ -15,7 +15,7 @@ from trainlib.kernels.partition import advance_pointer, take_share
 UNROLL = 4
 
 
-def bits(value: float) -> int:
+def bits(value: float | np.float32) -> int:
     """The FP32 pattern of a number, as a register argument."""
     return int(np.float32(value).view(np.uint32))
 
@@ -23,7 +23,9 @@ def bits(value: float) -> int:
 Body = Callable[[Builder, list[Register], list[Register], int], None]
 
 
-def _elementwise(name: str, pointers: tuple[str, ...], log2: tuple[int, ...], scalar: str | None, body: Body) -> Program:
+def _elementwise(
+    name: str, pointers: tuple[str, ...], log2: tuple[int, ...], scalar: str | None, body: Body
+) -> Program:
     """A kernel over `n` elements; `body(b, pointers, scalars, unroll)` handles `unroll` of them.
 
     Arguments: the pointers, the scalar if there is one, n, chunk. log2: bytes per element and pointer.
@@ -111,7 +113,9 @@ def relu_backward_program() -> Program:
 def relu_backward_pairs(dy: int, y: int, pairs: int, lr: float, n: int, cores: int) -> Call:
     """ReLU backward fused with scaling: pairs[i] = (d, -(lr d)), d = dy where y > 0, else +0."""
     program = relu_backward_pairs_program()
-    return Call(program, "relu_bw+pairs", (dy, y, pairs, bits(-np.float32(lr)), n, chunk_of(n, cores, UNROLL)))
+    return Call(
+        program, "relu_bw+pairs", (dy, y, pairs, bits(-np.float32(lr)), n, chunk_of(n, cores, UNROLL))
+    )
 
 
 @cache
@@ -127,7 +131,9 @@ def relu_backward_pairs_program() -> Program:
 
 def linear_pairs(dy: int, y: int, pairs: int, lr: float, n: int, cores: int) -> Call:
     """pairs[i] = (dy, -(lr dy)): below a layer without ReLU; y is not read."""
-    return Call(linear_pairs_program(), "pairs", (dy, pairs, bits(-np.float32(lr)), n, chunk_of(n, cores, UNROLL)))
+    return Call(
+        linear_pairs_program(), "pairs", (dy, pairs, bits(-np.float32(lr)), n, chunk_of(n, cores, UNROLL))
+    )
 
 
 @cache

@@ -19,7 +19,16 @@ COLUMN_UNROLLS = (1, 2, 4, 8)
 
 
 def forward(
-    w: int, x: int, y: int, rows: int, columns: int, stride: int, cores: int, unroll: int, accumulate: bool, relu: bool
+    w: int,
+    x: int,
+    y: int,
+    rows: int,
+    columns: int,
+    stride: int,
+    cores: int,
+    unroll: int,
+    accumulate: bool,
+    relu: bool,
 ) -> Call:
     """y[rows] (+)= W x, then max(y, 0) if `relu`. Addresses and stride in bytes."""
     chunk = chunk_of(rows, cores, unroll)
@@ -193,4 +202,8 @@ def _row_of_tile(
                 b("fmadd.s", value, n, inputs[v], value)
         if outer or update:
             for v in reversed(columns):
-                b("p.sw" if v == 0 else "sw", values[v - begin], (row, stride, "!") if v == 0 else (row, 4 * v))
+                b(
+                    "p.sw" if v == 0 else "sw",
+                    values[v - begin],
+                    (row, stride, "!") if v == 0 else (row, 4 * v),
+                )

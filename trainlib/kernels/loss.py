@@ -39,7 +39,7 @@ def mse_program(cores: int, n: int) -> Program:
     advance_pointer(b, y, first, 2)
     advance_pointer(b, target, first, 2)
     advance_pointer(b, pairs, first, 3)
-    with b.temporary("difference", "wanted") as [difference, wanted]:
+    with b.temporary("difference", "wanted") as [difference, wanted]:  # noqa: SIM117 (two kinds of block)
         with b.loop(0, share):
             b("p.lw", difference, (y, 4, "!"))
             b("p.lw", wanted, (target, 4, "!"))

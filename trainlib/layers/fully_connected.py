@@ -18,7 +18,9 @@ class FullyConnected:
 
     def __post_init__(self) -> None:
         if self.inputs < 1 or self.outputs < 1:
-            raise ModelError(f"{self.name}: {self.inputs} inputs, {self.outputs} outputs: both must be at least 1")
+            raise ModelError(
+                f"{self.name}: {self.inputs} inputs, {self.outputs} outputs: both must be at least 1"
+            )
 
     @property
     def weights(self) -> int:

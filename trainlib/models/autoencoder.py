@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from trainlib.layers import FullyConnected
 from trainlib.model import Model
 
@@ -13,6 +15,6 @@ def autoencoder() -> Model:
     last = len(WIDTHS) - 2
     layers = tuple(
         FullyConnected(f"fc{i}", inputs, outputs, relu=i < last)
-        for i, (inputs, outputs) in enumerate(zip(WIDTHS, WIDTHS[1:], strict=False))
+        for i, (inputs, outputs) in enumerate(pairwise(WIDTHS))
     )
     return Model("autoencoder", layers, target_is_input=True)

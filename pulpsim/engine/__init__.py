@@ -33,8 +33,8 @@ effect; stalls only move the core's next event, which is queued at once. In this
 Post-increment writes the base before a load writes its result. x0 stays 0. csrr mcycle gives t.
 
 Traps (the instruction has no effect, advance returns at once): END running off a program's end;
-ADDRESS an access outside L1, L2 and the event unit, or beyond the end of one; TARGET a jump outside the
-code or misaligned; EVENT a p.elw of anything but the barrier register.
+ADDRESS an access outside L1, L2 and the event unit, or beyond the end of one; TARGET a jump or
+lp.starti outside the code, or a misaligned jump; EVENT a p.elw of anything but the barrier register.
 
 DMA. Each direction has bytes_per_cycle / 4 ports and a queue of transfers. Word k of a transfer lies in
 line k // (line_bytes / 4) on both sides. At an event at t, port p moves word beat * ports + p (nothing if

@@ -35,7 +35,7 @@ BARRIER_ADDRESS = EVENT_UNIT_BASE + BARRIER_OFFSET
 ISSUE, LOAD_USE, BANK_CONFLICT, FPU_CONTENTION = (int(Cause(i)) for i in range(4))
 MULDIV, BRANCH, MISALIGNED, L2, BARRIER = (int(Cause(i)) for i in range(4, 9))
 RETURNED, TRANSFER, TRAP, DEADLOCK = (int(Kind(i)) for i in range(4))
-END, ADDRESS, TARGET, EVENT = (int(Trap(i)) for i in range(4))
+_END, ADDRESS, TARGET, EVENT = (int(Trap(i)) for i in range(4))
 OFF, RUNNING, WAITING = (int(Status(i)) for i in range(3))
 
 
@@ -62,6 +62,15 @@ def _migrate(s):  # type: ignore[no-untyped-def]
     s[at.FAR_ENTRIES] = 0
     for i in range(entries):  # _queue puts back what is still far, at or before its old place
         _queue(s[at.FAR + 2 * i + 1], s[at.FAR + 2 * i], s)
+
+
+@compiled
+def _nearest_far(s):  # type: ignore[no-untyped-def]
+    """The first cycle of the far list."""
+    nearest = s[at.FAR]
+    for i in range(1, s[at.FAR_ENTRIES]):
+        nearest = min(nearest, s[at.FAR + 2 * i])
+    return nearest
 
 
 @compiled
@@ -209,22 +218,32 @@ def _loop_end(k, pc, s):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _arrive(c, stall, s):  # type: ignore[no-untyped-def]
+def _check_deadlock(c, s):  # type: ignore[no-untyped-def]
+    """Report once if one core of the team has returned while another waits."""
+    if s[at.ARRIVED] != 0 and s[at.GONE] != 0 and s[at.DEADLOCKED] == 0:
+        s[at.DEADLOCKED] = 1
+        _report(DEADLOCK, c, 0, s)
+
+
+@compiled
+def _arrive(c, next_pc, stall, s):  # type: ignore[no-untyped-def]
     """A core reaches the barrier; the last one releases all, in order of core number."""
     now, k = s[at.NOW], at.CORE + c * at.CORE_FIELDS
-    s[k + at.STATUS], s[k + at.SINCE], s[k + at.STALL] = WAITING, now, stall
-    s[at.ARRIVED] |= np.int64(1) << c
+    s[k + at.STATUS], s[k + at.NEXT], s[k + at.SINCE], s[k + at.STALL] = WAITING, next_pc, now, stall
     s[at.QUEUED] -= 1
+    if s[at.TEAM] >> c & 1 == 0:
+        _report(DEADLOCK, c, 0, s)  # nobody will ever wake it
+        return
+    s[at.ARRIVED] |= np.int64(1) << c
     if s[at.ARRIVED] != s[at.TEAM]:
-        if s[at.GONE] != 0:
-            _report(DEADLOCK, c, 0, s)
+        _check_deadlock(c, s)
         return
     release = now + s[at.BARRIER]
     for other in range(s[at.CORES]):
         if s[at.TEAM] >> other & 1:
             k = at.CORE + other * at.CORE_FIELDS
             s[k + at.COUNT + BARRIER] += release - s[k + at.SINCE] - 1
-            s[k + at.STATUS] = RUNNING
+            s[k + at.STATUS], s[k + at.PC] = RUNNING, s[k + at.NEXT]
             s[at.QUEUED] += 1
             _queue(other, release + s[k + at.STALL], s)
     s[at.ARRIVED] = 0
@@ -235,10 +254,9 @@ def _leave(c, s):  # type: ignore[no-untyped-def]
     """A core returns."""
     s[at.CORE + c * at.CORE_FIELDS + at.STATUS] = OFF
     s[at.QUEUED] -= 1
-    s[at.GONE] |= np.int64(1) << c
     _report(RETURNED, c, 0, s)
-    if s[at.ARRIVED] != 0:
-        _report(DEADLOCK, c, 0, s)
+    s[at.GONE] |= s[at.TEAM] & (np.int64(1) << c)
+    _check_deadlock(c, s)
 
 
 @compiled
@@ -369,10 +387,13 @@ def _advance(until, s, rows, fields, registers, l1, words, l2, l2_words):  # typ
     now = s[at.NOW]
     s[at.REPORTS] = 0
     while now < until and s[at.REPORTS] == 0 and (s[at.QUEUED] > 0 or s[at.BANK_WAITERS] > 0):
+        if s[at.FAR_ENTRIES] > 0:
+            if s[at.FAR_ENTRIES] == s[at.QUEUED] and s[at.BANK_WAITERS] == 0:
+                now = max(now, min(_nearest_far(s) - (at.SLOTS - 1), until - 1))
+            s[at.NOW] = now
+            _migrate(s)
         s[at.NOW] = now
         slot = now & (at.SLOTS - 1)
-        if s[at.FAR_ENTRIES] > 0:
-            _migrate(s)
         if s[at.FILL + slot] > 0:
             _admit(slot, s)
         horizon = min(until, now + at.SLOTS - 1)
@@ -463,7 +484,8 @@ def _advance(until, s, rows, fields, registers, l1, words, l2, l2_words):  # typ
                         s[k + at.COUNT + FPU_CONTENTION] += wait
                     _private(kind, c, k, row, pc, now, s, rows, registers)
                 elif kind == at.K_BRANCH:
-                    if branch_taken(fields[row + at.R_SUB], np.int64(registers[rs1]), np.int64(registers[rs2])):
+                    a, b = np.int64(registers[rs1]), np.int64(registers[rs2])
+                    if branch_taken(fields[row + at.R_SUB], a, b):
                         jumped = True
                         pc_next = np.int64(rows[row + at.R_TARGET])
                         cost += s[at.TAKEN] - 1
@@ -523,8 +545,8 @@ def _advance(until, s, rows, fields, registers, l1, words, l2, l2_words):  # typ
                     _leave(c, s)
                     continue
                 else:
-                    trap = np.int64(END)
-                    address = L2_BASE + 4 * pc
+                    trap = np.int64(fields[row + at.R_SUB])
+                    address = (L2_BASE + 4 * (pc + rows[row + at.R_PRE])) & MASK
 
                 if trap >= 0:
                     if stall > 0:  # not counted: the instruction had no effect
@@ -541,11 +563,13 @@ def _advance(until, s, rows, fields, registers, l1, words, l2, l2_words):  # typ
                 else:
                     pc += 1
                 if cost != 1:
-                    s[k + at.PC], s[k + at.PENDING] = pc, pending
+                    s[k + at.PENDING] = pending
+                    if kind == at.K_BARRIER:
+                        _arrive(c, pc, stall, s)
+                        continue
+                    s[k + at.PC] = pc
                     if cost > 1:
                         _queue(c, now + cost, s)
-                    elif kind == at.K_BARRIER:
-                        _arrive(c, stall, s)
                     continue
 
             # run ahead through what concerns nobody else
@@ -565,11 +589,18 @@ def _advance(until, s, rows, fields, registers, l1, words, l2, l2_words):  # typ
                     pending = np.int64(0)
                 if kind == at.K_FMADD:
                     registers[base + np.int64(fields[row + at.R_RD])] = np.int32(
-                        fused(fields[row + at.R_SUB], registers[base + rs1], registers[base + rs2], registers[base + rs3])
+                        fused(
+                            fields[row + at.R_SUB],
+                            registers[base + rs1],
+                            registers[base + rs2],
+                            registers[base + rs3],
+                        )
                     )
                 elif kind == at.K_ADD:
                     registers[base + np.int64(fields[row + at.R_RD])] = np.int32(
-                        np.int64(registers[base + rs1]) + np.int64(registers[base + rs2]) + rows[row + at.R_IMM]
+                        np.int64(registers[base + rs1])
+                        + np.int64(registers[base + rs2])
+                        + rows[row + at.R_IMM]
                     )
                 else:
                     _private(kind, c, k, row, pc, time, s, rows, registers)
@@ -607,8 +638,6 @@ class JitEngine:
         return self._state[first : first + at.CORE_FIELDS]
 
     def _enqueue(self, agent: int, when: int) -> None:
-        if when < self.now:
-            raise ValueError(f"cannot queue an event at cycle {when}: cycle {self.now} has begun")
         if when == self.now:
             _append(agent, when, self._state)
         else:
@@ -617,14 +646,24 @@ class JitEngine:
         self._state[at.QUEUED] += 1
 
     def begin_team(self, cores: list[int]) -> None:
-        self._state[at.TEAM] = sum(1 << core for core in cores)
-        self._state[at.ARRIVED] = self._state[at.GONE] = 0
+        """Raises ValueError if one of the cores has been started already."""
+        for core in cores:
+            if self.status(core) is not Status.OFF:
+                raise ValueError(f"core {core} is running: a team begins before its cores start")
+        self._state[at.TEAM] = sum(1 << core for core in set(cores))
+        self._state[at.ARRIVED] = self._state[at.GONE] = self._state[at.DEADLOCKED] = 0
 
     def start(self, core: int, row: int, time: int, registers: NDArray[np.uint32]) -> None:
+        """Raises ValueError if the core is running, the time has passed or the row does not exist."""
         state = self._core(core)
         if state[at.STATUS] != Status.OFF:
-            raise ValueError(f"core {core} is running")
+            raise ValueError(f"core {core} is running already")
+        if time < self.now:
+            raise ValueError(f"core {core} cannot start at {time}: it is {self.now}")
+        if not 0 <= row < len(self._code.rows):
+            raise ValueError(f"core {core} cannot start at row {row}: there are {len(self._code.rows)}")
         self._enqueue(core, time)
+        self._state[at.GONE] &= ~(1 << core)
         state[: at.FPU_INDEX] = 0
         state[[at.START0, at.END0, at.START1, at.END1]] = -1
         state[at.PC], state[at.STATUS] = row, Status.RUNNING
@@ -633,7 +672,12 @@ class JitEngine:
         self._registers[base] = 0
 
     def transfer(self, transfer: Transfer) -> None:
+        """Raises ValueError if the transfer is empty, its time has passed or too many are queued."""
         way, t, s = int(transfer.outward), transfer, self._state
+        if t.size_bytes <= 0:
+            raise ValueError(f"transfer {t.id} moves {t.size_bytes} bytes")
+        if t.ready < self.now:
+            raise ValueError(f"transfer {t.id} cannot begin at {t.ready}: it is {self.now}")
         ports = [at.PORT + (way * self._ports + lane) * at.FIELDS for lane in range(self._ports)]
         number = int(s[at.TAIL + way])
         if number - min(int(s[port + at.P_SEQUENCE]) for port in ports) >= at.QUEUE:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pulpsim import isa
+from pulpsim.engine import Trap
 from pulpsim.isa import Unit
 from pulpsim.memory import L2_BASE
 from pulpsim.platform import Platform
@@ -23,7 +24,8 @@ QUEUE = 128  # DMA transfers per direction
 REPORT_ROWS = 4 * AGENTS
 
 # one core: positions from CORE + core * CORE_FIELDS; its counters follow at COUNT + cause
-(PC, PENDING, STATUS, START0, END0, COUNT0, START1, END1, COUNT1, STALL, SINCE, WAIT_COST, FPU_INDEX, COUNT) = range(14)
+(PC, PENDING, STATUS, START0, END0, COUNT0, START1, END1, COUNT1) = range(9)
+(STALL, SINCE, WAIT_COST, NEXT, FPU_INDEX, COUNT) = range(9, 15)
 CORE_FIELDS = 32
 # one DMA port, one queued transfer, one report
 (P_SEQUENCE, P_BEAT, P_LINE, P_COLUMN, P_ASLEEP) = range(5)
@@ -39,6 +41,7 @@ FIELDS = 8
     TEAM,  # bit masks of cores: members of the fork, at the barrier, returned
     ARRIVED,
     GONE,
+    DEADLOCKED,  # the team; reported once
     DIVIDER_FREE,
     BANK_WAITERS,  # accesses waiting under round-robin
     FRONT,  # the lowest rank in use
@@ -64,7 +67,7 @@ FIELDS = 8
     BURST_BEATS,
     CODE_ROWS,
     SCALARS,
-) = range(32)
+) = range(33)
 CORE = 64
 PORT = CORE + 16 * CORE_FIELDS
 TRANSFERS = PORT + 16 * FIELDS
@@ -83,7 +86,7 @@ NO_CONFLICTS, FIFO, ROUND_ROBIN = range(3)
 # decoded rows: int32 [n, ROW]; registers are flat numbers, x0 as a target is SINK
 (
     R_KIND,
-    R_SUB,  # which operation of the kind; for memory: size | 8 if a load extends the sign
+    R_SUB,  # which operation of the kind; memory: size | 8 if a load extends the sign; guards: the trap
     R_RD,
     R_RS1,
     R_RS2,  # store data; loads and stores: R_RS3 is the offset register, x0 where there is none
@@ -93,7 +96,7 @@ NO_CONFLICTS, FIFO, ROUND_ROBIN = range(3)
     R_END,  # 1 if some hardware loop ends here
     R_BASE,  # where a post-increment goes, or SINK
     R_PRE,  # memory: -1 if the offset belongs to the address, 0 if only to the post-increment;
-    #         branches and jumps: the target relative to the row, for messages
+    #         branches, jumps and guards: the target relative to the row, for messages
     R_CYCLES,
 ) = range(12)
 ROW = 16  # a cache line
@@ -120,7 +123,9 @@ ROW = 16  # a cache line
 LAST_PRIVATE = K_FPU
 
 # operations of a kind: position in these lists is R_SUB
-ALU = "sub and or xor sll srl sra slt sltu constant mac msu min minu max maxu abs clip clipu mhartid mcycle".split()
+ALU = (
+    "sub and or xor sll srl sra slt sltu constant mac msu min minu max maxu abs clip clipu mhartid mcycle"
+).split()
 BRANCHES = "beq bne blt bge bltu bgeu".split()
 JUMPS = "jal jalr".split()
 LOOPS = "setup start end count".split()
@@ -128,7 +133,8 @@ MULS = "mul mulh mulhsu mulhu".split()
 DIVS = "div divu rem remu".split()
 FUSED = "fmadd fmsub fnmsub fnmadd".split()  # bit 0 negates the addend, bit 1 the product
 FPU = (
-    "fadd fsub fmul fmin fmax fsgnj fsgnjn fsgnjx feq flt fle fcvt.s.w fcvt.s.wu fcvt.w fcvt.wu fmv.x.w fmv.w.x fclass"
+    "fadd fsub fmul fmin fmax fsgnj fsgnjn fsgnjx feq flt fle "
+    "fcvt.s.w fcvt.s.wu fcvt.w fcvt.wu fmv.x.w fmv.w.x fclass"
 ).split()
 (
     A_SUB,
@@ -241,17 +247,28 @@ def initial_state(platform: Platform) -> NDArray[np.int64]:
 
 def decode(rows: NDArray[np.int32], platform: Platform) -> NDArray[np.int32]:
     """Rows of a code image (int32 [n, 7]) as the engine's rows (int32 [n, ROW])."""
-    decoded = np.zeros((len(rows), ROW), np.int32)
-    for index, row in enumerate(rows.tolist()):
-        decoded[index] = _decode_row(index, row, len(rows), platform)
-    ends = rows[:, OP, None] == [isa.OP["lp.setup"], isa.OP["lp.setupi"], isa.OP["lp.endi"]]
-    goals = np.flatnonzero(ends.any(axis=1))
-    goals = goals + rows[goals, TARGET]
-    decoded[goals[(goals >= 0) & (goals < len(rows))], R_END] = 1
+    distinct, which = np.unique(rows, axis=0, return_inverse=True)
+    table = np.array([_decode_row(row, platform) for row in distinct.tolist()], np.int32)
+    decoded = table[which.reshape(-1)]
+    index = np.arange(len(rows))
+    goals = index + rows[:, TARGET]
+    inside = (goals >= 0) & (goals < len(rows))
+    decoded[:, R_TARGET] = np.where(inside, goals, -1)
+
+    def are(*keys: str) -> NDArray[np.bool_]:
+        return np.isin(rows[:, OP], [isa.OP[key] for key in keys])
+
+    decoded[goals[are("lp.setup", "lp.setupi", "lp.endi") & inside], R_END] = 1
+    places = (L2_BASE + 4 * index).astype(np.uint32).view(np.int32)
+    decoded[:, R_IMM] += np.where(are("auipc"), places, 0).astype(np.int32)  # modulo 2**32
+    outside = are("lp.starti") & ~inside
+    decoded[outside, R_KIND], decoded[outside, R_SUB] = K_GUARD, Trap.TARGET
+    decoded[outside, R_PRE] = rows[outside, TARGET]
     return decoded
 
 
-def _decode_row(index: int, row: list[int], count: int, platform: Platform) -> list[int]:
+def _decode_row(row: list[int], platform: Platform) -> list[int]:
+    """What does not depend on the row's place."""
     instruction = isa.INSTRUCTIONS[row[OP]]
     unit, name = instruction.unit, instruction.mnemonic.removeprefix("p.").removesuffix(".s")
     reads = instruction.reads
@@ -260,13 +277,11 @@ def _decode_row(index: int, row: list[int], count: int, platform: Platform) -> l
     out[R_RD] = row[RD] if instruction.writes_rd and row[RD] else SINK
     for column, position in (("rs1", RS1), ("rs2", RS2), ("rs3", RS3)):
         out[R_RS1 + position - RS1] = row[position] if column in reads else 0
-    goal = index + row[TARGET]
-    out[R_TARGET] = goal if 0 <= goal < count else -1
     out[R_BASE] = SINK
     if unit in (Unit.LOAD, Unit.STORE):
         _decode_memory(out, row, instruction)
     elif unit is Unit.ALU:
-        _decode_alu(out, index, row, name)
+        _decode_alu(out, row, name)
     elif unit is Unit.CSR:
         out[R_SUB] = A_HARTID if isa.CSRS[row[IMM]] == "mhartid" else A_MCYCLE
     elif unit is Unit.BRANCH:
@@ -303,16 +318,13 @@ def _decode_memory(out: list[int], row: list[int], instruction: isa.Instruction)
     out[R_SUB] = instruction.size | (8 if instruction.signed else 0)
 
 
-def _decode_alu(out: list[int], index: int, row: list[int], name: str) -> None:
+def _decode_alu(out: list[int], row: list[int], name: str) -> None:
     """Immediates are added to the second operand, x0 where it is not a register."""
     name = _IMMEDIATE_TWIN.get(name, name)
     if name == "add":
         out[R_KIND] = K_ADD
     elif name in ("lui", "auipc"):
-        value = row[IMM] << 12
-        if name == "auipc":
-            value += L2_BASE + 4 * index
-        value &= 0xFFFFFFFF
+        value = row[IMM] << 12 & 0xFFFFFFFF
         out[R_SUB], out[R_IMM] = A_CONSTANT, value - (1 << 32) if value >> 31 else value
     else:
         out[R_SUB] = ALU.index(name)

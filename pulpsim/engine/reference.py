@@ -370,7 +370,6 @@ class ReferenceEngine:
             self._queue(t + core.delay, self._instruction, core)
 
     def _decode(self, row: int) -> _Decoded:
-        self._check_target(row)  # a hardware loop may start outside the code
         code = _Decoded(row, self._code.rows[row].tolist())
         code.execute = getattr(self, "_" + code.unit.name.lower())
         if code.unit is Unit.LOAD:
@@ -507,7 +506,7 @@ class ReferenceEngine:
             core.loop_start[level] = core.row + 1
         if name == "starti":
             assert code.target is not None
-            core.loop_start[level] = code.target
+            core.loop_start[level] = self._check_target(code.target)
         if name in ("setup", "setupi", "endi"):
             assert code.target is not None
             core.loop_end[level] = code.target

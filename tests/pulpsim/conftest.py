@@ -12,6 +12,7 @@ from pulpsim import isa
 from pulpsim.code import RETURN_ROW, Code, address_of
 from pulpsim.counters import Cause
 from pulpsim.engine import FOREVER, Engine, Kind, Report, Transfer
+from pulpsim.engine.jit import JitEngine
 from pulpsim.engine.reference import ReferenceEngine
 from pulpsim.memory import EVENT_UNIT_BASE, L1_BASE, L2_BASE, Memory
 from pulpsim.platform import Platform
@@ -20,7 +21,7 @@ from pulpsim.program import Program
 EngineClass = Callable[[Platform, Memory, Code], Engine]
 
 #: what every test of the contract runs on
-ENGINES: list[EngineClass] = [ReferenceEngine]
+ENGINES: list[EngineClass] = [ReferenceEngine, JitEngine]
 
 
 @cache

@@ -27,11 +27,15 @@ def place(tmp_path: Path, root: Path) -> Path:
 
 
 def run(arguments: list[str], place: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(arguments, cwd=place, capture_output=True, text=True, env=dict(os.environ), check=False)
+    return subprocess.run(
+        arguments, cwd=place, capture_output=True, text=True, env=dict(os.environ), check=False
+    )
 
 
 def test_console_commands_run_in_order(place: Path, root: Path) -> None:
-    commands = [line[2:] for body in blocks(root, "console") for line in body.splitlines() if line.startswith("$ ")]
+    commands = [
+        line[2:] for body in blocks(root, "console") for line in body.splitlines() if line.startswith("$ ")
+    ]
     assert len(commands) >= 7
     for command in commands:
         program, *arguments = shlex.split(command)
@@ -41,7 +45,11 @@ def test_console_commands_run_in_order(place: Path, root: Path) -> None:
         assert done.returncode == 0, f"{command}\n{done.stderr}"
         assert done.stdout.strip(), command
     assert (place / "y.npy").exists()
-    assert {path.name for path in (place / "result").iterdir()} == {"report.json", "plan.json", "timeline.json"}
+    assert {path.name for path in (place / "result").iterdir()} == {
+        "report.json",
+        "plan.json",
+        "timeline.json",
+    }
 
 
 @pytest.mark.parametrize("index", [0, 1])
@@ -53,7 +61,12 @@ def test_python_programs_run(index: int, place: Path, root: Path) -> None:
 
 def test_make_targets_exist(root: Path) -> None:
     makefile = (root / "Makefile").read_text(encoding="utf-8")
-    targets = [line.split()[1] for body in blocks(root, "sh") for line in body.splitlines() if line.startswith("make ")]
+    targets = [
+        line.split()[1]
+        for body in blocks(root, "sh")
+        for line in body.splitlines()
+        if line.startswith("make ")
+    ]
     assert targets == ["train", "test"]
     for target in targets:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)

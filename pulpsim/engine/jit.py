@@ -24,7 +24,7 @@ from pulpsim.counters import CAUSES, Cause
 from pulpsim.engine import FOREVER, Kind, Report, Status, Transfer, Trap
 from pulpsim.engine import layout as at
 from pulpsim.engine.arithmetic import alu, branch_taken, divide, fpu, fused, multiply, quotient_or_root
-from pulpsim.jit import compiled, leading_zeros, lowest_bit
+from pulpsim.jit import compiled, leading_zeros, lowest_bit, unlikely
 from pulpsim.memory import BARRIER_OFFSET, EVENT_UNIT_BASE, EVENT_UNIT_BYTES, L1_BASE, L2_BASE, Memory
 from pulpsim.platform import Platform
 
@@ -377,17 +377,127 @@ def _private(kind, c, k, row, pc, time, s, rows, registers):  # type: ignore[no-
 
 
 @compiled
+def _event(c, k, pc, kind, stall, cause, s, rows, registers, l1, l2):  # type: ignore[no-untyped-def]
+    """One instruction that the hot loop does not handle itself, at its event.
+
+    Returns the cycles to the core's next event; 0 if something else will queue it; -1 for a trap.
+    """
+    now, base, row = s[at.NOW], c * at.REGISTER_STRIDE, pc * at.ROW
+    rd, sub, immediate = rows[row + at.R_RD], np.int64(rows[row + at.R_SUB]), np.int64(rows[row + at.R_IMM])
+    a = np.int64(registers[base + rows[row + at.R_RS1]])
+    b = np.int64(registers[base + rows[row + at.R_RS2]])
+    cost, following, pending, trap = 1 + stall, np.int64(-1), np.int64(0), np.int64(-1)
+    address = (a + immediate) & MASK
+    if kind == at.K_LOAD or kind == at.K_STORE or kind == at.K_LOAD_WORD or kind == at.K_STORE_WORD:
+        store = kind == at.K_STORE or kind == at.K_STORE_WORD
+        offset = np.int64(registers[base + rows[row + at.R_RS3]]) + immediate
+        address = (a + (offset & rows[row + at.R_PRE])) & MASK
+        size = sub & 7
+        state = _access(c, address, size, store, b, s, l1, l2)
+        if state == at.TRAPPED:
+            trap = np.int64(ADDRESS)
+        else:
+            cost += s[at.OUT + 1]
+            registers[base + rows[row + at.R_BASE]] = np.int32(a + offset)
+            if not store:
+                loaded = s[at.OUT]
+                if sub & 8 and loaded >> (8 * size - 1) & 1:
+                    loaded -= np.int64(1) << (8 * size)
+                registers[base + rd] = np.int32(loaded)
+                pending = np.int64(rd & 63)
+            if state == at.BLOCKED:
+                s[k + at.SINCE], s[k + at.WAIT_COST] = now, cost
+                cost = np.int64(0)
+    elif kind <= at.LAST_PRIVATE or kind == at.K_SHARED_FPU:
+        if kind == at.K_SHARED_FPU:
+            wait = _reserve(at.FPU_FREE + s[k + at.FPU_INDEX], now, s) - now
+            cost += wait
+            s[k + at.COUNT + FPU_CONTENTION] += wait
+        _private(kind, c, k, row, pc, now, s, rows, registers)
+    elif kind == at.K_BRANCH:
+        if branch_taken(sub, a, b):
+            following = np.int64(rows[row + at.R_TARGET])
+            cost += s[at.TAKEN] - 1
+            s[k + at.COUNT + BRANCH] += s[at.TAKEN] - 1
+            if following < 0:
+                trap = np.int64(TARGET)
+                s[k + at.COUNT + BRANCH] -= s[at.TAKEN] - 1
+                address = (L2_BASE + 4 * (pc + rows[row + at.R_PRE])) & MASK
+    elif kind == at.K_JUMP:
+        if sub == at.J_JAL:
+            address = (L2_BASE + 4 * (pc + rows[row + at.R_PRE])) & MASK
+            following = np.int64(rows[row + at.R_TARGET])
+        else:
+            address &= 0xFFFFFFFE
+            following = (address - L2_BASE) >> 2
+            if address & 3 or following >= s[at.CODE_ROWS]:
+                following = np.int64(-1)
+        if following < 0:
+            trap = np.int64(TARGET)
+        else:
+            cost += s[at.JUMP] - 1
+            s[k + at.COUNT + BRANCH] += s[at.JUMP] - 1
+            registers[base + rd] = np.int32(L2_BASE + 4 * (pc + 1))
+    elif kind == at.K_MUL:
+        registers[base + rd] = np.int32(multiply(sub, a, b))
+        extra = np.int64(rows[row + at.R_CYCLES]) - 1
+        cost += extra
+        s[k + at.COUNT + MULDIV] += extra
+        if rd != at.SINK:
+            pending = np.int64(rd) + 64
+    elif kind == at.K_DIV:
+        registers[base + rd] = np.int32(divide(sub, a, b))
+        divisor = abs(b) if sub == at.D_DIV or sub == at.D_REM else b
+        extra = np.int64(leading_zeros(np.uint32(divisor & MASK))) + s[at.DIV_BASE] - 1
+        cost += extra
+        s[k + at.COUNT + MULDIV] += extra
+    elif kind == at.K_FDIV:
+        begin = max(now, s[at.DIVIDER_FREE])
+        s[at.DIVIDER_FREE] = begin + s[at.FDIV]
+        extra = begin + s[at.FDIV] - now - 1
+        cost += extra
+        s[k + at.COUNT + MULDIV] += extra
+        registers[base + rd] = np.int32(quotient_or_root(sub, np.int32(a), np.int32(b)))
+    elif kind == at.K_BARRIER:
+        if address != BARRIER_ADDRESS:
+            trap = np.int64(EVENT)
+        else:
+            registers[base + rd] = 0
+            cost = np.int64(0)
+    elif kind == at.K_RETURN:
+        _leave(c, s)
+        return np.int64(0)
+    else:
+        trap = sub
+        address = (L2_BASE + 4 * (pc + rows[row + at.R_PRE])) & MASK
+
+    if trap >= 0:
+        s[k + at.COUNT + cause] -= stall  # not counted: the instruction had no effect
+        _report(TRAP, c, trap << 32 | address, s)
+        return np.int64(-1)
+    s[k + at.COUNT + ISSUE] += 1
+    if following < 0:
+        following = _loop_end(k, pc, s) if rows[row + at.R_END] else pc + 1
+    s[k + at.PENDING] = pending
+    if kind == at.K_BARRIER:
+        _arrive(c, following, stall, s)
+    else:
+        s[k + at.PC] = following
+    return cost
+
+
+@compiled
 def _advance(until, s, rows, fields, registers, l1, words, l2, l2_words):  # type: ignore[no-untyped-def]
     """Handle events before `until`. Returns True if a core trapped.
 
     rows and fields are the decoded rows as int32 and as uint32: what cannot be negative is read from
     the latter. l1, words and l2, l2_words are the memories as bytes and as int32.
     """
-    cores, l1_last, bank_mask, mode = s[at.CORES], s[at.L1_BYTES] - 4, s[at.BANKS] - 1, s[at.CONFLICTS]
+    cores, l1_bytes, bank_mask, mode = s[at.CORES], s[at.L1_BYTES], s[at.BANKS] - 1, s[at.CONFLICTS]
     now = s[at.NOW]
     s[at.REPORTS] = 0
     while now < until and s[at.REPORTS] == 0 and (s[at.QUEUED] > 0 or s[at.BANK_WAITERS] > 0):
-        if s[at.FAR_ENTRIES] > 0:
+        if unlikely(s[at.FAR_ENTRIES] > 0):
             if s[at.FAR_ENTRIES] == s[at.QUEUED] and s[at.BANK_WAITERS] == 0:
                 now = max(now, min(_nearest_far(s) - (at.SLOTS - 1), until - 1))
             s[at.NOW] = now
@@ -403,7 +513,7 @@ def _advance(until, s, rows, fields, registers, l1, words, l2, l2_words):  # typ
             rank = lowest_bit(due)
             due &= due - ONE
             c = s[at.AGENT_AT + rank]
-            if c >= cores:
+            if unlikely(c >= cores):
                 when = _port(c, s, words, l2_words)
                 if when == now + 1:
                     _step(rank, when, s)
@@ -415,200 +525,110 @@ def _advance(until, s, rows, fields, registers, l1, words, l2, l2_words):  # typ
             k = at.CORE + c * at.CORE_FIELDS
             pc = s[k + at.PC] & 0xFFFFFF
             pending = s[k + at.PENDING]
-            time = now
             row = pc * at.ROW
             kind = fields[row + at.R_KIND]
-            rs1 = np.int64(fields[row + at.R_RS1])
-            rs2 = np.int64(fields[row + at.R_RS2])
-            rs3 = np.int64(fields[row + at.R_RS3])
-            stall = np.int64(0)
-            if pending != 0:
-                register = pending & 63
-                if register == rs1 or register == rs2 or register == rs3:
-                    cause = LOAD_USE if pending < 64 else MULDIV
-                    stall = s[at.LOAD_USE if pending < 64 else at.MUL_USE]
-                    s[k + at.COUNT + cause] += stall
-                pending = np.int64(0)
-            cost = 1 + stall
+            time = now
+            stall, cause = np.int64(0), LOAD_USE
+            if fields[row + at.R_USES + (pending >> 5 & 1)] >> (pending & 31) & 1:
+                cause = LOAD_USE if pending < 64 else MULDIV
+                stall = s[at.LOAD_USE if pending < 64 else at.MUL_USE]
+                s[k + at.COUNT + cause] += stall
             if kind > at.LAST_PRIVATE or stall > 0:
-                rs1, rs2 = base + rs1, base + rs2
-                rd = np.int64(fields[row + at.R_RD])
-                jumped = False
-                trap = np.int64(-1)
+                cost = 1 + stall
                 address = np.int64(0)
-                if kind == at.K_LOAD or kind == at.K_STORE:
-                    origin = np.int64(registers[rs1])
-                    offset = np.int64(registers[base + rs3]) + rows[row + at.R_IMM]
-                    address = (origin + (offset & rows[row + at.R_PRE])) & MASK
-                    inside = address - L1_BASE
-                    sub = np.int64(fields[row + at.R_SUB])
-                    written = base + np.int64(fields[row + at.R_BASE])
-                    if 0 <= inside <= l1_last and inside & 3 == 0 and sub & 4 and mode != at.ROUND_ROBIN:
-                        if mode == at.FIFO:
-                            place = at.BANK_FREE + ((inside >> 2) & bank_mask)
-                            wait = max(s[place] - now, 0)
-                            s[place] = now + wait + 1
-                            cost += wait
-                            s[k + at.COUNT + BANK_CONFLICT] += wait
-                        if kind == at.K_LOAD:
-                            value = words[inside >> 2]
-                            registers[written] = np.int32(origin + offset)
-                            registers[base + rd] = value
-                            pending = rd & 63
-                        else:
-                            words[inside >> 2] = registers[rs2]
-                            registers[written] = np.int32(origin + offset)
+                if kind == at.K_LOAD_WORD or kind == at.K_STORE_WORD:
+                    origin = np.int64(registers[base + np.int64(fields[row + at.R_RS1])])
+                    offset = np.int64(registers[base + np.int64(fields[row + at.R_RS3])]) + rows[row + at.R_IMM]
+                    address = ((origin + (offset & rows[row + at.R_PRE])) & MASK) - L1_BASE
+                if (
+                    (kind == at.K_LOAD_WORD or kind == at.K_STORE_WORD)
+                    and 0 <= address < l1_bytes
+                    and address & 3 == 0
+                    and mode != at.ROUND_ROBIN
+                ):
+                    if mode == at.FIFO:
+                        place = at.BANK_FREE + ((address >> 2) & bank_mask)
+                        wait = max(s[place] - now, 0)
+                        s[place] = now + wait + 1
+                        cost += wait
+                        s[k + at.COUNT + BANK_CONFLICT] += wait
+                    pending = np.int64(0)
+                    if kind == at.K_LOAD_WORD:
+                        rd = np.int64(fields[row + at.R_RD])
+                        value = words[address >> 2]
+                        registers[base + np.int64(fields[row + at.R_BASE])] = np.int32(origin + offset)
+                        registers[base + rd] = value
+                        pending = rd & 63
                     else:
-                        size = sub & 7
-                        state = _access(
-                            c, address, size, kind == at.K_STORE, np.int64(registers[rs2]), s, l1, l2
-                        )
-                        if state == at.TRAPPED:
-                            trap = np.int64(ADDRESS)
-                        else:
-                            cost += s[at.OUT + 1]
-                            registers[written] = np.int32(origin + offset)
-                            if kind == at.K_LOAD:
-                                loaded = s[at.OUT]
-                                if sub & 8 and loaded >> (8 * size - 1) & 1:
-                                    loaded -= np.int64(1) << (8 * size)
-                                registers[base + rd] = np.int32(loaded)
-                                pending = rd & 63
-                            if state == at.BLOCKED:
-                                s[k + at.SINCE], s[k + at.WAIT_COST] = now, cost
-                                cost = np.int64(0)
-                elif kind <= at.LAST_PRIVATE or kind == at.K_SHARED_FPU:
-                    if kind == at.K_SHARED_FPU:
+                        words[address >> 2] = registers[base + np.int64(fields[row + at.R_RS2])]
+                        registers[base + np.int64(fields[row + at.R_BASE])] = np.int32(origin + offset)
+                    s[k + at.COUNT + ISSUE] += 1
+                    pc = _loop_end(k, pc, s) if unlikely(fields[row + at.R_END] != 0) else pc + 1
+                    if cost != 1:
+                        s[k + at.PC], s[k + at.PENDING] = pc, pending
+                        _queue(c, now + cost, s)
+                        continue
+                elif kind == at.K_FMADD or kind == at.K_SHARED_FUSED:
+                    if kind == at.K_SHARED_FUSED:
                         wait = _reserve(at.FPU_FREE + s[k + at.FPU_INDEX], now, s) - now
                         cost += wait
                         s[k + at.COUNT + FPU_CONTENTION] += wait
-                    _private(kind, c, k, row, pc, now, s, rows, registers)
-                elif kind == at.K_BRANCH:
-                    a, b = np.int64(registers[rs1]), np.int64(registers[rs2])
-                    if branch_taken(fields[row + at.R_SUB], a, b):
-                        jumped = True
-                        pc_next = np.int64(rows[row + at.R_TARGET])
-                        cost += s[at.TAKEN] - 1
-                        if pc_next < 0:
-                            trap = np.int64(TARGET)
-                            address = (L2_BASE + 4 * (pc + rows[row + at.R_PRE])) & MASK
-                elif kind == at.K_JUMP:
-                    jumped = True
-                    cost += s[at.JUMP] - 1
-                    if fields[row + at.R_SUB] == at.J_JAL:
-                        address = (L2_BASE + 4 * (pc + rows[row + at.R_PRE])) & MASK
-                        pc_next = np.int64(rows[row + at.R_TARGET])
-                    else:
-                        address = (np.int64(registers[rs1]) + rows[row + at.R_IMM]) & 0xFFFFFFFE
-                        pc_next = (address - L2_BASE) >> 2
-                        if address & 3 or pc_next >= s[at.CODE_ROWS]:
-                            pc_next = np.int64(-1)
-                    if pc_next < 0:
-                        trap = np.int64(TARGET)
-                    else:
-                        registers[base + rd] = np.int32(L2_BASE + 4 * (pc + 1))
-                elif kind == at.K_MUL:
-                    registers[base + rd] = np.int32(
-                        multiply(fields[row + at.R_SUB], np.int64(registers[rs1]), np.int64(registers[rs2]))
+                    registers[base + np.int64(fields[row + at.R_RD])] = np.int32(
+                        fused(
+                            fields[row + at.R_SUB],
+                            registers[base + np.int64(fields[row + at.R_RS1])],
+                            registers[base + np.int64(fields[row + at.R_RS2])],
+                            registers[base + np.int64(fields[row + at.R_RS3])],
+                        )
                     )
-                    extra = np.int64(fields[row + at.R_CYCLES]) - 1
-                    cost += extra
-                    s[k + at.COUNT + MULDIV] += extra
-                    if rd != at.SINK:
-                        pending = rd + 64
-                elif kind == at.K_DIV:
-                    sub = np.int64(fields[row + at.R_SUB])
-                    divisor = np.int64(registers[rs2])
-                    registers[base + rd] = np.int32(divide(sub, np.int64(registers[rs1]), divisor))
-                    if sub == at.D_DIV or sub == at.D_REM:
-                        divisor = abs(divisor)
-                    extra = np.int64(leading_zeros(np.uint32(divisor & MASK))) + s[at.DIV_BASE] - 1
-                    cost += extra
-                    s[k + at.COUNT + MULDIV] += extra
-                elif kind == at.K_FDIV:
-                    begin = max(now, s[at.DIVIDER_FREE])
-                    s[at.DIVIDER_FREE] = begin + s[at.FDIV]
-                    extra = begin + s[at.FDIV] - now - 1
-                    cost += extra
-                    s[k + at.COUNT + MULDIV] += extra
-                    registers[base + rd] = np.int32(
-                        quotient_or_root(fields[row + at.R_SUB], registers[rs1], registers[rs2])
-                    )
-                elif kind == at.K_BARRIER:
-                    address = (np.int64(registers[rs1]) + rows[row + at.R_IMM]) & MASK
-                    if address != BARRIER_ADDRESS:
-                        trap = np.int64(EVENT)
-                    else:
-                        registers[base + rd] = 0
-                        cost = np.int64(0)
-                elif kind == at.K_RETURN:
-                    _leave(c, s)
-                    continue
-                else:
-                    trap = np.int64(fields[row + at.R_SUB])
-                    address = (L2_BASE + 4 * (pc + rows[row + at.R_PRE])) & MASK
-
-                if trap >= 0:
-                    if stall > 0:  # not counted: the instruction had no effect
-                        s[k + at.COUNT + cause] -= stall
-                    _report(TRAP, c, trap << 32 | address, s)
-                    return True
-                s[k + at.COUNT + ISSUE] += 1
-                time = now + 1
-                if jumped:
-                    pc = pc_next
-                    s[k + at.COUNT + BRANCH] += cost - stall - 1
-                elif fields[row + at.R_END]:
-                    pc = _loop_end(k, pc, s)
-                else:
-                    pc += 1
-                if cost != 1:
-                    s[k + at.PENDING] = pending
-                    if kind == at.K_BARRIER:
-                        _arrive(c, pc, stall, s)
+                    pending = np.int64(0)
+                    s[k + at.COUNT + ISSUE] += 1
+                    pc = _loop_end(k, pc, s) if fields[row + at.R_END] != 0 else pc + 1
+                    if cost != 1:
+                        s[k + at.PC], s[k + at.PENDING] = pc, pending
+                        _queue(c, now + cost, s)
                         continue
-                    s[k + at.PC] = pc
+                else:
+                    cost = _event(c, k, pc, kind, stall, cause, s, rows, registers, l1, l2)
+                    if cost < 0:
+                        return True
+                    if cost == 0:
+                        continue
                     if cost > 1:
                         _queue(c, now + cost, s)
-                    continue
+                        continue
+                    pc, pending = s[k + at.PC] & 0xFFFFFF, s[k + at.PENDING]
+                time = now + 1
+            else:
+                pending = np.int64(0)
 
             # run ahead through what concerns nobody else
             began = time
             while time < horizon:
                 row = (pc & 0xFFFFFF) * at.ROW
                 kind = fields[row + at.R_KIND]
-                if kind > at.LAST_PRIVATE:
+                if kind > at.LAST_PRIVATE or fields[row + at.R_USES + (pending >> 5 & 1)] >> (pending & 31) & 1:
                     break
-                rs1 = np.int64(fields[row + at.R_RS1])
-                rs2 = np.int64(fields[row + at.R_RS2])
-                rs3 = np.int64(fields[row + at.R_RS3])
-                if pending != 0:
-                    register = pending & 63
-                    if register == rs1 or register == rs2 or register == rs3:
-                        break
-                    pending = np.int64(0)
+                pending = np.int64(0)
                 if kind == at.K_FMADD:
                     registers[base + np.int64(fields[row + at.R_RD])] = np.int32(
                         fused(
                             fields[row + at.R_SUB],
-                            registers[base + rs1],
-                            registers[base + rs2],
-                            registers[base + rs3],
+                            registers[base + np.int64(fields[row + at.R_RS1])],
+                            registers[base + np.int64(fields[row + at.R_RS2])],
+                            registers[base + np.int64(fields[row + at.R_RS3])],
                         )
                     )
                 elif kind == at.K_ADD:
                     registers[base + np.int64(fields[row + at.R_RD])] = np.int32(
-                        np.int64(registers[base + rs1])
-                        + np.int64(registers[base + rs2])
+                        np.int64(registers[base + np.int64(fields[row + at.R_RS1])])
+                        + np.int64(registers[base + np.int64(fields[row + at.R_RS2])])
                         + rows[row + at.R_IMM]
                     )
                 else:
                     _private(kind, c, k, row, pc, time, s, rows, registers)
                 time += 1
-                if fields[row + at.R_END]:
-                    pc = _loop_end(k, pc, s)
-                else:
-                    pc += 1
+                pc = _loop_end(k, pc, s) if fields[row + at.R_END] != 0 else pc + 1
             s[k + at.COUNT + ISSUE] += time - began
             s[k + at.PC], s[k + at.PENDING] = pc, pending
             _step(rank, time, s)

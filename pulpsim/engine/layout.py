@@ -98,7 +98,9 @@ NO_CONFLICTS, FIFO, ROUND_ROBIN = range(3)
     R_PRE,  # memory: -1 if the offset belongs to the address, 0 if only to the post-increment;
     #         branches, jumps and guards: the target relative to the row, for messages
     R_CYCLES,
-) = range(12)
+    R_USES,  # bit mask of the registers read: x0-x31, then f0-f31
+    _R_USES_FP,
+) = range(14)
 ROW = 16  # a cache line
 
 # kinds of operation
@@ -108,6 +110,9 @@ ROW = 16  # a cache line
     K_ALU,
     K_LOOP,
     K_FPU,
+    K_LOAD_WORD,  # the hot loop handles these and K_FMADD itself, `_event` the rest
+    K_STORE_WORD,
+    K_SHARED_FUSED,
     K_LOAD,
     K_STORE,
     K_SHARED_FPU,
@@ -119,13 +124,11 @@ ROW = 16  # a cache line
     K_BARRIER,
     K_RETURN,
     K_GUARD,
-) = range(16)
+) = range(19)
 LAST_PRIVATE = K_FPU
 
 # operations of a kind: position in these lists is R_SUB
-ALU = (
-    "sub and or xor sll srl sra slt sltu constant mac msu min minu max maxu abs clip clipu mhartid mcycle"
-).split()
+ALU = ("sub and or xor sll srl sra slt sltu constant mac msu min minu max maxu abs clip clipu mhartid mcycle").split()
 BRANCHES = "beq bne blt bge bltu bgeu".split()
 JUMPS = "jal jalr".split()
 LOOPS = "setup start end count".split()
@@ -133,8 +136,7 @@ MULS = "mul mulh mulhsu mulhu".split()
 DIVS = "div divu rem remu".split()
 FUSED = "fmadd fmsub fnmsub fnmadd".split()  # bit 0 negates the addend, bit 1 the product
 FPU = (
-    "fadd fsub fmul fmin fmax fsgnj fsgnjn fsgnjx feq flt fle "
-    "fcvt.s.w fcvt.s.wu fcvt.w fcvt.wu fmv.x.w fmv.w.x fclass"
+    "fadd fsub fmul fmin fmax fsgnj fsgnjn fsgnjx feq flt fle fcvt.s.w fcvt.s.wu fcvt.w fcvt.wu fmv.x.w fmv.w.x fclass"
 ).split()
 (
     A_SUB,
@@ -249,6 +251,11 @@ def decode(rows: NDArray[np.int32], platform: Platform) -> NDArray[np.int32]:
     """Rows of a code image (int32 [n, 7]) as the engine's rows (int32 [n, ROW])."""
     distinct, which = np.unique(rows, axis=0, return_inverse=True)
     table = np.array([_decode_row(row, platform) for row in distinct.tolist()], np.int32)
+    for position in (R_RS1, R_RS2, R_RS3):
+        read = np.maximum(table[:, position], 0)
+        bit = np.where(read > 0, np.uint32(1) << (read & 31).astype(np.uint32), 0).astype(np.uint32).view(np.int32)
+        for half in (0, 1):
+            table[:, R_USES + half] |= np.where(read >> 5 == half, bit, 0)
     decoded = table[which.reshape(-1)]
     index = np.arange(len(rows))
     goals = index + rows[:, TARGET]
@@ -300,7 +307,7 @@ def _decode_row(row: list[int], platform: Platform) -> list[int]:
     elif unit is Unit.FPU:
         out[R_SUB] = FUSED.index(name) if name in FUSED else len(FUSED) + FPU.index(name)
         if not platform.fpus_are_private:
-            out[R_KIND] = K_SHARED_FPU
+            out[R_KIND] = K_SHARED_FUSED if name in FUSED else K_SHARED_FPU
         elif name in FUSED:
             out[R_KIND] = K_FMADD
     elif unit is Unit.FDIV:
@@ -316,6 +323,8 @@ def _decode_memory(out: list[int], row: list[int], instruction: isa.Instruction)
     out[R_BASE] = (row[RS1] or SINK) if post else SINK
     out[R_PRE] = 0 if post else -1
     out[R_SUB] = instruction.size | (8 if instruction.signed else 0)
+    if instruction.size == 4:
+        out[R_KIND] = K_LOAD_WORD if instruction.unit is Unit.LOAD else K_STORE_WORD
 
 
 def _decode_alu(out: list[int], row: list[int], name: str) -> None:

@@ -38,11 +38,20 @@ def _digest() -> str:
 
 def compiled(function: Callable[..., Any]) -> Any:
     """Decorator: the function as a cached, GIL-free Numba function with IEEE division."""
+    return _compile(function)
+
+
+def inlined(function: Callable[..., Any]) -> Any:
+    """As `compiled`, and always inlined: for small functions in hot loops, whose calls would cost more."""
+    return _compile(function, forceinline=True)
+
+
+def _compile(function: Callable[..., Any], **options: bool) -> Any:
     outer = numba.config.CACHE_DIR
     # Numba picks the cache's place while it decorates; other users' functions keep theirs.
     numba.config.CACHE_DIR = str(cache_directory() / "jit" / _digest())
     try:
-        return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+        return numba.njit(cache=True, nogil=True, error_model="numpy", **options)(function)
     finally:
         numba.config.CACHE_DIR = outer
 

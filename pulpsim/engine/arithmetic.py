@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from pulpsim.engine import layout as at
-from pulpsim.jit import as_bits, as_float, compiled, fma
+from pulpsim.jit import as_bits, as_float, compiled, fma, inlined
 
 MASK = 0xFFFFFFFF
 SIGN = 0x80000000
@@ -102,12 +102,12 @@ def divide(sub, a, b):  # type: ignore[no-untyped-def]
     return a // b if sub == at.D_DIVU else a % b
 
 
-@compiled
+@inlined
 def _canonical(value):  # type: ignore[no-untyped-def]
     return np.int64(as_bits(value)) if value == value else np.int64(CANONICAL_NAN)
 
 
-@compiled
+@inlined
 def fused(sub, a, b, c):  # type: ignore[no-untyped-def]
     """fmadd family on patterns: bit 0 of sub negates the addend, bit 1 the product."""
     x, z = as_float(np.int32(a)), as_float(np.int32(c))

@@ -24,7 +24,7 @@ from pulpsim.counters import CAUSES, Cause
 from pulpsim.engine import FOREVER, Kind, Report, Status, Transfer, Trap
 from pulpsim.engine import layout as at
 from pulpsim.engine.arithmetic import alu, branch_taken, divide, fpu, fused, multiply, quotient_or_root
-from pulpsim.jit import compiled, leading_zeros, lowest_bit, unlikely
+from pulpsim.jit import compiled, inlined, leading_zeros, lowest_bit, unlikely
 from pulpsim.memory import BARRIER_OFFSET, EVENT_UNIT_BASE, EVENT_UNIT_BYTES, L1_BASE, L2_BASE, Memory
 from pulpsim.platform import Platform
 
@@ -42,7 +42,7 @@ OFF, RUNNING, WAITING = (int(Status(i)) for i in range(3))
 ONE = np.uint64(1)
 
 
-@compiled
+@inlined
 def _queue(agent, when, s):  # type: ignore[no-untyped-def]
     """Queue the event of an agent that does not step, behind all that wait for that cycle."""
     if when - s[at.NOW] < at.SLOTS:
@@ -99,13 +99,13 @@ def _renumber(reserve, s):  # type: ignore[no-untyped-def]
     s[at.FRONT] = front
 
 
-@compiled
+@inlined
 def _step(rank, when, s):  # type: ignore[no-untyped-def]
     """Queue the event of an agent that steps."""
     s[at.MASKS + (when & (at.SLOTS - 1))] |= np.int64(ONE << np.uint64(rank))
 
 
-@compiled
+@inlined
 def _admit(slot, s):  # type: ignore[no-untyped-def]
     """Rank the agents that arrive in this cycle, in front of those that step."""
     arriving = s[at.FILL + slot]
@@ -136,7 +136,7 @@ def _report(kind, subject, value, s):  # type: ignore[no-untyped-def]
     s[at.REPORTS] += 1
 
 
-@compiled
+@inlined
 def _reserve(place, now, s):  # type: ignore[no-untyped-def]
     """Take the next free cycle of a bank or FPU; returns it."""
     slot = max(now, s[place])
@@ -201,7 +201,7 @@ def _access(c, address, size, store, value, s, l1, l2):  # type: ignore[no-untyp
     return at.TRAPPED
 
 
-@compiled
+@inlined
 def _loop_end(k, pc, s):  # type: ignore[no-untyped-def]
     """Next row after `pc`, the last instruction of some hardware loop."""
     if s[k + at.END0] == pc:

@@ -1,17 +1,11 @@
 """The fast engine: the contract of `pulpsim.engine` as one Numba function over flat arrays.
 
-The contract's order of events, without a queue entry per event
----------------------------------------------------------------
-Agents (cores, then DMA ports) have at most one event queued. Nearly all events follow the agent's
-previous one by a single cycle, and agents that step like this keep their order from cycle to cycle;
-an agent that comes back from a longer stall was queued earlier than any that steps, so it goes before
-them. Hence every agent that steps holds a rank, newcomers get the ranks in front, and the events of a
-cycle are a 64-bit mask over ranks. Because order is kept without touching the queue, a core runs ahead
-through instructions that concern nobody else (`layout.LAST_PRIVATE`), never past `until`; loads, stores
-and all that is shared happen in exact order. Longer stalls wait in a FIFO per cycle (`arrivals`).
+The contract's order of events is kept without a queue entry per event (see `calendar`), so a core runs
+ahead through instructions that concern nobody else (`layout.LAST_PRIVATE`), never past `until`; loads,
+stores and all that is shared happen in exact order.
 
-Instructions are decoded once into rows of a few kinds of operation (`layout`); everything but an
-aligned word in L1 goes through `_access`, out of the hot path.
+Instructions are decoded once into rows of a few kinds of operation (`layout`); what is rare is
+handled by `_event`, out of the hot loop.
 """
 
 from __future__ import annotations
@@ -24,8 +18,10 @@ from pulpsim.counters import CAUSES, Cause
 from pulpsim.engine import FOREVER, Kind, Report, Status, Transfer, Trap
 from pulpsim.engine import layout as at
 from pulpsim.engine.arithmetic import alu, branch_taken, divide, fpu, fused, multiply, quotient_or_root
+from pulpsim.engine.banks import access, first_beat, grant, port_event, reserve
+from pulpsim.engine.calendar import ONE, admit, append, migrate, nearest_far, queue, report, step
 from pulpsim.jit import compiled, inlined, leading_zeros, lowest_bit, unlikely
-from pulpsim.memory import BARRIER_OFFSET, EVENT_UNIT_BASE, EVENT_UNIT_BYTES, L1_BASE, L2_BASE, Memory
+from pulpsim.memory import BARRIER_OFFSET, EVENT_UNIT_BASE, L1_BASE, L2_BASE, Memory
 from pulpsim.platform import Platform
 
 MASK = 0xFFFFFFFF
@@ -33,172 +29,10 @@ BARRIER_ADDRESS = EVENT_UNIT_BASE + BARRIER_OFFSET
 
 # Numba freezes plain integers: the enumerations' members as such.
 ISSUE, LOAD_USE, BANK_CONFLICT, FPU_CONTENTION = (int(Cause(i)) for i in range(4))
-MULDIV, BRANCH, MISALIGNED, L2, BARRIER = (int(Cause(i)) for i in range(4, 9))
-RETURNED, TRANSFER, TRAP, DEADLOCK = (int(Kind(i)) for i in range(4))
-_END, ADDRESS, TARGET, EVENT = (int(Trap(i)) for i in range(4))
+MULDIV, BRANCH, BARRIER = int(Cause.MULDIV), int(Cause.BRANCH), int(Cause.BARRIER)
+RETURNED, TRAP, DEADLOCK = int(Kind.RETURNED), int(Kind.TRAP), int(Kind.DEADLOCK)
+ADDRESS, TARGET, EVENT = int(Trap.ADDRESS), int(Trap.TARGET), int(Trap.EVENT)
 OFF, RUNNING, WAITING = (int(Status(i)) for i in range(3))
-
-
-ONE = np.uint64(1)
-
-
-@inlined
-def _queue(agent, when, s):  # type: ignore[no-untyped-def]
-    """Queue the event of an agent that does not step, behind all that wait for that cycle."""
-    if when - s[at.NOW] < at.SLOTS:
-        slot = when & (at.SLOTS - 1)
-        s[at.ARRIVALS + slot * at.AGENTS + s[at.FILL + slot]] = agent
-        s[at.FILL + slot] += 1
-    else:
-        entry = at.FAR + 2 * s[at.FAR_ENTRIES]
-        s[entry], s[entry + 1] = when, agent
-        s[at.FAR_ENTRIES] += 1
-
-
-@compiled
-def _migrate(s):  # type: ignore[no-untyped-def]
-    """Move far events that the slots now reach into them, oldest queued first."""
-    entries = s[at.FAR_ENTRIES]
-    s[at.FAR_ENTRIES] = 0
-    for i in range(entries):  # _queue puts back what is still far, at or before its old place
-        _queue(s[at.FAR + 2 * i + 1], s[at.FAR + 2 * i], s)
-
-
-@compiled
-def _nearest_far(s):  # type: ignore[no-untyped-def]
-    """The first cycle of the far list."""
-    nearest = s[at.FAR]
-    for i in range(1, s[at.FAR_ENTRIES]):
-        nearest = min(nearest, s[at.FAR + 2 * i])
-    return nearest
-
-
-@compiled
-def _renumber(reserve, s):  # type: ignore[no-untyped-def]
-    """Move the ranks in use to the back, in order, leaving `reserve` free behind them."""
-    used = np.uint64(0)
-    for slot in range(at.SLOTS):
-        used |= np.uint64(s[at.MASKS + slot])
-    agents = np.empty(at.RANKS, np.int64)
-    new_rank = np.empty(at.RANKS, np.int64)
-    count = 0
-    for rank in range(at.RANKS):
-        if used >> np.uint64(rank) & ONE:
-            agents[count] = s[at.AGENT_AT + rank]
-            new_rank[rank] = count
-            count += 1
-    front = at.RANKS - reserve - count
-    for i in range(count):
-        s[at.AGENT_AT + front + i] = agents[i]
-    for slot in range(at.SLOTS):
-        old, mask = np.uint64(s[at.MASKS + slot]), np.uint64(0)
-        while old != 0:
-            mask |= ONE << np.uint64(front + new_rank[lowest_bit(old)])
-            old &= old - ONE
-        s[at.MASKS + slot] = np.int64(mask)
-    s[at.FRONT] = front
-
-
-@inlined
-def _step(rank, when, s):  # type: ignore[no-untyped-def]
-    """Queue the event of an agent that steps."""
-    s[at.MASKS + (when & (at.SLOTS - 1))] |= np.int64(ONE << np.uint64(rank))
-
-
-@inlined
-def _admit(slot, s):  # type: ignore[no-untyped-def]
-    """Rank the agents that arrive in this cycle, in front of those that step."""
-    arriving = s[at.FILL + slot]
-    if s[at.FRONT] < arriving:
-        _renumber(0, s)
-    front = s[at.FRONT] - arriving
-    mask = np.uint64(0)
-    for i in range(arriving):
-        s[at.AGENT_AT + front + i] = s[at.ARRIVALS + slot * at.AGENTS + i]
-        mask |= ONE << np.uint64(front + i)
-    s[at.MASKS + slot] |= np.int64(mask)
-    s[at.FRONT] = front
-    s[at.FILL + slot] = 0
-
-
-@compiled
-def _append(agent, when, s):  # type: ignore[no-untyped-def]
-    """Queue an event behind the agents that step into cycle `when`."""
-    _renumber(1, s)
-    s[at.AGENT_AT + at.RANKS - 1] = agent
-    _step(at.RANKS - 1, when, s)
-
-
-@compiled
-def _report(kind, subject, value, s):  # type: ignore[no-untyped-def]
-    row = at.REPORT + at.FIELDS * s[at.REPORTS]
-    s[row], s[row + 1], s[row + 2], s[row + 3] = kind, s[at.NOW], subject, value
-    s[at.REPORTS] += 1
-
-
-@inlined
-def _reserve(place, now, s):  # type: ignore[no-untyped-def]
-    """Take the next free cycle of a bank or FPU; returns it."""
-    slot = max(now, s[place])
-    s[place] = slot + 1
-    return slot
-
-
-@compiled
-def _get(store, offset, size):  # type: ignore[no-untyped-def]
-    value = np.int64(0)
-    for i in range(size):
-        value |= np.int64(store[offset + i]) << (8 * i)
-    return value
-
-
-@compiled
-def _put(store, offset, size, value):  # type: ignore[no-untyped-def]
-    for i in range(size):
-        store[offset + i] = np.uint8((value >> (8 * i)) & 0xFF)
-
-
-@compiled
-def _access(c, address, size, store, value, s, l1, l2):  # type: ignore[no-untyped-def]
-    """Any load (store false) or store: s[OUT] the value loaded, s[OUT + 1] cycles beyond one."""
-    now, counters = s[at.NOW], at.CORE + c * at.CORE_FIELDS + at.COUNT
-    s[at.OUT], s[at.OUT + 1] = 0, 0
-    offset = address - L1_BASE
-    if 0 <= offset <= s[at.L1_BYTES] - size:
-        if store:
-            _put(l1, offset, size, value)
-        else:
-            s[at.OUT] = _get(l1, offset, size)
-        crossing = (offset & 3) + size > 4
-        if crossing:
-            s[at.OUT + 1] = s[at.MISALIGNED] - 1
-            s[counters + MISALIGNED] += s[at.MISALIGNED] - 1
-        banks = s[at.BANKS]
-        bank = (offset >> 2) & (banks - 1)
-        if s[at.CONFLICTS] == at.FIFO:
-            slot = _reserve(at.BANK_FREE + bank, now, s)
-            wait = slot - now
-            if crossing:
-                wait = _reserve(at.BANK_FREE + ((bank + 1) & (banks - 1)), slot + 1, s) - (now + 1)
-            s[at.OUT + 1] += wait
-            s[counters + BANK_CONFLICT] += wait
-        elif s[at.CONFLICTS] == at.ROUND_ROBIN:
-            s[at.WAITING + bank * at.AGENTS + c] += 1
-            s[at.BANK_WAITERS] += 1
-            return at.BLOCKED
-        return at.DONE
-    offset = address - L2_BASE
-    if 0 <= offset <= s[at.L2_BYTES] - size:
-        if store:
-            _put(l2, offset, size, value)
-        else:
-            s[at.OUT] = _get(l2, offset, size)
-        s[at.OUT + 1] = s[at.L2_CYCLES] - 1
-        s[counters + L2] += s[at.L2_CYCLES] - 1
-        return at.DONE
-    if 0 <= address - EVENT_UNIT_BASE <= EVENT_UNIT_BYTES - size:
-        return at.DONE
-    return at.TRAPPED
 
 
 @inlined
@@ -222,7 +56,7 @@ def _check_deadlock(c, s):  # type: ignore[no-untyped-def]
     """Report once if one core of the team has returned while another waits."""
     if s[at.ARRIVED] != 0 and s[at.GONE] != 0 and s[at.DEADLOCKED] == 0:
         s[at.DEADLOCKED] = 1
-        _report(DEADLOCK, c, 0, s)
+        report(DEADLOCK, c, 0, s)
 
 
 @compiled
@@ -232,7 +66,7 @@ def _arrive(c, next_pc, stall, s):  # type: ignore[no-untyped-def]
     s[k + at.STATUS], s[k + at.NEXT], s[k + at.SINCE], s[k + at.STALL] = WAITING, next_pc, now, stall
     s[at.QUEUED] -= 1
     if s[at.TEAM] >> c & 1 == 0:
-        _report(DEADLOCK, c, 0, s)  # nobody will ever wake it
+        report(DEADLOCK, c, 0, s)  # nobody will ever wake it
         return
     s[at.ARRIVED] |= np.int64(1) << c
     if s[at.ARRIVED] != s[at.TEAM]:
@@ -245,7 +79,7 @@ def _arrive(c, next_pc, stall, s):  # type: ignore[no-untyped-def]
             s[k + at.COUNT + BARRIER] += release - s[k + at.SINCE] - 1
             s[k + at.STATUS], s[k + at.PC] = RUNNING, s[k + at.NEXT]
             s[at.QUEUED] += 1
-            _queue(other, release + s[k + at.STALL], s)
+            queue(other, release + s[k + at.STALL], s)
     s[at.ARRIVED] = 0
 
 
@@ -254,90 +88,9 @@ def _leave(c, s):  # type: ignore[no-untyped-def]
     """A core returns."""
     s[at.CORE + c * at.CORE_FIELDS + at.STATUS] = OFF
     s[at.QUEUED] -= 1
-    _report(RETURNED, c, 0, s)
+    report(RETURNED, c, 0, s)
     s[at.GONE] |= s[at.TEAM] & (np.int64(1) << c)
     _check_deadlock(c, s)
-
-
-@compiled
-def _first_beat(port, lane, outward, s):  # type: ignore[no-untyped-def]
-    """Set a port to its word of the first beat of the transfer at its sequence number."""
-    move = at.TRANSFERS + (outward * at.QUEUE + s[port + at.P_SEQUENCE] % at.QUEUE) * at.FIELDS
-    words = max(s[move + at.T_LINE_WORDS], 1)
-    s[port + at.P_BEAT] = 0
-    s[port + at.P_LINE], s[port + at.P_COLUMN] = lane // words, lane % words
-
-
-@compiled
-def _move_word(agent, port, move, outward, s, words, l2_words):  # type: ignore[no-untyped-def]
-    """Copy a port's word of this beat and take its bank."""
-    line, column = s[port + at.P_LINE], 4 * s[port + at.P_COLUMN]
-    inside = (s[move + at.T_L1] + line * s[move + at.T_L1_STRIDE] + column) >> 2
-    outside = (s[move + at.T_L2] + line * s[move + at.T_L2_STRIDE] + column) >> 2
-    if outward:
-        l2_words[outside] = words[inside]
-    else:
-        words[inside] = l2_words[outside]
-    bank = inside & (s[at.BANKS] - 1)
-    if s[at.CONFLICTS] == at.FIFO:
-        _reserve(at.BANK_FREE + bank, s[at.NOW], s)
-    elif s[at.CONFLICTS] == at.ROUND_ROBIN:
-        s[at.WAITING + bank * at.AGENTS + agent] += 1
-        s[at.BANK_WAITERS] += 1
-
-
-@compiled
-def _port(agent, s, words, l2_words):  # type: ignore[no-untyped-def]
-    """One event of a DMA port: its word of this beat. Returns the next event's cycle, or -1."""
-    now, ports = s[at.NOW], s[at.PORTS]
-    lane = agent - s[at.CORES]
-    port = at.PORT + lane * at.FIELDS
-    outward = np.int64(lane >= ports)
-    lane -= outward * ports
-    move = at.TRANSFERS + (outward * at.QUEUE + s[port + at.P_SEQUENCE] % at.QUEUE) * at.FIELDS
-    if s[port + at.P_BEAT] * ports + lane < s[move + at.T_WORDS]:
-        _move_word(agent, port, move, outward, s, words, l2_words)
-    s[port + at.P_COLUMN] += ports
-    while s[port + at.P_COLUMN] >= s[move + at.T_LINE_WORDS]:
-        s[port + at.P_COLUMN] -= s[move + at.T_LINE_WORDS]
-        s[port + at.P_LINE] += 1
-    s[port + at.P_BEAT] += 1
-    if s[port + at.P_BEAT] * ports < s[move + at.T_WORDS]:
-        new_burst = outward == 1 and s[port + at.P_BEAT] % s[at.BURST_BEATS] == 0
-        return now + 2 if new_burst else now + 1
-    if lane == ports - 1:
-        _report(TRANSFER, s[move + at.T_ID], 0, s)
-    s[port + at.P_SEQUENCE] += 1
-    if s[port + at.P_SEQUENCE] == s[at.TAIL + outward]:
-        s[port + at.P_ASLEEP] = 1
-        s[at.QUEUED] -= 1
-        return np.int64(-1)
-    _first_beat(port, lane, outward, s)
-    move = at.TRANSFERS + (outward * at.QUEUE + s[port + at.P_SEQUENCE] % at.QUEUE) * at.FIELDS
-    return max(now + 1, s[move + at.T_READY]) + outward
-
-
-@compiled
-def _grant(s):  # type: ignore[no-untyped-def]
-    """Round-robin: every bank serves one waiting access."""
-    now, agents = s[at.NOW], s[at.CORES] + 2 * s[at.PORTS]
-    for bank in range(s[at.BANKS]):
-        for step in range(1, agents + 1):
-            agent = (s[at.BANK_FREE + bank] + step) % agents
-            waiting = at.WAITING + bank * at.AGENTS + agent
-            if s[waiting] == 0:
-                continue
-            s[waiting] -= 1
-            s[at.BANK_WAITERS] -= 1
-            s[at.BANK_FREE + bank] = agent
-            if agent < s[at.CORES]:
-                k = at.CORE + agent * at.CORE_FIELDS
-                s[k + at.COUNT + BANK_CONFLICT] += now - s[k + at.SINCE]
-                if s[k + at.WAIT_COST] == 1:
-                    _append(agent, now + 1, s)
-                else:
-                    _queue(agent, now + s[k + at.WAIT_COST], s)
-            break
 
 
 @compiled
@@ -393,7 +146,7 @@ def _event(c, k, pc, kind, stall, cause, s, rows, registers, l1, l2):  # type: i
         offset = np.int64(registers[base + rows[row + at.R_RS3]]) + immediate
         address = (a + (offset & rows[row + at.R_PRE])) & MASK
         size = sub & 7
-        state = _access(c, address, size, store, b, s, l1, l2)
+        state = access(c, address, size, store, b, s, l1, l2)
         if state == at.TRAPPED:
             trap = np.int64(ADDRESS)
         else:
@@ -410,7 +163,7 @@ def _event(c, k, pc, kind, stall, cause, s, rows, registers, l1, l2):  # type: i
                 cost = np.int64(0)
     elif kind <= at.LAST_PRIVATE or kind == at.K_SHARED_FPU:
         if kind == at.K_SHARED_FPU:
-            wait = _reserve(at.FPU_FREE + s[k + at.FPU_INDEX], now, s) - now
+            wait = reserve(at.FPU_FREE + s[k + at.FPU_INDEX], now, s) - now
             cost += wait
             s[k + at.COUNT + FPU_CONTENTION] += wait
         _private(kind, c, k, row, pc, now, s, rows, registers)
@@ -473,7 +226,7 @@ def _event(c, k, pc, kind, stall, cause, s, rows, registers, l1, l2):  # type: i
 
     if trap >= 0:
         s[k + at.COUNT + cause] -= stall  # not counted: the instruction had no effect
-        _report(TRAP, c, trap << 32 | address, s)
+        report(TRAP, c, trap << 32 | address, s)
         return np.int64(-1)
     s[k + at.COUNT + ISSUE] += 1
     if following < 0:
@@ -499,13 +252,13 @@ def _advance(until, s, rows, fields, registers, l1, words, l2, l2_words):  # typ
     while now < until and s[at.REPORTS] == 0 and (s[at.QUEUED] > 0 or s[at.BANK_WAITERS] > 0):
         if unlikely(s[at.FAR_ENTRIES] > 0):
             if s[at.FAR_ENTRIES] == s[at.QUEUED] and s[at.BANK_WAITERS] == 0:
-                now = max(now, min(_nearest_far(s) - (at.SLOTS - 1), until - 1))
+                now = max(now, min(nearest_far(s) - (at.SLOTS - 1), until - 1))
             s[at.NOW] = now
-            _migrate(s)
+            migrate(s)
         s[at.NOW] = now
         slot = now & (at.SLOTS - 1)
         if s[at.FILL + slot] > 0:
-            _admit(slot, s)
+            admit(slot, s)
         horizon = min(until, now + at.SLOTS - 1)
         due = np.uint64(s[at.MASKS + slot])
         s[at.MASKS + slot] = 0
@@ -514,11 +267,11 @@ def _advance(until, s, rows, fields, registers, l1, words, l2, l2_words):  # typ
             due &= due - ONE
             c = s[at.AGENT_AT + rank]
             if unlikely(c >= cores):
-                when = _port(c, s, words, l2_words)
+                when = port_event(c, s, words, l2_words)
                 if when == now + 1:
-                    _step(rank, when, s)
+                    step(rank, when, s)
                 elif when > 0:
-                    _queue(c, when, s)
+                    queue(c, when, s)
                 continue
             c &= 15
             base = c * at.REGISTER_STRIDE
@@ -566,11 +319,11 @@ def _advance(until, s, rows, fields, registers, l1, words, l2, l2_words):  # typ
                     pc = _loop_end(k, pc, s) if unlikely(fields[row + at.R_END] != 0) else pc + 1
                     if cost != 1:
                         s[k + at.PC], s[k + at.PENDING] = pc, pending
-                        _queue(c, now + cost, s)
+                        queue(c, now + cost, s)
                         continue
                 elif kind == at.K_FMADD or kind == at.K_SHARED_FUSED:
                     if kind == at.K_SHARED_FUSED:
-                        wait = _reserve(at.FPU_FREE + s[k + at.FPU_INDEX], now, s) - now
+                        wait = reserve(at.FPU_FREE + s[k + at.FPU_INDEX], now, s) - now
                         cost += wait
                         s[k + at.COUNT + FPU_CONTENTION] += wait
                     registers[base + np.int64(fields[row + at.R_RD])] = np.int32(
@@ -586,7 +339,7 @@ def _advance(until, s, rows, fields, registers, l1, words, l2, l2_words):  # typ
                     pc = _loop_end(k, pc, s) if fields[row + at.R_END] != 0 else pc + 1
                     if cost != 1:
                         s[k + at.PC], s[k + at.PENDING] = pc, pending
-                        _queue(c, now + cost, s)
+                        queue(c, now + cost, s)
                         continue
                 else:
                     cost = _event(c, k, pc, kind, stall, cause, s, rows, registers, l1, l2)
@@ -595,7 +348,7 @@ def _advance(until, s, rows, fields, registers, l1, words, l2, l2_words):  # typ
                     if cost == 0:
                         continue
                     if cost > 1:
-                        _queue(c, now + cost, s)
+                        queue(c, now + cost, s)
                         continue
                     pc, pending = s[k + at.PC] & 0xFFFFFF, s[k + at.PENDING]
                 time = now + 1
@@ -631,9 +384,9 @@ def _advance(until, s, rows, fields, registers, l1, words, l2, l2_words):  # typ
                 pc = _loop_end(k, pc, s) if fields[row + at.R_END] != 0 else pc + 1
             s[k + at.COUNT + ISSUE] += time - began
             s[k + at.PC], s[k + at.PENDING] = pc, pending
-            _step(rank, time, s)
+            step(rank, time, s)
         if s[at.BANK_WAITERS] > 0:
-            _grant(s)
+            grant(s)
         now += 1
     s[at.NOW] = now
     return False
@@ -659,10 +412,10 @@ class JitEngine:
 
     def _enqueue(self, agent: int, when: int) -> None:
         if when == self.now:
-            _append(agent, when, self._state)
+            append(agent, when, self._state)
         else:
-            _migrate(self._state)
-            _queue(agent, when, self._state)
+            migrate(self._state)
+            queue(agent, when, self._state)
         self._state[at.QUEUED] += 1
 
     def begin_team(self, cores: list[int]) -> None:
@@ -710,7 +463,7 @@ class JitEngine:
         for lane, port in enumerate(ports):
             if s[port + at.P_ASLEEP]:
                 s[port + at.P_ASLEEP] = 0
-                _first_beat(port, lane, way, s)
+                first_beat(port, lane, way, s)
                 self._enqueue(self._cores + way * self._ports + lane, t.ready + way)
 
     def advance(self, until: int) -> list[Report]:

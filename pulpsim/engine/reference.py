@@ -234,8 +234,7 @@ class ReferenceEngine:
         cores, ports = platform.cluster.cores, platform.dma.bytes_per_cycle // 4
         self._cores = [_Core(number) for number in range(cores)]
         self._ports = {
-            outward: [_Port(cores + outward * ports + i, i, outward) for i in range(ports)]
-            for outward in (False, True)
+            outward: [_Port(cores + outward * ports + i, i, outward) for i in range(ports)] for outward in (False, True)
         }
         self._banks = _arbiter(platform, cores + 2 * ports)
         self._fpu_free = [0] * platform.cluster.fpus

@@ -10,7 +10,8 @@ from pulpsim.errors import ProgramError
 from pulpsim.memory import L2_BASE
 from pulpsim.program import COLUMNS, Program
 
-ALIGN_ROWS = 4  #: programs start on 16-byte lines
+LINE_BYTES = 16  #: of the instruction cache; programs start on a line
+ALIGN_ROWS = LINE_BYTES // 4
 RETURN_ROW = 0  #: where a core's ra points at its start
 
 

@@ -20,11 +20,12 @@ class Cause(IntEnum):
     BRANCH = 5  # taken branches and jumps
     MISALIGNED = 6
     L2 = 7
-    BARRIER = 8
-    FORK = 9  # starting a team and joining it
-    COMMAND = 10  # the controller writes DMA commands
-    DMA_WAIT = 11  # the controller waits for a transfer
-    IDLE = 12  # the core has returned, or was not forked; others still work
+    ICACHE = 8  # refills of the instruction cache
+    BARRIER = 9
+    FORK = 10  # starting a team and joining it
+    COMMAND = 11  # the controller writes DMA commands
+    DMA_WAIT = 12  # the controller waits for a transfer
+    IDLE = 13  # the core has returned, or was not forked; others still work
 
 
 CAUSES = len(Cause)
@@ -43,6 +44,7 @@ class CoreCounters:
     branch: int = 0
     misaligned: int = 0
     l2: int = 0
+    icache: int = 0
     barrier: int = 0
     fork: int = 0
     command: int = 0

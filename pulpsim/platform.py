@@ -86,6 +86,20 @@ class DMA:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ICache:
+    """Two levels of instruction cache with lines of 16 bytes; replacement by pseudo-random ways."""
+
+    enabled: bool  # if not, every fetch hits
+    private_sets: int  # per core
+    private_ways: int
+    shared_banks: int  # line-interleaved
+    shared_sets: int  # per bank
+    shared_ways: int
+    private_refill_cycles: int  # a line missing in the private level, present in the shared one
+    shared_refill_cycles: int  # missing in both
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EventUnit:
     barrier_cycles: int  # last arrival to everyone's next instruction
     start_cycles: int  # controller's push to a core's first instruction
@@ -110,6 +124,7 @@ class Platform:
     l1: L1
     l2: L2
     dma: DMA
+    icache: ICache
     event_unit: EventUnit
     controller: Controller
     description: str = field(default="")
@@ -136,6 +151,7 @@ class Platform:
         )
         _in_range("dma", self.dma, "queue_per_core", 1, 64)
         _in_range("dma", self.dma, "outstanding", 1, 64)
+        self._check_icache()
         _in_range("event_unit", self.event_unit, "barrier_cycles", 2, 60)
         _in_range("event_unit", self.event_unit, "start_cycles", 2, 60)
         _in_range("event_unit", self.event_unit, "event_cycles", 2, 1000)
@@ -143,6 +159,15 @@ class Platform:
         _in_range("event_unit", self.event_unit, "fork_join_cycles", bare, 10**6)
         _in_range("controller", self.controller, "fork_cycles", self.event_unit.fork_join_cycles, 10**6)
         _in_range("controller", self.controller, "command_cycles", 0, 10**6)
+
+    def _check_icache(self) -> None:
+        sizes = {"private_sets": 64, "private_ways": 8, "shared_banks": 8, "shared_sets": 256, "shared_ways": 8}
+        for name, high in sizes.items():
+            value, accepted = getattr(self.icache, name), f"a power of two, at most {high}"
+            _require(1 <= value <= high and value & value - 1 == 0, f"icache.{name}", value, accepted)
+        _in_range("icache", self.icache, "private_refill_cycles", 1, 60)
+        low = self.icache.private_refill_cycles
+        _in_range("icache", self.icache, "shared_refill_cycles", low, 1000)
 
     def _check_memories(self) -> None:
         banks = self.l1.banks
@@ -203,9 +228,7 @@ class Platform:
         return cls.from_toml(content, source=str(path), overrides=overrides)
 
     @classmethod
-    def from_toml(
-        cls, text: str, source: str = "<text>", overrides: Mapping[str, Any] | None = None
-    ) -> Platform:
+    def from_toml(cls, text: str, source: str = "<text>", overrides: Mapping[str, Any] | None = None) -> Platform:
         """Parse TOML; a file may name a preset in `base` and give only what differs."""
         try:
             table = tomllib.loads(text)

@@ -598,7 +598,23 @@ def _platform(rng: np.random.Generator) -> dict[str, Any]:
         "dma.bytes_per_cycle": width,
         "dma.burst_bytes": width * pick([1, 2, 8, 32]),
         "event_unit.barrier_cycles": pick([2, 5, number(2, 60)]),
-    }
+    } | _caches(rng)
+
+
+def _caches(rng: np.random.Generator) -> dict[str, Any]:
+    """The instruction cache: off, as shipped, or small enough that the programs do not fit."""
+    kind = rng.random()
+    if kind < 0.6:
+        return {"icache.enabled": kind < 0.3}
+    sizes = {
+        "private_sets": 3, "private_ways": 2, "shared_banks": 2, "shared_sets": 3, "shared_ways": 2,
+    }  # fmt: skip
+    refill = int(rng.integers(1, 6))
+    return {
+        "icache.enabled": True,
+        "icache.private_refill_cycles": refill,
+        "icache.shared_refill_cycles": refill + int(rng.choice([0, 5, 16, 80])),
+    } | {f"icache.{name}": 1 << int(rng.integers(0, high + 1)) for name, high in sizes.items()}
 
 
 def _transfer(rng: np.random.Generator, number: int, time: int, l1_bytes: int) -> Transfer:

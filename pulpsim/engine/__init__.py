@@ -6,6 +6,15 @@ A core is in-order and single-issue. An instruction is one event at cycle t. Eve
 order of time, then of queueing. At its event an instruction makes its reservations and has its whole
 effect; stalls only move the core's next event, which is queued at once. In this order, at t:
 
+ 0. Fetch. Code lies in lines of 16 bytes. If this instruction is in another line than the core's last one
+    (or its first), the line is looked up in the core's private cache, set = line mod private_sets. If it
+    is absent, this event becomes a refill and nothing else: the core's next event, for the same
+    instruction, is at t + private_refill_cycles if the line is in the shared cache (bank = line mod
+    shared_banks, set = line / shared_banks mod shared_sets), else at t + shared_refill_cycles; a line
+    that another core's refill is still bringing, at the cycle it would be ready for that core, but not
+    before t + private_refill_cycles (ICACHE counts all cycles). A refill takes the way w mod ways of its
+    set in each level it fills, where w is the next state of an 8-bit shift register of that private cache
+    or shared bank (feedback: bits 7, 5, 4, 3; first state 1). `<return>` is not fetched.
  1. `<return>` ends the core (report RETURNED, no cycle); `<end>` is a trap.
  2. One cycle of ISSUE; the next event is at t + 1 plus what follows.
  3. If the core's previous instruction was a load or a mul/mulh whose destination this one reads:
@@ -49,7 +58,7 @@ the first agent after the one it served last (agents: cores, then ports inward, 
 after the last agent); a core's next event is then queued, counted from the cycle of the grant. A
 misaligned access arbitrates for its first word's bank only.
 
-Left out: pipeline details of divided clock domains, L2 bank conflicts, DRAM, instruction cache.
+Left out: pipeline details of divided clock domains, L2 bank conflicts, DRAM.
 
 advance(until) handles all events before `until`; a cycle in which something is reported is finished
 and ends the call. `now` is the first cycle not handled.

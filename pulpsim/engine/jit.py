@@ -13,13 +13,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pulpsim.code import Code
+from pulpsim.code import ALIGN_ROWS, Code
 from pulpsim.counters import CAUSES, Cause
-from pulpsim.engine import FOREVER, Kind, Report, Status, Transfer, Trap
+from pulpsim.engine import FOREVER, Kind, Report, Status, Transfer, Trap, icache
 from pulpsim.engine import layout as at
 from pulpsim.engine.arithmetic import alu, branch_taken, divide, fpu, fused, multiply, quotient_or_root
 from pulpsim.engine.banks import access, first_beat, grant, port_event, reserve
 from pulpsim.engine.calendar import ONE, admit, append, migrate, nearest_far, queue, report, step
+from pulpsim.engine.icache import refill
 from pulpsim.jit import compiled, inlined, leading_zeros, lowest_bit, unlikely
 from pulpsim.memory import BARRIER_OFFSET, EVENT_UNIT_BASE, L1_BASE, L2_BASE, Memory
 from pulpsim.platform import Platform
@@ -29,7 +30,7 @@ BARRIER_ADDRESS = EVENT_UNIT_BASE + BARRIER_OFFSET
 
 # Numba freezes plain integers: the enumerations' members as such.
 ISSUE, LOAD_USE, BANK_CONFLICT, FPU_CONTENTION = (int(Cause(i)) for i in range(4))
-MULDIV, BRANCH, BARRIER = int(Cause.MULDIV), int(Cause.BRANCH), int(Cause.BARRIER)
+MULDIV, BRANCH, BARRIER, ICACHE = (int(c) for c in (Cause.MULDIV, Cause.BRANCH, Cause.BARRIER, Cause.ICACHE))
 RETURNED, TRAP, DEADLOCK = int(Kind.RETURNED), int(Kind.TRAP), int(Kind.DEADLOCK)
 ADDRESS, TARGET, EVENT = int(Trap.ADDRESS), int(Trap.TARGET), int(Trap.EVENT)
 OFF, RUNNING, WAITING = (int(Status(i)) for i in range(3))
@@ -240,13 +241,17 @@ def _event(c, k, pc, kind, stall, cause, s, rows, registers, l1, l2):  # type: i
 
 
 @compiled
-def _advance(until, s, rows, fields, registers, l1, words, l2, l2_words):  # type: ignore[no-untyped-def]
+def _advance(  # type: ignore[no-untyped-def]
+    until, s, rows, fields, registers, l1, words, l2, l2_words, tags, present
+):  # fmt: skip
     """Handle events before `until`. Returns True if a core trapped.
 
     rows and fields are the decoded rows as int32 and as uint32: what cannot be negative is read from
-    the latter. l1, words and l2, l2_words are the memories as bytes and as int32.
+    the latter. l1, words and l2, l2_words are the memories as bytes and as int32; tags, present: see
+    `icache`.
     """
     cores, l1_bytes, bank_mask, mode = s[at.CORES], s[at.L1_BYTES], s[at.BANKS] - 1, s[at.CONFLICTS]
+    lines = s[at.LINES]
     now = s[at.NOW]
     s[at.REPORTS] = 0
     while now < until and s[at.REPORTS] == 0 and (s[at.QUEUED] > 0 or s[at.BANK_WAITERS] > 0):
@@ -281,6 +286,18 @@ def _advance(until, s, rows, fields, registers, l1, words, l2, l2_words):  # typ
             row = pc * at.ROW
             kind = fields[row + at.R_KIND]
             time = now
+            line = pc >> 2
+            lines_before = c * lines
+            if line != s[k + at.LINE]:
+                s[k + at.LINE] = line
+                if unlikely(present[lines_before + line] == 0) and kind != at.K_RETURN:
+                    wait = refill(c, k, line, s, tags, present)
+                    s[k + at.COUNT + ICACHE] += wait
+                    if wait == 1:
+                        step(rank, now + 1, s)
+                    else:
+                        queue(c, now + wait, s)
+                    continue
             stall, cause = np.int64(0), LOAD_USE
             if fields[row + at.R_USES + (pending >> 5 & 1)] >> (pending & 31) & 1:
                 cause = LOAD_USE if pending < 64 else MULDIV
@@ -358,6 +375,10 @@ def _advance(until, s, rows, fields, registers, l1, words, l2, l2_words):  # typ
             # run ahead through what concerns nobody else
             began = time
             while time < horizon:
+                if pc >> 2 != line:
+                    if present[lines_before + (pc >> 2)] == 0:
+                        break
+                    line = pc >> 2
                 row = (pc & 0xFFFFFF) * at.ROW
                 kind = fields[row + at.R_KIND]
                 if kind > at.LAST_PRIVATE or fields[row + at.R_USES + (pending >> 5 & 1)] >> (pending & 31) & 1:
@@ -383,7 +404,7 @@ def _advance(until, s, rows, fields, registers, l1, words, l2, l2_words):  # typ
                 time += 1
                 pc = _loop_end(k, pc, s) if fields[row + at.R_END] != 0 else pc + 1
             s[k + at.COUNT + ISSUE] += time - began
-            s[k + at.PC], s[k + at.PENDING] = pc, pending
+            s[k + at.PC], s[k + at.PENDING], s[k + at.LINE] = pc, pending, line
             step(rank, time, s)
         if s[at.BANK_WAITERS] > 0:
             grant(s)
@@ -401,6 +422,8 @@ class JitEngine:
         self._state = at.initial_state(platform)
         self._rows = np.zeros(0, np.int32)
         self._registers = np.zeros(self._cores * at.REGISTER_STRIDE, np.int32)
+        self._tags = icache.empty(platform)
+        self._present = np.zeros((self._cores, 0), np.uint8)
 
     @property
     def now(self) -> int:
@@ -438,7 +461,7 @@ class JitEngine:
         self._enqueue(core, time)
         self._state[at.GONE] &= ~(1 << core)
         state[: at.FPU_INDEX] = 0
-        state[[at.START0, at.END0, at.START1, at.END1]] = -1
+        state[[at.START0, at.END0, at.START1, at.END1, at.LINE]] = -1
         state[at.PC], state[at.STATUS] = row, Status.RUNNING
         base = core * at.REGISTER_STRIDE
         self._registers[base : base + 64] = registers.view(np.int32)
@@ -469,12 +492,11 @@ class JitEngine:
     def advance(self, until: int) -> list[Report]:
         s = self._state
         if s[at.CODE_ROWS] != len(self._code.rows):
-            self._rows = at.decode(self._code.rows, self._platform).reshape(-1)
-            s[at.CODE_ROWS] = len(self._code.rows)
+            self._take_code()
         l1, l2, until = self._memory.l1, self._memory.l2, min(until, FOREVER)
         trapped = _advance(
             until, s, self._rows, self._rows.view(np.uint32), self._registers,
-            l1, l1.view(np.int32), l2, l2.view(np.int32),
+            l1, l1.view(np.int32), l2, l2.view(np.int32), self._tags, self._present.reshape(-1),
         )  # fmt: skip
         if s[at.REPORTS]:
             table = s[at.REPORT : at.REPORT + at.FIELDS * s[at.REPORTS]].reshape(-1, at.FIELDS)
@@ -482,6 +504,16 @@ class JitEngine:
         if not trapped and until < FOREVER:
             s[at.NOW] = max(self.now, until)
         return []
+
+    def _take_code(self) -> None:
+        """Decode the code image, which has grown; the caches keep what they hold."""
+        s, rows = self._state, self._code.rows
+        self._rows = at.decode(rows, self._platform).reshape(-1)
+        new_lines = -(-len(rows) // ALIGN_ROWS) - int(s[at.LINES])
+        s[at.CODE_ROWS], s[at.LINES] = len(rows), s[at.LINES] + new_lines
+        present = 0 if self._platform.icache.enabled else 1  # without the cache every fetch hits
+        self._present = np.pad(self._present, ((0, 0), (0, new_lines)), constant_values=present)
+        self._tags = np.pad(self._tags, (0, new_lines))
 
     def idle(self) -> bool:
         return not self._state[at.QUEUED] and not self._state[at.BANK_WAITERS]

@@ -25,7 +25,7 @@ REPORT_ROWS = 4 * AGENTS
 
 # one core: positions from CORE + core * CORE_FIELDS; its counters follow at COUNT + cause
 (PC, PENDING, STATUS, START0, END0, COUNT0, START1, END1, COUNT1) = range(9)
-(STALL, SINCE, WAIT_COST, NEXT, FPU_INDEX, COUNT) = range(9, 15)
+(STALL, SINCE, WAIT_COST, NEXT, LINE, FPU_INDEX, WAY, COUNT) = range(9, 17)
 CORE_FIELDS = 32
 # one DMA port, one queued transfer, one report
 (P_SEQUENCE, P_BEAT, P_LINE, P_COLUMN, P_ASLEEP) = range(5)
@@ -66,9 +66,17 @@ FIELDS = 8
     PORTS,
     BURST_BEATS,
     CODE_ROWS,
-    SCALARS,
-) = range(33)
-CORE = 64
+    LINES,  # of the code, and of `present` per core
+    PRIVATE_SETS,
+    PRIVATE_WAYS,
+    SHARED_BANKS,
+    SHARED_SETS,
+    SHARED_WAYS,
+    PRIVATE_REFILL,
+    SHARED_REFILL,
+    SHARED_WAY,  # shift registers of the shared banks
+) = range(41)
+CORE = 64  # behind the scalars, of which SHARED_WAY is 8 wide
 PORT = CORE + 16 * CORE_FIELDS
 TRANSFERS = PORT + 16 * FIELDS
 REPORT = TRANSFERS + 2 * QUEUE * FIELDS
@@ -237,12 +245,22 @@ def initial_state(platform: Platform) -> NDArray[np.int64]:
         (BARRIER, platform.event_unit.barrier_cycles),
         (PORTS, ports),
         (BURST_BEATS, platform.dma.burst_bytes // platform.dma.bytes_per_cycle),
+        (PRIVATE_SETS, platform.icache.private_sets),
+        (PRIVATE_WAYS, platform.icache.private_ways),
+        (SHARED_BANKS, platform.icache.shared_banks),
+        (SHARED_SETS, platform.icache.shared_sets),
+        (SHARED_WAYS, platform.icache.shared_ways),
+        (PRIVATE_REFILL, platform.icache.private_refill_cycles),
+        (SHARED_REFILL, platform.icache.shared_refill_cycles),
     ):
         state[position] = value
     if state[CONFLICTS] == ROUND_ROBIN:
         state[BANK_FREE : BANK_FREE + l1.banks] = platform.cluster.cores + 2 * ports - 1
     for number in range(platform.cluster.cores):
-        state[CORE + number * CORE_FIELDS + FPU_INDEX] = number % platform.cluster.fpus
+        core_state = CORE + number * CORE_FIELDS
+        state[core_state + FPU_INDEX] = number % platform.cluster.fpus
+        state[core_state + WAY] = 1
+    state[SHARED_WAY : SHARED_WAY + 8] = 1
     state[PORT + P_ASLEEP : PORT + 2 * ports * FIELDS : FIELDS] = 1
     return state
 

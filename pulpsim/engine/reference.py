@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pulpsim import isa
-from pulpsim.code import Code, address_of
+from pulpsim.code import LINE_BYTES, Code, address_of
 from pulpsim.counters import CAUSES, Cause
 from pulpsim.engine import FOREVER, Kind, Report, Status, Transfer, Trap
 from pulpsim.isa import MASK, Unit
@@ -65,6 +65,7 @@ class _Core:
         """No hardware loop, no pending result: the state at a start."""
         self.loop_start, self.loop_end, self.loop_count = [0, 0], [-1, -1], [0, 0]
         self.pending = NOTHING_PENDING
+        self.line = -1  # of the last fetch
         # of the instruction at hand:
         self.issued = 0  # cycle of its event
         self.use_stall = 0  # of rule 3
@@ -139,6 +140,23 @@ class _Decoded:
         # Set by the engine, from its platform:
         self.execute: Callable[[_Core, _Decoded, int], int]
         self.pending = NOTHING_PENDING
+
+
+class _Cache:
+    """Rule 0: the tags of a private cache or of a shared bank."""
+
+    def __init__(self, sets: int, ways: int):
+        self.tags: list[list[int]] = [[-1] * ways for _ in range(sets)]
+        self.register = 1
+
+    def holds(self, index: int, line: int) -> bool:
+        return line in self.tags[index]
+
+    def refill(self, index: int, line: int) -> None:
+        feedback = sum(self.register >> bit for bit in (7, 5, 4, 3)) & 1
+        self.register = (self.register << 1 | feedback) & 0xFF
+        ways = self.tags[index]
+        ways[self.register % len(ways)] = line
 
 
 class _NoConflicts:
@@ -239,6 +257,11 @@ class ReferenceEngine:
         self._banks = _arbiter(platform, cores + 2 * ports)
         self._fpu_free = [0] * platform.cluster.fpus
         self._divider_free = 0
+
+        cache = platform.icache
+        self._private = [_Cache(cache.private_sets, cache.private_ways) for _ in range(cores)]
+        self._shared = [_Cache(cache.shared_sets, cache.shared_ways) for _ in range(cache.shared_banks)]
+        self._line_ready: dict[int, int] = {}  # of lines that were brought into the shared level
 
         self._team: list[_Core] = []
         self._returned: set[int] = set()  # cores of the team
@@ -352,6 +375,10 @@ class ReferenceEngine:
         if code.returns:  # rule 1
             self._return(core, t)
             return
+        refill = self._fetch(core, t)
+        if refill:  # rule 0
+            self._queue(t + core.count(Cause.ICACHE, refill), self._instruction, core)
+            return
         register, cause, cycles = core.pending  # rule 3
         core.use_stall = cycles if register in code.reads else 0
         core.issued, core.jump, core.held = t, None, False
@@ -367,6 +394,23 @@ class ReferenceEngine:
         core.row = core.next_row
         if not core.held:
             self._queue(t + core.delay, self._instruction, core)
+
+    def _fetch(self, core: _Core, t: int) -> int:
+        """Rule 0: cycles of a refill, 0 if the instruction is at hand."""
+        line, cache = core.row * 4 // LINE_BYTES, self._platform.icache
+        if not cache.enabled or line == core.line:
+            return 0
+        core.line = line
+        private, sets = self._private[core.number], cache.private_sets
+        if private.holds(line % sets, line):
+            return 0
+        bank = self._shared[line % cache.shared_banks]
+        inner_set = line // cache.shared_banks % cache.shared_sets
+        if not bank.holds(inner_set, line):
+            bank.refill(inner_set, line)
+            self._line_ready[line] = t + cache.shared_refill_cycles
+        private.refill(line % sets, line)
+        return max(cache.private_refill_cycles, self._line_ready[line] - t)
 
     def _decode(self, row: int) -> _Decoded:
         code = _Decoded(row, self._code.rows[row].tolist())

@@ -1,0 +1,54 @@
+"""The instruction cache's refills, for the fast engine.
+
+`tags` is one int64 array: the private caches' lines [cores, sets, ways], then the shared banks' lines
+[banks, sets, ways], then for every line of the code the cycle at which its refill ends. `present` is
+uint8 [cores, lines]: whether a line is in a core's private cache, which is all that the hot loop asks.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pulpsim.engine import layout as at
+from pulpsim.jit import compiled, inlined
+from pulpsim.platform import Platform
+
+
+def empty(platform: Platform) -> NDArray[np.int64]:
+    """Tags of empty caches, without the lines' times."""
+    cache = platform.icache
+    private = platform.cluster.cores * cache.private_sets * cache.private_ways
+    return np.full(private + cache.shared_banks * cache.shared_sets * cache.shared_ways, -1, np.int64)
+
+
+@inlined
+def _next_way(place, s):  # type: ignore[no-untyped-def]
+    """Step the shift register at a place of the state."""
+    register = s[place]
+    feedback = (register >> 7 ^ register >> 5 ^ register >> 4 ^ register >> 3) & 1
+    s[place] = (register << 1 | feedback) & 0xFF
+    return s[place]
+
+
+@compiled
+def refill(c, k, line, s, tags, present):  # type: ignore[no-untyped-def]
+    """Bring a line that is absent into a core's private cache; the cycles that takes."""
+    now, sets, ways, lines = s[at.NOW], s[at.PRIVATE_SETS], s[at.PRIVATE_WAYS], s[at.LINES]
+    shared = s[at.CORES] * sets * ways
+    banks, inner_sets, inner_ways = s[at.SHARED_BANKS], s[at.SHARED_SETS], s[at.SHARED_WAYS]
+    ready = shared + banks * inner_sets * inner_ways + line
+    bank = line % banks
+    first = shared + (bank * inner_sets + line // banks % inner_sets) * inner_ways
+    found = False
+    for way in range(inner_ways):
+        found = found or tags[first + way] == line
+    if not found:
+        tags[first + _next_way(at.SHARED_WAY + bank, s) % inner_ways] = line
+        tags[ready] = now + s[at.SHARED_REFILL]
+    place = (c * sets + line % sets) * ways + _next_way(k + at.WAY, s) % ways
+    if tags[place] >= 0:
+        present[c * lines + tags[place]] = 0
+    tags[place] = line
+    present[c * lines + line] = 1
+    return max(s[at.PRIVATE_REFILL], tags[ready] - now)

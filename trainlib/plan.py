@@ -70,11 +70,11 @@ class Plan:
         """Raises PlanError, naming the place in the file."""
         try:
             plan = msgspec.json.decode(text, type=cls)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raw = msgspec.json.decode(text)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise PlanError(f"{source}: not a plan: {error}") from None
         if plan.format != FORMAT:
             raise PlanError(f"{source}: format {plan.format!r}: must be {FORMAT!r}")
-        raw = msgspec.json.decode(text)
         _check_fields(raw, cls, source)
         for number, step in enumerate(raw["steps"]):
             _check_fields(step, LayerStep, f"{source}: step {number}")
@@ -128,14 +128,18 @@ class Plan:
         for layer in reversed(model.layers):
             accepted = FIRST_LAYER_BACKWARD if layer is model.layers[0] else BACKWARD
             here = tuple(step for name, step in given if name == layer.name)
-            if here not in accepted or given[: len(here)] != [(layer.name, step) for step in here]:
-                wanted = "; ".join(", ".join(steps) for steps in accepted)
+            if here not in accepted:
+                wanted = " or ".join(", ".join(steps) for steps in accepted)
                 raise PlanError(
                     f"plan: backward steps of {layer.name}: {', '.join(here) or 'none'}: must be {wanted}"
                 )
+            for step, (name, found) in zip(here, given, strict=False):
+                if name != layer.name:
+                    raise PlanError(
+                        f"plan: {name} {found} stands where {layer.name} {step} must: backward steps go from the "
+                        f"last layer to the first, a layer's own together"
+                    )
             given = given[len(here) :]
-        if given:
-            raise PlanError(f"plan: {given[0][0]} {given[0][1]} is left over")
 
 
 def _check_fields(raw: dict[str, Any], cls: type, where: str) -> None:

@@ -293,6 +293,9 @@ def _issue_times(tasks: list[Task]) -> list[list[tuple[int, Move]]]:
     for number, task in enumerate(tasks):
         for move in task.loads:
             earliest = max(number - WEIGHT_SLOTS + 1, 0) if move.buffer in free_from else max(number - 1, 0)
+            for before in range(earliest, number):  # what the tasks in between store is there to be loaded
+                if any(store.overlaps(move) for store in tasks[before].stores):
+                    earliest = before + 1
             when = number if task.single else max(earliest, free_from.get(move.buffer, 0))
             when = min(when, number)  # a single-buffered step may have used the slot just now
             issued[when].append((number, move))

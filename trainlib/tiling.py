@@ -8,21 +8,27 @@ block; the slot is the largest for which every buffer of the step finds a place 
 from __future__ import annotations
 
 from pulpsim import Platform
+from pulpsim.platform import MAX_L1_BYTES
 from trainlib.errors import L1Error, PlanError
 from trainlib.kernels.fully_connected import COLUMN_UNROLLS, ROW_UNROLLS
 from trainlib.layers import FullyConnected
-from trainlib.memory_map import ALIGN, l1_ranges
+from trainlib.memory_map import ALIGN, l1_ranges, peak_bytes
 from trainlib.model import Model
 from trainlib.plan import LayerStep, Plan, Tile
-from trainlib.schedule import compile_schedule
+from trainlib.schedule import WEIGHT_SLOTS, compile_schedule
 
 MAX_COLUMNS = 128
 PADDING_WORDS = 3
+#: tiles so large that there are few of them, yet any L1 of MAX_L1_BYTES holds them
+ROOMY_SLOT_BYTES = 64 << 10
 
 
 def default_plan(model: Model, platform: Platform) -> Plan:
     """The rule above. Raises PlanError if not even the smallest tile fits L1."""
     available = sum(high - low for low, high in l1_ranges(platform))
+    vectors = _bytes_without_tiles(model, platform)
+    if vectors > available:
+        raise _no_tile_fits(model, platform, vectors)
     smallest, best = 1, 0
     largest = available // ALIGN
     while smallest <= largest:  # more room per tile never makes the rest fit better
@@ -32,7 +38,7 @@ def default_plan(model: Model, platform: Platform) -> Plan:
         else:
             largest = middle - 1
     if not best:
-        raise _no_tile_fits(model, platform)
+        raise _no_tile_fits(model, platform, vectors)
     return plan_for_slot(model, platform, best * ALIGN)
 
 
@@ -44,16 +50,23 @@ def _fits(model: Model, platform: Platform, slot_bytes: int) -> bool:
     return True
 
 
-def _no_tile_fits(model: Model, platform: Platform) -> PlanError:
+def _bytes_without_tiles(model: Model, platform: Platform) -> int:
+    """What activations and gradients need at once, whatever the tiles: seen where tiles are large and few."""
+    roomy = platform.replace({"l1.size_bytes": MAX_L1_BYTES})
     try:
-        compile_schedule(model, plan_for_slot(model, platform, ALIGN), platform, 0.0)
+        schedule = compile_schedule(model, plan_for_slot(model, roomy, ROOMY_SLOT_BYTES), roomy, 0.0)
     except L1Error as error:
-        return PlanError(
-            f"{model.name} does not fit L1 of {platform.name}: even with the smallest tiles its activations and "
-            f"gradients need {error.needed_bytes:,} bytes at once, {error.available_bytes:,} are available beside "
-            f"the stacks (l1.size_bytes = {platform.l1.size_bytes:,})"
-        )
-    raise AssertionError("the smallest tiles fit")
+        return error.needed_bytes - WEIGHT_SLOTS * ROOMY_SLOT_BYTES
+    return peak_bytes([b for b in schedule.buffers if not b.name.startswith("weights")])
+
+
+def _no_tile_fits(model: Model, platform: Platform, vectors: int) -> PlanError:
+    available = sum(high - low for low, high in l1_ranges(platform))
+    return PlanError(
+        f"{model.name} does not fit L1 of {platform.name}: its activations and gradients need {vectors:,} bytes at "
+        f"once and the smallest tiles {WEIGHT_SLOTS * ALIGN}, {available:,} are available beside the stacks "
+        f"(l1.size_bytes = {platform.l1.size_bytes:,})"
+    )
 
 
 def plan_for_slot(model: Model, platform: Platform, slot_bytes: int) -> Plan:

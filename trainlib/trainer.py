@@ -164,8 +164,9 @@ class Trainer:
     def functional_step(self, x: NDArray[np.float32], target: NDArray[np.float32] | None = None) -> float:
         """One training step in `numerics`; the loss before it. Same bits as `timed_step`."""
         x = self._sample(x)
+        target = self._target(x, target)
         outputs = self.predict(x)
-        loss, d = numerics.mse(outputs[-1], self._target(x, target), self.platform.cluster.cores)
+        loss, d = numerics.mse(outputs[-1], target, self.platform.cluster.cores)
         minus_lr = np.float32(-np.float32(self.lr))
         for index in reversed(range(len(self.model.layers))):
             layer, w = self.model.layers[index], self.parameters[index]
@@ -194,13 +195,14 @@ class Trainer:
         timeline: collects what core, controller and DMA did when, and the layers' steps.
         """
         x = self._sample(x)
+        target = self._target(x, target)
         machine = Machine(self.platform)
         tensors = self.schedule.tensors
         for index, w in enumerate(self.parameters):
             machine.memory.write(tensors[f"w{index}"].address, w)
         machine.memory.write(tensors["x0"].address, x)
         if "target" in tensors:
-            machine.memory.write(tensors["target"].address, self._target(x, target))
+            machine.memory.write(tensors["target"].address, target)
         marks: list[tuple[int, NDArray[np.int64]]] = []
 
         def controller(cluster: Cluster):  # type: ignore[no-untyped-def]

@@ -1,0 +1,316 @@
+"""Protects the command `trainlib`: its JSON, tables and files, and one clear message for every slip."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from trainlib import models
+from trainlib.cli import main
+from trainlib.data import load_features
+from trainlib.plan import Plan
+from trainlib.trainer import Trainer
+
+KEYS = {
+    "model", "platform", "clock_hz", "cores", "cycles", "milliseconds", "macs", "macs_per_cycle",
+    "lower_bound_cycles", "issue_bound_cycles", "dma_bytes_in", "dma_bytes_out", "l1_bytes", "l2_bytes", "causes",
+    "phases", "data", "steps", "lr", "held_out_loss", "loss",
+}  # fmt: skip
+PHASE_KEYS = {
+    "layer", "step", "cycles", "macs", "dma_bytes_in", "dma_bytes_out", "kernel", "tile", "buffering", "instructions",
+    "bound", "bound_cycles", "bounds", "causes",
+}  # fmt: skip
+
+
+WRITTEN = ["plan.json", "report.json", "timeline.json"]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every test in a folder of its own, with a few samples in small.npz: a full run takes seconds."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    np.savez("small.npz", x=rng.standard_normal((10, 640)).astype(np.float32))
+    return tmp_path
+
+
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["train", *arguments])
+
+
+def good(*arguments: str) -> str:
+    result = call(*arguments)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def trained(*arguments: str) -> dict[str, Any]:
+    """The JSON of a short run."""
+    found: dict[str, Any] = json.loads(
+        good("autoencoder", "--json", "--data", "small.npz", "--steps", "2", *arguments)
+    )
+    return found
+
+
+def refused(*arguments: str) -> str:
+    """The one message with which a run is refused; nothing is printed or written besides."""
+    before = sorted(os.listdir())
+    result = call(*arguments)
+    assert result.exit_code == 2, (result.exit_code, result.output, result.exception)
+    assert isinstance(result.exception, SystemExit) and result.stdout == ""
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("trainlib: "), result.stderr
+    assert sorted(os.listdir()) == before
+    return lines[0].removeprefix("trainlib: ")
+
+
+# -- what it prints --------------------------------------------------------------------------------
+def test_json_has_every_key_of_the_contract() -> None:
+    found = trained()
+    assert set(found) == KEYS
+    assert (found["model"], found["platform"], found["macs"], found["data"]) == (
+        "autoencoder", "pulp-2022", 710_656, "small",
+    )  # fmt: skip
+    assert found["milliseconds"] == pytest.approx(found["cycles"] / 450_000)
+    assert found["macs_per_cycle"] == pytest.approx(found["macs"] / found["cycles"])
+    assert found["lower_bound_cycles"] <= found["issue_bound_cycles"] <= found["cycles"]
+    assert len(found["phases"]) == 21
+    for phase in found["phases"]:
+        assert set(phase) == PHASE_KEYS
+        assert phase["tile"].keys() == ({"rows", "columns"} if phase["step"] != "mse" else set())
+    for name in ("cycles", "macs", "dma_bytes_in", "dma_bytes_out"):
+        assert sum(phase[name] for phase in found["phases"]) == found[name]
+
+
+def test_tables_name_bounds_causes_and_what_was_learned() -> None:
+    text = good("autoencoder", "--data", "small.npz", "--steps", "2")
+    first = text.splitlines()[0]
+    assert first.startswith("autoencoder on pulp-2022: one training step = ") and "cycles" in first
+    assert "MAC/cycle" in first and "at 450 MHz" in first
+    for expected in (
+        "lower bound", "this plan's own", "bound by", "DMA in", "issue", "where the cycles went", "dma wait",
+        "bank conflict", "every cycle of every core is counted once", "fc_ig+wg+update_1x8", "fc9",
+        "learning: 2 on-line steps (lr 0.03) on small: mean loss on 2 held-out samples",
+    ):  # fmt: skip
+        assert expected in text, expected
+
+
+def test_without_options_it_trains_on_the_shipped_set_and_learns() -> None:
+    found = json.loads(good("autoencoder", "--json"))
+    assert found["data"] == "engines" and found["steps"] == len(found["loss"]) == 200
+    before, after = found["held_out_loss"]
+    assert after <= 0.7 * before
+
+
+def test_the_losses_are_those_of_the_trainer() -> None:
+    found, features = trained("--steps", "3", "--lr", "0.01"), load_features("small.npz")
+    assert found["lr"] == 0.01
+    trainer, order = Trainer(models.get("autoencoder"), lr=0.01), np.random.default_rng(0).permutation(8)
+    xs = features.standardise(features.train)[order[:3]]
+    assert found["loss"] == [trainer.functional_step(x) for x in xs]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 11])
+def test_as_many_losses_as_steps_also_beyond_the_samples(steps: int) -> None:
+    found = trained("--steps", str(steps))
+    assert found["steps"] == len(found["loss"]) == steps
+
+
+def test_samples_without_spread_are_learned_from_too() -> None:
+    np.savez("flat.npz", x=np.ones((10, 640), np.float32))
+    text = good("autoencoder", "--data", "flat.npz", "--steps", "2")
+    assert "held-out samples 0.0000 -> 0.0000\n" in text
+
+
+# -- platforms -------------------------------------------------------------------------------------
+def test_what_the_platform_lacks_costs_cycles() -> None:
+    base = trained()["cycles"]
+    assert trained("--set", "dma.bytes_per_cycle=4")["cycles"] > 1.5 * base
+    assert trained("--set", "cluster.cores=2")["cycles"] > 2 * base
+    assert trained("--set", "l1.conflicts=false")["cycles"] < base
+    assert trained("--set", "controller.fork_cycles=1000")["cycles"] > base
+    shared = trained("--platform", "pulp-open")
+    assert shared["cycles"] > base and shared["platform"] == "pulp-open"
+
+
+def test_a_platform_can_be_a_file() -> None:
+    Path("mine.toml").write_text('base = "pulp-2022"\nname = "mine"\n[dma]\nbytes_per_cycle = 16\n')
+    found = trained("--platform", "mine.toml")
+    assert found["platform"] == "mine" and found["cycles"] < trained()["cycles"]
+
+
+def test_a_slower_clock_changes_milliseconds_only() -> None:
+    slow, base = trained("--set", "clock_hz=1000000"), trained()
+    assert slow["cycles"] == base["cycles"] and slow["milliseconds"] == base["cycles"] / 1000
+
+
+# -- files -----------------------------------------------------------------------------------------
+def test_out_writes_what_was_printed_and_a_plan_that_runs_the_same() -> None:
+    found = trained("--out", "new/result")
+    assert sorted(os.listdir("new/result")) == WRITTEN
+    assert json.loads(Path("new/result/report.json").read_text()) == found
+    Plan.load("new/result/plan.json").check(models.get("autoencoder"))
+    assert trained("--plan", "new/result/plan.json") == found
+
+
+def test_out_may_be_there_already_and_is_named_at_the_end() -> None:
+    for _ in range(2):
+        text = good("autoencoder", "--data", "small.npz", "--steps", "1", "--out", ".")
+        assert text.splitlines()[-1].startswith(f"written to .: {', '.join(WRITTEN[i] for i in (1, 0, 2))}")
+    assert sorted(os.listdir()) == sorted([*WRITTEN, "small.npz"])
+
+
+def test_a_plan_of_ones_own_is_run() -> None:
+    trained("--out", ".")
+    raw = json.loads(Path("plan.json").read_text())
+    for step in raw["steps"]:
+        step["buffering"] = "single"
+    Path("single.json").write_text(json.dumps(raw))
+    found, base = trained("--plan", "single.json"), json.loads(Path("report.json").read_text())
+    assert found["cycles"] > base["cycles"] and found["loss"] == base["loss"]
+    assert {phase["buffering"] for phase in found["phases"]} == {"single"}
+
+
+# -- slips -----------------------------------------------------------------------------------------
+ACCEPTED = "accepted is an .npz archive with an array 'x' of shape [rows, width]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["autoencodr"], "no model 'autoencodr' (did you mean 'autoencoder'?); models: autoencoder"),
+        (["autoencoder", "--steps", "0"], "--steps 0: must be at least 1"),
+        (["autoencoder", "--steps", "-1"], "--steps -1: must be at least 1"),
+        (["autoencoder", "--lr", "0"], "--lr 0.0: must be a positive number, one that FP32 holds"),
+        (["autoencoder", "--lr", "-0.1"], "--lr -0.1: must be a positive number, one that FP32 holds"),
+        (["autoencoder", "--lr", "nan"], "--lr nan: must be a positive number, one that FP32 holds"),
+        (["autoencoder", "--lr", "1e39"], "--lr 1e+39: must be a positive number, one that FP32 holds"),
+        (["autoencoder", "--lr", "1e-60"], "--lr 1e-60: must be a positive number, one that FP32 holds"),
+        (["autoencoder", "--set", "l1.bank=8"], "--set: unknown key 'l1.bank' (did you mean 'l1.banks'?)"),
+        (
+            ["autoencoder", "--set", "l1.banks=12"],
+            "pulp-2022: l1.banks = 12: must be a power of two, at most 256 (8 or 16?)",
+        ),
+        (
+            ["autoencoder", "--platform", "pulp-2023"],
+            "no platform 'pulp-2023' (did you mean 'pulp-2022'?); presets: ",
+        ),
+        (["autoencoder", "--data", "smal.npz"], f"smal.npz: no such file (did you mean 'small.npz'?): {ACCEPTED}"),
+        (["autoencoder", "--plan", "none.json"], "cannot read plan none.json: No such file or directory"),
+        (["autoencoder", "--plan", ""], "cannot read plan : Is a directory"),
+        (
+            ["autoencoder", "--set", "l1.size_bytes=16384"],
+            "autoencoder does not fit L1 of pulp-2022: its activations and gradients need 10,800 bytes at once",
+        ),
+        (["autoencoder", "--set", "l2.size_bytes=1000000"], "the model needs 1,0"),
+        (
+            ["autoencoder", "--out", "small.npz"],
+            "--out small.npz: is a file; it must be a directory, new or not",
+        ),
+        (
+            ["autoencoder", "--data", "small.npz", "--steps", "1", "--out", "small.npz/below"],
+            "--out small.npz/below: Not a directory",
+        ),
+    ],
+)
+def test_a_slip_gets_one_message(arguments: list[str], message: str) -> None:
+    assert refused(*arguments).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (
+            np.full((4, 640), np.nan, np.float32),
+            "bad.npz: x has 2,560 values that are not finite (NaN or infinity), the first at row 0, column 0 "
+            "(nan): all must be finite numbers",
+        ),
+        (np.zeros((4, 639), np.float32), "bad.npz: x has 639 columns; autoencoder takes 640 inputs"),
+        (
+            np.zeros(640, np.float32),
+            "bad.npz: x has the shape [640]: must have two dimensions, [rows, width]",
+        ),
+    ],
+)
+def test_data_that_cannot_be_learned_from_is_refused(x: np.ndarray, message: str) -> None:
+    np.savez("bad.npz", x=x)
+    assert refused("autoencoder", "--data", "bad.npz") == message
+
+
+def test_a_file_that_is_no_archive_is_refused() -> None:
+    Path("bad.npz").write_text("x = 1\n")
+    assert refused("autoencoder", "--data", "bad.npz").startswith("bad.npz: is not an .npz archive: ")
+
+
+def test_plans_that_cannot_be_used_are_refused() -> None:
+    trained("--out", ".")
+    raw = json.loads(Path("plan.json").read_text())
+    Path("bad.json").write_text("tiles: 4\n")
+    assert refused("autoencoder", "--plan", "bad.json").startswith("bad.json: not a plan: JSON is malformed")
+    Path("bad.json").write_text(json.dumps(raw | {"model": "ds_cnn"}))
+    assert refused("autoencoder", "--plan", "bad.json") == "plan for model 'ds_cnn', not for 'autoencoder'"
+    Path("bad.json").write_text(json.dumps(raw | {"steps": raw["steps"][:-1]}))
+    assert refused("autoencoder", "--plan", "bad.json") == (
+        "plan: backward steps of fc0: none: must be wg+update or wg, update"
+    )
+    raw["steps"][3]["layer"] = "fcc3"
+    Path("bad.json").write_text(json.dumps(raw))
+    assert refused("autoencoder", "--plan", "bad.json").startswith(
+        "plan, step 3 (fcc3 fw): no layer 'fcc3' in autoencoder (did you mean 'fc3'?)"
+    )
+
+
+def test_a_plan_for_a_larger_l1_is_refused_with_what_it_needs() -> None:
+    trained("--set", "l1.size_bytes=131072", "--out", ".")
+    text = refused("autoencoder", "--plan", "plan.json")
+    assert text.startswith("the plan needs ") and "57,344 are available beside the stacks on pulp-2022" in text
+    assert text.endswith("smaller tiles or single buffering need less")
+
+
+def test_training_that_diverges_says_so() -> None:
+    text = refused("autoencoder", "--data", "small.npz", "--lr", "1e30", "--steps", "9")
+    assert text.startswith("training diverged: the loss of step ")
+    assert text.endswith(" is no finite number; try an --lr below 1e+30")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["autoencoder", "--lr", "fast"], ["autoencoder", "--steps", "2.5"], [], ["autoencoder", "--sett"]]
+)
+def test_what_the_command_line_cannot_parse_is_refused_with_its_usage(arguments: list[str]) -> None:
+    result = call(*arguments)
+    assert result.exit_code == 2 and "Usage: " in result.stderr and "Error: " in result.stderr
+
+
+# -- as a process ----------------------------------------------------------------------------------
+def process(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command as users start it, whether the packages are installed or not."""
+    spec = find_spec("trainlib")
+    assert spec is not None and spec.submodule_search_locations
+    home = Path(next(iter(spec.submodule_search_locations))).parent
+    program = (
+        f"import sys; sys.path.insert(0, {str(home)!r})\nfrom trainlib.cli import main\nmain(prog_name='trainlib')"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def test_a_process_prints_json_alone_and_ends_with_zero() -> None:
+    run = process("train", "autoencoder", "--json", "--data", "small.npz", "--steps", "1")
+    assert run.returncode == 0 and run.stderr == ""
+    assert set(json.loads(run.stdout)) == KEYS
+
+
+def test_a_process_refuses_with_status_two_and_no_traceback() -> None:
+    run = process("train", "autoencodr")
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr == "trainlib: no model 'autoencodr' (did you mean 'autoencoder'?); models: autoencoder\n"

@@ -1,0 +1,199 @@
+"""Protects the execution of plans: any tiling gives the same bits, no byte is touched at the wrong time or place."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import combinations, pairwise
+from typing import Literal
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from numpy.typing import NDArray
+
+from pulpsim.memory import L1_BASE, L2_BASE
+from pulpsim.platform import Platform
+from tests.trainlib.arrays import assert_same_bits
+from tests.trainlib.hazards import places, violations
+from tests.trainlib.networks import Case, Run, cases, run
+from trainlib import models
+from trainlib.memory_map import l1_ranges
+from trainlib.schedule import Issue, Schedule, Wait, compile_schedule
+from trainlib.tiling import default_plan
+from trainlib.trainer import Trainer
+
+large = settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+
+
+def functional(case: Case) -> tuple[Trainer, float]:
+    """The step in `numerics`, and its loss."""
+    trainer = Trainer(case.model, case.platform, case.plan, case.lr)
+    parameters, x, target = case.data()
+    trainer.parameters = [w.copy() for w in parameters]
+    return trainer, trainer.functional_step(x, target)
+
+
+def assert_learned_the_same(one: Run, other: Run) -> None:
+    for name in one.schedule.tensors:
+        if name.startswith("w"):
+            assert_same_bits(one.tensor(name), other.tensor(name), name)
+    assert_same_bits(one.tensor("loss")[0, -1:], other.tensor("loss")[0, -1:], "loss")
+
+
+# -- values ----------------------------------------------------------------------------------------
+@large
+@given(case=cases())
+def test_a_timed_step_leaves_the_weights_and_loss_of_the_functional_one(case: Case) -> None:
+    found, (expected, loss) = run(case), functional(case)
+    for i, w in enumerate(expected.parameters):
+        assert_same_bits(found.tensor(f"w{i}"), w, f"w{i}")
+    assert found.tensor("loss")[0, -1] == np.float32(loss)
+
+
+@large
+@given(case=cases())
+def test_tiles_change_no_bit(case: Case) -> None:
+    whole = replace(case.untiled(), platform=Platform.preset("pulp-2022", {"l2.size_bytes": 64 << 10}))
+    if case.platform.cluster.cores != 8:  # the loss is summed core by core
+        whole = replace(whole, platform=whole.platform.replace({"cluster.cores": case.platform.cluster.cores}))
+    assert_learned_the_same(run(case), run(whole))
+
+
+@large
+@given(case=cases())
+def test_the_same_step_takes_the_same_cycles_and_leaves_the_same_bytes(case: Case) -> None:
+    one, other = run(case), run(case)
+    for (cycle, counters), (again, same) in zip(one.marks, other.marks, strict=True):
+        assert cycle == again and (counters == same).all()
+    assert (one.machine.memory.l1 == other.machine.memory.l1).all()
+    assert (one.machine.memory.l2 == other.machine.memory.l2).all()
+
+
+# -- places ----------------------------------------------------------------------------------------
+@large
+@given(case=cases())
+def test_buffers_that_live_at_once_share_no_byte_and_stay_out_of_the_stacks(case: Case) -> None:
+    schedule = case.schedule()
+    for buffer in schedule.buffers:
+        assert any(low <= buffer.address and buffer.end <= high for low, high in l1_ranges(case.platform))
+    for one, other in combinations(schedule.buffers, 2):
+        if one.first <= other.last and other.first <= one.last:
+            assert one.end <= other.address or other.end <= one.address, (one, other)
+
+
+def outside(image: NDArray[np.uint8], base: int, kept: list[tuple[int, int]]) -> NDArray[np.uint8]:
+    """An image with the given (address, bytes) taken out."""
+    mask = np.ones(image.size, bool)
+    for address, size in kept:
+        mask[address - base : address - base + size] = False
+    return image[mask]
+
+
+@large
+@given(case=cases())
+def test_nothing_is_written_but_what_the_step_is_there_to_write(case: Case) -> None:
+    found = run(case)
+    memory, schedule = found.machine.memory, found.schedule
+    written = [t for t in schedule.tensors.values() if t.name not in ("x0", "target")]
+    l2 = [(t.address, t.size_bytes) for t in written]
+    assert (outside(memory.l2, L2_BASE, l2) == outside(found.l2_before, L2_BASE, l2)).all()
+    l1 = [(b.address, b.size_bytes) for b in schedule.buffers]
+    assert (outside(memory.l1, L1_BASE, l1) == outside(found.l1_before, L1_BASE, l1)).all()
+
+
+# -- times -----------------------------------------------------------------------------------------
+@large
+@given(case=cases())
+def test_no_operation_meets_a_transfer_that_is_under_way(case: Case) -> None:
+    assert violations(case.schedule(), case.platform) == []
+
+
+@pytest.mark.parametrize("preset", ["pulp-2022", "pulp-open"])
+def test_no_operation_of_the_autoencoder_meets_a_transfer_that_is_under_way(preset: str) -> None:
+    model, platform = models.get("autoencoder"), Platform.preset(preset)
+    assert violations(compile_schedule(model, default_plan(model, platform), platform, 0.03), platform) == []
+
+
+def without(schedule: Schedule, dropped: set[int]) -> Schedule:
+    kept = tuple(op for number, op in enumerate(schedule.operations) if number not in dropped)
+    return replace(schedule, operations=kept)
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+@given(case=cases())
+def test_the_replay_finds_missing_waits(case: Case) -> None:
+    schedule = case.schedule()
+    waits = {number for number, op in enumerate(schedule.operations) if isinstance(op, Wait)}
+    assert violations(without(schedule, waits), case.platform)
+    # the first one guards the first tile's operands, and nothing else does
+    assert violations(without(schedule, {min(waits)}), case.platform)
+
+
+# -- accounts --------------------------------------------------------------------------------------
+@large
+@given(case=cases())
+def test_every_cycle_of_every_core_is_counted_once(case: Case) -> None:
+    found = run(case)
+    assert len(found.marks) == len(found.schedule.phases) + 1
+    for (begin, before), (end, after) in pairwise(found.marks):
+        spent = after - before
+        assert (spent >= 0).all()
+        assert (spent.sum(axis=1) == end - begin).all()
+
+
+@large
+@given(case=cases())
+def test_a_report_adds_up_and_keeps_its_bounds(case: Case) -> None:
+    trainer = Trainer(case.model, case.platform, case.plan, case.lr)
+    parameters, x, target = case.data()
+    trainer.parameters = parameters
+    report, cores = trainer.timed_step(x, target), case.platform.cluster.cores
+    assert sum(phase.cycles for phase in report.phases) == report.cycles == run(case).cycles
+    assert sum(report.causes.values()) == report.cycles * cores
+    for phase in report.phases:
+        assert sum(phase.causes.values()) == phase.cycles * cores and min(phase.causes.values()) >= 0
+        assert phase.bound_cycles == max(phase.bounds.values())
+        assert phase.bounds["issue"] == -(-phase.causes["issue"] // cores)
+    assert sum(phase.macs for phase in report.phases) == report.macs == case.model.step_macs
+    assert report.lower_bound_cycles <= report.issue_bound_cycles <= report.cycles
+
+
+@large
+@given(case=cases())
+def test_every_weight_is_read_once_for_each_pass_that_needs_it_and_written_once(case: Case) -> None:
+    schedule = case.schedule()
+    reads, writes = (np.zeros(case.platform.l2.size_bytes // 4, int) for _ in range(2))
+    for operation in schedule.operations:
+        if isinstance(operation, Issue):
+            np.add.at(writes if operation.copy.outward else reads, places(operation.copy)[1], 1)
+
+    def count(of: NDArray[np.int_], name: str) -> set[int]:
+        tensor = schedule.tensors[name]
+        first = (tensor.address - L2_BASE) // 4
+        return set(of[first : first + tensor.rows * tensor.columns].tolist())
+
+    for i, layer in enumerate(case.model.layers):
+        steps = [step.step for step in case.plan.steps if step.layer == layer.name]
+        assert count(reads, f"w{i}") == {sum(step != "wg" for step in steps)}
+        assert count(writes, f"w{i}") == {1}
+        if f"dw{i}" in schedule.tensors:
+            assert "wg" in steps and count(reads, f"dw{i}") == count(writes, f"dw{i}") == {1}
+        assert count(writes, f"x{i + 1}") == {1}
+        forward = (1 + case.model.target_is_input) if i == 0 else 0  # later layers find x in L1
+        assert count(reads, f"x{i}") == {forward + sum(step not in ("fw", "update") for step in steps)}
+    moved = [
+        sum(op.copy.size_bytes for op in schedule.operations if isinstance(op, Issue) and op.copy.outward is way)
+        for way in (False, True)
+    ]
+    assert moved == [4 * reads.sum(), 4 * writes.sum()]
+
+
+@large
+@given(case=cases())
+def test_single_buffering_never_needs_more_l1_than_double(case: Case) -> None:
+    def needed(buffering: Literal["single", "double"]) -> int:
+        steps = tuple(replace(step, buffering=buffering) for step in case.plan.steps)
+        roomy = replace(case, platform=Platform.preset("pulp-2022", {"l1.size_bytes": 1 << 20}))
+        return replace(roomy, plan=replace(case.plan, steps=steps)).schedule().l1_bytes
+
+    assert needed("single") < needed("double")

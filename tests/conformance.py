@@ -25,6 +25,7 @@ from pulpsim.code import RETURN_ROW, Code, address_of, check_registers
 from pulpsim.engine import Engine, Kind, Report, Transfer
 from pulpsim.engine.jit import JitEngine
 from pulpsim.engine.reference import ReferenceEngine
+from pulpsim.errors import PulpsimError
 from pulpsim.memory import BARRIER_OFFSET, EVENT_UNIT_BASE, L1_BASE, L2_BASE, Memory
 from pulpsim.platform import Platform
 from pulpsim.program import Program
@@ -745,7 +746,7 @@ def fails(case: Case) -> bool:
     """The engines differ; code that is not valid any more does not count."""
     try:
         return bool(disagreement(case))
-    except ValueError:
+    except (ValueError, PulpsimError):
         return False
 
 

@@ -104,6 +104,7 @@ MEANINGS = {
     "branch": "taken branches, jumps, returns",
     "misaligned": "second half of a misaligned access",
     "l2": "a core's own access to L2",
+    "icache": "refilling the instruction cache",
     "barrier": "waiting at barriers inside kernels",
     "fork": "starting and joining the team",
     "command": "the controller writes DMA commands",

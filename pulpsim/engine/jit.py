@@ -251,7 +251,7 @@ def _advance(  # type: ignore[no-untyped-def]
     `icache`.
     """
     cores, l1_bytes, bank_mask, mode = s[at.CORES], s[at.L1_BYTES], s[at.BANKS] - 1, s[at.CONFLICTS]
-    lines = s[at.LINES]
+    lines, line_shift = s[at.LINES], s[at.LINE_SHIFT]
     now = s[at.NOW]
     s[at.REPORTS] = 0
     while now < until and s[at.REPORTS] == 0 and (s[at.QUEUED] > 0 or s[at.BANK_WAITERS] > 0):
@@ -286,7 +286,7 @@ def _advance(  # type: ignore[no-untyped-def]
             row = pc * at.ROW
             kind = fields[row + at.R_KIND]
             time = now
-            line = pc >> 2
+            line = pc >> line_shift
             lines_before = c * lines
             if line != s[k + at.LINE]:
                 s[k + at.LINE] = line
@@ -375,10 +375,10 @@ def _advance(  # type: ignore[no-untyped-def]
             # run ahead through what concerns nobody else
             began = time
             while time < horizon:
-                if pc >> 2 != line:
-                    if present[lines_before + (pc >> 2)] == 0:
+                if pc >> line_shift != line:
+                    if present[lines_before + (pc >> line_shift)] == 0:
                         break
-                    line = pc >> 2
+                    line = pc >> line_shift
                 row = (pc & 0xFFFFFF) * at.ROW
                 kind = fields[row + at.R_KIND]
                 if kind > at.LAST_PRIVATE or fields[row + at.R_USES + (pending >> 5 & 1)] >> (pending & 31) & 1:

@@ -67,6 +67,7 @@ FIELDS = 8
     BURST_BEATS,
     CODE_ROWS,
     LINES,  # of the code, and of `present` per core
+    LINE_SHIFT,  # row >> LINE_SHIFT is its line; without instruction cache all rows are in line 0
     PRIVATE_SETS,
     PRIVATE_WAYS,
     SHARED_BANKS,
@@ -75,7 +76,7 @@ FIELDS = 8
     PRIVATE_REFILL,
     SHARED_REFILL,
     SHARED_WAY,  # shift registers of the shared banks
-) = range(41)
+) = range(42)
 CORE = 64  # behind the scalars, of which SHARED_WAY is 8 wide
 PORT = CORE + 16 * CORE_FIELDS
 TRANSFERS = PORT + 16 * FIELDS
@@ -245,6 +246,7 @@ def initial_state(platform: Platform) -> NDArray[np.int64]:
         (BARRIER, platform.event_unit.barrier_cycles),
         (PORTS, ports),
         (BURST_BEATS, platform.dma.burst_bytes // platform.dma.bytes_per_cycle),
+        (LINE_SHIFT, 2 if platform.icache.enabled else 40),
         (PRIVATE_SETS, platform.icache.private_sets),
         (PRIVATE_WAYS, platform.icache.private_ways),
         (SHARED_BANKS, platform.icache.shared_banks),

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
+import warnings
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -47,13 +49,36 @@ def inlined(function: Callable[..., Any]) -> Any:
 
 
 def _compile(function: Callable[..., Any], **options: bool) -> Any:
+    directory = _writable_cache()
     outer = numba.config.CACHE_DIR
     # Numba picks the cache's place while it decorates; other users' functions keep theirs.
-    numba.config.CACHE_DIR = str(cache_directory() / "jit" / _digest())
+    numba.config.CACHE_DIR = str(directory or "")
     try:
-        return numba.njit(cache=True, nogil=True, error_model="numpy", **options)(function)
+        cached = directory is not None
+        return numba.njit(cache=cached, nogil=True, error_model="numpy", **options)(function)
     finally:
         numba.config.CACHE_DIR = outer
+
+
+@cache
+def _writable_cache() -> Path | None:
+    """The folder of this version's compiled code; None, with a warning, if nothing can be kept there.
+
+    (Left to itself, Numba would then write beside the sources.)
+    """
+    directory = cache_directory() / "jit" / _digest()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            return directory
+    except OSError as error:
+        warnings.warn(
+            f"{directory}: {error.strerror}: code is compiled anew in every run; set {CACHE_VARIABLE} to a folder "
+            f"that can be written",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
 
 
 def _cast(result: types.Type, argument: types.Type) -> Callable[..., Any]:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks import reference as tables
 from pulpsim import Machine, Platform, Program, Result, assemble
 from pulpsim.code import Code, address_of
 from pulpsim.engine import FOREVER, Engine, Kind, Report, Trap
@@ -16,7 +17,7 @@ from pulpsim.engine.jit import JitEngine
 from pulpsim.engine.reference import ReferenceEngine
 from pulpsim.memory import L1_BASE, L2_BASE, Memory
 from pulpsim.program import TARGET
-from tests import conformance, reference_tables
+from tests import conformance
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -77,8 +78,8 @@ PLATFORMS = {
     "pulp-open": Platform.preset("pulp-open"),
     "round-robin": Platform.preset("pulp-open", {"l1.arbitration": "round-robin"}),
 }
-MATMULS = sorted({row["kernel"] for row in reference_tables.rows("matmul")})
-MICRO = sorted({row["kernel"] for row in reference_tables.rows("micro")} | {"ub_jr_dep"})
+MATMULS = sorted({row["kernel"] for row in tables.rows("matmul")})
+MICRO = sorted({row["kernel"] for row in tables.rows("micro")} | {"ub_jr_dep"})
 
 
 def run(engine: Any, platform: Platform, table: str, kernel: str, cores: int, **values: int) -> Any:
@@ -89,7 +90,7 @@ def run(engine: Any, platform: Platform, table: str, kernel: str, cores: int, **
     def registers(core: int) -> dict[str, int]:
         return {"a0": L1_BASE + 0x1000, "a6": core, "a7": cores.bit_length() - 1, **values}
 
-    result: Result = machine.run(reference_tables.program(table), kernel, cores, registers)
+    result: Result = machine.run(tables.program(table), kernel, cores, registers)
     state = [machine.engine.registers(core).tolist() for core in range(cores)]
     return result, state, machine.memory.l1.tobytes()
 

@@ -93,12 +93,23 @@ class Bench:
             self.expect(address + 4 * i * (tile.shape[1] + padding), row)
 
     def run(self, *calls: Call) -> list[Result]:
-        """Run the calls one after the other; L1 and L2 must then be what was expected."""
+        """Run the calls one after the other; L1 and L2 must then be what was expected.
+
+        Cores start together or at random times: what a kernel leaves must not hang on who is first.
+        """
         memory = self.machine.memory
         image, l2 = memory.l1.copy(), memory.l2.copy()
         for address, bits in self._expected:
             image[address - L1_BASE :][: bits.nbytes] = bits.reshape(-1).view(np.uint8)
-        results = [self.machine.run(call.program, registers=call.registers()) for call in calls]
+        latest = int(self.rng.choice([1, 300]))
+        results = [
+            self.machine.run(
+                call.program,
+                registers=call.registers(),
+                start_delays=self.rng.integers(0, latest, self.cores).tolist(),
+            )
+            for call in calls
+        ]
         wrong = np.flatnonzero(memory.l1.view(np.uint32) != image.view(np.uint32))
         places = ", ".join(f"{L1_BASE + 4 * int(word):#x}" for word in wrong[:5])
         assert not len(wrong), f"{len(wrong)} words of L1 differ: {places}"

@@ -42,12 +42,62 @@ def speed(seconds: float, as_json: bool) -> None:
 
 
 @main.command()
+@click.option("--check", is_flag=True, help="Write nothing; exit 1 if the page's numbers are not these.")
+@json_option
+def fidelity(check: bool, as_json: bool) -> None:
+    """Every measured row against the model; writes docs/validation.md."""
+    from rich.table import Table
+
+    from benchmarks import fidelity as found
+
+    lines = found.measure()
+    if as_json:
+        print_json(found.document(lines))
+    else:
+        table = Table(title="error by group: mean, worst, cycles; icache off, on, cold", title_justify="left")
+        headings = ["group", "rows", "off", "worst", "cycles", "in skews", "on", "worst", "cycles", "in skews"]
+        for place, heading in enumerate([*headings, "cold", "worst", "cycles"]):
+            table.add_column(heading, justify="right" if place else "left")
+        for texts in found.group_texts(lines):
+            table.add_row(*texts)
+        console = table_console()
+        console.print(table)
+        for error, reason in found.beyond_limits(lines):
+            console.print(f"beyond its limit: {error.name}, {error.quantity} {error.cycles:+.0f}: {reason}")
+    old = found.PAGE.read_text(encoding="utf-8") if found.PAGE.exists() else None
+    new = found.page(found.body(lines), old)
+    if new == old:
+        click.echo(f"{found.PAGE.name} is up to date", err=as_json)
+    elif check:
+        click.echo(f"{found.PAGE.name} has other numbers: python -m benchmarks fidelity", err=True)
+        raise SystemExit(1)
+    else:
+        write_atomically(found.PAGE, new.encode())
+        click.echo(f"{found.PAGE.name} written", err=as_json)
+
+
+@main.command()
 def picture() -> None:
     """Draw the README's picture, docs/autoencoder.svg."""
     from benchmarks.picture import PICTURE, draw
 
     write_atomically(PICTURE, draw().encode())
     click.echo(f"{PICTURE.name} written")
+
+
+@main.command()
+@click.option("--check", is_flag=True, help="Write nothing; exit with 1 if the page is not up to date.")
+def machine(check: bool) -> None:
+    """Write the page of the machine's rules, docs/machine.md."""
+    from benchmarks.machine_page import PAGE, page
+
+    text = page().encode()
+    if not check:
+        write_atomically(PAGE, text)
+        click.echo(f"{PAGE.name} written")
+    elif not PAGE.exists() or PAGE.read_bytes() != text:
+        click.echo(f"docs/{PAGE.name} is out of date: run `python -m benchmarks machine`", err=True)
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

@@ -12,24 +12,42 @@ from numpy.typing import NDArray
 class Cause(IntEnum):
     """Causes of a core's cycles. Up to BARRIER the engine counts them, the rest the machine."""
 
-    ISSUE = 0  # one cycle an instruction
+    ISSUE = 0
     LOAD_USE = 1
     BANK_CONFLICT = 2
     FPU_CONTENTION = 3
-    MULDIV = 4  # multiplier and dividers: latency, use of a product, waiting for the shared divider
-    BRANCH = 5  # taken branches and jumps
+    MULDIV = 4  # also the use of a product, and waiting for the shared divider
+    BRANCH = 5
     MISALIGNED = 6
     L2 = 7
-    ICACHE = 8  # refills of the instruction cache
+    ICACHE = 8
     BARRIER = 9
-    FORK = 10  # starting a team and joining it
-    COMMAND = 11  # the controller writes DMA commands
-    DMA_WAIT = 12  # the controller waits for a transfer
-    IDLE = 13  # the core has returned, or was not forked; others still work
+    FORK = 10
+    COMMAND = 11
+    DMA_WAIT = 12
+    IDLE = 13  # or this core was not forked
 
 
 CAUSES = len(Cause)
 ENGINE_CAUSES = int(Cause.BARRIER) + 1
+
+#: what a cause means to a reader who has not seen the manual
+MEANINGS: dict[Cause, str] = {
+    Cause.ISSUE: "instructions, one cycle each",
+    Cause.LOAD_USE: "next instruction needs the value just loaded",
+    Cause.BANK_CONFLICT: "waiting for an L1 bank that others use",
+    Cause.FPU_CONTENTION: "waiting for a shared FPU",
+    Cause.MULDIV: "multiplier and divider latency",
+    Cause.BRANCH: "taken branches, jumps, returns",
+    Cause.MISALIGNED: "second half of a misaligned access",
+    Cause.L2: "a core's own access to L2",
+    Cause.ICACHE: "refilling the instruction cache",
+    Cause.BARRIER: "waiting at barriers inside kernels",
+    Cause.FORK: "starting and joining the team",
+    Cause.COMMAND: "the controller writes DMA commands",
+    Cause.DMA_WAIT: "the team waits for a transfer",
+    Cause.IDLE: "this core is done, others still work",
+}
 
 
 @dataclass(frozen=True, slots=True)

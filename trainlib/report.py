@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pulpsim.counters import MEANINGS, Cause
 from trainlib.trainer import PhaseReport, StepReport
 
 if TYPE_CHECKING:
@@ -94,25 +95,6 @@ def _percent(ratio: float) -> str:
     return f"{round(100 * (ratio - 1)):+d} %"
 
 
-#: what a cause means to a reader who has not seen the manual
-MEANINGS = {
-    "issue": "instructions, one cycle each",
-    "load_use": "next instruction needs the value just loaded",
-    "bank_conflict": "waiting for an L1 bank that others use",
-    "fpu_contention": "waiting for a shared FPU",
-    "muldiv": "multiplier and divider latency",
-    "branch": "taken branches, jumps, returns",
-    "misaligned": "second half of a misaligned access",
-    "l2": "a core's own access to L2",
-    "icache": "refilling the instruction cache",
-    "barrier": "waiting at barriers inside kernels",
-    "fork": "starting and joining the team",
-    "command": "the controller writes DMA commands",
-    "dma_wait": "the team waits for a transfer",
-    "idle": "this core is done, others still work",
-}
-
-
 def _causes_table(report: StepReport) -> Table:
     from rich import box
     from rich.table import Table
@@ -129,7 +111,7 @@ def _causes_table(report: StepReport) -> Table:
                 name.replace("_", " "),
                 f"{cycles / report.cores:,.0f}",
                 f"{100 * cycles / total:.1f} %",
-                MEANINGS[name],
+                MEANINGS[Cause[name.upper()]],
             )
     table.add_row(
         "total", f"{total / report.cores:,.0f}", "100 %", "every cycle of every core is counted once"

@@ -12,13 +12,13 @@ import pytest
 from numpy.typing import NDArray
 from rich.console import Console
 
-from pulpsim.counters import Cause
+from pulpsim.counters import MEANINGS, Cause
 from pulpsim.platform import Platform
 from trainlib import models
 from trainlib.errors import DataError
 from trainlib.layers import FullyConnected
 from trainlib.model import Model
-from trainlib.report import MEANINGS, as_json, print_report
+from trainlib.report import as_json, print_report
 from trainlib.trainer import DEFAULT_LEARNING_RATE, StepReport, Trainer
 
 Given = tuple[NDArray[Any], NDArray[Any] | None]
@@ -140,7 +140,8 @@ def test_a_report_becomes_json_and_back(report: StepReport) -> None:
 
 
 def test_every_cause_has_a_meaning() -> None:
-    assert set(MEANINGS) == {cause.name.lower() for cause in Cause}
+    assert list(MEANINGS) == list(Cause)
+    assert len({meaning.strip() for meaning in MEANINGS.values()} - {""}) == len(Cause)
 
 
 @pytest.mark.parametrize("width", [200, 80])

@@ -1,0 +1,372 @@
+"""docs/machine.md: the machine's rules, written from the tables that the engines use.
+
+Texts are docstrings of the modules that implement them, numbers are the presets', sources the comments
+behind them. What the rules of `machine_rules` take on the reference engine stands beside what the platform
+says; the page cannot be written while the two differ.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import textwrap
+import tomllib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from itertools import groupby
+from pathlib import Path
+from typing import Literal, get_args, get_origin, get_type_hints
+
+from benchmarks.machine_rules import RULES, flattened, leaves
+from pulpsim import Platform, dma, engine, isa
+from pulpsim.code import LINE_BYTES, RETURN_ROW, address_of
+from pulpsim.counters import ENGINE_CAUSES, MEANINGS, Cause
+from pulpsim.isa import Unit
+from pulpsim.memory import BARRIER_OFFSET, EVENT_UNIT_BASE, EVENT_UNIT_BYTES, L1_BASE, L2_BASE, stack_base
+from pulpsim.platform import STACK_BYTES
+
+PAGE = Path(__file__).parents[1] / "docs" / "machine.md"
+
+#: what a unit's instructions are, and their cycles; {key} stands for a platform's value
+UNITS: dict[Unit, tuple[str, str]] = {
+    Unit.ALU: ("integer arithmetic", "1"),
+    Unit.LOAD: (
+        "loads",
+        "1 in L1, and the wait for its bank; {core.misaligned_cycles} across a word boundary; "
+        "{l2.access_cycles} in L2; {core.load_use_cycles} more if the next instruction reads the loaded register",
+    ),
+    Unit.STORE: (
+        "stores",
+        "1 in L1, and the wait for its bank; {core.misaligned_cycles} across a word boundary; {l2.access_cycles} in L2",
+    ),
+    Unit.BRANCH: ("conditional branches", "1; taken {core.branch_taken_cycles}"),
+    Unit.JUMP: ("jumps, calls and returns", "{core.jump_cycles}"),
+    Unit.MUL: (
+        "multiplication, lower half",
+        "{core.mul_cycles}; {core.mul_use_cycles} more if the next instruction reads the product",
+    ),
+    Unit.MULH: (
+        "multiplication, upper half",
+        "{core.mulh_cycles}; {core.mul_use_cycles} more if the next instruction reads the product",
+    ),
+    Unit.DIV: ("division and remainder", "{core.div_base_cycles} and the leading zeros of the divisor"),
+    Unit.FPU: ("floating point", "1, and the wait for FPU i mod {cluster.fpus} where core i shares it"),
+    Unit.FDIV: ("floating-point division and square root", "{core.fdiv_cycles} of the cluster's one divider"),
+    Unit.LOOP: ("hardware loops", "1 for the set-up, then none"),
+    Unit.CSR: ("control and status registers", "1"),
+    Unit.EVENT: ("the barrier", "{event_unit.barrier_cycles} from the last arrival to everyone's next instruction"),
+    Unit.RETURN: ("what every program returns to, internal", "none: the core is done"),
+    Unit.GUARD: ("what follows a program's last instruction, internal", "none: a trap"),
+}
+
+CSRS = {"mhartid": "the core's number", "mcycle": "the cycle of the instruction, lower 32 bits"}
+ROUNDING_MODES = {"rne": "to the nearest, ties to even", "rtz": "towards zero"}
+
+
+# -- what stands behind the numbers ------------------------------------------------------------
+@dataclass(frozen=True)
+class Preset:
+    """A preset's file as its reader sees it: what stands above its first value, and behind each value."""
+
+    base: str | None
+    preface: str
+    comments: Mapping[str, str]  # of every key that the file sets
+
+
+def read_preset(text: str) -> Preset:
+    """Raises ValueError if a line is not understood: one `key = value  # comment` each."""
+    preface: list[str] = []
+    comments: dict[str, str] = {}
+    section = ""
+    for line in text.splitlines():
+        head = re.fullmatch(r"\[(\w+)\]\s*(?:#.*)?", line)
+        pair = re.fullmatch(r'(\w+)\s*=\s*(?:"[^"]*"|[^"#\s]+)\s*(?:#\s*(.*))?', line)
+        if head:
+            section = head[1] + "."
+        elif pair:
+            comments[section + pair[1]] = pair[2] or ""
+        elif line.startswith("#") and not comments:
+            preface.append(line.lstrip("# "))
+        elif line.strip():
+            raise ValueError(f"not understood: {line}")
+    table = tomllib.loads(text)
+    if missed := flattened(table).keys() ^ comments.keys():
+        raise ValueError(f"not found by line: {', '.join(sorted(missed))}")
+    return Preset(table.get("base"), " ".join(preface), comments)
+
+
+def _comments(name: str) -> dict[str, str]:
+    """Key -> comment, inherited where the value is."""
+    preset = _preset(name)
+    return (_comments(preset.base) if preset.base else {}) | dict(preset.comments)
+
+
+def _preset(name: str) -> Preset:
+    return read_preset((resources.files("pulpsim") / "platforms" / f"{name}.toml").read_text(encoding="utf-8"))
+
+
+def _source(key: str, names: Iterable[str]) -> str:
+    """The comments behind a key's value, each with its presets unless all say the same."""
+    said: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        said[_comments(name).get(key, "")].append(name)
+    if len(said) == 1:
+        return next(iter(said))
+    return "; ".join(f"{', '.join(where)}: {text}" for text, where in said.items() if text)
+
+
+def _field_notes(section: type) -> dict[str, str]:
+    """Field of a dataclass -> the comment behind it, and the words that it may be."""
+    hints, notes = get_type_hints(section), {}
+    for line in inspect.getsource(section).splitlines():
+        if (match := re.match(r"    (\w+): [^#]*(?:#:?\s*(.*))?$", line)) and match[1] in hints:
+            notes[match[1]] = match[2] or ""
+    for name, hint in hints.items():
+        if get_origin(hint) is Literal:
+            words = " or ".join(f"`{word}`" for word in get_args(hint))
+            notes[name] = "; ".join(filter(None, [words, notes.get(name, "")]))
+    return notes
+
+
+# -- Markdown ----------------------------------------------------------------------------------
+def _value(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _code(words: Iterable[object]) -> str:
+    return " ".join(f"`{word}`" for word in words)
+
+
+def _prose(text: str, indent: str = "") -> list[str]:
+    return textwrap.wrap(text, 110, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> list[str]:
+    """Columns named in `right` are aligned to the right."""
+    lines = [head, ["---:" if name in right else "---" for name in head], *rows]
+    return ["", *("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines), ""]
+
+
+def markdown(text: str) -> list[str]:
+    """Paragraphs and lists of a docstring; what is aligned by spaces becomes a block of code."""
+    known = {cause.name for cause in Cause} | {key.rpartition(".")[2] for key in leaves(Platform.preset("pulp-2022"))}
+    names = "|".join(sorted({word for word in known if "_" in word or word.isupper()} - {"L2"}, key=len, reverse=True))
+    out: list[str] = []
+    inside = ""  # "list" or "block"
+    for line in text.splitlines():
+        item, indented = re.match(r" ?\d+\. ", line), line.startswith("  ")
+        if inside == "block" and line.strip() and not indented:
+            out += ["```", ""]
+        if item:
+            inside = "list"
+        elif inside == "list" and line and not indented:
+            out, inside = [*out, ""], ""
+        elif inside != "list" and indented:
+            if inside != "block":
+                out += ["", "```text"]
+            inside = "block"
+        elif inside == "block" and line:
+            inside = ""
+        if inside != "block":
+            line = re.sub(rf"(?<![\w`.])((?:\w+\.)?(?:{names}))(?![\w`])", r"`\1`", line).replace("*", r"\*")
+        out.append(line)
+    return [*out, "```"] if inside == "block" else out
+
+
+def _timing_model() -> tuple[list[str], str]:
+    """The engine's docstring as Markdown, and the paragraph in it that says what is left out."""
+    _, _, model = (engine.__doc__ or "").partition("---\n")
+    (left_out,) = (paragraph for paragraph in model.split("\n\n") if paragraph.startswith("Left out:"))
+    return markdown(model.replace(left_out, "")), " ".join(left_out.removeprefix("Left out:").split())
+
+
+# -- sections ----------------------------------------------------------------------------------
+def _instructions(platforms: Sequence[Platform]) -> list[str]:
+    out = ["## Instructions", "", "What the operands are:", ""]
+    (letters,) = (part for part in (isa.__doc__ or "").split("\n\n") if part.startswith("Operand letters"))
+    out += ["```text", *(line.removeprefix("  ") for line in letters.splitlines()[1:]), "```"]
+    modes = "; ".join(f"`{mode}` {ROUNDING_MODES[mode]}" for mode in isa.ROUNDING_MODES)
+    out += ["", f"Rounding modes: {modes}."]
+    for unit in Unit:
+        what, cycles = UNITS[unit]
+        out += ["", f"### {unit.name}: {what}", ""]
+        out += _prose("Cycles: " + re.sub(r"\{(.*?)\}", r"`\1`", cycles) + ".")
+        if keys := re.findall(r"\{(.*?)\}", cycles):
+            head = ["value", *(platform.name for platform in platforms)]
+            rows = [[f"`{key}`", *(_value(leaves(platform)[key]) for platform in platforms)] for key in keys]
+            out += _table(head, rows, right=head[1:])
+        forms: dict[tuple[str, ...], list[str]] = defaultdict(list)
+        for row in isa.INSTRUCTIONS:
+            if row.unit is unit:
+                forms[row.operands].append(row.mnemonic)
+        out += _table(
+            ["instructions", "operands"],
+            [[_code(names), f"`{', '.join(operands)}`" if operands else ""] for operands, names in forms.items()],
+        )
+    out += ["### Pseudo-instructions", ""]
+    out += _prose(
+        "Written out by the assembler; they cost what they become. `li rd, number` becomes one instruction or two, "
+        "for any number of 32 bits."
+    )
+    out += _table(["written", "becomes"], [
+        [f"`{name} {', '.join('abc'[:count])}`".replace(" `", "`"), f"`{template.format(*'abc').replace(',', ', ')}`"]
+        for name, forms_ in isa.PSEUDO.items() for count, template in forms_
+    ])  # fmt: skip
+    return out
+
+
+def _registers() -> list[str]:
+    names: dict[int, list[str]] = defaultdict(list)
+    for name, number in isa.REGISTER_NUMBERS.items():
+        names[number].append(name)
+    out = ["## Registers", ""]
+    out += _prose(
+        "The f registers exist where `cluster.fp_registers` is `separate`; where it is `shared`, floating-point "
+        "operands are x registers."
+    )
+    out += _table(
+        ["integer", "also", "floating point", "also"],
+        [
+            [f"`{a}`", _code(more_a), f"`{b}`", _code(more_b)]
+            for i in range(isa.F0)
+            for (a, *more_a), (b, *more_b) in [(names[i], names[isa.F0 + i])]
+        ],
+    )
+    out += _prose(
+        "A core starts with the end of its stack in `sp`, the return stub's address in `ra`, what the caller gives "
+        "in others, and zeros elsewhere. Control and status registers, read by `csrr`:"
+    )
+    return out + _table(["CSR", "value"], [[f"`{name}`", CSRS[name]] for name in isa.CSRS])
+
+
+def _address_map(platforms: Sequence[Platform]) -> list[str]:
+    def span(base: int, size: int) -> str:
+        return f"`{base:#010x}` to `{base + size - 1:#010x}`, {size:,} bytes"
+
+    def stacks(platform: Platform) -> str:
+        return span(stack_base(platform), platform.cluster.cores * STACK_BYTES)
+
+    rows: list[tuple[str, Callable[[Platform], str]]] = [
+        ("L1", lambda platform: span(L1_BASE, platform.l1.size_bytes)),
+        (f"stacks, {STACK_BYTES:,} bytes a core, core 0 first", stacks),
+        ("event unit", lambda platform: span(EVENT_UNIT_BASE, EVENT_UNIT_BYTES)),
+        ("barrier register, for `p.elw`", lambda platform: f"`{EVENT_UNIT_BASE + BARRIER_OFFSET:#010x}`"),
+        ("L2", lambda platform: span(L2_BASE, platform.l2.size_bytes)),
+        ("return stub", lambda platform: f"`{address_of(RETURN_ROW):#010x}`"),
+    ]
+    out = ["## Address map"]
+    out += _table(["what", *(p.name for p in platforms)], [[what, *map(where, platforms)] for what, where in rows])
+    out += _prose(
+        "Programs lie behind the return stub, 4 bytes an instruction; each begins at a multiple of "
+        f"{LINE_BYTES} bytes. Instructions have no encoding: a load from their addresses reads what data lies there."
+    )
+    return [*out, ""]
+
+
+def _rules(platforms: Sequence[Platform]) -> list[str]:
+    out = ["## Rules, measured", ""]
+    out += _prose(
+        "Each rule as a tiny program on the reference engine, in cycles: what the platform says, and what was "
+        "measured when this page was written. The instruction cache is off where nothing is said."
+    )
+    heads = [head for platform in platforms for head in (platform.name, "measured")]
+    rows = []
+    for rule in RULES:
+        said = " + ".join(f"`{term}`" if "." in term else term for term in rule.sum.split(" + "))
+        cells = [str(cell) for p in platforms for cell in (rule.configured(p), rule.measured(p))]
+        rows.append([rule.what, said, *cells])
+    return [*out, *_table(["what", "rule", *heads], rows, right=heads)]
+
+
+def _values(platforms: Sequence[Platform]) -> list[str]:
+    names = [platform.name for platform in platforms]
+    out = ["## Every number of the presets", ""]
+    for name in names:
+        out += _prose(f"- `{name}`: {_preset(name).preface}", indent="  ")
+    out += ["", *_prose(
+        "A value that a preset takes over from another one has its source there; names that begin with `ub_` are "
+        "micro-benchmarks. Any value can be replaced: `--set KEY=VALUE` on the command line, overrides of "
+        "`Platform.preset` in Python."
+    )]  # fmt: skip
+    values = {platform.name: leaves(platform) for platform in platforms}
+    in_order = sorted(values[names[0]], key=lambda key: "." in key)
+    for section, keys in groupby(in_order, lambda key: key.rpartition(".")[0]):
+        kind = get_type_hints(Platform)[section] if section else Platform
+        notes = _field_notes(kind)
+        out += ["", f"### {section or 'platform'}"]
+        about = inspect.cleandoc(kind.__doc__ or "")
+        if section and not about.startswith(kind.__name__ + "("):  # what dataclasses write themselves
+            out += ["", *_prose(about)]
+        out += _table(
+            ["key", "meaning", *names, "source"],
+            [
+                [
+                    f"`{key}`", notes[key.rpartition(".")[2]], *(_value(values[name][key]) for name in names),
+                    _source(key, names),
+                ]
+                for key in keys
+            ],
+            right=names if section else [],
+        )  # fmt: skip
+    return [*out, ""]
+
+
+def _causes() -> list[str]:
+    out = ["## Where cycles go", "", "Every cycle of every core is counted once, under one cause."]
+    return out + _table(
+        ["cause", "meaning", "counted by"],
+        [[f"`{c.name}`", MEANINGS[c], "engine" if c < ENGINE_CAUSES else "machine"] for c in Cause],
+    )
+
+
+def _left_out(platforms: Sequence[Platform], text: str) -> list[str]:
+    out = ["## What is left out", "", *_prose(text[0].upper() + text[1:])]
+    for what, off in (
+        ("The instruction cache is modelled, but off in", [p.name for p in platforms if not p.icache.enabled]),
+        ("Conflicts of L1's banks are modelled, but off in", [p.name for p in platforms if not p.l1.conflicts]),
+    ):
+        if off:
+            out += ["", *_prose(f"{what} {', '.join(off)}.")]
+    return out
+
+
+def page(platforms: Sequence[Platform] | None = None) -> str:
+    """The page for these platforms (default: all presets), each named like a preset. Raises RuleError."""
+    some = [Platform.preset(name) for name in Platform.presets()] if platforms is None else platforms
+    model, left_out = _timing_model()
+    transfers = (dma.__doc__ or "").partition("\n\n")[2]
+    lines = [
+        "# The machine",
+        "",
+        "The simulated cluster, rule by rule: several small RISC-V cores with Xpulp around one banked memory (L1),",
+        "a DMA engine that moves data between it and a larger memory (L2), an event unit for barriers, and a",
+        "controller that starts programs on the cores and writes DMA commands. The first section is the timing",
+        "model in full; the ones after it are to look things up in.",
+        "",
+        "This page is generated: `python -m benchmarks machine` writes it from the tables that the engines use.",
+        "",
+        "## The timing model",
+        "",
+        "Names with `_cycles` are [values of a platform](#every-number-of-the-presets), names in capitals the",
+        "[causes](#where-cycles-go) under which cycles are counted.",
+        "",
+        *model,
+        "",
+        "### DMA commands",
+        "",
+        *markdown(transfers),
+        "",
+        *_rules(some),
+        *_instructions(some),
+        *_registers(),
+        *_address_map(some),
+        *_values(some),
+        *_causes(),
+        *_left_out(some, left_out),
+    ]
+    text = "\n".join(line.rstrip() for line in lines) + "\n"
+    return re.sub(r"\n{3,}", "\n\n", text)

@@ -10,9 +10,12 @@ if TYPE_CHECKING:
     from trainlib.plan import Plan
     from trainlib.trainer import Trainer
 
+#: plain SGD; chosen once on the autoencoder: 200 training vectors take a third off the held-out loss
+DEFAULT_LEARNING_RATE = 0.03
+
 _HOMES = {"Model": "model", "Plan": "plan", "Trainer": "trainer"}
 
-__all__ = ["Model", "Plan", "Trainer"]
+__all__ = ["DEFAULT_LEARNING_RATE", "Model", "Plan", "Trainer"]
 
 
 def __getattr__(name: str) -> Any:

@@ -18,6 +18,7 @@ from pulpsim.console import (
     table_console,
     write_atomically,
 )
+from trainlib import DEFAULT_LEARNING_RATE
 
 if TYPE_CHECKING:
     from pulpsim.platform import Platform
@@ -40,7 +41,7 @@ def main() -> None:
 @click.option(
     "--steps", default=200, show_default=True, help="On-line training steps; the last one is timed."
 )
-@click.option("--lr", type=float, default=None, help="Learning rate of plain SGD.  [default: 0.03]")
+@click.option("--lr", default=DEFAULT_LEARNING_RATE, show_default=True, help="Learning rate of plain SGD.")
 @click.option(
     "--data", metavar="FILE.npz", default=None, help="Samples to learn from (default: the engines set)."
 )
@@ -58,7 +59,7 @@ def train(
     model: str,
     platform: Platform,
     steps: int,
-    lr: float | None,
+    lr: float,
     data: str | None,
     plan: str | None,
     out: str | None,
@@ -73,21 +74,20 @@ def train(
     from trainlib import models
     from trainlib.plan import Plan
     from trainlib.report import print_report
-    from trainlib.trainer import DEFAULT_LEARNING_RATE, Trainer
+    from trainlib.trainer import Trainer
 
     if steps < 1:
         raise InputError(f"--steps {steps}: must be at least 1")
-    rate = DEFAULT_LEARNING_RATE if lr is None else lr
-    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
-        raise InputError(f"--lr {rate}: must be a positive number, one that FP32 holds")
+    if not LOWEST_RATE <= lr <= HIGHEST_RATE:
+        raise InputError(f"--lr {lr}: must be a positive number, one that FP32 holds")
     if out is not None and Path(out).exists() and not Path(out).is_dir():
         raise InputError(f"--out {out}: is a file; it must be a directory, new or not")
     network = models.get(model)
     features = _features(data, network.inputs, model)
-    trainer = Trainer(network, platform, None if plan is None else Plan.load(plan), rate)
+    trainer = Trainer(network, platform, None if plan is None else Plan.load(plan), lr)
     timeline = Timeline() if out is not None else None
     report, losses, held_out = _learn(trainer, features, steps, timeline)
-    result = _result(report, losses, held_out, rate, features.name)
+    result = _result(report, losses, held_out, lr, features.name)
     if out is not None and timeline is not None:
         _write_output(Path(out), result, trainer, timeline)
     if as_json:
@@ -97,7 +97,7 @@ def train(
     print_report(report, console)
     change = f" ({100 * (held_out[1] / held_out[0] - 1):+.1f} %)" if held_out[0] else ""
     console.print(
-        f"learning: {steps} on-line steps (lr {rate:g}) on {features.name}: mean loss on "
+        f"learning: {steps} on-line steps (lr {lr:g}) on {features.name}: mean loss on "
         f"{len(features.held_out):,} held-out samples {held_out[0]:.4f} -> {held_out[1]:.4f}{change}"
     )
     if out is not None:

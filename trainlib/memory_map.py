@@ -68,6 +68,11 @@ def l1_ranges(platform: Platform) -> list[tuple[int, int]]:
     return [(low, high) for low, high in ranges if low < high]
 
 
+def l1_available(platform: Platform) -> int:
+    """Bytes of L1 beside the cores' stacks."""
+    return sum(high - low for low, high in l1_ranges(platform))
+
+
 def place_in_l1(buffers: list[Buffer], platform: Platform) -> int:
     """Give every buffer an address, no two that live at once overlapping; large ones first.
 
@@ -81,7 +86,7 @@ def place_in_l1(buffers: list[Buffer], platform: Platform) -> int:
         )
         buffer.address = _first_gap(ranges, others, aligned(buffer.size_bytes))
         if not buffer.address:
-            available = sum(high - low for low, high in ranges)
+            available = l1_available(platform)
             peak = peak_bytes(buffers)
             gaps = "" if peak > available else ", but in gaps too small for it"
             raise L1Error(

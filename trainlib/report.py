@@ -25,8 +25,8 @@ def as_json(report: StepReport) -> dict[str, Any]:
         "macs_per_cycle": report.macs_per_cycle,
         "lower_bound_cycles": report.lower_bound_cycles,
         "issue_bound_cycles": report.issue_bound_cycles,
-        "dma_bytes_in": sum(phase.dma_bytes_in for phase in report.phases),
-        "dma_bytes_out": sum(phase.dma_bytes_out for phase in report.phases),
+        "dma_bytes_in": report.dma_bytes_in,
+        "dma_bytes_out": report.dma_bytes_out,
         "l1_bytes": report.l1_bytes,
         "l2_bytes": report.l2_bytes,
         "causes": report.causes,
@@ -81,11 +81,9 @@ def _phases_table(report: StepReport) -> Table:
             f"{phase.bound} {phase.bound_cycles:,}", _percent(phase.cycles / phase.bound_cycles), phase.kernel,
             end_section=phase is report.phases[-1],
         )  # fmt: skip
-    inward, outward = (
-        sum(getattr(p, f"dma_bytes_{way}") for p in report.phases) / 1024 for way in ("in", "out")
-    )
     table.add_row(
-        "step", "", "", f"{report.cycles:,}", f"{report.macs_per_cycle:.2f}", f"{inward:,.1f}", f"{outward:,.1f}",
+        "step", "", "", f"{report.cycles:,}", f"{report.macs_per_cycle:.2f}",
+        f"{report.dma_bytes_in / 1024:,.1f}", f"{report.dma_bytes_out / 1024:,.1f}",
         f"{report.issue_bound_cycles:,}", _percent(report.cycles / report.issue_bound_cycles), "",
     )  # fmt: skip
     return table

@@ -187,6 +187,7 @@ class _Tasks:
         self._begin(layer.name, "fw", layer.macs("fw"), step)
         x, y = self._vector(f"x{index}", layer.inputs), self._vector(f"x{index + 1}", layer.outputs)
         stride, fused = step.tile.stride_bytes, layer.relu and step.relu == "fused"
+        begin = len(self.tasks)
         for r0, r1, c0, c1 in self._tiles(layer, step, columns_outside=False):
             w = self._slot("weights", step)
             task = self._task(step.buffering == "single")
@@ -201,9 +202,9 @@ class _Tasks:
                 )  # fmt: skip
 
             task.computes.append(Compute(call, (w, x), (y,)))
-        first, last = self.tasks[-len(list(self._tiles(layer, step, False)))], self.tasks[-1]
+        last = self.tasks[-1]
         if index == 0:
-            first.loads.append(self._vector_move(False, x, "x0", layer.inputs))
+            self.tasks[begin].loads.append(self._vector_move(False, x, "x0", layer.inputs))
         if layer.relu and not fused:
             last.computes.append(
                 Compute(
@@ -396,8 +397,8 @@ def compile_schedule(model: Model, plan: Plan, platform: Platform, lr: float) ->
     work.build()
     issued = _issue_times(work.tasks)
     buffers = _lifetimes(work.tasks, issued, work.sizes)
-    l1_bytes = place_in_l1(buffers, platform)
-    tensors = place_in_l2(_tensors(model, plan, platform), _code_bytes(work.tasks), platform)
+    l1_bytes, code_bytes = place_in_l1(buffers, platform), _code_bytes(work.tasks)
+    tensors = place_in_l2(_tensors(model, plan, platform), code_bytes, platform)
     emitter = _Emitter(tensors, buffers, work.phases)
     phase = -1
     for number, task in enumerate(work.tasks):
@@ -413,7 +414,7 @@ def compile_schedule(model: Model, plan: Plan, platform: Platform, lr: float) ->
     used = max(t.address + t.size_bytes for t in tensors.values())
     return Schedule(
         tuple(emitter.operations), tuple(work.phases), tensors, tuple(buffers), l1_bytes,
-        used - min(t.address for t in tensors.values()) + _code_bytes(work.tasks),
+        used - min(t.address for t in tensors.values()) + code_bytes,
     )  # fmt: skip
 
 

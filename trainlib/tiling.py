@@ -12,7 +12,7 @@ from pulpsim.platform import MAX_L1_BYTES
 from trainlib.errors import L1Error, PlanError
 from trainlib.kernels.fully_connected import COLUMN_UNROLLS, ROW_UNROLLS
 from trainlib.layers import FullyConnected
-from trainlib.memory_map import ALIGN, l1_ranges, peak_bytes
+from trainlib.memory_map import ALIGN, l1_available, peak_bytes
 from trainlib.model import Model
 from trainlib.plan import LayerStep, Plan, Tile
 from trainlib.schedule import WEIGHT_SLOTS, compile_schedule
@@ -25,7 +25,7 @@ ROOMY_SLOT_BYTES = 64 << 10
 
 def default_plan(model: Model, platform: Platform) -> Plan:
     """The rule above. Raises PlanError if not even the smallest tile fits L1."""
-    available = sum(high - low for low, high in l1_ranges(platform))
+    available = l1_available(platform)
     vectors = _bytes_without_tiles(model, platform)
     if vectors > available:
         raise _no_tile_fits(model, platform, vectors)
@@ -61,11 +61,10 @@ def _bytes_without_tiles(model: Model, platform: Platform) -> int:
 
 
 def _no_tile_fits(model: Model, platform: Platform, vectors: int) -> PlanError:
-    available = sum(high - low for low, high in l1_ranges(platform))
     return PlanError(
         f"{model.name} does not fit L1 of {platform.name}: its activations and gradients need {vectors:,} bytes at "
-        f"once and the smallest tiles {WEIGHT_SLOTS * ALIGN}, {available:,} are available beside the stacks "
-        f"(l1.size_bytes = {platform.l1.size_bytes:,})"
+        f"once and the smallest tiles {WEIGHT_SLOTS * ALIGN}, {l1_available(platform):,} are available beside the "
+        f"stacks (l1.size_bytes = {platform.l1.size_bytes:,})"
     )
 
 

@@ -27,6 +27,13 @@ def reserve(place, now, s):  # type: ignore[no-untyped-def]
     return slot
 
 
+@inlined
+def _wait_for(bank, agent, s):  # type: ignore[no-untyped-def]
+    """Round-robin: an agent's access waits for a grant."""
+    s[at.WAITING + bank * at.AGENTS + agent] += 1
+    s[at.BANK_WAITERS] += 1
+
+
 @compiled
 def _get(store, offset, size):  # type: ignore[no-untyped-def]
     value = np.int64(0)
@@ -66,8 +73,7 @@ def access(c, address, size, store, value, s, l1, l2):  # type: ignore[no-untype
             s[at.OUT + 1] += wait
             s[counters + BANK_CONFLICT] += wait
         elif s[at.CONFLICTS] == at.ROUND_ROBIN:
-            s[at.WAITING + bank * at.AGENTS + c] += 1
-            s[at.BANK_WAITERS] += 1
+            _wait_for(bank, c, s)
             return at.BLOCKED
         return at.DONE
     offset = address - L2_BASE
@@ -107,8 +113,7 @@ def _move_word(agent, port, move, outward, s, words, l2_words):  # type: ignore[
     if s[at.CONFLICTS] == at.FIFO:
         reserve(at.BANK_FREE + bank, s[at.NOW], s)
     elif s[at.CONFLICTS] == at.ROUND_ROBIN:
-        s[at.WAITING + bank * at.AGENTS + agent] += 1
-        s[at.BANK_WAITERS] += 1
+        _wait_for(bank, agent, s)
 
 
 @compiled

@@ -130,6 +130,19 @@ def _private(kind, c, k, row, pc, time, s, rows, registers):  # type: ignore[no-
     registers[base + rd] = np.int32(result)
 
 
+@inlined
+def _fused_row(base, row, fields, registers):  # type: ignore[no-untyped-def]
+    """Execute an operation of the fmadd family."""
+    registers[base + np.int64(fields[row + at.R_RD])] = np.int32(
+        fused(
+            fields[row + at.R_SUB],
+            registers[base + np.int64(fields[row + at.R_RS1])],
+            registers[base + np.int64(fields[row + at.R_RS2])],
+            registers[base + np.int64(fields[row + at.R_RS3])],
+        )
+    )
+
+
 @compiled
 def _event(c, k, pc, kind, stall, cause, s, rows, registers, l1, l2):  # type: ignore[no-untyped-def]
     """One instruction that the hot loop does not handle itself, at its event.
@@ -343,14 +356,7 @@ def _advance(  # type: ignore[no-untyped-def]
                         wait = reserve(at.FPU_FREE + s[k + at.FPU_INDEX], now, s) - now
                         cost += wait
                         s[k + at.COUNT + FPU_CONTENTION] += wait
-                    registers[base + np.int64(fields[row + at.R_RD])] = np.int32(
-                        fused(
-                            fields[row + at.R_SUB],
-                            registers[base + np.int64(fields[row + at.R_RS1])],
-                            registers[base + np.int64(fields[row + at.R_RS2])],
-                            registers[base + np.int64(fields[row + at.R_RS3])],
-                        )
-                    )
+                    _fused_row(base, row, fields, registers)
                     pending = np.int64(0)
                     s[k + at.COUNT + ISSUE] += 1
                     pc = _loop_end(k, pc, s) if fields[row + at.R_END] != 0 else pc + 1
@@ -385,14 +391,7 @@ def _advance(  # type: ignore[no-untyped-def]
                     break
                 pending = np.int64(0)
                 if kind == at.K_FMADD:
-                    registers[base + np.int64(fields[row + at.R_RD])] = np.int32(
-                        fused(
-                            fields[row + at.R_SUB],
-                            registers[base + np.int64(fields[row + at.R_RS1])],
-                            registers[base + np.int64(fields[row + at.R_RS2])],
-                            registers[base + np.int64(fields[row + at.R_RS3])],
-                        )
-                    )
+                    _fused_row(base, row, fields, registers)
                 elif kind == at.K_ADD:
                     registers[base + np.int64(fields[row + at.R_RD])] = np.int32(
                         np.int64(registers[base + np.int64(fields[row + at.R_RS1])])

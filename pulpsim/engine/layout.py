@@ -47,7 +47,7 @@ FIELDS = 8
     FRONT,  # the lowest rank in use
     TAIL,  # transfers queued so far: inward, outward
     _TAIL_OUT,
-    OUT,  # what _access answers: value, extra cycles
+    OUT,  # what `access` answers: value, extra cycles
     _OUT_CYCLES,
     CORES,
     BANKS,
@@ -196,7 +196,7 @@ D_DIV, D_DIVU, D_REM, D_REMU = range(len(DIVS))
     F_CLASS,
 ) = range(len(FUSED), len(FUSED) + len(FPU))
 
-# what _access answers
+# what `access` answers
 DONE, TRAPPED, BLOCKED = range(3)
 
 _IMMEDIATE_TWIN = {"addi": "add", "sltiu": "sltu"} | {

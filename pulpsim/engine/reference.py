@@ -5,13 +5,13 @@ follows them. Instructions mean what `isa.Instruction.semantics` says, on 32-bit
 engine does the same in another shape, so an error in one is a difference between the two.
 
 Where a newcomer starts: `advance` handles cycles, `_cycle` the events of one, `_instruction` is one
-event of a core, `_beat` one of a DMA port; the arbiters `_NoConflicts`, `_Fifo`, `_RoundRobin` serve banks.
+event of a core, `_beat` one of a DMA port; `arbiters` serve the banks.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from pulpsim import isa
 from pulpsim.code import LINE_BYTES, Code, address_of
 from pulpsim.counters import CAUSES, Cause
 from pulpsim.engine import FOREVER, Kind, Report, Status, Transfer, Trap
+from pulpsim.engine.arbiters import arbiter
 from pulpsim.isa import MASK, Unit
 from pulpsim.memory import BARRIER_OFFSET, EVENT_UNIT_BASE, EVENT_UNIT_BYTES, L1_BASE, L2_BASE, Memory
 from pulpsim.platform import Platform
@@ -159,79 +160,6 @@ class _Cache:
         ways[self.register % len(ways)] = line
 
 
-class _NoConflicts:
-    """How L1's banks serve the agents (cores, then DMA ports inward, then outward): at once."""
-
-    @property
-    def waiting(self) -> bool:
-        """Some access has not been granted yet."""
-        return False
-
-    def access(self, agent: int, t: int, word: int, crosses: bool) -> int | None:
-        """An access at t to L1's `word` (and the next, if it crosses): the wait, None if not yet known."""
-        return 0
-
-    def grant(self) -> Iterator[int]:
-        """The agents served at the end of a cycle, in bank order."""
-        return iter(())
-
-
-class _Fifo(_NoConflicts):
-    """Rule 4: reservations in the order of events."""
-
-    def __init__(self, banks: int):
-        self.free = [0] * banks
-
-    def _reserve(self, bank: int, earliest: int) -> int:
-        slot = max(earliest, self.free[bank])
-        self.free[bank] = slot + 1
-        return slot
-
-    def access(self, agent: int, t: int, word: int, crosses: bool) -> int | None:
-        banks = len(self.free)
-        slot = self._reserve(word % banks, t)
-        if not crosses:
-            return slot - t
-        return self._reserve((word + 1) % banks, slot + 1) - (t + 1)
-
-
-class _RoundRobin(_NoConflicts):
-    """Each bank grants one access a cycle, to the first agent after the one it served last."""
-
-    def __init__(self, banks: int, agents: int):
-        self.agents = agents
-        self.sets: list[dict[int, int]] = [{} for _ in range(banks)]  # agent -> its waiting accesses
-        self.last = [agents - 1] * banks
-
-    @property
-    def waiting(self) -> bool:
-        return any(self.sets)
-
-    def access(self, agent: int, t: int, word: int, crosses: bool) -> int | None:
-        waiting = self.sets[word % len(self.sets)]
-        waiting[agent] = waiting.get(agent, 0) + 1
-        return None
-
-    def grant(self) -> Iterator[int]:
-        for bank, waiting in enumerate(self.sets):
-            if waiting:
-                after = self.last[bank] + 1
-                agent = min(waiting, key=lambda a: (a - after) % self.agents)
-                self.last[bank] = agent
-                waiting[agent] -= 1
-                if not waiting[agent]:
-                    del waiting[agent]
-                yield agent
-
-
-def _arbiter(platform: Platform, agents: int) -> _NoConflicts:
-    if not platform.l1.conflicts:
-        return _NoConflicts()
-    if platform.l1.arbitration == "fifo":
-        return _Fifo(platform.l1.banks)
-    return _RoundRobin(platform.l1.banks, agents)
-
-
 class ReferenceEngine:
     """The `Engine` contract in plain Python; reads and writes the bytes of `memory` in place."""
 
@@ -254,7 +182,7 @@ class ReferenceEngine:
         self._ports = {
             outward: [_Port(cores + outward * ports + i, i, outward) for i in range(ports)] for outward in (False, True)
         }
-        self._banks = _arbiter(platform, cores + 2 * ports)
+        self._banks = arbiter(platform, cores + 2 * ports)
         self._fpu_free = [0] * platform.cluster.fpus
         self._divider_free = 0
 

@@ -80,4 +80,4 @@ class CoreCounters:
 
     @classmethod
     def from_row(cls, row: NDArray[np.int64]) -> CoreCounters:
-        return cls(*(int(value) for value in row))
+        return cls(*row.tolist())

@@ -43,9 +43,17 @@ def compiled(function: Callable[..., Any]) -> Any:
     return _compile(function)
 
 
+def heapless(function: Callable[..., Any]) -> Any:
+    """As `compiled`, for functions that make no arrays: those they are given are not reference-counted.
+
+    (Counting is atomic, and costs more than many a function that is called a million times a second.)
+    """
+    return _compile(function, _nrt=False)
+
+
 def inlined(function: Callable[..., Any]) -> Any:
-    """As `compiled`, and always inlined: for small functions in hot loops, whose calls would cost more."""
-    return _compile(function, forceinline=True)
+    """As `heapless`, and always inlined: for small functions in hot loops, whose calls would cost more."""
+    return _compile(function, _nrt=False, forceinline=True)
 
 
 def _compile(function: Callable[..., Any], **options: bool) -> Any:

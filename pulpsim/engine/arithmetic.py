@@ -9,14 +9,14 @@ from __future__ import annotations
 import numpy as np
 
 from pulpsim.engine import layout as at
-from pulpsim.jit import as_bits, as_float, compiled, fma, inlined
+from pulpsim.jit import as_bits, as_float, fma, heapless, inlined
 
 MASK = 0xFFFFFFFF
 SIGN = 0x80000000
 CANONICAL_NAN = 0x7FC00000
 
 
-@compiled
+@heapless
 def branch_taken(sub, a, b):  # type: ignore[no-untyped-def]
     if sub == at.B_NE:
         return a != b
@@ -33,7 +33,7 @@ def branch_taken(sub, a, b):  # type: ignore[no-untyped-def]
     return False
 
 
-@compiled
+@heapless
 def alu(sub, a, b, d):  # type: ignore[no-untyped-def]
     """All of K_ALU but the reads of the machine's state; d is the accumulator of p.mac."""
     if sub == at.A_SUB:
@@ -76,7 +76,7 @@ def alu(sub, a, b, d):  # type: ignore[no-untyped-def]
     return b  # a constant
 
 
-@compiled
+@heapless
 def multiply(sub, a, b):  # type: ignore[no-untyped-def]
     if sub == at.M_MUL:
         return a * b
@@ -87,7 +87,7 @@ def multiply(sub, a, b):  # type: ignore[no-untyped-def]
     return np.int64((np.uint64(a & MASK) * np.uint64(b & MASK)) >> np.uint64(32))
 
 
-@compiled
+@heapless
 def divide(sub, a, b):  # type: ignore[no-untyped-def]
     if sub == at.D_DIV or sub == at.D_REM:
         if b == 0:
@@ -118,13 +118,13 @@ def fused(sub, a, b, c):  # type: ignore[no-untyped-def]
     return _canonical(fma(x, as_float(np.int32(b)), z))
 
 
-@compiled
+@heapless
 def quotient_or_root(sub, a, b):  # type: ignore[no-untyped-def]
     x = as_float(np.int32(a))
     return _canonical(np.sqrt(x) if sub else x / as_float(np.int32(b)))
 
 
-@compiled
+@heapless
 def _smaller(a, b):  # type: ignore[no-untyped-def]
     """fmin.s on patterns: -0 < +0, a number before a NaN."""
     x, y = as_float(np.int32(a)), as_float(np.int32(b))
@@ -137,7 +137,7 @@ def _smaller(a, b):  # type: ignore[no-untyped-def]
     return a if a < 0 else b
 
 
-@compiled
+@heapless
 def _larger(a, b):  # type: ignore[no-untyped-def]
     x, y = as_float(np.int32(a)), as_float(np.int32(b))
     if x != x:
@@ -149,7 +149,7 @@ def _larger(a, b):  # type: ignore[no-untyped-def]
     return b if a < 0 else a
 
 
-@compiled
+@heapless
 def _to_integer(value, toward_zero, low, high):  # type: ignore[no-untyped-def]
     if value != value:
         return high
@@ -162,7 +162,7 @@ def _to_integer(value, toward_zero, low, high):  # type: ignore[no-untyped-def]
     return np.int64(wide)
 
 
-@compiled
+@heapless
 def _classify(bits):  # type: ignore[no-untyped-def]
     magnitude = bits & 0x7FFFFFFF
     if magnitude > 0x7F800000:
@@ -176,7 +176,7 @@ def _classify(bits):  # type: ignore[no-untyped-def]
     return np.int64(1) << (kind if bits < 0 else 7 - kind)
 
 
-@compiled
+@heapless
 def fpu(sub, a, b, rounding):  # type: ignore[no-untyped-def]
     """Single-cycle operations but the fused ones; patterns in, pattern or integer out."""
     x, y = as_float(np.int32(a)), as_float(np.int32(b))

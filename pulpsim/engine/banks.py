@@ -11,7 +11,7 @@ from pulpsim.counters import Cause
 from pulpsim.engine import Kind
 from pulpsim.engine import layout as at
 from pulpsim.engine.calendar import append, queue, report
-from pulpsim.jit import compiled, inlined
+from pulpsim.jit import heapless, inlined
 from pulpsim.memory import EVENT_UNIT_BASE, EVENT_UNIT_BYTES, L1_BASE, L2_BASE
 
 # Numba freezes plain integers: the enumerations' members as such.
@@ -34,7 +34,7 @@ def _wait_for(bank, agent, s):  # type: ignore[no-untyped-def]
     s[at.BANK_WAITERS] += 1
 
 
-@compiled
+@heapless
 def _get(store, offset, size):  # type: ignore[no-untyped-def]
     value = np.int64(0)
     for i in range(size):
@@ -42,13 +42,13 @@ def _get(store, offset, size):  # type: ignore[no-untyped-def]
     return value
 
 
-@compiled
+@heapless
 def _put(store, offset, size, value):  # type: ignore[no-untyped-def]
     for i in range(size):
         store[offset + i] = np.uint8((value >> (8 * i)) & 0xFF)
 
 
-@compiled
+@heapless
 def access(c, address, size, store, value, s, l1, l2):  # type: ignore[no-untyped-def]
     """Any load (store false) or store: s[OUT] the value loaded, s[OUT + 1] cycles beyond one."""
     now, counters = s[at.NOW], at.CORE + c * at.CORE_FIELDS + at.COUNT
@@ -90,7 +90,7 @@ def access(c, address, size, store, value, s, l1, l2):  # type: ignore[no-untype
     return at.TRAPPED
 
 
-@compiled
+@heapless
 def first_beat(port, lane, outward, s):  # type: ignore[no-untyped-def]
     """Set a port to its word of the first beat of the transfer at its sequence number."""
     move = at.TRANSFERS + (outward * at.QUEUE + s[port + at.P_SEQUENCE] % at.QUEUE) * at.FIELDS
@@ -99,7 +99,7 @@ def first_beat(port, lane, outward, s):  # type: ignore[no-untyped-def]
     s[port + at.P_LINE], s[port + at.P_COLUMN] = lane // words, lane % words
 
 
-@compiled
+@heapless
 def _move_word(agent, port, move, outward, s, words, l2_words):  # type: ignore[no-untyped-def]
     """Copy a port's word of this beat and take its bank."""
     line, column = s[port + at.P_LINE], 4 * s[port + at.P_COLUMN]
@@ -116,7 +116,7 @@ def _move_word(agent, port, move, outward, s, words, l2_words):  # type: ignore[
         _wait_for(bank, agent, s)
 
 
-@compiled
+@heapless
 def port_event(agent, s, words, l2_words):  # type: ignore[no-untyped-def]
     """One event of a DMA port: its word of this beat. Returns the next event's cycle, or -1."""
     now, ports = s[at.NOW], s[at.PORTS]
@@ -147,7 +147,7 @@ def port_event(agent, s, words, l2_words):  # type: ignore[no-untyped-def]
     return max(now + 1, s[move + at.T_READY]) + outward
 
 
-@compiled
+@heapless
 def grant(s):  # type: ignore[no-untyped-def]
     """Round-robin: every bank serves one waiting access."""
     now, agents = s[at.NOW], s[at.CORES] + 2 * s[at.PORTS]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from pulpsim.engine import layout as at
-from pulpsim.jit import compiled, inlined, lowest_bit
+from pulpsim.jit import heapless, inlined, lowest_bit, unlikely
 
 ONE = np.uint64(1)
 
@@ -22,7 +22,7 @@ def queue(agent, when, s):  # type: ignore[no-untyped-def]
     """Queue the event of an agent that does not step, behind all that wait for that cycle."""
     if when - s[at.NOW] < at.SLOTS:
         slot = when & (at.SLOTS - 1)
-        s[at.ARRIVALS + slot * at.AGENTS + s[at.FILL + slot]] = agent
+        s[at.ARRIVALS + slot * at.AGENTS + (s[at.FILL + slot] & (at.AGENTS - 1))] = agent
         s[at.FILL + slot] += 1
     else:
         entry = at.FAR + 2 * s[at.FAR_ENTRIES]
@@ -30,7 +30,7 @@ def queue(agent, when, s):  # type: ignore[no-untyped-def]
         s[at.FAR_ENTRIES] += 1
 
 
-@compiled
+@heapless
 def migrate(s):  # type: ignore[no-untyped-def]
     """Move far events that the slots now reach into them, oldest queued first."""
     entries = s[at.FAR_ENTRIES]
@@ -39,7 +39,7 @@ def migrate(s):  # type: ignore[no-untyped-def]
         queue(s[at.FAR + 2 * i + 1], s[at.FAR + 2 * i], s)
 
 
-@compiled
+@heapless
 def nearest_far(s):  # type: ignore[no-untyped-def]
     """The first cycle of the far list."""
     nearest = s[at.FAR]
@@ -48,27 +48,25 @@ def nearest_far(s):  # type: ignore[no-untyped-def]
     return nearest
 
 
-@compiled
+@heapless
 def _renumber(reserve, s):  # type: ignore[no-untyped-def]
     """Move the ranks in use to the back, in order, leaving `reserve` free behind them."""
     used = np.uint64(0)
     for slot in range(at.SLOTS):
         used |= np.uint64(s[at.MASKS + slot])
-    agents = np.empty(at.RANKS, np.int64)
-    new_rank = np.empty(at.RANKS, np.int64)
     count = 0
     for rank in range(at.RANKS):
         if used >> np.uint64(rank) & ONE:
-            agents[count] = s[at.AGENT_AT + rank]
-            new_rank[rank] = count
+            s[at.OLD_AGENT_AT + count] = s[at.AGENT_AT + rank]
+            s[at.NEW_RANK + rank] = count
             count += 1
     front = at.RANKS - reserve - count
     for i in range(count):
-        s[at.AGENT_AT + front + i] = agents[i]
+        s[at.AGENT_AT + front + i] = s[at.OLD_AGENT_AT + i]
     for slot in range(at.SLOTS):
         old, mask = np.uint64(s[at.MASKS + slot]), np.uint64(0)
         while old != 0:
-            mask |= ONE << np.uint64(front + new_rank[lowest_bit(old)])
+            mask |= ONE << np.uint64(front + s[at.NEW_RANK + lowest_bit(old)])
             old &= old - ONE
         s[at.MASKS + slot] = np.int64(mask)
     s[at.FRONT] = front
@@ -81,22 +79,28 @@ def step(rank, when, s):  # type: ignore[no-untyped-def]
 
 
 @inlined
+def queue_next(rank, agent, when, s):  # type: ignore[no-untyped-def]
+    """Queue the event of an agent that is having one at this rank."""
+    if when == s[at.NOW] + 1:
+        step(rank, when, s)
+    else:
+        queue(agent, when, s)
+
+
+@inlined
 def admit(slot, s):  # type: ignore[no-untyped-def]
-    """Rank the agents that arrive in this cycle, in front of those that step."""
-    arriving = s[at.FILL + slot]
-    if s[at.FRONT] < arriving:
+    """The events of a cycle: ranks due, and the range of those that arrive; these get the ranks from FRONT on."""
+    arriving = s[at.FILL + slot] & (2 * at.AGENTS - 1)
+    if unlikely(s[at.FRONT] < arriving):
         _renumber(0, s)
-    front = s[at.FRONT] - arriving
-    mask = np.uint64(0)
-    for i in range(arriving):
-        s[at.AGENT_AT + front + i] = s[at.ARRIVALS + slot * at.AGENTS + i]
-        mask |= ONE << np.uint64(front + i)
-    s[at.MASKS + slot] |= np.int64(mask)
-    s[at.FRONT] = front
+    s[at.FRONT] -= arriving
     s[at.FILL + slot] = 0
+    due = np.uint64(s[at.MASKS + slot])
+    s[at.MASKS + slot] = 0
+    return due, np.int64(0), arriving
 
 
-@compiled
+@heapless
 def append(agent, when, s):  # type: ignore[no-untyped-def]
     """Queue an event behind the agents that step into cycle `when`."""
     _renumber(1, s)
@@ -104,7 +108,18 @@ def append(agent, when, s):  # type: ignore[no-untyped-def]
     step(at.RANKS - 1, when, s)
 
 
-@compiled
+@heapless
+def enqueue(agent, when, s):  # type: ignore[no-untyped-def]
+    """Queue the first event of an agent that slept, from outside."""
+    if when == s[at.NOW]:
+        append(agent, when, s)
+    else:
+        migrate(s)
+        queue(agent, when, s)
+    s[at.QUEUED] += 1
+
+
+@heapless
 def report(kind, subject, value, s):  # type: ignore[no-untyped-def]
     row = at.REPORT + at.FIELDS * s[at.REPORTS]
     s[row], s[row + 1], s[row + 2], s[row + 3] = kind, s[at.NOW], subject, value

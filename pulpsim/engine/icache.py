@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pulpsim.engine import layout as at
-from pulpsim.jit import compiled, inlined
+from pulpsim.jit import heapless, inlined
 from pulpsim.platform import Platform
 
 
@@ -31,7 +31,7 @@ def _next_way(place, s):  # type: ignore[no-untyped-def]
     return s[place]
 
 
-@compiled
+@heapless
 def refill(c, k, line, s, tags, present):  # type: ignore[no-untyped-def]
     """Bring a line that is absent into a core's private cache; the cycles that takes."""
     now, sets, ways, lines = s[at.NOW], s[at.PRIVATE_SETS], s[at.PRIVATE_WAYS], s[at.LINES]

@@ -13,15 +13,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pulpsim.code import ALIGN_ROWS, Code
+from pulpsim.code import ALIGN_ROWS, RETURN_ROW, Code
 from pulpsim.counters import CAUSES, Cause
 from pulpsim.engine import FOREVER, Kind, Report, Status, Transfer, Trap, icache
 from pulpsim.engine import layout as at
 from pulpsim.engine.arithmetic import alu, branch_taken, divide, fpu, fused, multiply, quotient_or_root
 from pulpsim.engine.banks import access, first_beat, grant, port_event, reserve
-from pulpsim.engine.calendar import ONE, admit, append, migrate, nearest_far, queue, report, step
+from pulpsim.engine.calendar import ONE, admit, enqueue, migrate, nearest_far, queue, queue_next, report, step
 from pulpsim.engine.icache import refill
-from pulpsim.jit import compiled, inlined, leading_zeros, lowest_bit, unlikely
+from pulpsim.jit import heapless, inlined, leading_zeros, lowest_bit, unlikely
 from pulpsim.memory import BARRIER_OFFSET, EVENT_UNIT_BASE, L1_BASE, L2_BASE, Memory
 from pulpsim.platform import Platform
 
@@ -37,22 +37,53 @@ OFF, RUNNING, WAITING = (int(Status(i)) for i in range(3))
 
 
 @inlined
-def _loop_end(k, pc, s):  # type: ignore[no-untyped-def]
-    """Next row after `pc`, the last instruction of some hardware loop."""
-    if s[k + at.END0] == pc:
-        if s[k + at.COUNT0] > 1:
-            s[k + at.COUNT0] -= 1
-            return s[k + at.START0]
-        s[k + at.COUNT0] = 0
-    if s[k + at.END1] == pc:
-        if s[k + at.COUNT1] > 1:
-            s[k + at.COUNT1] -= 1
-            return s[k + at.START1]
-        s[k + at.COUNT1] = 0
-    return pc + 1
+def _loop_end(k, place, s):  # type: ignore[no-untyped-def]
+    """What follows the row at `place`, the last instruction of some hardware loop."""
+    after = place + at.ROW
+    first = s[k + at.END0] == place
+    if first and s[k + at.COUNT0] > 1:
+        s[k + at.COUNT0] -= 1
+        after = s[k + at.START0]
+    else:
+        if first:
+            s[k + at.COUNT0] = 0
+        if s[k + at.END1] == place:
+            if s[k + at.COUNT1] > 1:
+                s[k + at.COUNT1] -= 1
+                after = s[k + at.START1]
+            else:
+                s[k + at.COUNT1] = 0
+    return after & at.PLACES
 
 
-@compiled
+@inlined
+def _fetch_mark(place, c, s, present):  # type: ignore[no-untyped-def]
+    """FETCH if the line of this place is not in the core's cache."""
+    line = (c * s[at.LINES] + (place & at.PLACES) // at.LINE) & at.PLACES
+    return np.int64(0) if present[line] else at.FETCH
+
+
+@inlined
+def _late_mark(place, late, fields):  # type: ignore[no-untyped-def]
+    """AFTER_LOAD or AFTER_MUL if the instruction at this place reads the register that is written late."""
+    reads = fields[place + at.R_USES + (late >> 5 & 1)] >> (late & 31) & 1
+    return np.int64(reads) * (at.AFTER_LOAD if late < 64 else at.AFTER_MUL)
+
+
+@inlined
+def _follow(row, c, k, s, fields, present):  # type: ignore[no-untyped-def]
+    """A core's next place after the row at `row`, which is no jump."""
+    look = fields[row + at.R_KIND]
+    place = _loop_end(k, row, s) if look & at.LOOP_END else row + at.ROW
+    marks = np.int64(0)
+    if look & at.LATE:
+        marks = _late_mark(place, np.int64(fields[row + at.R_LATE]), fields)
+    if look & at.LINE_END:
+        marks |= _fetch_mark(place, c, s, present)
+    return place | marks
+
+
+@heapless
 def _check_deadlock(c, s):  # type: ignore[no-untyped-def]
     """Report once if one core of the team has returned while another waits."""
     if s[at.ARRIVED] != 0 and s[at.GONE] != 0 and s[at.DEADLOCKED] == 0:
@@ -60,11 +91,11 @@ def _check_deadlock(c, s):  # type: ignore[no-untyped-def]
         report(DEADLOCK, c, 0, s)
 
 
-@compiled
-def _arrive(c, next_pc, stall, s):  # type: ignore[no-untyped-def]
+@heapless
+def _arrive(c, next_place, stall, s):  # type: ignore[no-untyped-def]
     """A core reaches the barrier; the last one releases all, in order of core number."""
     now, k = s[at.NOW], at.CORE + c * at.CORE_FIELDS
-    s[k + at.STATUS], s[k + at.NEXT], s[k + at.SINCE], s[k + at.STALL] = WAITING, next_pc, now, stall
+    s[k + at.STATUS], s[k + at.NEXT], s[k + at.SINCE], s[k + at.STALL] = WAITING, next_place, now, stall
     s[at.QUEUED] -= 1
     if s[at.TEAM] >> c & 1 == 0:
         report(DEADLOCK, c, 0, s)  # nobody will ever wake it
@@ -78,13 +109,13 @@ def _arrive(c, next_pc, stall, s):  # type: ignore[no-untyped-def]
         if s[at.TEAM] >> other & 1:
             k = at.CORE + other * at.CORE_FIELDS
             s[k + at.COUNT + BARRIER] += release - s[k + at.SINCE] - 1
-            s[k + at.STATUS], s[k + at.PC] = RUNNING, s[k + at.NEXT]
+            s[k + at.STATUS], s[k + at.PLACE] = RUNNING, s[k + at.NEXT]
             s[at.QUEUED] += 1
             queue(other, release + s[k + at.STALL], s)
     s[at.ARRIVED] = 0
 
 
-@compiled
+@heapless
 def _leave(c, s):  # type: ignore[no-untyped-def]
     """A core returns."""
     s[at.CORE + c * at.CORE_FIELDS + at.STATUS] = OFF
@@ -94,8 +125,8 @@ def _leave(c, s):  # type: ignore[no-untyped-def]
     _check_deadlock(c, s)
 
 
-@compiled
-def _private(kind, c, k, row, pc, time, s, rows, registers):  # type: ignore[no-untyped-def]
+@heapless
+def _private(kind, c, k, row, time, s, rows, registers):  # type: ignore[no-untyped-def]
     """Execute an instruction that concerns only its core (any FP operation included)."""
     base = c * at.REGISTER_STRIDE
     rd, sub = rows[row + at.R_RD], np.int64(rows[row + at.R_SUB])
@@ -108,7 +139,7 @@ def _private(kind, c, k, row, pc, time, s, rows, registers):  # type: ignore[no-
         if sub == at.L_SETUP or sub == at.L_COUNT:
             s[level + at.COUNT0] = (a + immediate) & MASK
         if sub == at.L_SETUP:
-            s[level + at.START0] = pc + 1
+            s[level + at.START0] = row + at.ROW
         if sub == at.L_START:
             s[level + at.START0] = rows[row + at.R_TARGET]
         if sub == at.L_SETUP or sub == at.L_END:
@@ -131,11 +162,11 @@ def _private(kind, c, k, row, pc, time, s, rows, registers):  # type: ignore[no-
 
 
 @inlined
-def _fused_row(base, row, fields, registers):  # type: ignore[no-untyped-def]
-    """Execute an operation of the fmadd family."""
+def _fmadd(base, row, fields, registers):  # type: ignore[no-untyped-def]
+    """Execute fmadd.s."""
     registers[base + np.int64(fields[row + at.R_RD])] = np.int32(
         fused(
-            fields[row + at.R_SUB],
+            0,
             registers[base + np.int64(fields[row + at.R_RS1])],
             registers[base + np.int64(fields[row + at.R_RS2])],
             registers[base + np.int64(fields[row + at.R_RS3])],
@@ -143,19 +174,80 @@ def _fused_row(base, row, fields, registers):  # type: ignore[no-untyped-def]
     )
 
 
-@compiled
-def _event(c, k, pc, kind, stall, cause, s, rows, registers, l1, l2):  # type: ignore[no-untyped-def]
+@inlined
+def _run_ahead(place, time, horizon, c, k, base, s, rows, fields, registers, present):  # type: ignore[no-untyped-def]
+    """Execute what concerns nobody else, one instruction a cycle. Returns the next place and its cycle."""
+    while time < horizon and place <= at.PLACES:
+        row = place & at.PLACES
+        kind = fields[row + at.R_KIND] & at.KIND
+        if kind == at.K_FMADD:
+            last = row + at.ROW * min(np.int64(fields[row + at.R_RUN]), horizon - time - 1)
+            while row < last:
+                _fmadd(base, row, fields, registers)
+                row = row + at.ROW & at.PLACES
+                time += 1
+            _fmadd(base, row, fields, registers)
+        elif kind == at.K_ADD:
+            registers[base + np.int64(fields[row + at.R_RD])] = np.int32(
+                np.int64(registers[base + np.int64(fields[row + at.R_RS1])])
+                + np.int64(registers[base + np.int64(fields[row + at.R_RS2])])
+                + np.int32(fields[row + at.R_IMM])
+            )
+        elif kind <= at.LAST_PRIVATE:
+            _private(kind, c, k, row, time, s, rows, registers)
+        else:
+            break
+        time += 1
+        place = row + at.ROW
+        if fields[row + at.R_KIND] > at.KIND:
+            place = _follow(row, c, k, s, fields, present)
+    return place, time
+
+
+@inlined
+def _word_access(kind, row, now, base, k, s, fields, registers, words):  # type: ignore[no-untyped-def]
+    """Load or store a word of L1. Returns the cycles it waits for its bank; -1 if it is not such a word."""
+    origin, offset = registers[base + np.int64(fields[row + at.R_RS1])], np.int32(fields[row + at.R_IMM])
+    inside = np.uint32(np.int64(origin) - L1_BASE)
+    if kind != at.K_LOAD_NEXT:
+        offset = np.int32(offset + registers[base + np.int64(fields[row + at.R_RS3])])
+        inside = np.uint32(inside + (offset & np.int32(fields[row + at.R_PRE])))
+    word = np.int64(np.uint32(inside >> np.uint32(2)) | np.uint32(inside << np.uint32(30)))
+    if word >= s[at.L1_WORDS]:
+        return np.int64(-1)
+    wait = np.int64(0)
+    if s[at.CONFLICTS]:
+        bank = at.BANK_FREE + (word & s[at.BANK_MASK])
+        free = s[bank]
+        if free > now:
+            wait = free - now
+            s[k + at.COUNT + BANK_CONFLICT] += wait
+            s[bank] = free + 1
+        else:
+            s[bank] = now + 1
+    if kind == at.K_STORE_WORD:
+        words[word] = registers[base + np.int64(fields[row + at.R_RS2])]
+    registers[base + np.int64(fields[row + at.R_BASE])] = np.int32(origin + offset)
+    if kind != at.K_STORE_WORD:
+        registers[base + np.int64(fields[row + at.R_RD])] = words[word]
+    return wait
+
+
+@heapless
+def _event(c, k, row, stall, cause, s, rows, registers, l1, l2, fields, present):  # type: ignore[no-untyped-def]
     """One instruction that the hot loop does not handle itself, at its event.
 
-    Returns the cycles to the core's next event; 0 if something else will queue it; -1 for a trap.
+    Returns the cycles to the core's next event, not yet counted as ISSUE; 0 if something else will queue
+    it, -1 for a trap.
     """
-    now, base, row = s[at.NOW], c * at.REGISTER_STRIDE, pc * at.ROW
+    now, base = s[at.NOW], c * at.REGISTER_STRIDE
+    kind = rows[row + at.R_KIND] & at.KIND
     rd, sub, immediate = rows[row + at.R_RD], np.int64(rows[row + at.R_SUB]), np.int64(rows[row + at.R_IMM])
     a = np.int64(registers[base + rows[row + at.R_RS1]])
     b = np.int64(registers[base + rows[row + at.R_RS2]])
-    cost, following, pending, trap = 1 + stall, np.int64(-1), np.int64(0), np.int64(-1)
+    cost, following, trap = 1 + stall, np.int64(-1), np.int64(-1)
     address = (a + immediate) & MASK
-    if kind == at.K_LOAD or kind == at.K_STORE or kind == at.K_LOAD_WORD or kind == at.K_STORE_WORD:
+    if kind == at.K_LOAD or kind == at.K_STORE or at.LAST_PRIVATE < kind <= at.LAST_WORD:
         store = kind == at.K_STORE or kind == at.K_STORE_WORD
         offset = np.int64(registers[base + rows[row + at.R_RS3]]) + immediate
         address = (a + (offset & rows[row + at.R_PRE])) & MASK
@@ -171,16 +263,15 @@ def _event(c, k, pc, kind, stall, cause, s, rows, registers, l1, l2):  # type: i
                 if sub & 8 and loaded >> (8 * size - 1) & 1:
                     loaded -= np.int64(1) << (8 * size)
                 registers[base + rd] = np.int32(loaded)
-                pending = np.int64(rd & 63)
             if state == at.BLOCKED:
                 s[k + at.SINCE], s[k + at.WAIT_COST] = now, cost
                 cost = np.int64(0)
-    elif kind <= at.LAST_PRIVATE or kind == at.K_SHARED_FPU:
-        if kind == at.K_SHARED_FPU:
+    elif kind <= at.LAST_PRIVATE or kind == at.K_SHARED_FPU or kind == at.K_SHARED_FMADD:
+        if kind > at.LAST_PRIVATE:
             wait = reserve(at.FPU_FREE + s[k + at.FPU_INDEX], now, s) - now
             cost += wait
             s[k + at.COUNT + FPU_CONTENTION] += wait
-        _private(kind, c, k, row, pc, now, s, rows, registers)
+        _private(kind, c, k, row, now, s, rows, registers)
     elif kind == at.K_BRANCH:
         if branch_taken(sub, a, b):
             following = np.int64(rows[row + at.R_TARGET])
@@ -189,29 +280,27 @@ def _event(c, k, pc, kind, stall, cause, s, rows, registers, l1, l2):  # type: i
             if following < 0:
                 trap = np.int64(TARGET)
                 s[k + at.COUNT + BRANCH] -= s[at.TAKEN] - 1
-                address = (L2_BASE + 4 * (pc + rows[row + at.R_PRE])) & MASK
+                address = (L2_BASE + 4 * (row // at.ROW + rows[row + at.R_PRE])) & MASK
     elif kind == at.K_JUMP:
         if sub == at.J_JAL:
-            address = (L2_BASE + 4 * (pc + rows[row + at.R_PRE])) & MASK
+            address = (L2_BASE + 4 * (row // at.ROW + rows[row + at.R_PRE])) & MASK
             following = np.int64(rows[row + at.R_TARGET])
         else:
             address &= 0xFFFFFFFE
-            following = (address - L2_BASE) >> 2
-            if address & 3 or following >= s[at.CODE_ROWS]:
+            following = (address - L2_BASE) // 4 * at.ROW
+            if address & 3 or following >= s[at.CODE_ROWS] * at.ROW:
                 following = np.int64(-1)
         if following < 0:
             trap = np.int64(TARGET)
         else:
             cost += s[at.JUMP] - 1
             s[k + at.COUNT + BRANCH] += s[at.JUMP] - 1
-            registers[base + rd] = np.int32(L2_BASE + 4 * (pc + 1))
+            registers[base + rd] = np.int32(L2_BASE + 4 * (row // at.ROW + 1))
     elif kind == at.K_MUL:
         registers[base + rd] = np.int32(multiply(sub, a, b))
         extra = np.int64(rows[row + at.R_CYCLES]) - 1
         cost += extra
         s[k + at.COUNT + MULDIV] += extra
-        if rd != at.SINK:
-            pending = np.int64(rd) + 64
     elif kind == at.K_DIV:
         registers[base + rd] = np.int32(divide(sub, a, b))
         divisor = abs(b) if sub == at.D_DIV or sub == at.D_REM else b
@@ -236,24 +325,105 @@ def _event(c, k, pc, kind, stall, cause, s, rows, registers, l1, l2):  # type: i
         return np.int64(0)
     else:
         trap = sub
-        address = (L2_BASE + 4 * (pc + rows[row + at.R_PRE])) & MASK
+        address = (L2_BASE + 4 * (row // at.ROW + rows[row + at.R_PRE])) & MASK
 
     if trap >= 0:
         s[k + at.COUNT + cause] -= stall  # not counted: the instruction had no effect
         report(TRAP, c, trap << 32 | address, s)
         return np.int64(-1)
-    s[k + at.COUNT + ISSUE] += 1
     if following < 0:
-        following = _loop_end(k, pc, s) if rows[row + at.R_END] else pc + 1
-    s[k + at.PENDING] = pending
+        following = _follow(row, c, k, s, fields, present)
+    else:
+        following |= _fetch_mark(following, c, s, present)
+    if cost == 0:
+        s[k + at.COUNT + ISSUE] += 1
     if kind == at.K_BARRIER:
         _arrive(c, following, stall, s)
     else:
-        s[k + at.PC] = following
+        s[k + at.PLACE] = following
     return cost
 
 
-@compiled
+@heapless
+def _start(c, place, time, s, registers, values, present):  # type: ignore[no-untyped-def]
+    """Give a core its registers and its first event."""
+    enqueue(c, time, s)
+    s[at.GONE] &= ~(np.int64(1) << c)
+    k, base = at.CORE + c * at.CORE_FIELDS, c * at.REGISTER_STRIDE
+    s[k + at.COUNT0] = s[k + at.COUNT1] = 0
+    s[k + at.START0] = s[k + at.END0] = s[k + at.START1] = s[k + at.END1] = -1
+    s[k + at.PLACE], s[k + at.STATUS] = place | _fetch_mark(place, c, s, present), RUNNING
+    for i in range(1, values.shape[0]):
+        registers[base + i] = np.int32(values[i])
+    registers[base] = 0
+
+
+@inlined
+def _rare(rank, c, k, base, now, s, rows, fields, registers, l1, l2, tags, present):  # type: ignore[no-untyped-def]
+    """A core's event that `_turn` has no short way for. Returns True if the core trapped."""
+    place = s[k + at.PLACE]
+    row = place & at.PLACES
+    if place & at.FETCH:
+        cost = refill(c, k, row // at.LINE, s, tags, present)
+        s[k + at.COUNT + ICACHE] += cost
+        s[k + at.PLACE] = place ^ at.FETCH
+    else:
+        stall, cause = np.int64(0), LOAD_USE
+        if place & at.AFTER_LOAD:
+            stall = s[at.LOAD_USE]
+        elif place & at.AFTER_MUL:
+            stall, cause = s[at.MUL_USE], MULDIV
+        s[k + at.COUNT + cause] += stall
+        if fields[row + at.R_KIND] & at.KIND == at.K_FMADD:
+            cost = 1 + stall
+            _fmadd(base, row, fields, registers)
+            s[k + at.PLACE] = _follow(row, c, k, s, fields, present)
+        else:
+            cost = _event(c, k, row, stall, cause, s, rows, registers, l1, l2, fields, present)
+        s[k + at.COUNT + ISSUE] += cost > 0
+    if cost > 0:
+        queue_next(rank, c, now + cost, s)
+    return cost < 0
+
+
+@inlined
+def _turn(rank, c, now, horizon, s, rows, fields, registers, l1, words, l2, tags, present):  # type: ignore[no-untyped-def]
+    """A core's event, and what it may do ahead of time. Returns True if the core trapped."""
+    base, k = c * at.REGISTER_STRIDE, at.CORE + c * at.CORE_FIELDS
+    place, time = s[k + at.PLACE], now
+    row = place & at.PLACES
+    kind = fields[row + at.R_KIND] & at.KIND
+    if unlikely(place > at.PLACES):
+        kind = np.int64(at.KIND)
+    if kind > at.LAST_PRIVATE:
+        wait = np.int64(-1)
+        if kind == at.K_LOAD_NEXT:
+            wait = _word_access(at.K_LOAD_NEXT, row, now, base, k, s, fields, registers, words)
+        elif kind <= at.LAST_WORD:
+            wait = _word_access(kind, row, now, base, k, s, fields, registers, words)
+        elif kind == at.K_SHARED_FMADD:
+            wait = reserve(at.FPU_FREE + s[k + at.FPU_INDEX], now, s) - now
+            s[k + at.COUNT + FPU_CONTENTION] += wait
+            _fmadd(base, row, fields, registers)
+        if unlikely(wait < 0):
+            return _rare(rank, c, k, base, now, s, rows, fields, registers, l1, l2, tags, present)
+        place = row + at.ROW
+        if fields[row + at.R_KIND] > at.KIND:
+            place = _follow(row, c, k, s, fields, present)
+        if wait > 0:
+            s[k + at.COUNT + ISSUE] += 1
+            s[k + at.PLACE] = place
+            queue(c, now + 1 + wait, s)
+            return False
+        time = now + 1
+    place, time = _run_ahead(place, time, horizon, c, k, base, s, rows, fields, registers, present)
+    s[k + at.COUNT + ISSUE] += time - now
+    s[k + at.PLACE] = place
+    step(rank, time, s)
+    return False
+
+
+@heapless
 def _advance(  # type: ignore[no-untyped-def]
     until, s, rows, fields, registers, l1, words, l2, l2_words, tags, present
 ):  # fmt: skip
@@ -263,8 +433,6 @@ def _advance(  # type: ignore[no-untyped-def]
     the latter. l1, words and l2, l2_words are the memories as bytes and as int32; tags, present: see
     `icache`.
     """
-    cores, l1_bytes, bank_mask, mode = s[at.CORES], s[at.L1_BYTES], s[at.BANKS] - 1, s[at.CONFLICTS]
-    lines, line_shift = s[at.LINES], s[at.LINE_SHIFT]
     now = s[at.NOW]
     s[at.REPORTS] = 0
     while now < until and s[at.REPORTS] == 0 and (s[at.QUEUED] > 0 or s[at.BANK_WAITERS] > 0):
@@ -275,136 +443,24 @@ def _advance(  # type: ignore[no-untyped-def]
             migrate(s)
         s[at.NOW] = now
         slot = now & (at.SLOTS - 1)
-        if s[at.FILL + slot] > 0:
-            admit(slot, s)
         horizon = min(until, now + at.SLOTS - 1)
-        due = np.uint64(s[at.MASKS + slot])
-        s[at.MASKS + slot] = 0
-        while due != 0:
-            rank = lowest_bit(due)
-            due &= due - ONE
-            c = s[at.AGENT_AT + rank]
-            if unlikely(c >= cores):
-                when = port_event(c, s, words, l2_words)
-                if when == now + 1:
-                    step(rank, when, s)
-                elif when > 0:
-                    queue(c, when, s)
-                continue
-            c &= 15
-            base = c * at.REGISTER_STRIDE
-            k = at.CORE + c * at.CORE_FIELDS
-            pc = s[k + at.PC] & 0xFFFFFF
-            pending = s[k + at.PENDING]
-            row = pc * at.ROW
-            kind = fields[row + at.R_KIND]
-            time = now
-            line = pc >> line_shift
-            lines_before = c * lines
-            if line != s[k + at.LINE]:
-                s[k + at.LINE] = line
-                if unlikely(present[lines_before + line] == 0) and kind != at.K_RETURN:
-                    wait = refill(c, k, line, s, tags, present)
-                    s[k + at.COUNT + ICACHE] += wait
-                    if wait == 1:
-                        step(rank, now + 1, s)
-                    else:
-                        queue(c, now + wait, s)
-                    continue
-            stall, cause = np.int64(0), LOAD_USE
-            if fields[row + at.R_USES + (pending >> 5 & 1)] >> (pending & 31) & 1:
-                cause = LOAD_USE if pending < 64 else MULDIV
-                stall = s[at.LOAD_USE if pending < 64 else at.MUL_USE]
-                s[k + at.COUNT + cause] += stall
-            if kind > at.LAST_PRIVATE or stall > 0:
-                cost = 1 + stall
-                address = np.int64(0)
-                if kind == at.K_LOAD_WORD or kind == at.K_STORE_WORD:
-                    origin = np.int64(registers[base + np.int64(fields[row + at.R_RS1])])
-                    offset = np.int64(registers[base + np.int64(fields[row + at.R_RS3])]) + rows[row + at.R_IMM]
-                    address = ((origin + (offset & rows[row + at.R_PRE])) & MASK) - L1_BASE
-                if (
-                    (kind == at.K_LOAD_WORD or kind == at.K_STORE_WORD)
-                    and 0 <= address < l1_bytes
-                    and address & 3 == 0
-                    and mode != at.ROUND_ROBIN
-                ):
-                    if mode == at.FIFO:
-                        place = at.BANK_FREE + ((address >> 2) & bank_mask)
-                        wait = max(s[place] - now, 0)
-                        s[place] = now + wait + 1
-                        cost += wait
-                        s[k + at.COUNT + BANK_CONFLICT] += wait
-                    pending = np.int64(0)
-                    if kind == at.K_LOAD_WORD:
-                        rd = np.int64(fields[row + at.R_RD])
-                        value = words[address >> 2]
-                        registers[base + np.int64(fields[row + at.R_BASE])] = np.int32(origin + offset)
-                        registers[base + rd] = value
-                        pending = rd & 63
-                    else:
-                        words[address >> 2] = registers[base + np.int64(fields[row + at.R_RS2])]
-                        registers[base + np.int64(fields[row + at.R_BASE])] = np.int32(origin + offset)
-                    s[k + at.COUNT + ISSUE] += 1
-                    pc = _loop_end(k, pc, s) if unlikely(fields[row + at.R_END] != 0) else pc + 1
-                    if cost != 1:
-                        s[k + at.PC], s[k + at.PENDING] = pc, pending
-                        queue(c, now + cost, s)
-                        continue
-                elif kind == at.K_FMADD or kind == at.K_SHARED_FUSED:
-                    if kind == at.K_SHARED_FUSED:
-                        wait = reserve(at.FPU_FREE + s[k + at.FPU_INDEX], now, s) - now
-                        cost += wait
-                        s[k + at.COUNT + FPU_CONTENTION] += wait
-                    _fused_row(base, row, fields, registers)
-                    pending = np.int64(0)
-                    s[k + at.COUNT + ISSUE] += 1
-                    pc = _loop_end(k, pc, s) if fields[row + at.R_END] != 0 else pc + 1
-                    if cost != 1:
-                        s[k + at.PC], s[k + at.PENDING] = pc, pending
-                        queue(c, now + cost, s)
-                        continue
-                else:
-                    cost = _event(c, k, pc, kind, stall, cause, s, rows, registers, l1, l2)
-                    if cost < 0:
-                        return True
-                    if cost == 0:
-                        continue
-                    if cost > 1:
-                        queue(c, now + cost, s)
-                        continue
-                    pc, pending = s[k + at.PC] & 0xFFFFFF, s[k + at.PENDING]
-                time = now + 1
+        due, arrived, arriving = admit(slot, s)
+        while arrived < arriving or due != 0:
+            if arrived < arriving:
+                rank = np.int64(s[at.FRONT] + arrived) & at.RANKS - 1
+                agent = s[at.ARRIVALS + slot * at.AGENTS + arrived]
+                s[at.AGENT_AT + rank] = agent
+                arrived += 1
             else:
-                pending = np.int64(0)
-
-            # run ahead through what concerns nobody else
-            began = time
-            while time < horizon:
-                if pc >> line_shift != line:
-                    if present[lines_before + (pc >> line_shift)] == 0:
-                        break
-                    line = pc >> line_shift
-                row = (pc & 0xFFFFFF) * at.ROW
-                kind = fields[row + at.R_KIND]
-                if kind > at.LAST_PRIVATE or fields[row + at.R_USES + (pending >> 5 & 1)] >> (pending & 31) & 1:
-                    break
-                pending = np.int64(0)
-                if kind == at.K_FMADD:
-                    _fused_row(base, row, fields, registers)
-                elif kind == at.K_ADD:
-                    registers[base + np.int64(fields[row + at.R_RD])] = np.int32(
-                        np.int64(registers[base + np.int64(fields[row + at.R_RS1])])
-                        + np.int64(registers[base + np.int64(fields[row + at.R_RS2])])
-                        + rows[row + at.R_IMM]
-                    )
-                else:
-                    _private(kind, c, k, row, pc, time, s, rows, registers)
-                time += 1
-                pc = _loop_end(k, pc, s) if fields[row + at.R_END] != 0 else pc + 1
-            s[k + at.COUNT + ISSUE] += time - began
-            s[k + at.PC], s[k + at.PENDING], s[k + at.LINE] = pc, pending, line
-            step(rank, time, s)
+                rank = lowest_bit(due)
+                due &= due - ONE
+                agent = s[at.AGENT_AT + rank]
+            if unlikely(agent >= s[at.CORES]):
+                when = port_event(agent, s, words, l2_words)
+                if when > 0:
+                    queue_next(rank, agent, when, s)
+            elif _turn(rank, agent & 15, now, horizon, s, rows, fields, registers, l1, words, l2, tags, present):
+                return True
         if s[at.BANK_WAITERS] > 0:
             grant(s)
         now += 1
@@ -432,14 +488,6 @@ class JitEngine:
         first = at.CORE + core * at.CORE_FIELDS
         return self._state[first : first + at.CORE_FIELDS]
 
-    def _enqueue(self, agent: int, when: int) -> None:
-        if when == self.now:
-            append(agent, when, self._state)
-        else:
-            migrate(self._state)
-            queue(agent, when, self._state)
-        self._state[at.QUEUED] += 1
-
     def begin_team(self, cores: list[int]) -> None:
         """Raises ValueError if one of the cores has been started already."""
         for core in cores:
@@ -457,14 +505,8 @@ class JitEngine:
             raise ValueError(f"core {core} cannot start at {time}: it is {self.now}")
         if not 0 <= row < len(self._code.rows):
             raise ValueError(f"core {core} cannot start at row {row}: there are {len(self._code.rows)}")
-        self._enqueue(core, time)
-        self._state[at.GONE] &= ~(1 << core)
-        state[: at.FPU_INDEX] = 0
-        state[[at.START0, at.END0, at.START1, at.END1, at.LINE]] = -1
-        state[at.PC], state[at.STATUS] = row, Status.RUNNING
-        base = core * at.REGISTER_STRIDE
-        self._registers[base : base + 64] = registers.view(np.int32)
-        self._registers[base] = 0
+        self._take_code()
+        _start(core, row * at.ROW, time, self._state, self._registers, registers, self._present.reshape(-1))
 
     def transfer(self, transfer: Transfer) -> None:
         """Raises ValueError if the transfer is empty, its time has passed or too many are queued."""
@@ -486,12 +528,10 @@ class JitEngine:
             if s[port + at.P_ASLEEP]:
                 s[port + at.P_ASLEEP] = 0
                 first_beat(port, lane, way, s)
-                self._enqueue(self._cores + way * self._ports + lane, t.ready + way)
+                enqueue(self._cores + way * self._ports + lane, t.ready + way, s)
 
     def advance(self, until: int) -> list[Report]:
         s = self._state
-        if s[at.CODE_ROWS] != len(self._code.rows):
-            self._take_code()
         l1, l2, until = self._memory.l1, self._memory.l2, min(until, FOREVER)
         trapped = _advance(
             until, s, self._rows, self._rows.view(np.uint32), self._registers,
@@ -505,13 +545,16 @@ class JitEngine:
         return []
 
     def _take_code(self) -> None:
-        """Decode the code image, which has grown; the caches keep what they hold."""
+        """Decode the code image if it has grown; the caches keep what they hold."""
         s, rows = self._state, self._code.rows
+        if s[at.CODE_ROWS] == len(rows):
+            return
         self._rows = at.decode(rows, self._platform).reshape(-1)
         new_lines = -(-len(rows) // ALIGN_ROWS) - int(s[at.LINES])
         s[at.CODE_ROWS], s[at.LINES] = len(rows), s[at.LINES] + new_lines
         present = 0 if self._platform.icache.enabled else 1  # without the cache every fetch hits
         self._present = np.pad(self._present, ((0, 0), (0, new_lines)), constant_values=present)
+        self._present[:, RETURN_ROW // ALIGN_ROWS] = 1  # `<return>` is not fetched
         self._tags = np.pad(self._tags, (0, new_lines))
 
     def idle(self) -> bool:
@@ -526,7 +569,7 @@ class JitEngine:
         return self._registers[base : base + 64].view(np.uint32).copy()
 
     def row(self, core: int) -> int:
-        return int(self._core(core)[at.PC])
+        return int(self._core(core)[at.PLACE] & at.PLACES) // at.ROW
 
     def status(self, core: int) -> Status:
         return Status(int(self._core(core)[at.STATUS]))

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pulpsim import isa
+from pulpsim.code import ALIGN_ROWS
 from pulpsim.engine import Trap
 from pulpsim.isa import Unit
 from pulpsim.memory import L2_BASE
@@ -24,8 +25,9 @@ QUEUE = 128  # DMA transfers per direction
 REPORT_ROWS = 4 * AGENTS
 
 # one core: positions from CORE + core * CORE_FIELDS; its counters follow at COUNT + cause
-(PC, PENDING, STATUS, START0, END0, COUNT0, START1, END1, COUNT1) = range(9)
-(STALL, SINCE, WAIT_COST, NEXT, LINE, FPU_INDEX, WAY, COUNT) = range(9, 17)
+# PLACE is where the next instruction's decoded row begins, with the marks below if it is not simply to be executed
+(PLACE, STATUS, START0, END0, COUNT0, START1, END1, COUNT1) = range(8)
+(STALL, SINCE, WAIT_COST, NEXT, FPU_INDEX, WAY, COUNT) = range(8, 15)
 CORE_FIELDS = 32
 # one DMA port, one queued transfer, one report
 (P_SEQUENCE, P_BEAT, P_LINE, P_COLUMN, P_ASLEEP) = range(5)
@@ -52,6 +54,8 @@ FIELDS = 8
     CORES,
     BANKS,
     L1_BYTES,
+    L1_WORDS,
+    BANK_MASK,
     L2_BYTES,
     CONFLICTS,
     LOAD_USE,
@@ -67,7 +71,6 @@ FIELDS = 8
     BURST_BEATS,
     CODE_ROWS,
     LINES,  # of the code, and of `present` per core
-    LINE_SHIFT,  # row >> LINE_SHIFT is its line; without instruction cache all rows are in line 0
     PRIVATE_SETS,
     PRIVATE_WAYS,
     SHARED_BANKS,
@@ -76,7 +79,7 @@ FIELDS = 8
     PRIVATE_REFILL,
     SHARED_REFILL,
     SHARED_WAY,  # shift registers of the shared banks
-) = range(42)
+) = range(43)
 CORE = 64  # behind the scalars, of which SHARED_WAY is 8 wide
 PORT = CORE + 16 * CORE_FIELDS
 TRANSFERS = PORT + 16 * FIELDS
@@ -85,7 +88,9 @@ FAR = REPORT + REPORT_ROWS * FIELDS  # (cycle, agent) pairs, oldest queued first
 FILL = FAR + 2 * AGENTS  # agents in each slot's FIFO of arrivals
 MASKS = FILL + SLOTS  # ranks due in each slot
 AGENT_AT = MASKS + SLOTS  # agent of each rank
-FPU_FREE = AGENT_AT + RANKS
+OLD_AGENT_AT = AGENT_AT + RANKS  # only while ranks are given anew
+NEW_RANK = OLD_AGENT_AT + RANKS
+FPU_FREE = NEW_RANK + RANKS
 BANK_FREE = FPU_FREE + 16  # next free cycle; under round-robin the agent served last
 ARRIVALS = BANK_FREE + 256  # [SLOTS, AGENTS]
 WAITING = ARRIVALS + SLOTS * AGENTS  # [banks, AGENTS] accesses under round-robin
@@ -94,23 +99,33 @@ NO_CONFLICTS, FIFO, ROUND_ROBIN = range(3)
 
 # decoded rows: int32 [n, ROW]; registers are flat numbers, x0 as a target is SINK
 (
-    R_KIND,
+    R_KIND,  # kind of operation, and what is to be looked at before the next: see KIND
     R_SUB,  # which operation of the kind; memory: size | 8 if a load extends the sign; guards: the trap
     R_RD,
     R_RS1,
     R_RS2,  # store data; loads and stores: R_RS3 is the offset register, x0 where there is none
     R_RS3,
     R_IMM,
-    R_TARGET,  # absolute row, -1 outside the code
-    R_END,  # 1 if some hardware loop ends here
+    R_TARGET,  # where the row begins that is the target, -1 outside the code
+    R_RUN,  # how many more K_FMADD follow one after the other, nothing to be looked at between them
     R_BASE,  # where a post-increment goes, or SINK
     R_PRE,  # memory: -1 if the offset belongs to the address, 0 if only to the post-increment;
     #         branches, jumps and guards: the target relative to the row, for messages
     R_CYCLES,
+    R_LATE,  # register whose reader stalls if it comes next, x0 if none; + 64 for the multiplier's
     R_USES,  # bit mask of the registers read: x0-x31, then f0-f31
     _R_USES_FP,
-) = range(14)
-ROW = 16  # a cache line
+) = range(15)
+ROW = 16  # a cache line of the host
+LINE = 4 * ROW  # decoded rows of one line of the instruction cache
+KIND = 255
+# above the kind: some hardware loop ends here; the next row, or one that a loop goes back to, may read
+# what is written late; the next row may be in another line than this one
+LOOP_END, LATE, LINE_END = 1 << 8, 1 << 9, 1 << 10
+PLACES = (1 << 28) - 1
+# marks of a PLACE: its line is not in the core's instruction cache; it reads what the load, or the
+# multiplication, before it has written
+FETCH, AFTER_LOAD, AFTER_MUL = 1 << 32, 1 << 33, 1 << 34
 
 # kinds of operation
 (
@@ -119,9 +134,10 @@ ROW = 16  # a cache line
     K_ALU,
     K_LOOP,
     K_FPU,
+    K_LOAD_NEXT,  # p.lw rd, imm(rs1!)
     K_LOAD_WORD,  # the hot loop handles these and K_FMADD itself, `_event` the rest
     K_STORE_WORD,
-    K_SHARED_FUSED,
+    K_SHARED_FMADD,
     K_LOAD,
     K_STORE,
     K_SHARED_FPU,
@@ -133,8 +149,8 @@ ROW = 16  # a cache line
     K_BARRIER,
     K_RETURN,
     K_GUARD,
-) = range(19)
-LAST_PRIVATE = K_FPU
+) = range(20)
+LAST_PRIVATE, LAST_WORD = K_FPU, K_STORE_WORD
 
 # operations of a kind: position in these lists is R_SUB
 ALU = ("sub and or xor sll srl sra slt sltu constant mac msu min minu max maxu abs clip clipu mhartid mcycle").split()
@@ -233,6 +249,8 @@ def initial_state(platform: Platform) -> NDArray[np.int64]:
         (CORES, platform.cluster.cores),
         (BANKS, l1.banks),
         (L1_BYTES, l1.size_bytes),
+        (L1_WORDS, l1.size_bytes // 4),
+        (BANK_MASK, l1.banks - 1),
         (L2_BYTES, platform.l2.size_bytes),
         (CONFLICTS, NO_CONFLICTS if not l1.conflicts else FIFO if l1.arbitration == "fifo" else ROUND_ROBIN),
         (LOAD_USE, core.load_use_cycles),
@@ -246,7 +264,6 @@ def initial_state(platform: Platform) -> NDArray[np.int64]:
         (BARRIER, platform.event_unit.barrier_cycles),
         (PORTS, ports),
         (BURST_BEATS, platform.dma.burst_bytes // platform.dma.bytes_per_cycle),
-        (LINE_SHIFT, 2 if platform.icache.enabled else 40),
         (PRIVATE_SETS, platform.icache.private_sets),
         (PRIVATE_WAYS, platform.icache.private_ways),
         (SHARED_BANKS, platform.icache.shared_banks),
@@ -280,18 +297,32 @@ def decode(rows: NDArray[np.int32], platform: Platform) -> NDArray[np.int32]:
     index = np.arange(len(rows))
     goals = index + rows[:, TARGET]
     inside = (goals >= 0) & (goals < len(rows))
-    decoded[:, R_TARGET] = np.where(inside, goals, -1)
+    decoded[:, R_TARGET] = np.where(inside, goals * ROW, -1)
 
     def are(*keys: str) -> NDArray[np.bool_]:
         return np.isin(rows[:, OP], [isa.OP[key] for key in keys])
 
-    decoded[goals[are("lp.setup", "lp.setupi", "lp.endi") & inside], R_END] = 1
+    loop_ends = np.zeros(len(rows), np.bool_)
+    loop_ends[goals[are("lp.setup", "lp.setupi", "lp.endi") & inside]] = True
     places = (L2_BASE + 4 * index).astype(np.uint32).view(np.int32)
     decoded[:, R_IMM] += np.where(are("auipc"), places, 0).astype(np.int32)  # modulo 2**32
     outside = are("lp.starti") & ~inside
     decoded[outside, R_KIND], decoded[outside, R_SUB] = K_GUARD, Trap.TARGET
     decoded[outside, R_PRE] = rows[outside, TARGET]
+    decoded[:, R_KIND] += _looks(decoded, loop_ends, platform)
+    for row in range(len(decoded) - 2, -1, -1):
+        if decoded[row, R_KIND] == K_FMADD == decoded[row + 1, R_KIND] & KIND:
+            decoded[row, R_RUN] = decoded[row + 1, R_RUN] + 1
     return decoded
+
+
+def _looks(decoded: NDArray[np.int32], loop_ends: NDArray[np.bool_], platform: Platform) -> NDArray[np.int32]:
+    """What is to be looked at after each row: see KIND."""
+    late = decoded[:-1, R_LATE] & 63
+    reads = decoded[1:, [R_USES, _R_USES_FP]][np.arange(len(late)), late >> 5] >> (late & 31) & 1
+    may_be_read = np.append(reads == 1, False) | (loop_ends & (decoded[:, R_LATE] != 0))
+    line_ends = loop_ends | (np.arange(len(decoded)) % ALIGN_ROWS == ALIGN_ROWS - 1)
+    return LOOP_END * loop_ends + LATE * may_be_read + LINE_END * (line_ends & platform.icache.enabled)
 
 
 def _decode_row(row: list[int], platform: Platform) -> list[int]:
@@ -306,7 +337,7 @@ def _decode_row(row: list[int], platform: Platform) -> list[int]:
         out[R_RS1 + position - RS1] = row[position] if column in reads else 0
     out[R_BASE] = SINK
     if unit in (Unit.LOAD, Unit.STORE):
-        _decode_memory(out, row, instruction)
+        _decode_memory(out, row, instruction, platform)
     elif unit is Unit.ALU:
         _decode_alu(out, row, name)
     elif unit is Unit.CSR:
@@ -321,30 +352,35 @@ def _decode_row(row: list[int], platform: Platform) -> list[int]:
         out[R_RS3] = 0
     elif unit in (Unit.MUL, Unit.MULH):
         out[R_SUB] = MULS.index(name)
+        out[R_LATE] = (out[R_RD] & 63) + 64
         out[R_CYCLES] = platform.core.mul_cycles if unit is Unit.MUL else platform.core.mulh_cycles
     elif unit is Unit.DIV:
         out[R_SUB] = DIVS.index(name)
     elif unit is Unit.FPU:
         out[R_SUB] = FUSED.index(name) if name in FUSED else len(FUSED) + FPU.index(name)
         if not platform.fpus_are_private:
-            out[R_KIND] = K_SHARED_FUSED if name in FUSED else K_SHARED_FPU
-        elif name in FUSED:
+            out[R_KIND] = K_SHARED_FMADD if name == "fmadd" else K_SHARED_FPU
+        elif name == "fmadd":
             out[R_KIND] = K_FMADD
     elif unit is Unit.FDIV:
         out[R_SUB] = int(name == "fsqrt")
     return out
 
 
-def _decode_memory(out: list[int], row: list[int], instruction: isa.Instruction) -> None:
+def _decode_memory(out: list[int], row: list[int], instruction: isa.Instruction, platform: Platform) -> None:
     """Offset register to R_RS3 whatever its column; store data stays in R_RS2."""
     post = instruction.post_increment
+    waits_for_a_grant = platform.l1.conflicts and platform.l1.arbitration == "round-robin"
     if instruction.unit is Unit.LOAD:
         out[R_RS3], out[R_RS2] = out[R_RS2], 0
+        out[R_LATE] = out[R_RD] & 63
     out[R_BASE] = (row[RS1] or SINK) if post else SINK
     out[R_PRE] = 0 if post else -1
     out[R_SUB] = instruction.size | (8 if instruction.signed else 0)
-    if instruction.size == 4:
+    if instruction.size == 4 and not waits_for_a_grant:
         out[R_KIND] = K_LOAD_WORD if instruction.unit is Unit.LOAD else K_STORE_WORD
+        if out[R_KIND] == K_LOAD_WORD and post and row[RS1] and not out[R_RS3]:
+            out[R_KIND] = K_LOAD_NEXT
 
 
 def _decode_alu(out: list[int], row: list[int], name: str) -> None:

@@ -247,8 +247,7 @@ def _body(lines: Sequence[Line]) -> Iterator[str]:
     yield "Coupled matmuls are judged by the group. Beyond their limit:"
     yield ""
     misses = [
-        [error.name, error.quantity, reason, *_error(error, measured=True)]
-        for error, reason in beyond_limits(lines)
+        [error.name, error.quantity, reason, *_error(error, measured=True)] for error, reason in beyond_limits(lines)
     ]
     yield from _markdown(["row", "column", "reason", "measured", "ours", "error", "%"], 3, misses)
     yield ""

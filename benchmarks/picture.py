@@ -39,9 +39,7 @@ FORMAT = """\
 
 def draw() -> str:
     """The picture as SVG; the same for every run, since the step is."""
-    console = Console(
-        record=True, width=COLUMNS, file=io.StringIO(), highlight=False, emoji=False, markup=False
-    )
+    console = Console(record=True, width=COLUMNS, file=io.StringIO(), highlight=False, emoji=False, markup=False)
     trainer = Trainer(get("autoencoder"))
     print_report(trainer.timed_step(np.zeros(trainer.model.inputs, np.float32)), console)
     return console.export_svg(title="", code_format=FORMAT, unique_id="report")

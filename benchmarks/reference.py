@@ -162,10 +162,7 @@ def counts(row: Row, skews: Sequence[int] | None = None) -> list[int]:
     kernels = program("matmul" if "m" in row else "micro")
     fill(machine, row)
     delays = [None] if skews is None else [start_delays(skew, cores) for skew in skews]
-    return [
-        machine.run(kernels, row["kernel"], cores, registers(row), start_delays=delay).cycles
-        for delay in delays
-    ]
+    return [machine.run(kernels, row["kernel"], cores, registers(row), start_delays=delay).cycles for delay in delays]
 
 
 def refill_cycles(row: Row) -> int:

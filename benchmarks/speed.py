@@ -1,4 +1,4 @@
-"""How fast the fast engine simulates: the reference matmuls, conflicts on and off, FPUs shared."""
+"""How fast the fast engine simulates: the reference matmuls, conflicts on and off, FPUs shared, DMA running."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pulpsim import Machine, Platform, assemble
+from pulpsim import Cluster, Copy, Machine, Platform, Program, assemble
 from pulpsim.jit import CACHE_VARIABLE
+from pulpsim.machine import Process, Result
+from pulpsim.memory import L1_BASE, L2_BASE
 
 ROOT = Path(__file__).parents[1]
 MATMUL = ROOT / "tests" / "reference" / "matmul.S"
@@ -22,18 +25,24 @@ MATMUL = ROOT / "tests" / "reference" / "matmul.S"
 
 @dataclass(frozen=True)
 class Scenario:
-    """A kernel on N x K x M matrices that lie one behind the other in L1."""
+    """A kernel on N x K x M matrices that lie one behind the other in L1.
+
+    dma: transfers both ways all the while, between other parts of L1 and L2.
+    """
 
     kernel: str
     platform: str
     overrides: tuple[tuple[str, object], ...] = ()
     cores: int = 8
     size: int = 64
+    dma: bool = False
 
 
 SCENARIOS = [
     Scenario("mm_2x2", "pulp-2022"),
     Scenario("mm_2x2", "pulp-2022", (("l1.conflicts", False),)),
+    Scenario("mm_2x2", "pulp-2022", dma=True),
+    Scenario("mm_2x2", "pulp-2022", (("icache.enabled", False),)),
     Scenario("mm_2x2", "pulp-open"),
     Scenario("mm", "pulp-2022"),
     Scenario("mm_4x2", "pulp-2022"),
@@ -51,17 +60,15 @@ def measure(scenario: Scenario, seconds: float) -> dict[str, Any]:
     for address in (a, b):
         machine.memory.write(address, rng.standard_normal((n, n)).astype(np.float32))
 
+    def registers(core: int) -> dict[str, int]:
+        log2 = scenario.cores.bit_length() - 1
+        return {"a0": a, "a1": b, "a2": c, "a3": n, "a4": n, "a5": n, "a6": core, "a7": log2}
+
+    run = _run_with_dma if scenario.dma else _run
+
     def once() -> tuple[int, int, float]:
         begin = time.perf_counter()
-        result = machine.run(
-            program,
-            scenario.kernel,
-            scenario.cores,
-            lambda core: {
-                "a0": a, "a1": b, "a2": c, "a3": n, "a4": n, "a5": n, "a6": core,
-                "a7": scenario.cores.bit_length() - 1,
-            },
-        )  # fmt: skip
+        result = run(machine, program, scenario, registers)
         return result.instructions, result.cycles, time.perf_counter() - begin
 
     once()
@@ -70,7 +77,8 @@ def measure(scenario: Scenario, seconds: float) -> dict[str, Any]:
         runs.append(once())
     instructions, cycles, wall = (sum(column) for column in zip(*runs, strict=True))
     best = max(_rates(runs, 0.05))
-    name = " ".join([scenario.platform, *(f"{key}={value}" for key, value in scenario.overrides)])
+    settings = [f"{key}={value}" for key, value in scenario.overrides] + ["DMA both ways"] * scenario.dma
+    name = " ".join([scenario.platform, *settings])
     return {
         "kernel": f"{scenario.kernel} {n}x{n}x{n}",
         "platform": name,
@@ -81,6 +89,45 @@ def measure(scenario: Scenario, seconds: float) -> dict[str, Any]:
         "best_instructions_per_second": best,
         "cycles_per_second": cycles / wall,
     }
+
+
+Registers = Callable[[int], dict[str, int]]
+
+
+def _run(machine: Machine, program: Program, scenario: Scenario, registers: Registers) -> Result:
+    return machine.run(program, scenario.kernel, scenario.cores, registers)
+
+
+def _run_with_dma(machine: Machine, program: Program, scenario: Scenario, registers: Registers) -> Result:
+    size = 32 << 10
+    inward, outward = L1_BASE + 0x40000, L1_BASE + 0x40000 + size
+
+    def controller(cluster: Cluster) -> Process:
+        running = True
+
+        def stream() -> Process:
+            while running:
+                for out, l1 in ((False, inward), (True, outward)):
+                    yield from cluster.copy(Copy(out, l1, L2_BASE + 0x80000 + size * out, size))
+
+        streaming = cluster.env.process(stream())
+        yield from cluster.fork(program, registers, scenario.kernel, scenario.cores)
+        running = False
+        yield streaming
+
+    return machine.simulate(controller)
+
+
+def training_step() -> float:
+    """Seconds of the autoencoder's timed step after a first one."""
+    from trainlib import Trainer, models
+
+    trainer = Trainer(models.get("autoencoder"))
+    sample = np.random.default_rng(0).standard_normal(trainer.model.inputs).astype(np.float32)
+    trainer.timed_step(sample)
+    begin = time.perf_counter()
+    trainer.timed_step(sample)
+    return time.perf_counter() - begin
 
 
 def _rates(runs: list[tuple[int, int, float]], window: float) -> list[float]:

@@ -14,6 +14,7 @@ from pulpsim.engine.calendar import append, queue, report
 from pulpsim.jit import heapless, inlined
 from pulpsim.memory import EVENT_UNIT_BASE, EVENT_UNIT_BYTES, L1_BASE, L2_BASE
 
+WORDS = (1 << 40) - 1  # no index is larger, or negative
 # Numba freezes plain integers: the enumerations' members as such.
 BANK_CONFLICT, MISALIGNED, L2 = int(Cause.BANK_CONFLICT), int(Cause.MISALIGNED), int(Cause.L2)
 TRANSFER = int(Kind.TRANSFER)
@@ -90,61 +91,85 @@ def access(c, address, size, store, value, s, l1, l2):  # type: ignore[no-untype
     return at.TRAPPED
 
 
-@heapless
-def first_beat(port, lane, outward, s):  # type: ignore[no-untyped-def]
-    """Set a port to its word of the first beat of the transfer at its sequence number."""
-    move = at.TRANSFERS + (outward * at.QUEUE + s[port + at.P_SEQUENCE] % at.QUEUE) * at.FIELDS
-    words = max(s[move + at.T_LINE_WORDS], 1)
-    s[port + at.P_BEAT] = 0
-    s[port + at.P_LINE], s[port + at.P_COLUMN] = lane // words, lane % words
+@inlined
+def _move_words(way, number, first, count, inside, outside, s, words, l2_words):  # type: ignore[no-untyped-def]
+    """Ports [first, first + count) of a direction each copy a word, in order, and take its bank."""
+    for i in range(count):
+        within, beyond = inside + i & WORDS, outside + i & WORDS
+        if way:
+            l2_words[beyond] = words[within]
+        else:
+            words[within] = l2_words[beyond]
+        bank = within & s[at.BANK_MASK]
+        if s[at.CONFLICTS] == at.FIFO:
+            reserve(at.BANK_FREE + bank, s[at.NOW], s)
+        elif s[at.CONFLICTS] == at.ROUND_ROBIN:
+            _wait_for(bank, number + first + i, s)
 
 
-@heapless
-def _move_word(agent, port, move, outward, s, words, l2_words):  # type: ignore[no-untyped-def]
-    """Copy a port's word of this beat and take its bank."""
-    line, column = s[port + at.P_LINE], 4 * s[port + at.P_COLUMN]
+@inlined
+def stream_event(agent, s, words, l2_words):  # type: ignore[no-untyped-def]
+    """One beat of a DMA direction: a word of each of its ports. Returns the next event's cycle, or -1."""
+    way, ports = agent - s[at.CORES] & 1, s[at.PORTS]
+    stream = at.STREAM + way * at.FIELDS
+    if s[stream + at.D_PLAIN] == 0:
+        return _beat(way, stream, s, words, l2_words)
+    inside, outside = s[stream + at.D_INSIDE], s[stream + at.D_OUTSIDE]
+    _move_words(way, s[at.CORES] + way * ports, 0, ports, inside, outside, s, words, l2_words)
+    s[stream + at.D_INSIDE], s[stream + at.D_OUTSIDE] = inside + ports, outside + ports
+    s[stream + at.D_PLAIN] -= 1
+    s[stream + at.D_BEAT] += 1
+    return s[at.NOW] + 1
+
+
+@inlined
+def _place_of(word, move, s):  # type: ignore[no-untyped-def]
+    """Where a word of a transfer lies: indices into L1 and L2."""
+    line, column = word // s[move + at.T_LINE_WORDS], 4 * (word % s[move + at.T_LINE_WORDS])
     inside = (s[move + at.T_L1] + line * s[move + at.T_L1_STRIDE] + column) >> 2
     outside = (s[move + at.T_L2] + line * s[move + at.T_L2_STRIDE] + column) >> 2
-    if outward:
-        l2_words[outside] = words[inside]
-    else:
-        words[inside] = l2_words[outside]
-    bank = inside & (s[at.BANKS] - 1)
-    if s[at.CONFLICTS] == at.FIFO:
-        reserve(at.BANK_FREE + bank, s[at.NOW], s)
-    elif s[at.CONFLICTS] == at.ROUND_ROBIN:
-        _wait_for(bank, agent, s)
+    return inside, outside
+
+
+@inlined
+def _plain_beats(way, beat, move, s):  # type: ignore[no-untyped-def]
+    """How many beats from this one on lie in one line and have their successor in the next cycle."""
+    ports = s[at.PORTS]
+    word = beat * ports
+    in_transfer = (s[move + at.T_WORDS] - 1) // ports - beat
+    in_line = (s[move + at.T_LINE_WORDS] - word % s[move + at.T_LINE_WORDS]) // ports
+    plain = min(in_transfer, in_line)
+    if way:
+        plain = min(plain, s[at.BURST_BEATS] - 1 - beat % s[at.BURST_BEATS])
+    return max(plain, 0)
 
 
 @heapless
-def port_event(agent, s, words, l2_words):  # type: ignore[no-untyped-def]
-    """One event of a DMA port: its word of this beat. Returns the next event's cycle, or -1."""
+def _beat(way, stream, s, words, l2_words):  # type: ignore[no-untyped-def]
+    """A beat that may cross a line or end a burst or the transfer."""
     now, ports = s[at.NOW], s[at.PORTS]
-    lane = agent - s[at.CORES]
-    port = at.PORT + lane * at.FIELDS
-    outward = np.int64(lane >= ports)
-    lane -= outward * ports
-    move = at.TRANSFERS + (outward * at.QUEUE + s[port + at.P_SEQUENCE] % at.QUEUE) * at.FIELDS
-    if s[port + at.P_BEAT] * ports + lane < s[move + at.T_WORDS]:
-        _move_word(agent, port, move, outward, s, words, l2_words)
-    s[port + at.P_COLUMN] += ports
-    while s[port + at.P_COLUMN] >= s[move + at.T_LINE_WORDS]:
-        s[port + at.P_COLUMN] -= s[move + at.T_LINE_WORDS]
-        s[port + at.P_LINE] += 1
-    s[port + at.P_BEAT] += 1
-    if s[port + at.P_BEAT] * ports < s[move + at.T_WORDS]:
-        new_burst = outward == 1 and s[port + at.P_BEAT] % s[at.BURST_BEATS] == 0
+    move = at.TRANSFERS + (way * at.QUEUE + s[stream + at.D_SEQUENCE] % at.QUEUE) * at.FIELDS
+    for lane in range(ports):
+        word = s[stream + at.D_BEAT] * ports + lane
+        if word < s[move + at.T_WORDS]:
+            inside, outside = _place_of(word, move, s)
+            _move_words(way, s[at.CORES] + way * ports, lane, 1, inside, outside, s, words, l2_words)
+    beat = s[stream + at.D_BEAT] + 1
+    s[stream + at.D_BEAT] = beat
+    if beat * ports < s[move + at.T_WORDS]:
+        s[stream + at.D_INSIDE], s[stream + at.D_OUTSIDE] = _place_of(beat * ports, move, s)
+        s[stream + at.D_PLAIN] = _plain_beats(way, beat, move, s)
+        new_burst = way == 1 and beat % s[at.BURST_BEATS] == 0
         return now + 2 if new_burst else now + 1
-    if lane == ports - 1:
-        report(TRANSFER, s[move + at.T_ID], 0, s)
-    s[port + at.P_SEQUENCE] += 1
-    if s[port + at.P_SEQUENCE] == s[at.TAIL + outward]:
-        s[port + at.P_ASLEEP] = 1
+    report(TRANSFER, s[move + at.T_ID], 0, s)
+    s[stream + at.D_SEQUENCE] += 1
+    s[stream + at.D_BEAT] = 0
+    if s[stream + at.D_SEQUENCE] == s[at.TAIL + way]:
+        s[stream + at.D_ASLEEP] = 1
         s[at.QUEUED] -= 1
         return np.int64(-1)
-    first_beat(port, lane, outward, s)
-    move = at.TRANSFERS + (outward * at.QUEUE + s[port + at.P_SEQUENCE] % at.QUEUE) * at.FIELDS
-    return max(now + 1, s[move + at.T_READY]) + outward
+    move = at.TRANSFERS + (way * at.QUEUE + s[stream + at.D_SEQUENCE] % at.QUEUE) * at.FIELDS
+    return max(now + 1, s[move + at.T_READY]) + way
 
 
 @heapless

@@ -18,7 +18,7 @@ from pulpsim.counters import CAUSES, Cause
 from pulpsim.engine import FOREVER, Kind, Report, Status, Transfer, Trap, icache
 from pulpsim.engine import layout as at
 from pulpsim.engine.arithmetic import alu, branch_taken, divide, fpu, fused, multiply, quotient_or_root
-from pulpsim.engine.banks import access, first_beat, grant, port_event, reserve
+from pulpsim.engine.banks import access, grant, reserve, stream_event
 from pulpsim.engine.calendar import ONE, admit, enqueue, migrate, nearest_far, queue, queue_next, report, step
 from pulpsim.engine.icache import refill
 from pulpsim.jit import heapless, inlined, leading_zeros, lowest_bit, unlikely
@@ -456,7 +456,7 @@ def _advance(  # type: ignore[no-untyped-def]
                 due &= due - ONE
                 agent = s[at.AGENT_AT + rank]
             if unlikely(agent >= s[at.CORES]):
-                when = port_event(agent, s, words, l2_words)
+                when = stream_event(agent, s, words, l2_words)
                 if when > 0:
                     queue_next(rank, agent, when, s)
             elif _turn(rank, agent & 15, now, horizon, s, rows, fields, registers, l1, words, l2, tags, present):
@@ -473,7 +473,7 @@ class JitEngine:
 
     def __init__(self, platform: Platform, memory: Memory, code: Code):
         self._platform, self._memory, self._code = platform, memory, code
-        self._cores, self._ports = platform.cluster.cores, platform.dma.bytes_per_cycle // 4
+        self._cores = platform.cluster.cores
         self._state = at.initial_state(platform)
         self._rows = np.zeros(0, np.int32)
         self._registers = np.zeros(self._cores * at.REGISTER_STRIDE, np.int32)
@@ -515,20 +515,17 @@ class JitEngine:
             raise ValueError(f"transfer {t.id} moves {t.size_bytes} bytes")
         if t.ready < self.now:
             raise ValueError(f"transfer {t.id} cannot begin at {t.ready}: it is {self.now}")
-        ports = [at.PORT + (way * self._ports + lane) * at.FIELDS for lane in range(self._ports)]
-        number = int(s[at.TAIL + way])
-        if number - min(int(s[port + at.P_SEQUENCE]) for port in ports) >= at.QUEUE:
+        stream, number = at.STREAM + way * at.FIELDS, int(s[at.TAIL + way])
+        if number - s[stream + at.D_SEQUENCE] >= at.QUEUE:
             raise ValueError(f"more than {at.QUEUE} DMA transfers queued in one direction")
         row = at.TRANSFERS + (way * at.QUEUE + number % at.QUEUE) * at.FIELDS
         s[row : row + at.FIELDS] = (
             t.id, t.l1, t.l2, t.size_bytes // 4, t.line_bytes // 4, t.l1_stride, t.l2_stride, t.ready,
         )  # fmt: skip
         s[at.TAIL + way] += 1
-        for lane, port in enumerate(ports):
-            if s[port + at.P_ASLEEP]:
-                s[port + at.P_ASLEEP] = 0
-                first_beat(port, lane, way, s)
-                enqueue(self._cores + way * self._ports + lane, t.ready + way, s)
+        if s[stream + at.D_ASLEEP]:
+            s[stream + at.D_ASLEEP] = 0
+            enqueue(self._cores + way, t.ready + way, s)
 
     def advance(self, until: int) -> list[Report]:
         s = self._state

@@ -29,8 +29,9 @@ REPORT_ROWS = 4 * AGENTS
 (PLACE, STATUS, START0, END0, COUNT0, START1, END1, COUNT1) = range(8)
 (STALL, SINCE, WAIT_COST, NEXT, FPU_INDEX, WAY, COUNT) = range(8, 15)
 CORE_FIELDS = 32
-# one DMA port, one queued transfer, one report
-(P_SEQUENCE, P_BEAT, P_LINE, P_COLUMN, P_ASLEEP) = range(5)
+# one DMA direction, whose ports act one behind the other; one queued transfer, one report
+# PLAIN: so many more beats need no look (`banks._plain_beats`); the next one's words are at INSIDE and OUTSIDE
+(D_SEQUENCE, D_BEAT, D_ASLEEP, D_PLAIN, D_INSIDE, D_OUTSIDE) = range(6)
 (T_ID, T_L1, T_L2, T_WORDS, T_LINE_WORDS, T_L1_STRIDE, T_L2_STRIDE, T_READY) = range(8)
 FIELDS = 8
 
@@ -81,8 +82,8 @@ FIELDS = 8
     SHARED_WAY,  # shift registers of the shared banks
 ) = range(43)
 CORE = 64  # behind the scalars, of which SHARED_WAY is 8 wide
-PORT = CORE + 16 * CORE_FIELDS
-TRANSFERS = PORT + 16 * FIELDS
+STREAM = CORE + 16 * CORE_FIELDS  # inward, outward
+TRANSFERS = STREAM + 2 * FIELDS
 REPORT = TRANSFERS + 2 * QUEUE * FIELDS
 FAR = REPORT + REPORT_ROWS * FIELDS  # (cycle, agent) pairs, oldest queued first
 FILL = FAR + 2 * AGENTS  # agents in each slot's FIFO of arrivals
@@ -280,7 +281,7 @@ def initial_state(platform: Platform) -> NDArray[np.int64]:
         state[core_state + FPU_INDEX] = number % platform.cluster.fpus
         state[core_state + WAY] = 1
     state[SHARED_WAY : SHARED_WAY + 8] = 1
-    state[PORT + P_ASLEEP : PORT + 2 * ports * FIELDS : FIELDS] = 1
+    state[STREAM + D_ASLEEP : STREAM + 2 * FIELDS : FIELDS] = 1
     return state
 
 
@@ -310,9 +311,9 @@ def decode(rows: NDArray[np.int32], platform: Platform) -> NDArray[np.int32]:
     decoded[outside, R_KIND], decoded[outside, R_SUB] = K_GUARD, Trap.TARGET
     decoded[outside, R_PRE] = rows[outside, TARGET]
     decoded[:, R_KIND] += _looks(decoded, loop_ends, platform)
-    for row in range(len(decoded) - 2, -1, -1):
-        if decoded[row, R_KIND] == K_FMADD == decoded[row + 1, R_KIND] & KIND:
-            decoded[row, R_RUN] = decoded[row + 1, R_RUN] + 1
+    another_follows = (decoded[:, R_KIND] == K_FMADD) & (np.append(decoded[1:, R_KIND] & KIND, K_GUARD) == K_FMADD)
+    run_ends = np.where(another_follows, len(decoded), index)
+    decoded[:, R_RUN] = np.minimum.accumulate(run_ends[::-1])[::-1] - index
     return decoded
 
 

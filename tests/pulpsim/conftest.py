@@ -30,10 +30,13 @@ def platform(overrides: tuple[tuple[str, object], ...]) -> Platform:
 
 
 class Bench:
-    """One engine with its memory and code. Programs find a0 = L1, a1 = L2 data, a2 = event unit."""
+    """One engine with its memory and code. Programs find a0 = L1, a1 = L2 data, a2 = event unit.
+
+    Without the instruction cache unless asked for: cycles counted by hand are the instructions' own.
+    """
 
     def __init__(self, engine_class: EngineClass, overrides: dict[str, object] | None = None):
-        self.platform = platform(tuple((overrides or {}).items()))
+        self.platform = platform(tuple(({"icache.enabled": False} | (overrides or {})).items()))
         self.memory = Memory(self.platform)
         self.code = Code()
         self.engine = engine_class(self.platform, self.memory, self.code)

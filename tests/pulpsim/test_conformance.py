@@ -63,7 +63,7 @@ def test_a_loop_that_starts_outside_the_code_is_a_trap(target: int) -> None:
     rows = program.rows.copy()
     rows[0, TARGET] = target
     for engine_class in (ReferenceEngine, JitEngine):
-        platform, code = conformance.platform_with({}), Code()
+        platform, code = conformance.platform_with({"icache.enabled": False}), Code()
         engine = engine_class(platform, Memory(platform), code)
         first = code.load(Program(rows))
         engine.start(0, first, 3, np.zeros(64, np.uint32))

@@ -57,8 +57,8 @@ WORK = assemble(
 
 
 def machine(engine: EngineName = "jit", **overrides: object) -> Machine:
-    """A machine on pulp-2022; l1__banks=32 stands for l1.banks."""
-    settings = {key.replace("__", "."): value for key, value in overrides.items()}
+    """A machine on pulp-2022, l1__banks=32 for l1.banks; no instruction cache unless asked for."""
+    settings = {"icache.enabled": False} | {key.replace("__", "."): value for key, value in overrides.items()}
     return Machine(Platform.preset("pulp-2022", settings), engine)
 
 

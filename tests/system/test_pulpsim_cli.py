@@ -124,7 +124,8 @@ def test_run_of_a_matmul_computes_and_counts() -> None:
 
 
 def test_run_prints_a_table() -> None:
-    lines = good("run", "team.S", *MEET, "--cores", "2", "--delay", "0,10").splitlines()
+    no_cache = ("--set", "icache.enabled=false")  # counted by hand
+    lines = good("run", "team.S", *MEET, "--cores", "2", "--delay", "0,10", *no_cache).splitlines()
     assert lines[0] == "21 cycles, 0.000047 ms, 10 instructions, IPC 0.48"
     assert lines[1].strip() == "team on 2 cores of pulp-2022: cycles by cause"
     rows = [line.split() for line in lines if line[:1].strip() or line[1:2].strip()]
@@ -144,7 +145,7 @@ def test_tables_are_not_cut_where_there_is_no_terminal() -> None:
 
 
 def test_run_reads_stdin() -> None:
-    assert json.loads(good("run", "-", "--cores", "1", "--json", stdin="ret"))["cycles"] == 2
+    assert json.loads(good("run", "-", "--cores", "1", "--json", stdin="ret"))["cycles"] == 18 + 2  # refill, return
     assert "<stdin>:1: unknown mnemonic" in refusal("run", "-", stdin="rett")
 
 
@@ -328,13 +329,13 @@ def test_two_dumps_do_not_share_a_file() -> None:
         ("add x5, x6, x32", "bad.S:1: register 'x32' in 'add x5, x6, x32': x0 to x31 or ABI names"),
         (
             "nop\nlw t0, 4(x0)\nret",
-            "core 0, cycle 1, pc 0x1c000014 (bad.S:2): lw x5,4(x0): address 0x00000004 is ",
+            "core 0, cycle 19, pc 0x1c000014 (bad.S:2): lw x5,4(x0): address 0x00000004 is ",
         ),
         (
             "f: nop",
-            "core 0, cycle 1, pc 0x1c000014 (bad.S, f+0x4): past the last instruction: ran off the end ",
+            "core 0, cycle 19, pc 0x1c000014 (bad.S, f+0x4): past the last instruction: ran off the end ",
         ),
-        ("", "core 0, cycle 0, pc 0x1c000010 (bad.S): past the last instruction: ran off the end of the "),
+        ("", "core 0, cycle 18, pc 0x1c000010 (bad.S): past the last instruction: ran off the end of the "),
         ("f: fadd.s f1, f2, f3\nret", "bad.S: fadd.s f1,f2,f3: operand fd must be one of the x registers"),
     ],
 )

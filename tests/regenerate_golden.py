@@ -19,13 +19,16 @@ from trainlib.trainer import Trainer
 
 FILE = Path(__file__).parent / "trainlib" / "golden.json"
 COMMAND = "python -m tests.regenerate_golden"
-CASES = (("autoencoder", "pulp-2022"), ("autoencoder", "pulp-open"))
+MODELS = ("autoencoder", "ds_cnn_paper", "ds_cnn", "tutorial_cnn")
+CASES = tuple((model, platform) for model in MODELS for platform in ("pulp-2022", "pulp-open"))
 
 
 def measure(model: str, platform: str) -> dict[str, Any]:
     """One training step by the default plan; cycles do not depend on the data."""
     trainer = Trainer(models.get(model), Platform.preset(platform))
-    report = trainer.timed_step(np.zeros(trainer.model.inputs, np.float32))
+    target = {"cross-entropy": 0, "mse": np.zeros(trainer.model.outputs, np.float32)}[trainer.model.loss]
+    sample = np.zeros(trainer.model.inputs, np.float32)
+    report = trainer.timed_step(sample, None if trainer.model.target_is_input else target)
     return {
         "model": model,
         "platform": platform,

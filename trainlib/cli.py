@@ -23,8 +23,8 @@ from trainlib import DEFAULT_LEARNING_RATE
 if TYPE_CHECKING:
     from pulpsim.platform import Platform
     from pulpsim.trace import Timeline
-    from trainlib.data import Features
-    from trainlib.trainer import StepReport, Trainer
+    from trainlib.learning import Learned, Lessons
+    from trainlib.trainer import Trainer
 
 #: FP32's smallest and largest positive numbers
 LOWEST_RATE, HIGHEST_RATE = 2.0**-149, 2.0**128 - 2.0**104
@@ -38,16 +38,12 @@ def main() -> None:
 @main.command()
 @click.argument("model")
 @platform_options
-@click.option(
-    "--steps", default=200, show_default=True, help="On-line training steps; the last one is timed."
-)
+@click.option("--steps", default=200, show_default=True, help="On-line training steps; the last one is timed.")
 @click.option("--lr", default=DEFAULT_LEARNING_RATE, show_default=True, help="Learning rate of plain SGD.")
 @click.option(
-    "--data", metavar="FILE.npz", default=None, help="Samples to learn from (default: the engines set)."
+    "--data", metavar="FILE.npz", default=None, help="Samples to learn from (default: the set shipped for the model)."
 )
-@click.option(
-    "--plan", metavar="FILE.json", default=None, help="Tiles, kernels and buffering (default: by rule)."
-)
+@click.option("--plan", metavar="FILE.json", default=None, help="Tiles, kernels and buffering (default: by rule).")
 @click.option(
     "--out",
     metavar="DIR",
@@ -72,6 +68,7 @@ def train(
     """
     from pulpsim.trace import Timeline
     from trainlib import models
+    from trainlib.learning import lessons_for
     from trainlib.plan import Plan
     from trainlib.report import print_report
     from trainlib.trainer import Trainer
@@ -83,70 +80,97 @@ def train(
     if out is not None and Path(out).exists() and not Path(out).is_dir():
         raise InputError(f"--out {out}: is a file; it must be a directory, new or not")
     network = models.get(model)
-    features = _features(data, network.inputs, model)
+    lessons = lessons_for(network, data)
     trainer = Trainer(network, platform, None if plan is None else Plan.load(plan), lr)
     timeline = Timeline() if out is not None else None
-    report, losses, held_out = _learn(trainer, features, steps, timeline)
-    result = _result(report, losses, held_out, lr, features.name)
+    learned = _learn(trainer, lessons, steps, timeline)
+    result = _result(learned, lr, lessons.name)
     if out is not None and timeline is not None:
         _write_output(Path(out), result, trainer, timeline)
     if as_json:
         print_json(result)
         return
     console = table_console()
-    print_report(report, console)
-    change = f" ({100 * (held_out[1] / held_out[0] - 1):+.1f} %)" if held_out[0] else ""
-    console.print(
-        f"learning: {steps} on-line steps (lr {lr:g}) on {features.name}: mean loss on "
-        f"{len(features.held_out):,} held-out samples {held_out[0]:.4f} -> {held_out[1]:.4f}{change}"
-    )
+    print_report(learned.report, console)
+    console.print(_summary(learned, lr, lessons.name))
     if out is not None:
         console.print(f"written to {out}: report.json, plan.json, timeline.json (open it in ui.perfetto.dev)")
 
 
-def _features(path: str | None, width: int, model: str) -> Features:
-    from trainlib.data import load_features
-    from trainlib.errors import DataError
+@main.command(name="models")
+@json_option
+def models_command(as_json: bool) -> None:
+    """List the models that come with the library."""
+    from trainlib.overview import models_record, print_models
 
-    features = load_features(path)
-    if features.train.shape[1] != width:
-        raise DataError(
-            f"{path or features.name}: x has {features.train.shape[1]} columns; {model} takes {width} inputs"
-        )
-    return features
+    if as_json:
+        print_json(models_record())
+    else:
+        print_models(table_console())
 
 
-def _learn(
-    trainer: Trainer, features: Features, steps: int, timeline: Timeline | None
-) -> tuple[StepReport, list[float], tuple[float, float]]:
-    """`steps` steps over the shuffled training samples, the last one timed; held-out loss around them."""
+@main.command(name="plan")
+@click.argument("model")
+@platform_options
+@click.option("--plan", metavar="FILE.json", default=None, help="A plan of your own (default: by rule).")
+@json_option
+def plan_command(model: str, platform: Platform, plan: str | None, as_json: bool) -> None:
+    """Show MODEL's plan: tiles, kernels, buffers, memory maps, bytes moved and bounds. Nothing is simulated."""
+    from trainlib import models
+    from trainlib.overview import plan_record, print_plan
+    from trainlib.plan import Plan
+    from trainlib.tiling import default_plan
+
+    network = models.get(model)
+    chosen = default_plan(network, platform) if plan is None else Plan.load(plan)
+    record = plan_record(network, chosen, platform)
+    if as_json:
+        print_json(record)
+    else:
+        print_plan(record, table_console())
+
+
+def _learn(trainer: Trainer, lessons: Lessons, steps: int, timeline: Timeline | None) -> Learned:
     import numpy as np
 
-    samples, unseen = features.standardise(features.train), features.standardise(features.held_out)
-    order = np.random.default_rng(0).permutation(len(samples))
+    from trainlib.learning import learn
+
     done = 0
+
+    def advance(step: int) -> None:
+        nonlocal done
+        done = step
+
     with progress(lambda: f"training: step {done} of {steps}"):
-        before = float(np.mean([trainer.loss(x) for x in unseen]))
-        losses = []
-        for done in range(steps - 1):
-            losses.append(trainer.functional_step(samples[order[done % len(order)]]))
-        report = trainer.timed_step(samples[order[(steps - 1) % len(order)]], timeline=timeline)
-        losses.append(report.loss)
-        after = float(np.mean([trainer.loss(x) for x in unseen]))
-    if not np.isfinite([*losses, after]).all():
-        step = int(np.argmin(np.isfinite([*losses, after]))) + 1
+        learned = learn(trainer, lessons, steps, timeline, advance)
+    losses = [*learned.losses, learned.held_out_loss[1]]
+    if not np.isfinite(losses).all():
+        step = int(np.argmin(np.isfinite(losses))) + 1
         what = f"the loss of step {step:,}" if step <= steps else "the held-out loss after the last step"
         raise InputError(f"training diverged: {what} is no finite number; try an --lr below {trainer.lr:g}")
-    return report, losses, (before, after)
+    return learned
 
 
-def _result(
-    report: StepReport, losses: list[float], held_out: tuple[float, float], lr: float, data: str
-) -> dict[str, Any]:
+def _summary(learned: Learned, lr: float, data: str) -> str:
+    before, after = learned.held_out_loss
+    change = f" ({100 * (after / before - 1):+.1f} %)" if before else ""
+    right = ""
+    if learned.accuracy is not None:
+        right = f", right classes {100 * learned.accuracy[0]:.0f} % -> {100 * learned.accuracy[1]:.0f} %"
+    return (
+        f"learning: {len(learned.losses)} on-line steps (lr {lr:g}) on {data}: mean loss on "
+        f"{learned.held_out:,} held-out samples {before:.4f} -> {after:.4f}{change}{right}"
+    )
+
+
+def _result(learned: Learned, lr: float, data: str) -> dict[str, Any]:
     from trainlib.report import as_json
 
-    learning = {"data": data, "steps": len(losses), "lr": lr, "held_out_loss": list(held_out), "loss": losses}
-    return as_json(report) | learning
+    learning: dict[str, Any] = {"data": data, "steps": len(learned.losses), "lr": lr}
+    learning |= {"held_out_loss": list(learned.held_out_loss), "loss": learned.losses}
+    if learned.accuracy is not None:
+        learning["held_out_accuracy"] = list(learned.accuracy)
+    return as_json(learned.report) | learning
 
 
 def _write_output(directory: Path, result: dict[str, Any], trainer: Trainer, timeline: Timeline) -> None:

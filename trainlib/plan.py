@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,23 +11,34 @@ import msgspec
 
 from pulpsim.errors import nearest
 from trainlib.errors import PlanError
+from trainlib.kernels import depthwise, matmul
 from trainlib.kernels.fully_connected import COLUMN_UNROLLS, ROW_UNROLLS
+from trainlib.layers import Activation, Conv2D, DepthWise, FullyConnected, Layer, PointWise
 from trainlib.model import Model
 
-#: what a layer's backward pass may be cut into, in execution order
+#: what a layer's backward pass may be cut into, in execution order; without input gradient; all of the kernels
+#: that compute both gradients in one pass are fully-connected layers'
 BACKWARD = (("ig+wg+update",), ("ig", "wg+update"), ("ig", "wg", "update"))
 FIRST_LAYER_BACKWARD = (("wg+update",), ("wg", "update"))
+IMAGE_BACKWARD = BACKWARD[1:]
 STEPS = ("fw", *dict.fromkeys(step for steps in (*BACKWARD, *FIRST_LAYER_BACKWARD) for step in steps))
 FORMAT = "trainlib-plan-1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tile:
-    """Part of W that is in L1 at once. padding: words between its rows there."""
+    """What is in L1 at once.
+
+    rows: of W, which are outputs, output channels or channels. columns: of W, which are inputs or input channels;
+    of an activation, numbers; else 1. lines: rows of the image, 0 for all: of the output in fw and wg, of the
+    input in ig. padding: words between rows of W in L1; of convolutions, anything but 0 makes rows an odd
+    number of words long, so that they begin in different banks.
+    """
 
     rows: int
     columns: int
     padding: int = 0
+    lines: int = 0
 
     @property
     def stride_bytes(self) -> int:
@@ -36,11 +48,17 @@ class Tile:
     def size_bytes(self) -> int:
         return self.rows * self.stride_bytes
 
+    def as_dict(self) -> dict[str, int]:
+        """For reports."""
+        return {"rows": self.rows, "columns": self.columns} | ({"lines": self.lines} if self.lines else {})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerStep:
-    """One step of one layer. unroll: rows (fw) or columns (backward) that a kernel's block takes.
+    """One step of one layer.
 
+    unroll: rows (fw) or columns (backward) that a block of a fully-connected layer's kernel takes. kernel: of
+    other layers, the name of the matrix product or of the depthwise variant.
     buffering "double": transfers of the next and the previous tile overlap this one's computation.
     relu "fused": the forward kernel's last pass applies it; "separate": a kernel of its own.
     """
@@ -48,7 +66,8 @@ class LayerStep:
     layer: str
     step: str
     tile: Tile
-    unroll: int
+    unroll: int = 1
+    kernel: str = ""
     buffering: Literal["single", "double"] = "double"
     relu: Literal["fused", "separate"] = "fused"
 
@@ -98,25 +117,12 @@ class Plan:
         for number, step in enumerate(self.steps):
             where = f"plan, step {number} ({step.layer} {step.step})"
             if step.step not in STEPS:
-                raise PlanError(
-                    f"{where}: no step {step.step!r}{nearest(step.step, STEPS)}; steps: {', '.join(STEPS)}"
-                )
+                raise PlanError(f"{where}: no step {step.step!r}{nearest(step.step, STEPS)}; steps: {', '.join(STEPS)}")
             if step.layer not in known:
-                raise PlanError(
-                    f"{where}: no layer {step.layer!r} in {model.name}{nearest(step.layer, known)}"
-                )
-            unrolls = ROW_UNROLLS if step.step == "fw" else COLUMN_UNROLLS
-            if step.unroll not in unrolls:
-                raise PlanError(
-                    f"{where}: unroll = {step.unroll}: must be one of {', '.join(map(str, unrolls))}"
-                )
-            layer, tile = known[step.layer], step.tile
-            if not (1 <= tile.rows <= layer.outputs and 1 <= tile.columns <= layer.inputs):
-                raise PlanError(
-                    f"{where}: tile of {tile.rows} x {tile.columns}: must be 1 x 1 to {layer.outputs} x {layer.inputs}"
-                )
-            if not 0 <= tile.padding <= 64:
-                raise PlanError(f"{where}: padding = {tile.padding} words: must be 0 to 64")
+                raise PlanError(f"{where}: no layer {step.layer!r} in {model.name}{nearest(step.layer, known)}")
+            _check_kernel(known[step.layer], step, where)
+            index = model.layers.index(known[step.layer])
+            _check_tile(step.tile, tile_limits(model, index, step.step), where)
         self._check_order(model)
 
     def _check_order(self, model: Model) -> None:
@@ -125,14 +131,12 @@ class Plan:
         if forward != expected or any(step.step != "fw" for step in self.steps[: len(expected)]):
             raise PlanError(f"plan: must begin with one fw step a layer, in order: {', '.join(expected)}")
         given = [(step.layer, step.step) for step in self.steps[len(expected) :]]
-        for layer in reversed(model.layers):
-            accepted = FIRST_LAYER_BACKWARD if layer is model.layers[0] else BACKWARD
+        for index, layer in reversed(list(enumerate(model.layers))):
+            accepted = backward_choices(model, index)
             here = tuple(step for name, step in given if name == layer.name)
             if here not in accepted:
-                wanted = " or ".join(", ".join(steps) for steps in accepted)
-                raise PlanError(
-                    f"plan: backward steps of {layer.name}: {', '.join(here) or 'none'}: must be {wanted}"
-                )
+                wanted = " or ".join(", ".join(steps) or "none" for steps in accepted)
+                raise PlanError(f"plan: backward steps of {layer.name}: {', '.join(here) or 'none'}: must be {wanted}")
             for step, (name, found) in zip(here, given, strict=False):
                 if name != layer.name:
                     raise PlanError(
@@ -140,6 +144,65 @@ class Plan:
                         f"last layer to the first, a layer's own together"
                     )
             given = given[len(here) :]
+
+
+def backward_choices(model: Model, index: int) -> tuple[tuple[str, ...], ...]:
+    """What the backward steps of a layer may be."""
+    layer = model.layers[index]
+    if index < model.lowest_trained:
+        return ((),)
+    if not layer.trained:
+        return (("ig",),)
+    if index == model.lowest_trained:
+        return FIRST_LAYER_BACKWARD
+    return BACKWARD if isinstance(layer, FullyConnected) else IMAGE_BACKWARD
+
+
+def tile_limits(model: Model, index: int, step: str) -> tuple[int, int, int]:
+    """The largest rows, columns and lines of a tile; 0 lines where there are none."""
+    layer, (shape, output) = model.layers[index], model.shapes[index]
+    lines = 0 if step == "update" else shape[-2] if step == "ig" and len(shape) == 3 else output[-2:][0]
+    match layer:
+        case FullyConnected():
+            return layer.outputs, layer.inputs, 0
+        case Conv2D() | PointWise():
+            return layer.outputs, layer.inputs, lines
+        case DepthWise():
+            return layer.channels, 1, lines
+        case Activation():
+            return 1, prod(shape), 0
+    return shape[0], 1, 0
+
+
+def kernels_of(layer: Layer) -> tuple[str, ...]:
+    """Names that a layer's steps may ask for; none where there is no choice."""
+    if isinstance(layer, Conv2D | PointWise):
+        return matmul.NAMES
+    return depthwise.NAMES if isinstance(layer, DepthWise) else ()
+
+
+def _check_kernel(layer: Layer, step: LayerStep, where: str) -> None:
+    names = kernels_of(layer)
+    needed = names and step.step != "update"
+    if needed and step.kernel not in names:
+        raise PlanError(f"{where}: no kernel {step.kernel!r}{nearest(step.kernel, names)}; kernels: {', '.join(names)}")
+    if step.kernel and not needed:
+        raise PlanError(f"{where}: kernel = {step.kernel!r}: this step has no choice of kernels")
+    unrolls: tuple[int, ...] = (1,)
+    if isinstance(layer, FullyConnected):
+        unrolls = ROW_UNROLLS if step.step == "fw" else COLUMN_UNROLLS
+    if step.unroll not in unrolls:
+        raise PlanError(f"{where}: unroll = {step.unroll}: must be one of {', '.join(map(str, unrolls))}")
+
+
+def _check_tile(tile: Tile, limits: tuple[int, int, int], where: str) -> None:
+    rows, columns, lines = limits
+    if not (1 <= tile.rows <= rows and 1 <= tile.columns <= columns):
+        raise PlanError(f"{where}: tile of {tile.rows} x {tile.columns}: must be 1 x 1 to {rows} x {columns}")
+    if not 0 <= tile.lines <= lines:
+        raise PlanError(f"{where}: lines = {tile.lines}: must be 0, for all, to {lines}")
+    if not 0 <= tile.padding <= 64:
+        raise PlanError(f"{where}: padding = {tile.padding} words: must be 0 to 64")
 
 
 def _check_fields(raw: dict[str, Any], cls: type, where: str) -> None:

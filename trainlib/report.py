@@ -74,7 +74,7 @@ def _phases_table(report: StepReport) -> Table:
     table.add_column("distance", justify="right", no_wrap=True)
     table.add_column("kernels", overflow="fold")
     for phase in report.phases:
-        tile = f"{phase.tile['rows']}x{phase.tile['columns']}" if phase.tile else ""
+        tile = "x".join(map(str, phase.tile.values()))
         table.add_row(
             phase.layer, phase.step, tile, f"{phase.cycles:,}", f"{phase.macs / phase.cycles:.2f}",
             f"{phase.dma_bytes_in / 1024:,.1f}", f"{phase.dma_bytes_out / 1024:,.1f}",

@@ -7,82 +7,33 @@ wherever an operation touches bytes of a transfer that may still be under way. `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from pulpsim import Cluster, Copy, Platform
 from pulpsim.code import Code
-from trainlib.kernels import Call, elementwise, fully_connected, loss
-from trainlib.layers import FullyConnected
+from trainlib.errors import PlanError
+from trainlib.kernels import Call
+from trainlib.layers import (
+    Activation,
+    AveragePool,
+    Conv2D,
+    DepthWise,
+    FullyConnected,
+    GlobalAveragePool,
+    MaxPool,
+    PointWise,
+)
 from trainlib.memory_map import Buffer, Tensor, place_in_l1, place_in_l2
 from trainlib.model import Model
 from trainlib.plan import LayerStep, Plan
-
-#: buffers that tiles of W rotate through, with double buffering; with single buffering it is one
-WEIGHT_SLOTS = 3
-#: and those of stored weight gradients, for an update on its own
-GRADIENT_SLOTS = 2
-
-Addresses = Callable[[str], int]
-
-
-@dataclass(frozen=True, slots=True)
-class Move:
-    """A DMA transfer between an L1 buffer and a part of a tensor: rows and columns [first, end)."""
-
-    outward: bool
-    buffer: str
-    tensor: str
-    rows: tuple[int, int]
-    columns: tuple[int, int]
-    stride_bytes: int
-
-    @property
-    def size_bytes(self) -> int:
-        return 4 * (self.rows[1] - self.rows[0]) * (self.columns[1] - self.columns[0])
-
-    def overlaps(self, other: Move) -> bool:
-        """Whether both touch the same bytes in L2."""
-        return (
-            self.tensor == other.tensor
-            and self.rows[0] < other.rows[1]
-            and other.rows[0] < self.rows[1]
-            and self.columns[0] < other.columns[1]
-            and other.columns[0] < self.columns[1]
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Compute:
-    """A kernel call, made when addresses are known; the buffers it touches."""
-
-    call: Callable[[Addresses], Call]
-    reads: tuple[str, ...]
-    writes: tuple[str, ...]
-
-
-@dataclass(slots=True)
-class Task:
-    """One tile: what comes in, what is computed, what goes out."""
-
-    phase: int
-    single: bool
-    loads: list[Move] = field(default_factory=list)
-    computes: list[Compute] = field(default_factory=list)
-    stores: list[Move] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class Phase:
-    """One step of one layer, as it is reported."""
-
-    layer: str
-    step: str
-    macs: int
-    tile: dict[str, int]
-    buffering: str
-    kernels: list[str] = field(default_factory=list)
+from trainlib.steps import convolution, depthwise, fully_connected, pooling
+from trainlib.steps.fully_connected import WEIGHT_SLOTS
+from trainlib.steps.loss import loss_step
+from trainlib.steps.update import update_step
+from trainlib.tasks import Compute, Move, Phase, Rule, Task, Work, matrix
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,170 +71,59 @@ class Schedule:
     buffers: tuple[Buffer, ...]
     l1_bytes: int
     l2_bytes: int
+    code_bytes: int
+
+    def bytes_moved(self) -> list[tuple[int, int]]:
+        """(inward, outward) DMA bytes of every phase."""
+        moved = [[0, 0] for _ in self.phases]
+        for operation in self.operations:
+            if isinstance(operation, Issue):
+                moved[operation.phase][operation.copy.outward] += operation.copy.size_bytes
+        return [(inward, outward) for inward, outward in moved]
 
 
 # -- cutting steps into tasks --------------------------------------------------------------------
-class _Tasks:
-    """Collects the tasks of a step; sizes of buffers on the way."""
+def _tasks(model: Model, plan: Plan, platform: Platform, rule: Rule) -> Work:
+    work, turns = Work(model, plan, platform, rule), fully_connected.Turns()
+    indices = {layer.name: index for index, layer in enumerate(model.layers)}
+    count = len(model.layers)
+    for step in plan.steps[:count]:
+        _cut(work, turns, indices[step.layer], step)
+    loss_step(work)
+    for step in plan.steps[count:]:
+        _cut(work, turns, indices[step.layer], step)
+    return work
 
-    def __init__(self, model: Model, plan: Plan, platform: Platform, lr: float):
-        self.model, self.plan, self.platform, self.lr = model, plan, platform, lr
-        self.cores = platform.cluster.cores
-        self.tasks: list[Task] = []
-        self.phases: list[Phase] = []
-        self.sizes: dict[str, int] = {}
-        self._turn = {"weights": 0, "gradients": 0}
-        self._steps = {(step.layer, step.step): step for step in plan.steps}
 
-    def build(self) -> None:
-        last = len(self.model.layers)
-        for index, layer in enumerate(self.model.layers):
-            self._forward(index, layer, self._steps[layer.name, "fw"])
-        self._loss(last)
-        for step in self.plan.steps[last:]:
-            index = next(i for i, layer in enumerate(self.model.layers) if layer.name == step.layer)
-            if step.step == "update":
-                self._update(index, self.model.layers[index], step)
-            else:
-                self._backward(index, self.model.layers[index], step)
+def cut_step(model: Model, index: int, step: LayerStep, platform: Platform, rule: Rule) -> Work:
+    """The tasks of one step of one layer alone."""
+    work = Work(model, Plan(model=model.name, platform=platform.name, steps=(step,)), platform, rule)
+    _cut(work, fully_connected.Turns(), index, step)
+    return work
 
-    def _begin(self, layer: str, step: str, macs: int, plan: LayerStep | None) -> None:
-        tile = {"rows": plan.tile.rows, "columns": plan.tile.columns} if plan else {}
-        self.phases.append(Phase(layer, step, macs, tile, plan.buffering if plan else "single"))
 
-    def _task(self, single: bool = False) -> Task:
-        self.tasks.append(Task(len(self.phases) - 1, single))
-        return self.tasks[-1]
+def _cut(work: Work, turns: fully_connected.Turns, index: int, step: LayerStep) -> None:
+    layer = work.model.layers[index]
+    if step.step == "update":
+        update_step(work, turns, index, step)
+        return
+    which = 0 if step.step == "fw" else 1 if "wg" in step.step else 2
+    match layer:
+        case FullyConnected():
+            make = fully_connected.backward if which else fully_connected.forward
+            make(work, turns, index, layer, step)
+        case Conv2D() | PointWise():
+            _MATMULS[which](work, index, layer, step)
+        case DepthWise():
+            _DEPTHWISE[which](work, index, layer, step)
+        case Activation():
+            (pooling.activation_gradient if which else pooling.activation_forward)(work, index, layer, step)
+        case AveragePool() | MaxPool() | GlobalAveragePool():
+            (pooling.pool_gradient if which else pooling.pool_forward)(work, index, layer, step)
 
-    def _slot(self, kind: str, step: LayerStep) -> str:
-        count = (
-            {"weights": WEIGHT_SLOTS, "gradients": GRADIENT_SLOTS}[kind] if step.buffering == "double" else 1
-        )
-        name = f"{kind} {self._turn[kind] % count}"
-        self._turn[kind] += 1
-        self.sizes[name] = max(self.sizes.get(name, 0), step.tile.size_bytes)
-        return name
 
-    def _vector(self, name: str, words: int) -> str:
-        self.sizes[name] = 4 * words
-        return name
-
-    def _tiles(
-        self, layer: FullyConnected, step: LayerStep, columns_outside: bool
-    ) -> Iterator[tuple[int, ...]]:
-        rows = [(r, min(r + step.tile.rows, layer.outputs)) for r in range(0, layer.outputs, step.tile.rows)]
-        columns = [
-            (c, min(c + step.tile.columns, layer.inputs)) for c in range(0, layer.inputs, step.tile.columns)
-        ]
-        if columns_outside:
-            yield from ((*r, *c) for c in columns for r in rows)
-        else:
-            yield from ((*r, *c) for r in rows for c in columns)
-
-    def _vector_move(self, outward: bool, buffer: str, tensor: str, words: int) -> Move:
-        return Move(outward, buffer, tensor, (0, 1), (0, words), 4 * words)
-
-    def _forward(self, index: int, layer: FullyConnected, step: LayerStep) -> None:
-        self._begin(layer.name, "fw", layer.macs("fw"), step)
-        x, y = self._vector(f"x{index}", layer.inputs), self._vector(f"x{index + 1}", layer.outputs)
-        stride, fused = step.tile.stride_bytes, layer.relu and step.relu == "fused"
-        begin = len(self.tasks)
-        for r0, r1, c0, c1 in self._tiles(layer, step, columns_outside=False):
-            w = self._slot("weights", step)
-            task = self._task(step.buffering == "single")
-            task.loads.append(Move(False, w, f"w{index}", (r0, r1), (c0, c1), stride))
-
-            def call(
-                at: Addresses, w: str = w, r0: int = r0, r1: int = r1, c0: int = c0, c1: int = c1
-            ) -> Call:
-                return fully_connected.forward(
-                    at(w), at(x) + 4 * c0, at(y) + 4 * r0, r1 - r0, c1 - c0, stride, self.cores, step.unroll,
-                    accumulate=c0 > 0, relu=fused and c1 == layer.inputs,
-                )  # fmt: skip
-
-            task.computes.append(Compute(call, (w, x), (y,)))
-        last = self.tasks[-1]
-        if index == 0:
-            self.tasks[begin].loads.append(self._vector_move(False, x, "x0", layer.inputs))
-        if layer.relu and not fused:
-            last.computes.append(
-                Compute(
-                    lambda at: elementwise.relu_forward(at(y), at(y), layer.outputs, self.cores), (y,), (y,)
-                )
-            )
-        last.stores.append(self._vector_move(True, y, f"x{index + 1}", layer.outputs))
-
-    def _loss(self, last: int) -> None:
-        n = self.model.outputs
-        self._begin("loss", "mse", 0, None)
-        y, target, pairs = f"x{last}", self._vector("target", n), self._vector(f"d{last - 1}", 2 * n)
-        partial = self._vector("partial", self.cores + 1)
-        task = self._task()
-        task.loads.append(
-            self._vector_move(False, target, "x0" if self.model.target_is_input else "target", n)
-        )
-        task.computes.append(
-            Compute(
-                lambda at: loss.mse(at(y), at(target), at(pairs), at(partial), n, self.lr, self.cores),
-                (y, target),
-                (pairs, partial),
-            )
-        )
-        task.stores.append(self._vector_move(True, partial, "loss", self.cores + 1))
-
-    def _backward(self, index: int, layer: FullyConnected, step: LayerStep) -> None:
-        self._begin(layer.name, step.step, layer.macs(step.step), step)
-        parts = step.step.split("+")
-        gradient, update = "ig" in parts, "update" in parts
-        pairs, x = f"d{index}", self._vector(f"input {index} {step.step}", layer.inputs)
-        dx = self._vector(f"dx{index}", layer.inputs) if gradient else ""
-        stride, begin = step.tile.stride_bytes, len(self.tasks)
-        for r0, r1, c0, c1 in self._tiles(layer, step, columns_outside=gradient):
-            w = self._slot("weights", step)
-            task = self._task(step.buffering == "single")
-            if step.step != "wg":
-                task.loads.append(Move(False, w, f"w{index}", (r0, r1), (c0, c1), stride))
-
-            def call(
-                at: Addresses, w: str = w, r0: int = r0, r1: int = r1, c0: int = c0, c1: int = c1
-            ) -> Call:
-                return fully_connected.backward(
-                    step.step, at(w), at(pairs) + 8 * r0, at(x) + 4 * c0, at(dx) + 4 * c0 if dx else 0, at(w),
-                    r1 - r0, c1 - c0, stride, self.cores, step.unroll, accumulate=r0 > 0,
-                )  # fmt: skip
-
-            written = ((dx,) if dx else ()) + ((w,) if update or step.step == "wg" else ())
-            task.computes.append(Compute(call, (w, x, pairs), written))
-            if update or step.step == "wg":
-                tensor = f"w{index}" if update else f"dw{index}"
-                task.stores.append(Move(True, w, tensor, (r0, r1), (c0, c1), stride))
-        self.tasks[begin].loads.append(self._vector_move(False, x, f"x{index}", layer.inputs))
-        if gradient:
-            self.tasks[-1].computes.append(self._gradient_below(index, x, dx))
-
-    def _gradient_below(self, index: int, x: str, dx: str) -> Compute:
-        """The gradient pairs of the layer below, through its ReLU: x is that layer's output."""
-        below = self.model.layers[index - 1]
-        pairs = self._vector(f"d{index - 1}", 2 * below.outputs)
-        make = elementwise.relu_backward_pairs if below.relu else elementwise.linear_pairs
-        return Compute(
-            lambda at: make(at(dx), at(x), at(pairs), self.lr, below.outputs, self.cores), (dx, x), (pairs,)
-        )
-
-    def _update(self, index: int, layer: FullyConnected, step: LayerStep) -> None:
-        self._begin(layer.name, "update", 0, step)
-        for r0, r1, c0, c1 in self._tiles(layer, step, columns_outside=False):
-            words = (r1 - r0) * (c1 - c0)
-            w, g = self._slot("weights", step), self._slot("gradients", step)
-            task = self._task(step.buffering == "single")
-            for buffer, tensor in ((w, f"w{index}"), (g, f"dw{index}")):
-                task.loads.append(Move(False, buffer, tensor, (r0, r1), (c0, c1), 4 * (c1 - c0)))
-
-            def call(at: Addresses, w: str = w, g: str = g, words: int = words) -> Call:
-                return elementwise.sgd_update(at(w), at(g), self.lr, words, self.cores)
-
-            task.computes.append(Compute(call, (w, g), (w,)))
-            task.stores.append(Move(True, w, f"w{index}", (r0, r1), (c0, c1), 4 * (c1 - c0)))
+_MATMULS = (convolution.forward, convolution.weight_gradient, convolution.input_gradient)
+_DEPTHWISE = (depthwise.forward, depthwise.weight_gradient, depthwise.input_gradient)
 
 
 # -- when loads are issued, and how long buffers live ------------------------------------------------
@@ -294,22 +134,21 @@ def _issue_times(tasks: list[Task]) -> list[list[tuple[int, Move]]]:
     for number, task in enumerate(tasks):
         for move in task.loads:
             earliest = max(number - WEIGHT_SLOTS + 1, 0) if move.buffer in free_from else max(number - 1, 0)
+            earliest = max(earliest, task.earliest)
             for before in range(earliest, number):  # what the tasks in between store is there to be loaded
                 if any(store.overlaps(move) for store in tasks[before].stores):
                     earliest = before + 1
-            when = number if task.single else max(earliest, free_from.get(move.buffer, 0))
+            when = max(earliest, free_from.get(move.buffer, 0))
             when = min(when, number)  # a single-buffered step may have used the slot just now
             issued[when].append((number, move))
-        stored = {move.buffer for move in task.stores}
-        for name in {move.buffer for move in task.loads} | stored:
-            # a buffer that is stored from is written again only after its store had a task's time
-            free_from[name] = number + (2 if name in stored else 1)
+        for name in {move.buffer for move in task.loads} | {n for c in task.computes for n in c.reads + c.writes}:
+            free_from[name] = number + 1
+        for move in task.stores:  # written again only after its store had a task's time
+            free_from[move.buffer] = number + 2
     return issued
 
 
-def _lifetimes(
-    tasks: list[Task], issued: list[list[tuple[int, Move]]], sizes: dict[str, int]
-) -> list[Buffer]:
+def _lifetimes(tasks: list[Task], issued: list[list[tuple[int, Move]]], sizes: dict[str, int]) -> list[Buffer]:
     span: dict[str, list[int]] = {}
 
     def use(name: str, when: int) -> None:
@@ -367,9 +206,12 @@ class _Emitter:
         )
         tensor = self._tensors[move.tensor]
         (r0, r1), (c0, c1) = move.rows, move.columns
+        lines, line_bytes = r1 - r0, 4 * (c1 - c0)
+        if move.stride_bytes == line_bytes and c1 - c0 == tensor.columns:
+            lines, line_bytes = 1, lines * line_bytes  # one behind the other on both sides
         copy = Copy(
             move.outward, self.address(move.buffer), tensor.address + 4 * (r0 * tensor.columns + c0),
-            4 * (c1 - c0), r1 - r0, move.stride_bytes, 4 * tensor.columns,
+            line_bytes, lines, move.stride_bytes if lines > 1 else 0, 4 * tensor.columns if lines > 1 else 0,
         )  # fmt: skip
         self.operations.append(Issue(self._count, copy, phase))
         self._open.append((self._count, move))
@@ -390,15 +232,18 @@ class _Emitter:
         self.operations.append(Fork(call))
 
 
-def compile_schedule(model: Model, plan: Plan, platform: Platform, lr: float) -> Schedule:
+def compile_schedule(
+    model: Model, plan: Plan, platform: Platform, lr: float, momentum: float = 0.0, weight_decay: float = 0.0
+) -> Schedule:
     """Compile one training step. Raises PlanError, ModelError if it does not fit."""
     plan.check(model)
-    work = _Tasks(model, plan, platform, lr)
-    work.build()
+    rule = Rule(lr, momentum, weight_decay)
+    _check_rule(model, plan, rule)
+    work = _tasks(model, plan, platform, rule)
     issued = _issue_times(work.tasks)
     buffers = _lifetimes(work.tasks, issued, work.sizes)
     l1_bytes, code_bytes = place_in_l1(buffers, platform), _code_bytes(work.tasks)
-    tensors = place_in_l2(_tensors(model, plan, platform), code_bytes, platform)
+    tensors = place_in_l2(_tensors(model, plan, platform, rule), code_bytes, platform)
     emitter = _Emitter(tensors, buffers, work.phases)
     phase = -1
     for number, task in enumerate(work.tasks):
@@ -414,8 +259,18 @@ def compile_schedule(model: Model, plan: Plan, platform: Platform, lr: float) ->
     used = max(t.address + t.size_bytes for t in tensors.values())
     return Schedule(
         tuple(emitter.operations), tuple(work.phases), tensors, tuple(buffers), l1_bytes,
-        used - min(t.address for t in tensors.values()) + code_bytes,
+        used - min(t.address for t in tensors.values()) + code_bytes, code_bytes,
     )  # fmt: skip
+
+
+def _check_rule(model: Model, plan: Plan, rule: Rule) -> None:
+    """Raises PlanError if a fusion cannot do what the rule asks for."""
+    dense = {layer.name for layer in model.layers if isinstance(layer, FullyConnected)}
+    for step in plan.steps:
+        if not rule.plain and step.layer in dense and step.step.endswith("+update"):
+            raise PlanError(
+                f"plan: {step.layer} {step.step}: momentum and weight decay need the gradient stored: ig, wg, update"
+            )
 
 
 def _code_bytes(tasks: list[Task]) -> int:
@@ -426,20 +281,38 @@ def _code_bytes(tasks: list[Task]) -> int:
     return code.size_bytes
 
 
-def _tensors(model: Model, plan: Plan, platform: Platform) -> list[Tensor]:
-    tensors = [Tensor(f"w{i}", layer.outputs, layer.inputs) for i, layer in enumerate(model.layers)]
-    tensors.append(Tensor("x0", 1, model.inputs))
-    tensors += [Tensor(f"x{i + 1}", 1, layer.outputs) for i, layer in enumerate(model.layers)]
-    if not model.target_is_input:
-        tensors.append(Tensor("target", 1, model.outputs))
-    tensors.append(Tensor("loss", 1, platform.cluster.cores + 1))
+def _tensors(model: Model, plan: Plan, platform: Platform, rule: Rule) -> list[Tensor]:
+    tensors: list[Tensor] = []
+    gradients: list[Tensor] = []
     stored = {step.layer for step in plan.steps if step.step == "wg"}
-    tensors += [
-        Tensor(f"dw{i}", layer.outputs, layer.inputs)
-        for i, layer in enumerate(model.layers)
-        if layer.name in stored
-    ]
-    return tensors
+    for index, layer in enumerate(model.layers):
+        for name, shape in layer.parameters.items():
+            rows, columns = (1, shape[0]) if name == "b" else (shape[0], prod(shape[1:]))
+            tensors.append(Tensor(f"{name}{index}", rows, columns))
+            if rule.momentum and layer.trained:
+                gradients.append(Tensor(f"v{name}{index}", rows, columns))
+            if name == "w" and layer.name in stored:
+                gradients.append(Tensor(f"dw{index}", rows, columns))
+    tensors.append(Tensor("x0", *matrix(model.input_shape)))
+    outputs = [matrix(output) for _, output in model.shapes]
+    tensors += [Tensor(f"x{index + 1}", *output) for index, output in enumerate(outputs)]
+    if not model.target_is_input:
+        tensors.append(Tensor("target", 1, 1 if model.loss == "cross-entropy" else model.outputs))
+    tensors.append(Tensor("loss", 1, platform.cluster.cores + 1))
+    return (
+        tensors
+        + gradients
+        + [
+            Tensor(f"g{index}", *output)
+            for index, output in enumerate(outputs)
+            if index >= model.lowest_trained and not _gradient_stays(model, index)
+        ]
+    )
+
+
+def _gradient_stays(model: Model, index: int) -> bool:
+    """Whether the gradient at a layer's output is passed on in L1."""
+    return all(isinstance(layer, FullyConnected) for layer in model.layers[index : index + 2])
 
 
 # -- execution -----------------------------------------------------------------------------------

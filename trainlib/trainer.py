@@ -9,16 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from pulpsim import Cluster, Machine, Platform
 from pulpsim.counters import Cause
 from pulpsim.trace import Timeline
-from trainlib import DEFAULT_LEARNING_RATE, numerics
+from trainlib import DEFAULT_LEARNING_RATE, functional
+from trainlib.bounds import bounds, least_bounds
 from trainlib.errors import DataError
 from trainlib.model import Model, Parameters
 from trainlib.plan import Plan
-from trainlib.schedule import Issue, Schedule, compile_schedule, execute
+from trainlib.schedule import Schedule, compile_schedule, execute
 from trainlib.tiling import default_plan
 
 
@@ -88,21 +89,11 @@ class StepReport:
         return {name: sum(phase.causes[name] for phase in self.phases) for name in self.phases[0].causes}
 
 
-def bounds(platform: Platform, macs: int, bytes_in: int, bytes_out: int, instructions: int) -> dict[str, int]:
-    """Cycles that each resource needs at least, were it never to wait."""
-    width, cores = platform.dma.bytes_per_cycle, platform.cluster.cores
-    return {
-        "FPUs": -(-macs // min(platform.cluster.fpus, cores)),
-        "DMA in": -(-bytes_in // width),
-        "DMA out": -(-bytes_out // width),
-        "issue": -(-instructions // cores),
-    }
-
-
 class Trainer:
     """Trains a model on a platform, one sample at a time.
 
-    plan: None takes the default one. lr: learning rate of plain SGD. parameters: float32 [outputs, inputs]
+    plan: None takes the default one. lr: learning rate. momentum, weight_decay: see
+    `functional.SGD`. parameters: float32 [outputs, inputs]
     a layer, initialised from `seed`. Raises PlanError or ModelError if the step does not fit.
     """
 
@@ -113,21 +104,26 @@ class Trainer:
         plan: Plan | None = None,
         lr: float = DEFAULT_LEARNING_RATE,
         seed: int = 0,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
     ):
         self.model = model
         self.platform = platform or Platform.preset("pulp-2022")
-        self.plan = plan or default_plan(model, self.platform)
+        self._optimizer = functional.SGD(lr, momentum, weight_decay)
+        self.plan = plan or default_plan(model, self.platform, store_gradients=not self._optimizer.plain)
         self.lr = lr
-        self.schedule: Schedule = compile_schedule(model, self.plan, self.platform, lr)
+        self.schedule: Schedule = compile_schedule(model, self.plan, self.platform, lr, momentum, weight_decay)
         self.parameters: Parameters = model.initial_parameters(seed)
-        self._steps = {(step.layer, step.step) for step in self.plan.steps}
+        self._stored_gradients = {step.layer for step in self.plan.steps if step.step == "update"}
         self._timed: StepReport | None = None
 
-    def _vector(self, values: NDArray[np.float32], size: int, what: str) -> NDArray[np.float32]:
-        if np.shape(values) != (size,):
-            raise DataError(f"{self.model.name}: a {what} of shape {list(np.shape(values))}: must be [{size}]")
+    def _numbers(self, values: ArrayLike, size: int, what: str, shape: tuple[int, ...] = ()) -> NDArray[np.float32]:
+        """A contiguous vector. shape: also accepted."""
+        if np.shape(values) not in ((size,), shape or (size,)):
+            accepted = f"[{size}]" + (f" or {list(shape)}" if len(shape) > 1 else "")
+            raise DataError(f"{self.model.name}: a {what} of shape {list(np.shape(values))}: must be {accepted}")
         with np.errstate(over="ignore"):
-            vector = np.ascontiguousarray(values, np.float32)
+            vector = np.ascontiguousarray(values, np.float32).reshape(-1)
         if not np.isfinite(vector).all():
             count = np.count_nonzero(~np.isfinite(vector))
             raise DataError(
@@ -136,59 +132,46 @@ class Trainer:
             )
         return vector
 
-    def _sample(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        return self._vector(x, self.model.inputs, "sample")
+    def _sample(self, x: ArrayLike) -> NDArray[np.float32]:
+        return self._numbers(x, self.model.inputs, "sample", self.model.input_shape)
 
-    def _target(self, x: NDArray[np.float32], target: NDArray[np.float32] | None) -> NDArray[np.float32]:
-        if self.model.target_is_input:
+    def _target(self, target: ArrayLike | None) -> ArrayLike | None:
+        """None where the input is the target."""
+        model = self.model
+        if model.target_is_input:
             if target is not None:
-                raise DataError(f"{self.model.name} learns its input: it takes no other target")
-            return x
+                raise DataError(f"{model.name} learns its input: it takes no other target")
+            return None
         if target is None:
-            raise DataError(f"{self.model.name} needs a target of {self.model.outputs} numbers with every sample")
-        return self._vector(target, self.model.outputs, "target")
+            wanted = "the number of its class" if model.loss == "cross-entropy" else f"{model.outputs} numbers"
+            raise DataError(f"{model.name} needs a target of {wanted} with every sample")
+        if model.loss == "cross-entropy":
+            return target
+        return self._numbers(target, model.outputs, "target")
 
     # -- on the host -------------------------------------------------------------------------------
-    def predict(self, x: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    def predict(self, x: ArrayLike) -> list[NDArray[np.float32]]:
         """Every layer's output for one sample, float32."""
-        return self._forward(self._sample(x))
+        return functional.forward(self.model, self.parameters, self._sample(x))
 
-    def _forward(self, x: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        outputs = []
-        for layer, w in zip(self.model.layers, self.parameters, strict=True):
-            x = numerics.fc_forward(w, x, layer.relu)
-            outputs.append(x)
-        return outputs
-
-    def loss(self, x: NDArray[np.float32], target: NDArray[np.float32] | None = None) -> float:
+    def loss(self, x: ArrayLike, target: ArrayLike | None = None) -> float:
         """Loss of one sample, without learning from it."""
-        x = self._sample(x)
-        y = self._forward(x)[-1]
-        return float(numerics.mse(y, self._target(x, target), self.platform.cluster.cores)[0])
+        x, target = self._sample(x), self._target(target)
+        y = functional.forward(self.model, self.parameters, x)[-1]
+        return functional.loss(self.model, y, x if target is None else target, self.platform.cluster.cores)[0]
 
-    def functional_step(self, x: NDArray[np.float32], target: NDArray[np.float32] | None = None) -> float:
+    def functional_step(self, x: ArrayLike, target: ArrayLike | None = None) -> float:
         """One training step in `numerics`; the loss before it. Same bits as `timed_step`."""
-        x = self._sample(x)
-        target = self._target(x, target)
-        outputs = self._forward(x)
-        loss, d = numerics.mse(outputs[-1], target, self.platform.cluster.cores)
-        minus_lr = np.float32(-np.float32(self.lr))
-        for index in reversed(range(len(self.model.layers))):
-            layer, w = self.model.layers[index], self.parameters[index]
-            below = outputs[index - 1] if index else x
-            next_d = numerics.fc_input_gradient(w, d) if index else d
-            if (layer.name, "update") in self._steps:
-                numerics.sgd_update(w, numerics.fc_weight_gradient(d, below), minus_lr)
-            else:
-                numerics.fc_fused_update(w, d, below, minus_lr)
-            d = numerics.relu_backward(next_d, below) if index and self.model.layers[index - 1].relu else next_d
-        return float(loss)
+        return functional.step(
+            self.model, self.parameters, self._sample(x), self._target(target), self._optimizer,
+            self.platform.cluster.cores, self._stored_gradients,
+        )  # fmt: skip
 
     # -- on the cluster ----------------------------------------------------------------------------
     def timed_step(
         self,
-        x: NDArray[np.float32],
-        target: NDArray[np.float32] | None = None,
+        x: ArrayLike,
+        target: ArrayLike | None = None,
         timeline: Timeline | None = None,
         reuse: bool = False,
     ) -> StepReport:
@@ -204,18 +187,20 @@ class Trainer:
         self._timed = self._simulated_step(x, target, timeline)
         return self._timed
 
-    def _simulated_step(
-        self, x: NDArray[np.float32], target: NDArray[np.float32] | None, timeline: Timeline | None
-    ) -> StepReport:
-        x = self._sample(x)
-        target = self._target(x, target)
+    def _simulated_step(self, x: ArrayLike, target: ArrayLike | None, timeline: Timeline | None) -> StepReport:
+        x, target = self._sample(x), self._target(target)
         machine = Machine(self.platform)
-        tensors = self.schedule.tensors
-        for index, w in enumerate(self.parameters):
-            machine.memory.write(tensors[f"w{index}"].address, w)
-        machine.memory.write(tensors["x0"].address, x)
-        if "target" in tensors:
-            machine.memory.write(tensors["target"].address, target)
+        tensors, memory = self.schedule.tensors, machine.memory
+        places = self._parameter_places()
+        for parameter, place in zip(self.parameters, places, strict=True):
+            memory.write(place, parameter)
+        for slot, place in self._velocity_places().items():
+            memory.write(place, self._optimizer.velocity.get(slot, np.zeros_like(self.parameters[slot])))
+        memory.write(tensors["x0"].address, x)
+        if self.model.loss == "cross-entropy":
+            memory.write(tensors["target"].address, np.array([self._label(x, target)], np.int32))
+        elif target is not None:
+            memory.write(tensors["target"].address, np.asarray(target, np.float32))
         marks: list[tuple[int, NDArray[np.int64]]] = []
 
         def controller(cluster: Cluster):  # type: ignore[no-untyped-def]
@@ -229,16 +214,37 @@ class Trainer:
         if timeline is not None:
             for phase, (begin, _), (end, _) in zip(self.schedule.phases, marks, marks[1:], strict=False):
                 timeline.span("layer and step", f"{phase.layer} {phase.step}", begin, end)
-        for index, layer in enumerate(self.model.layers):
-            shape = (layer.outputs, layer.inputs)
-            self.parameters[index] = machine.memory.read(tensors[f"w{index}"].address, shape)
+        shapes = self.model.parameter_shapes
+        self.parameters[:] = [memory.read(at, shape) for at, shape in zip(places, shapes, strict=True)]
+        for slot, place in self._velocity_places().items():
+            self._optimizer.velocity[slot] = memory.read(place, shapes[slot])
         cores = self.platform.cluster.cores
         loss = machine.memory.read(tensors["loss"].address, cores + 1)[cores]
         return self._report(marks, float(loss))
 
+    def _parameter_places(self) -> list[int]:
+        """Where each parameter array lies in L2."""
+        names = [f"{name}{index}" for index, slots in enumerate(self.model.slots) for name in slots]
+        return [self.schedule.tensors[name].address for name in names]
+
+    def _velocity_places(self) -> dict[int, int]:
+        """Where the velocities of parameter arrays lie in L2, by the array's place."""
+        tensors = self.schedule.tensors
+        return {
+            slot: tensors[f"v{name}{index}"].address
+            for index, slots in enumerate(self.model.slots)
+            for name, slot in slots.items()
+            if f"v{name}{index}" in tensors
+        }
+
+    def _label(self, x: NDArray[np.float32], target: ArrayLike | None) -> int:
+        """The class, checked."""
+        functional.loss(self.model, np.zeros(self.model.outputs, np.float32), x if target is None else target)
+        return int(np.asarray(target))
+
     def _report(self, marks: list[tuple[int, NDArray[np.int64]]], loss: float) -> StepReport:
         phases = []
-        moved = self._bytes_moved()
+        moved = self.schedule.bytes_moved()
         for number, phase in enumerate(self.schedule.phases):
             (begin, before), (end, after) = marks[number], marks[number + 1]
             spent = (after - before).sum(axis=0)
@@ -261,19 +267,11 @@ class Trainer:
             )
         total_in, total_out = (sum(way) for way in zip(*moved, strict=True))
         instructions = sum(phase.instructions for phase in phases)
-        macs, weights = self.model.step_macs, 4 * self.model.weights
-        best = bounds(self.platform, macs, 2 * weights + 4 * self.model.inputs, weights, 0)
+        macs = self.model.step_macs
+        best = least_bounds(self.model, self.platform)
         own = bounds(self.platform, macs, total_in, total_out, instructions)
         return StepReport(
             self.model.name, self.platform.name, self.platform.clock_hz, self.platform.cluster.cores,
             marks[-1][0] - marks[0][0], macs, loss, tuple(phases), max(best.values()), max(own.values()),
             self.schedule.l1_bytes, self.schedule.l2_bytes,
         )  # fmt: skip
-
-    def _bytes_moved(self) -> list[tuple[int, int]]:
-        """(inward, outward) DMA bytes of every phase."""
-        moved = [[0, 0] for _ in self.schedule.phases]
-        for operation in self.schedule.operations:
-            if isinstance(operation, Issue):
-                moved[operation.phase][operation.copy.outward] += operation.copy.size_bytes
-        return [(inward, outward) for inward, outward in moved]

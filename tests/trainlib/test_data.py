@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
 from pulpsim.errors import PulpsimError
-from trainlib.data import Features, load_features
+from trainlib.data import Features, Labelled, as_samples, load_features, load_labelled
 from trainlib.errors import DataError, ModelError, PlanError
 
 
@@ -396,3 +396,181 @@ def test_standardising_another_width_is_refused(tmp_path: Path, shape: tuple[int
     words = f"mine: cannot standardise an array of shape {list(shape)}: the last dimension must be 3"
     with pytest.raises(DataError, match=re.escape(words)):
         features.standardise(np.zeros(shape))
+
+
+# The labelled set that is shipped
+
+
+@pytest.fixture(scope="module")
+def words() -> Labelled:
+    return load_labelled()
+
+
+def test_the_shipped_words_have_their_documented_splits(words: Labelled) -> None:
+    assert words.name == "keywords"
+    assert words.train.shape == (1680, 49, 10) and words.held_out.shape == (600, 49, 10)
+    assert words.classes == tuple("down go left no off on right stop up yes silence unknown".split())
+    assert np.bincount(words.train_labels).tolist() == [140] * 12
+    assert np.bincount(words.held_out_labels).tolist() == [50] * 12
+    assert len(words.speakers) == 5 and words.width == 10
+    for array in (words.train, words.held_out, words.mean, words.deviation):
+        assert array.dtype == np.float32 and np.isfinite(array).all()
+        assert array.flags.c_contiguous and not array.flags.writeable
+    for labels in (words.train_labels, words.held_out_labels):
+        assert labels.dtype == np.int64 and not labels.flags.writeable
+
+
+def test_the_shipped_words_become_standard_coefficient_by_coefficient(words: Labelled) -> None:
+    z = words.standardise(words.train)
+    assert words.mean.shape == words.deviation.shape == (10,)
+    assert np.abs(z.mean(axis=(0, 1), dtype=np.float64)).max() < 1e-5
+    assert np.abs(z.std(axis=(0, 1), dtype=np.float64) - 1).max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("held_out", "rows", "speakers"), [("val", 336, 28), ("test", 600, 5), ("adapt", 480, 5), ("human", 117, 3)]
+)
+def test_every_split_of_the_words_can_be_held_out(held_out: str, rows: int, speakers: int) -> None:
+    found = load_labelled(held_out=held_out)
+    assert (len(found.held_out), len(found.held_out_labels), len(found.speakers)) == (rows, rows, speakers)
+
+
+def test_a_user_brings_clips_of_their_own_to_known_statistics(words: Labelled) -> None:
+    rows = 0
+    for speaker in words.speakers:
+        user = load_labelled(train="adapt", speaker=speaker)
+        assert user.train.shape == (96, 49, 10) and user.held_out.shape == (120, 49, 10)
+        assert user.speakers == (speaker,)
+        assert np.array_equal(user.mean, words.mean) and np.array_equal(user.deviation, words.deviation)
+        rows += len(user.held_out)
+    assert rows == len(words.held_out)
+
+
+# Samples for a network
+
+
+def test_images_get_a_channel(words: Labelled) -> None:
+    x = as_samples(words.train, (1, 49, 10))
+    assert x.shape == (1680, 1, 49, 10) and x.flags.c_contiguous
+    assert np.array_equal(x[:, 0], words.train)
+
+
+def test_a_smaller_input_is_the_middle_frames_and_the_first_coefficients(words: Labelled) -> None:
+    x = as_samples(words.train, (1, 34, 8))
+    assert x.flags.c_contiguous and np.array_equal(x[:, 0], words.train[:, 7:41, :8])
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 3), (2, 3, 4)])
+def test_samples_that_fit_stay_as_they_are(shape: tuple[int, ...]) -> None:
+    x = np.arange(5 * np.prod(shape), dtype=np.float32).reshape(5, *shape)
+    assert np.array_equal(as_samples(x, shape), x)
+
+
+@pytest.mark.parametrize(
+    ("shape", "wanted"),
+    [((6, 4), (1, 7, 4)), ((6, 4), (1, 6, 5)), ((6, 4), (2, 6, 4)), ((6,), (1, 6, 1)), ((6,), (5,))],
+)
+def test_samples_that_do_not_fit_are_refused(shape: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+    with pytest.raises(DataError) as caught:
+        as_samples(np.zeros((2, *shape), np.float32), wanted)
+    assert str(caught.value) == f"samples of shape {list(shape)} do not fit a network that takes {list(wanted)}"
+
+
+# A user's own labelled file
+
+
+def labelled(folder: Path, **changes: Any) -> Path:
+    """Ten rows of 2 x 3 numbers; None leaves an array out."""
+    content: dict[str, Any] = {
+        "x": ramp(10, 6).reshape(10, 2, 3),
+        "y": np.array([0, 1, 2] * 3 + [0]),
+        "split": np.array(["train", "test"] * 5),
+        "speaker": np.array([0, 0, 1, 1, 0, 0, 2, 0, 0, 0]),
+        "speakers": np.array(["ann", "bob", "cem"]),
+        "classes": np.array(["a", "b", "c"]),
+    }
+    return saved(folder, **{name: value for name, value in (content | changes).items() if value is not None})
+
+
+def refusal(file: Path, **options: Any) -> str:
+    with pytest.raises(DataError) as caught:
+        load_labelled(file, **options)
+    text = str(caught.value)
+    assert text.startswith(f"{file}: ") and "\n" not in text
+    return text.removeprefix(f"{file}: ")
+
+
+def test_a_labelled_file_is_read(tmp_path: Path) -> None:
+    found = load_labelled(labelled(tmp_path))
+    assert found.name == "mine" and found.classes == ("a", "b", "c") and found.speakers == ("ann", "bob")
+    assert np.array_equal(found.train, ramp(10, 6).reshape(10, 2, 3)[::2])
+    assert found.train_labels.tolist() == [0, 2, 1, 0, 2] and found.held_out_labels.tolist() == [1, 0, 2, 1, 0]
+    exact = ramp(10, 6).reshape(10, 2, 3)[::2].astype(np.float64)
+    assert np.allclose(found.mean, exact.mean(axis=(0, 1))) and np.allclose(found.deviation, exact.std(axis=(0, 1)))
+
+
+def test_a_labelled_file_needs_samples_and_labels_only(tmp_path: Path) -> None:
+    found = load_labelled(labelled(tmp_path, split=None, speaker=None, speakers=None, classes=None))
+    assert len(found.train) == 8 and len(found.held_out) == 2
+    assert found.classes == ("0", "1", "2") and found.speakers == ()
+
+
+def test_statistics_are_those_of_train_whatever_is_trained_on(tmp_path: Path) -> None:
+    split = np.array(["train"] * 4 + ["adapt"] * 3 + ["test"] * 3)
+    found = load_labelled(labelled(tmp_path, split=split), train="adapt")
+    assert np.allclose(found.mean, ramp(10, 6).reshape(10, 2, 3)[:4].mean(axis=(0, 1)))
+    split[:4] = "other"
+    found = load_labelled(labelled(tmp_path, split=split), train="adapt")
+    assert np.allclose(found.mean, ramp(10, 6).reshape(10, 2, 3)[4:7].mean(axis=(0, 1)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "words"),
+    [
+        ({"y": None}, {}, "has no array 'y': must be [10] integers, the class of each row of x"),
+        ({"y": np.zeros(9, int)}, {}, "y has the shape [9]: must be [10], one for each row of x"),
+        ({"y": np.zeros(10)}, {}, "y is float64: must be integers, 0 for the first of the classes"),
+        ({"y": np.arange(10)}, {}, "y has 3 in row 3: must be 0 to 2, a place among the classes"),
+        ({"y": np.arange(-1, 9)}, {}, "y has -1 in row 0: must be 0 to 2, a place among the classes"),
+        ({"y": np.full(10, 2**63, np.uint64)}, {}, "y has 9223372036854775808 in row 0: must be 0 to 2, a place"),
+        ({"classes": np.arange(3)}, {}, "classes is int64: must be text, the classes' names"),
+        ({"classes": np.array([["a"]])}, {}, "classes has the shape [1, 1]: must be a row of the classes' names"),
+        ({"classes": np.array([], "U1")}, {}, "classes has the shape [0]: must be a row of the classes' names"),
+        ({"speaker": np.arange(10)}, {}, "speaker has 3 in row 3: must be 0 to 2, a place among the speakers"),
+        ({"speaker": np.zeros(3, int)}, {}, "speaker has the shape [3]: must be [10], one for each row of x"),
+        ({"split": np.zeros(10, int)}, {}, "split is int64: must be text, one word for each row"),
+        ({}, {"train": "trian"}, "split has no 'trian' row (did you mean 'train'?); it has test, train"),
+        ({"split": None}, {"held_out": "val"}, "has no array 'split', so no row is of 'train' or 'val'"),
+        (
+            {},
+            {"speaker": "anne"},
+            "no speaker 'anne' with rows to train on and rows held out (did you mean 'ann'?); speakers with both: "
+            "ann, bob",
+        ),
+        (
+            {},
+            {"speaker": "cem"},
+            "no speaker 'cem' with rows to train on and rows held out; speakers with both: ann, bob",
+        ),
+        (
+            {"speakers": None},
+            {"speaker": "ann"},
+            "no speaker 'ann' with rows to train on and rows held out; speakers with both: none",
+        ),
+        ({"x": ramp(10, 6).reshape(10, 1, 1, 2, 3)}, {}, "x has the shape [10, 1, 1, 2, 3]: must have two to four"),
+        (
+            {"x": np.where(np.arange(60) == 7, np.nan, 0).reshape(10, 2, 3)},
+            {},
+            "x has a value that is not finite (NaN or infinity), the first at row 1, place [0, 1] (nan)",
+        ),
+    ],
+)
+def test_a_labelled_file_that_does_not_fit_is_refused(
+    tmp_path: Path, changes: dict[str, Any], options: dict[str, Any], words: str
+) -> None:
+    assert refusal(labelled(tmp_path, **changes), **options).startswith(words)
+
+
+def test_a_file_without_labels_is_no_labelled_one_and_the_other_way_round(tmp_path: Path) -> None:
+    assert "x has the shape [10, 2, 3]: must have two dimensions, [rows, width]" in message(labelled(tmp_path))
+    assert "no such file" in refusal(tmp_path / "none.npz")

@@ -87,8 +87,8 @@ def changed(place: tuple[str | int, ...], value: Any) -> str:
         (changed(("steps",), None), "my.json: not a plan: Object missing required field `steps`"),
         (changed(("steps",), 3), "my.json: not a plan: Expected `array`, got `int` - at `$.steps`"),
         (
-            changed(("steps", 1, "unroll"), None),
-            "my.json: not a plan: Object missing required field `unroll` - at `$.steps[...]`",
+            changed(("steps", 1, "tile"), None),
+            "my.json: not a plan: Object missing required field `tile` - at `$.steps[...]`",
         ),
         (
             changed(("steps", 1, "unroll"), "two"),
@@ -114,9 +114,9 @@ def changed(place: tuple[str | int, ...], value: Any) -> str:
         (changed(("modle",), "two"), "my.json: no field 'modle' (did you mean 'model'?); "
          "fields: model, platform, steps, format"),
         (changed(("steps", 2, "bufering"), "single"), "my.json: step 2: no field 'bufering' (did you mean "
-         "'buffering'?); fields: layer, step, tile, unroll, buffering, relu"),
+         "'buffering'?); fields: layer, step, tile, unroll, kernel, buffering, relu"),
         (changed(("steps", 3, "tile", "pad"), 1), "my.json: tile of step 3: no field 'pad' (did you mean "
-         "'padding'?); fields: rows, columns, padding"),
+         "'padding'?); fields: rows, columns, padding, lines"),
     ],
 )  # fmt: skip
 def test_what_is_no_plan_is_refused_with_its_place(text: str, message: str) -> None:
@@ -349,4 +349,4 @@ def test_a_layer_without_size_is_refused() -> None:
 
 def test_an_unknown_model_names_the_nearest() -> None:
     text = refused(lambda: models.get("autoencodr"), ModelError)
-    assert text == "no model 'autoencodr' (did you mean 'autoencoder'?); models: autoencoder"
+    assert text == "no model 'autoencodr' (did you mean 'autoencoder'?); models: autoencoder, ds_cnn, ds_cnn_paper, tutorial_cnn"

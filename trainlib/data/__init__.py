@@ -1,6 +1,7 @@
-"""Feature vectors to learn from: the set that is shipped, and a user's own in the same format.
+"""Samples to learn from: the sets that are shipped, and a user's own in the same formats.
 
-The shipped set, `engines.npz`, is described with its terms and limits in README.md beside it.
+The shipped sets, `engines.npz` without labels and `keywords.npz` with, are described with their terms and
+limits in README.md and README.keywords.md beside them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,11 +20,20 @@ from numpy.typing import ArrayLike, NDArray
 from pulpsim.errors import nearest
 from trainlib.errors import DataError
 
-__all__ = ["Features", "load_features"]
+__all__ = ["Features", "Labelled", "as_samples", "load_features", "load_labelled"]
 
 ENGINES = Path(__file__).with_name("engines.npz")
+KEYWORDS = Path(__file__).with_name("keywords.npz")
+
+#: of a file without names for its classes
+MAX_CLASSES = 1 << 16
+
+Arrays = Mapping[str, NDArray[np.generic]]
+Mask = NDArray[np.bool_]
+_Number = TypeVar("_Number", np.float32, np.int64)
 
 _READ = ("x", "y", "split")
+_READ_LABELLED = (*_READ, "classes", "speaker", "speakers")
 _ACCEPTED = "accepted is an .npz archive with an array 'x' of shape [rows, width]"
 _HINT = "np.savez('features.npz', x=array) makes one"
 
@@ -44,8 +55,8 @@ class Features:
 
     @property
     def width(self) -> int:
-        """Features in a vector."""
-        return self.train.shape[1]
+        """Features in a vector; in an image, numbers in a row."""
+        return self.train.shape[-1]
 
     def standardise(self, x: ArrayLike) -> NDArray[np.float32]:
         """(x - mean) / deviation as a new float32 array of the shape of `x`, [..., width].
@@ -63,6 +74,21 @@ class Features:
         return (centred / self.deviation.astype(np.float64)).astype(np.float32)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Labelled(Features):
+    """Samples of several classes. `train` and `held_out` are float32 [n, *shape] and [m, *shape].
+
+    `mean` and `deviation` are of each feature in the last dimension, over all others: for [frames,
+    coefficients], of each coefficient over all frames. Labels are int64 [n] and [m], places in `classes`.
+    `speakers`: those that are heard in `held_out`, in the file's order; empty if the file names none.
+    """
+
+    classes: tuple[str, ...]
+    train_labels: NDArray[np.int64]
+    held_out_labels: NDArray[np.int64]
+    speakers: tuple[str, ...]
+
+
 def load_features(path: str | Path | None = None) -> Features:
     """The features of the .npz file at `path`; without a path, the engine sounds that are shipped.
 
@@ -78,30 +104,92 @@ def load_features(path: str | Path | None = None) -> Features:
     accepted, if the file cannot be read or does not fit this description.
     """
     file = ENGINES if path is None else Path(path)
-    arrays = _read_archive(file)
-    x = _vectors(file, arrays)
+    arrays = _read_archive(file, _READ)
+    x = _samples(file, arrays, dimensions=(2,))
     training, held_out = _rows(file, arrays, len(x))
     train = x[training]
-    exact = train.astype(np.float64)
-    deviation = exact.std(axis=0).astype(np.float32)
-    # After the cast: a deviation below the smallest float32 must not become a division by zero.
-    deviation[deviation == 0] = 1
-    return Features(
+    mean, deviation = _statistics(train)
+    return Features(name=file.stem, train=_frozen(train), held_out=_frozen(x[held_out]), mean=mean, deviation=deviation)
+
+
+def load_labelled(
+    path: str | Path | None = None, train: str = "train", held_out: str = "test", speaker: str | None = None
+) -> Labelled:
+    """The labelled samples of the .npz file at `path`; without a path, the spoken words that are shipped.
+
+    train, held_out: which rows are trained on and which are held out, as words in the file's `split`.
+    speaker: only that one's rows, of both. The statistics are those of all rows whose split is 'train', if
+    there are any, whatever is trained on: they are part of a network that learned before.
+
+    The file needs an array `x` as for `load_features`, but of two to four dimensions, [rows, *shape], and
+
+    - `y` [rows], integers or bool, at least 0: the class of each row.
+
+    It may have
+
+    - `classes` [classes], text: their names. Without it they are '0', '1' ...
+    - `split` [rows], text. Without it the last 20 % of the rows (at least one) are held out.
+    - `speaker` [rows], integers, and `speakers`, text: places in the latter.
+
+    Raises DataError as `load_features` does.
+    """
+    file = KEYWORDS if path is None else Path(path)
+    arrays = _read_archive(file, _READ_LABELLED)
+    x = _samples(file, arrays, dimensions=(2, 3, 4))
+    labels, classes = _labels(file, arrays, len(x))
+    training, unseen, reference = _chosen(file, arrays, len(x), (train, held_out))
+    spoken, speakers = _speakers(file, arrays, len(x))
+    if speaker is not None:
+        own = _of_speaker(file, speaker, spoken, speakers, training, unseen)
+        training, unseen = training & own, unseen & own
+    mean, deviation = _statistics(x[reference])
+    return Labelled(
         name=file.stem,
-        train=_frozen(train),
-        held_out=_frozen(x[held_out]),
-        mean=_frozen(exact.mean(axis=0).astype(np.float32)),
-        deviation=_frozen(deviation),
+        train=_frozen(x[training]),
+        held_out=_frozen(x[unseen]),
+        mean=mean,
+        deviation=deviation,
+        classes=classes,
+        train_labels=_frozen(labels[training]),
+        held_out_labels=_frozen(labels[unseen]),
+        speakers=tuple(name for i, name in enumerate(speakers) if (spoken[unseen] == i).any()),
     )
 
 
-def _frozen(array: NDArray[np.float32]) -> NDArray[np.float32]:
+def as_samples(x: NDArray[np.float32], input_shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """x [n, *shape] as samples for a network, float32 [n, *input_shape], contiguous.
+
+    Images [n, height, width] become [n, 1, height, width]. A smaller input takes the middle rows and the first
+    columns: of frames of coefficients, the frames in the middle and the coefficients that tell most. Raises
+    DataError if the shapes allow neither.
+    """
+    shape = x.shape[1:]
+    if shape != input_shape and len(shape) == 2 and len(input_shape) == 3 and input_shape[0] == 1:
+        (rows, columns), (_, height, width) = shape, input_shape
+        first = (rows - height) // 2
+        if first >= 0 and columns >= width:
+            return np.ascontiguousarray(x[:, None, first : first + height, :width])
+    if shape != input_shape:
+        raise DataError(f"samples of shape {list(shape)} do not fit a network that takes {list(input_shape)}")
+    return np.ascontiguousarray(x)
+
+
+def _statistics(x: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean and deviation of each feature in the last dimension."""
+    exact = x.astype(np.float64).reshape(-1, x.shape[-1])
+    deviation = exact.std(axis=0).astype(np.float32)
+    # After the cast: a deviation below the smallest float32 must not become a division by zero.
+    deviation[deviation == 0] = 1
+    return _frozen(exact.mean(axis=0).astype(np.float32)), _frozen(deviation)
+
+
+def _frozen(array: NDArray[_Number]) -> NDArray[_Number]:
     array.setflags(write=False)
     return array
 
 
-def _read_archive(file: Path) -> dict[str, NDArray[np.generic]]:
-    """The arrays of `_READ` that the archive has."""
+def _read_archive(file: Path, wanted: tuple[str, ...]) -> dict[str, NDArray[np.generic]]:
+    """The `wanted` arrays that the archive has."""
     try:
         with file.open("rb") as stream:
             start = stream.read(6)
@@ -113,7 +201,7 @@ def _read_archive(file: Path) -> dict[str, NDArray[np.generic]]:
             if start[:4] not in (b"PK\x03\x04", b"PK\x05\x06"):
                 what = "is empty" if not start else "is not an .npz archive"
                 raise DataError(f"{file}: {what}: {_ACCEPTED}; {_HINT}")
-            return _read_members(file, stream)
+            return _read_members(file, stream, wanted)
     except FileNotFoundError:
         raise DataError(f"{file}: no such file{_neighbour(file)}: {_ACCEPTED}") from None
     except IsADirectoryError:
@@ -131,7 +219,7 @@ def _neighbour(file: Path) -> str:
     return nearest(file.name, archives)
 
 
-def _read_members(file: Path, stream: io.BufferedReader) -> dict[str, NDArray[np.generic]]:
+def _read_members(file: Path, stream: io.BufferedReader, wanted: tuple[str, ...]) -> dict[str, NDArray[np.generic]]:
     arrays: dict[str, NDArray[np.generic]] = {}
     try:
         archive = zipfile.ZipFile(stream)
@@ -142,7 +230,7 @@ def _read_members(file: Path, stream: io.BufferedReader) -> dict[str, NDArray[np
         if "x" not in names:
             found = ", ".join(repr(name) for name in names) or "nothing"
             raise DataError(f"{file}: has no array 'x'{nearest('x', names)}, only {found}: {_ACCEPTED}")
-        for name in _READ:
+        for name in wanted:
             if name in names:
                 # Whole members, not np.load: reading to the end is what checks a member's CRC.
                 try:
@@ -164,17 +252,16 @@ def _damaged(file: Path, part: str, error: Exception) -> DataError:
     return DataError(f"{file}: the {part} is damaged or cut short ({reason}): make or copy the file again")
 
 
-def _vectors(file: Path, arrays: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
-    """`x`, checked, as float32 [rows, width]."""
+def _samples(file: Path, arrays: Arrays, dimensions: tuple[int, ...]) -> NDArray[np.float32]:
+    """`x`, checked, as float32 [rows, width] or [rows, *shape]."""
     x = arrays["x"]
     if x.dtype.kind not in "fiu" or x.dtype.itemsize > 8:
         raise DataError(f"{file}: x is {x.dtype}: must be float16, float32, float64 or integers")
-    if x.ndim != 2:
-        raise DataError(f"{file}: x has the shape {list(x.shape)}: must have two dimensions, [rows, width]")
-    if x.shape[0] < 2 or x.shape[1] < 1:
-        raise DataError(
-            f"{file}: x has the shape {list(x.shape)}: must have two rows or more, of one number or more"
-        )
+    if x.ndim not in dimensions:
+        accepted = "two dimensions, [rows, width]" if dimensions == (2,) else "two to four dimensions, [rows, ...]"
+        raise DataError(f"{file}: x has the shape {list(x.shape)}: must have {accepted}")
+    if x.shape[0] < 2 or 0 in x.shape:
+        raise DataError(f"{file}: x has the shape {list(x.shape)}: must have two rows or more, of one number or more")
     _require_finite(file, x, np.isfinite(x), "not finite (NaN or infinity)")
     with np.errstate(over="ignore"):  # found by the next line, which says where
         single = np.ascontiguousarray(x, dtype=np.float32)
@@ -186,29 +273,32 @@ def _require_finite(file: Path, x: NDArray[np.generic], good: NDArray[np.bool_],
     if good.all():
         return
     bad = np.argwhere(~good)
-    row, column = bad[0]
+    row, *place = (int(index) for index in bad[0])
+    where = f"column {place[0]}" if len(place) == 1 else f"place {place}"
     count = f"{len(bad):,} values that are" if len(bad) > 1 else "a value that is"
     raise DataError(
-        f"{file}: x has {count} {what}, the first at row {row}, column {column} "
-        f"({x[row, column]}): all must be finite numbers"
+        f"{file}: x has {count} {what}, the first at row {row}, {where} "
+        f"({x[(row, *place)]}): all must be finite numbers"
     )
 
 
-def _rows(
-    file: Path, arrays: Mapping[str, NDArray[np.generic]], rows: int
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Masks [rows] of the rows to train on and of those held out."""
-    for name in ("y", "split"):
+def _require_rows(file: Path, arrays: Arrays, names: tuple[str, ...], rows: int) -> None:
+    for name in names:
         if name in arrays and arrays[name].shape != (rows,):
             raise DataError(
-                f"{file}: {name} has the shape {list(arrays[name].shape)}: "
-                f"must be [{rows}], one for each row of x"
+                f"{file}: {name} has the shape {list(arrays[name].shape)}: must be [{rows}], one for each row of x"
             )
-    if "split" in arrays:
-        training, held_out = _split(file, arrays["split"])
-    else:
-        training = np.arange(rows) < rows - max(1, rows // 5)
-        held_out = ~training
+
+
+def _last_fifth(rows: int) -> tuple[Mask, Mask]:
+    training = np.arange(rows) < rows - max(1, rows // 5)
+    return training, ~training
+
+
+def _rows(file: Path, arrays: Arrays, rows: int) -> tuple[Mask, Mask]:
+    """Masks [rows] of the rows to train on and of those held out."""
+    _require_rows(file, arrays, ("y", "split"), rows)
+    training, held_out = _split(file, arrays["split"]) if "split" in arrays else _last_fifth(rows)
     if "y" in arrays:
         y = arrays["y"]
         if y.dtype.kind not in "biu":
@@ -219,25 +309,98 @@ def _rows(
     return training, held_out
 
 
-def _split(file: Path, split: NDArray[np.generic]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    if split.dtype.kind not in "US":
-        raise DataError(f"{file}: split is {split.dtype}: must be text, 'train' or 'test' for each row")
-    text = split.astype(np.str_) if split.dtype.kind == "U" else _decoded(split.astype(np.bytes_))
+def _split(file: Path, split: NDArray[np.generic]) -> tuple[Mask, Mask]:
+    text = _text(file, "split", split, "'train' or 'test' for each row")
     training, held_out = text == "train", text == "test"
     odd = np.flatnonzero(~(training | held_out))
     if odd.size:
         word = str(text[odd[0]])
         raise DataError(
-            f"{file}: split has {word!r} in row {odd[0]}{nearest(word, ('train', 'test'))}: "
-            "must be 'train' or 'test'"
+            f"{file}: split has {word!r} in row {odd[0]}{nearest(word, ('train', 'test'))}: must be 'train' or 'test'"
         )
     for name, mask in (("train", training), ("test", held_out)):
         if not mask.any():
-            raise DataError(
-                f"{file}: split has no {name!r} row: must have one or more of 'train' and of 'test'"
-            )
+            raise DataError(f"{file}: split has no {name!r} row: must have one or more of 'train' and of 'test'")
     return training, held_out
 
 
-def _decoded(text: NDArray[np.bytes_]) -> NDArray[np.str_]:
-    return np.char.decode(text, "ascii", "backslashreplace")
+def _text(file: Path, name: str, array: NDArray[np.generic], accepted: str) -> NDArray[np.str_]:
+    if array.dtype.kind not in "US":
+        raise DataError(f"{file}: {name} is {array.dtype}: must be text, {accepted}")
+    if array.dtype.kind == "U":
+        return array.astype(np.str_)
+    return np.char.decode(array.astype(np.bytes_), "ascii", "backslashreplace")
+
+
+# -- labelled samples ------------------------------------------------------------------------------
+def _names(file: Path, arrays: Arrays, name: str, accepted: str) -> tuple[str, ...]:
+    text = _text(file, name, arrays[name], accepted)
+    if text.ndim != 1 or not text.size:
+        raise DataError(f"{file}: {name} has the shape {list(text.shape)}: must be a row of {accepted}")
+    return tuple(str(word) for word in text)
+
+
+def _places(file: Path, arrays: Arrays, name: str, count: int, of: str) -> NDArray[np.int64]:
+    """The array as int64, checked to be places among `count`."""
+    array = arrays[name]
+    if array.dtype.kind not in "biu":
+        raise DataError(f"{file}: {name} is {array.dtype}: must be integers, 0 for the first of the {of}")
+    places = array.astype(np.int64)
+    odd = np.flatnonzero((places < 0) | (places >= count))
+    if odd.size:
+        raise DataError(
+            f"{file}: {name} has {array[odd[0]]} in row {odd[0]}: must be 0 to {count - 1}, a place among the {of}"
+        )
+    return places
+
+
+def _labels(file: Path, arrays: Arrays, rows: int) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """(class of each row, names of the classes)."""
+    if "y" not in arrays:
+        raise DataError(f"{file}: has no array 'y': must be [{rows}] integers, the class of each row of x")
+    _require_rows(file, arrays, ("y",), rows)
+    if "classes" in arrays:
+        classes = _names(file, arrays, "classes", "the classes' names")
+        return _places(file, arrays, "y", len(classes), "classes"), classes
+    labels = _places(file, arrays, "y", MAX_CLASSES, "classes")
+    return labels, tuple(str(number) for number in range(int(labels.max()) + 1))
+
+
+def _speakers(file: Path, arrays: Arrays, rows: int) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """(speaker of each row, names of the speakers); no names if the file has not both."""
+    if not ("speaker" in arrays and "speakers" in arrays):
+        return np.zeros(rows, np.int64), ()
+    _require_rows(file, arrays, ("speaker",), rows)
+    speakers = _names(file, arrays, "speakers", "the speakers' names")
+    return _places(file, arrays, "speaker", len(speakers), "speakers"), speakers
+
+
+def _of_speaker(
+    file: Path, speaker: str, spoken: NDArray[np.int64], speakers: tuple[str, ...], training: Mask, held_out: Mask
+) -> Mask:
+    """Rows of one speaker, who must have some of both kinds."""
+    both = set(spoken[training].tolist()) & set(spoken[held_out].tolist())
+    possible = [name for number, name in enumerate(speakers) if number in both]
+    if speaker not in possible:
+        raise DataError(
+            f"{file}: no speaker {speaker!r} with rows to train on and rows held out{nearest(speaker, possible)}; "
+            f"speakers with both: {', '.join(possible) or 'none'}"
+        )
+    return spoken == speakers.index(speaker)
+
+
+def _chosen(file: Path, arrays: Arrays, rows: int, words: tuple[str, str]) -> tuple[Mask, Mask, Mask]:
+    """Masks [rows] of the rows to train on, of those held out, and of those that give the statistics."""
+    _require_rows(file, arrays, ("split",), rows)
+    if "split" not in arrays:
+        if words != ("train", "test"):
+            raise DataError(f"{file}: has no array 'split', so no row is of {words[0]!r} or {words[1]!r}")
+        training, held_out = _last_fifth(rows)
+        return training, held_out, training
+    text = _text(file, "split", arrays["split"], "one word for each row")
+    known = sorted({str(word) for word in text})
+    for word in words:
+        if word not in known:
+            raise DataError(f"{file}: split has no {word!r} row{nearest(word, known)}; it has {', '.join(known)}")
+    reference = text == ("train" if "train" in known else words[0])
+    return text == words[0], text == words[1], reference

@@ -162,19 +162,26 @@ def sgd_update(w: int, dw: int, lr: float, n: int, cores: int) -> Call:
     return Call(sgd_update_program(), "sgd", (w, dw, bits(-np.float32(lr)), n, chunk_of(n, cores, UNROLL)))
 
 
+def sgd_update_from_pairs(w: int, pairs: int, lr: float, n: int, cores: int) -> Call:
+    """w = fma(-lr, d, w), d from pairs: the update of a bias."""
+    return Call(sgd_update_program(8), "sgd", (w, pairs, bits(-np.float32(lr)), n, chunk_of(n, cores, UNROLL)))
+
+
 @cache
-def sgd_update_program() -> Program:
+def sgd_update_program(step: int = 4) -> Program:
+    """step: bytes between gradients."""
+
     def body(b: Builder, pointers: list[Register], scalars: list[Register], unroll: int) -> None:
         w, dw = pointers
         weights, gradients = b.registers("weight", unroll), b.registers("gradient", unroll)
         for v in range(unroll):
             b("lw", weights[v], (w, 4 * v))
         for gradient in gradients:
-            b("p.lw", gradient, (dw, 4, "!"))
+            b("p.lw", gradient, (dw, step, "!"))
         for weight, gradient in zip(weights, gradients, strict=True):
             b("fmadd.s", weight, scalars[0], gradient, weight)
         for weight in weights:
             b("p.sw", weight, (w, 4, "!"))
         b.free(*weights, *gradients)
 
-    return _elementwise("sgd", ("w", "dw"), (2, 2), "minus_lr", body)
+    return _elementwise("sgd", ("w", "dw"), (2, step.bit_length() - 1), "minus_lr", body)

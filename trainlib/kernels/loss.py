@@ -1,36 +1,71 @@
-"""Loss kernels: the value, reduced over the cores in core order, and its gradient, in one pass."""
+"""Loss kernels: the value, reduced over the cores in core order, and its gradient, in one pass.
+
+partial: FP32 [cores + 1] in L1; word i is the sum of core i, word `cores` the loss: their sum in core order
+times 1 / n. The constants 2 / n and 1 / n are rounded to FP32.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
 
 from pulpsim import Builder, Program
 from pulpsim.memory import BARRIER_OFFSET, EVENT_UNIT_BASE
+from pulpsim.program import Register
 from trainlib.kernels import Call, chunk_of
 from trainlib.kernels.elementwise import bits, store_pairs
 from trainlib.kernels.partition import advance_pointer, take_share
 
 
 def mse(y: int, target: int, pairs: int, partial: int, n: int, lr: float, cores: int) -> Call:
-    """Mean squared error and its gradient.
-
-    pairs[i] = (d, -(lr d)) with d = (y - target) * (2 / n). partial: FP32 [cores + 1] in L1; word i is the
-    sum of squares of core i, word `cores` the loss: their sum in core order times 1 / n. The constants
-    2 / n and 1 / n are rounded to FP32.
-    """
+    """Mean squared error and its gradient d = (y - target) * (2 / n), as pairs[i] = (d, -(lr d))."""
     arguments = (y, target, pairs, partial, n, chunk_of(n, cores), bits(2.0 / n), bits(-np.float32(lr)))
-    return Call(mse_program(cores, n), "mse", arguments)
+    return Call(loss_program("mse", cores, n, pairs=True), "mse", arguments)
+
+
+def mse_gradient(y: int, target: int, gradient: int, partial: int, n: int, cores: int) -> Call:
+    """Mean squared error and its gradient (y - target) * (2 / n)."""
+    arguments = (y, target, gradient, partial, n, chunk_of(n, cores), bits(2.0 / n))
+    return Call(loss_program("mse", cores, n, pairs=False), "mse_gradient", arguments)
+
+
+def l1(y: int, target: int, gradient: int, partial: int, n: int, cores: int) -> Call:
+    """Mean absolute error and its gradient: 1 / n with the sign of y - target, +0 where they are equal."""
+    arguments = (y, target, gradient, partial, n, chunk_of(n, cores), bits(1.0 / n))
+    return Call(loss_program("l1", cores, n, pairs=False), "l1", arguments)
+
+
+def _square(b: Builder, difference: Register, other: Register, total: Register, scale: Register) -> None:
+    b("fmadd.s", total, difference, difference, total)
+    b("fmul.s", difference, difference, scale)
+
+
+def _magnitude(b: Builder, difference: Register, other: Register, total: Register, scale: Register) -> None:
+    b("fsgnjx.s", other, difference, difference)
+    b("fadd.s", total, total, other)
+    b("flt.s", other, "x0", difference)
+    b("flt.s", difference, difference, "x0")
+    b("sub", difference, other, difference)
+    b("fcvt.s.w", difference, difference)
+    b("fmul.s", difference, difference, scale)
+
+
+#: emits: total += the loss of a difference, then difference = its gradient; `other` is free to be used
+_LOSSES: dict[str, Callable[[Builder, Register, Register, Register, Register], None]] = {
+    "mse": _square,
+    "l1": _magnitude,
+}
 
 
 @cache
-def mse_program(cores: int, n: int) -> Program:
-    b = Builder("mse")
-    b.entry("mse")
-    y, target, pairs, partial, count, chunk, scale, minus_lr = b.arguments(
-        "y", "target", "pairs", "partial", "n", "chunk", "scale", "minus_lr"
-    )
+def loss_program(name: str, cores: int, n: int, pairs: bool) -> Program:
+    """Arguments: y, target, gradient, partial, n, chunk, the gradient's scale, and -lr if it is `pairs`."""
+    b = Builder(name)
+    b.entry(name)
+    names = ("y", "target", "gradient", "partial", "n", "chunk", "scale", *(["minus_lr"] if pairs else []))
+    y, target, gradient, partial, count, chunk, scale, *minus_lr = b.arguments(*names)
     total, core = b.register("total"), b.register("core")
     joined = b.label("joined")
     b("csrr", core, "mhartid")
@@ -38,34 +73,53 @@ def mse_program(cores: int, n: int) -> Program:
     first, share = take_share(b, count, chunk, joined)
     advance_pointer(b, y, first, 2)
     advance_pointer(b, target, first, 2)
-    advance_pointer(b, pairs, first, 3)
+    advance_pointer(b, gradient, first, 3 if pairs else 2)
     with b.temporary("difference", "wanted") as [difference, wanted]:  # noqa: SIM117 (two kinds of block)
         with b.loop(0, share):
             b("p.lw", difference, (y, 4, "!"))
             b("p.lw", wanted, (target, 4, "!"))
             b("fsub.s", difference, difference, wanted)
-            b("fmadd.s", total, difference, difference, total)
-            b("fmul.s", difference, difference, scale)
-            store_pairs(b, [difference], pairs, minus_lr)
+            _LOSSES[name](b, difference, wanted, total, scale)
+            if pairs:
+                store_pairs(b, [difference], gradient, minus_lr[0])
+            else:
+                b("p.sw", difference, (gradient, 4, "!"))
     b.free(first)
     b.place(joined)
-    with b.temporary("place", "event") as [place, event]:
-        b("slli", place, core, 2)
-        b("add", place, place, partial)
-        b("sw", total, (place, 0))
-        b.li(event, EVENT_UNIT_BASE + BARRIER_OFFSET)
-        b("p.elw", place, (event, 0))
+    store_partial(b, total, partial, core)
     done = b.label("done")
     b("bne", core, "x0", done)
+    add_partials(b, total, partial, cores)
+    with b.temporary("share") as [one_share]:
+        b.li(one_share, bits(1.0 / n))
+        b("fmul.s", total, total, one_share)
+    b("sw", total, (partial, 0))
+    b.place(done)
+    b.ret()
+    return b.build()
+
+
+def store_partial(b: Builder, value: Register, partial: Register, core: Register) -> None:
+    """Emit: partial[core] = value, then wait until every core has stored its own."""
+    with b.temporary("place") as [place]:
+        b("slli", place, core, 2)
+        b("add", place, place, partial)
+        b("sw", value, (place, 0))
+    barrier(b)
+
+
+def barrier(b: Builder) -> None:
+    """Emit: wait for every core of the fork."""
+    with b.temporary("place", "event") as [place, event]:
+        b.li(event, EVENT_UNIT_BASE + BARRIER_OFFSET)
+        b("p.elw", place, (event, 0))
+
+
+def add_partials(b: Builder, total: Register, partial: Register, cores: int) -> None:
+    """Emit: total = the sum of the cores' words in core order; `partial` then points behind them."""
     with b.temporary("part", "count") as [part, parts]:
         b.mv(total, "x0")
         b("addi", parts, "x0", cores)
         with b.loop(0, parts):
             b("p.lw", part, (partial, 4, "!"))
             b("fadd.s", total, total, part)
-        b.li(part, bits(1.0 / n))
-        b("fmul.s", total, total, part)
-        b("sw", total, (partial, 0))
-    b.place(done)
-    b.ret()
-    return b.build()

@@ -6,8 +6,15 @@ from pulpsim.errors import nearest
 from trainlib.errors import ModelError
 from trainlib.model import Model
 from trainlib.models.autoencoder import autoencoder
+from trainlib.models.ds_cnn import ds_cnn, ds_cnn_paper
+from trainlib.models.tutorial_cnn import tutorial_cnn
 
-MODELS = {"autoencoder": autoencoder}
+MODELS = {
+    "autoencoder": autoencoder,
+    "ds_cnn": ds_cnn,
+    "ds_cnn_paper": ds_cnn_paper,
+    "tutorial_cnn": tutorial_cnn,
+}
 
 
 def get(name: str) -> Model:

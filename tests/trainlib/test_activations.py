@@ -1,0 +1,189 @@
+"""Protects the activations and their gradients: right numbers for every length and core count, the bits of
+`numerics`, nothing else written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from pulpsim.machine import Result
+from tests.trainlib.arrays import (
+    ALL_KINDS,
+    TINY,
+    UNIT,
+    Floats,
+    assert_same_bits,
+    assert_within,
+    core_counts,
+    seeds,
+    values,
+)
+from tests.trainlib.bench import Bench
+from trainlib.kernels import Call, activations
+from trainlib.numerics import activations as twin
+
+lengths = st.one_of(st.integers(1, 200), st.sampled_from([1, 2, 3, 15, 16, 17, 31, 32, 33]))
+
+
+@dataclass(frozen=True)
+class Vectors:
+    n: int
+    cores: int
+    kind: str
+    slope: float
+    in_place: bool
+    seed: int
+
+
+vectors = st.builds(
+    Vectors, lengths, core_counts, st.sampled_from(ALL_KINDS), st.sampled_from([0.01, 0.1, 1e-30, 1.0]), st.booleans(),
+    seeds,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Activation:
+    """A pair of kernels and their twins."""
+
+    forward: Callable[[int, int, Vectors], Call]
+    backward: Callable[[int, int, int, Vectors], Call]
+    forward_twin: Callable[[Floats, Vectors], Floats]
+    backward_twin: Callable[[Floats, Floats, Vectors], Floats]
+
+
+ACTIVATIONS = {
+    "leaky_relu": Activation(
+        lambda x, y, v: activations.leaky_relu_forward(x, y, v.slope, v.n, v.cores),
+        lambda dy, y, dx, v: activations.leaky_relu_backward(dy, y, dx, v.slope, v.n, v.cores),
+        lambda x, v: twin.leaky_relu(x, np.float32(v.slope)),
+        lambda dy, y, v: twin.leaky_relu_backward(dy, y, np.float32(v.slope)),
+    ),
+    "sigmoid": Activation(
+        lambda x, y, v: activations.sigmoid_forward(x, y, v.n, v.cores),
+        lambda dy, y, dx, v: activations.sigmoid_backward(dy, y, dx, v.n, v.cores),
+        lambda x, v: twin.sigmoid(x),
+        lambda dy, y, v: twin.sigmoid_backward(dy, y),
+    ),
+    "tanh": Activation(
+        lambda x, y, v: activations.tanh_forward(x, y, v.n, v.cores),
+        lambda dy, y, dx, v: activations.tanh_backward(dy, y, dx, v.n, v.cores),
+        lambda x, v: twin.tanh(x),
+        lambda dy, y, v: twin.tanh_backward(dy, y),
+    ),
+}
+names = pytest.mark.parametrize("name", ACTIVATIONS)
+
+
+def forward(name: str, v: Vectors, engine: Literal["jit", "reference"] = "jit") -> list[Result]:
+    bench, activation = Bench(v.cores, v.seed, engine), ACTIVATIONS[name]
+    x = values(bench.rng, v.n, v.kind)
+    at_x = bench.place(x)
+    at_y = at_x if v.in_place else bench.space(v.n)
+    bench.expect(at_y, activation.forward_twin(x, v))
+    return bench.run(activation.forward(at_x, at_y, v))
+
+
+def backward(name: str, v: Vectors, engine: Literal["jit", "reference"] = "jit") -> list[Result]:
+    bench, activation = Bench(v.cores, v.seed, engine), ACTIVATIONS[name]
+    dy = values(bench.rng, v.n, v.kind)
+    y = activation.forward_twin(values(bench.rng, v.n), v)
+    at_dy, at_y = bench.place(dy), bench.place(y)
+    at_dx = at_dy if v.in_place else bench.space(v.n)
+    bench.expect(at_dx, activation.backward_twin(dy, y, v))
+    return bench.run(activation.backward(at_dy, at_y, at_dx, v))
+
+
+@names
+@settings(max_examples=60)
+@given(v=vectors)
+def test_kernels_give_the_bits_of_numerics_and_write_nothing_else(name: str, v: Vectors) -> None:
+    forward(name, v)
+    backward(name, v)
+
+
+@names
+@settings(max_examples=4)
+@given(v=st.builds(Vectors, st.integers(1, 24), core_counts, st.just("wide"), st.just(0.1), st.booleans(), seeds))
+def test_both_engines_run_them_alike(name: str, v: Vectors) -> None:
+    assert forward(name, v) == forward(name, v, "reference")
+    assert backward(name, v) == backward(name, v, "reference")
+
+
+# -- against float64 -------------------------------------------------------------------------------
+def every_size(rng: np.random.Generator, n: int) -> Floats:
+    """Numbers of each sign and size, and more of those whose activation is neither 0 nor 1."""
+    sizes = rng.standard_normal(n) * 10.0 ** rng.uniform(-45, 38, n)
+    near = [rng.uniform(-20, 20, n), rng.uniform(-1, 1, n), rng.uniform(-104, -80, n)]
+    return np.clip(np.concatenate([sizes, *near]), -3e38, 3e38).astype(np.float32)
+
+
+def ulps(exact: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.maximum(np.ldexp(1.0, np.frexp(exact)[1] - 24), TINY)
+
+
+def test_sigmoid_and_tanh_are_as_exact_as_they_say() -> None:
+    x = every_size(np.random.default_rng(0), 300_000)
+    wide = x.astype(np.float64)
+    e = np.exp(-np.abs(wide))
+    sigmoid = np.where(wide >= 0, 1, e) / (1 + e)
+    assert_within(twin.sigmoid(x), sigmoid, 2.5 * ulps(sigmoid), "sigmoid")
+    assert_within(twin.tanh(x), np.tanh(wide), 2.8 * ulps(np.tanh(wide)), "tanh")
+    assert (np.abs(twin.tanh(x)) <= 1).all()
+    assert ((twin.sigmoid(x) >= 0) & (twin.sigmoid(x) <= 1)).all()
+    assert_same_bits(twin.tanh(-x), -twin.tanh(x), "tanh of -x")
+
+
+def test_gradients_are_those_of_the_functions() -> None:
+    rng = np.random.default_rng(0)
+    dy, x = rng.standard_normal(100_000).astype(np.float32), every_size(rng, 25_000)
+    y = twin.sigmoid(x)
+    exact = dy.astype(np.float64) * y * (1 - y.astype(np.float64))
+    assert_within(twin.sigmoid_backward(dy, y), exact, 3.01 * UNIT * np.abs(exact) + 3 * TINY, "sigmoid")
+    y = twin.tanh(x)
+    exact = dy * (1 - y.astype(np.float64) ** 2)
+    assert_within(twin.tanh_backward(dy, y), exact, 2.01 * UNIT * np.abs(exact) + TINY, "tanh")
+
+
+@given(kind=st.sampled_from(ALL_KINDS), seed=seeds, slope=st.sampled_from([0.01, 0.3, 1.0]))
+def test_leaky_relu_keeps_what_is_positive_and_scales_the_rest(kind: str, seed: int, slope: float) -> None:
+    rng, factor = np.random.default_rng(seed), np.float32(slope)
+    x, dy = values(rng, (5, 20), kind), values(rng, (5, 20), kind)
+    with np.errstate(under="ignore"):
+        assert_same_bits(twin.leaky_relu(x, factor), np.where(x > 0, x, x * factor))
+        assert_same_bits(twin.leaky_relu_backward(dy, x, factor), np.where(x > 0, dy, dy * factor))
+
+
+#: number, leaky ReLU with slope 1/2, sigmoid, tanh
+SPECIAL = np.array(
+    [
+        (0.0, 0.0, 0.5, 0.0),
+        (-0.0, -0.0, 0.5, -0.0),
+        (np.inf, np.inf, 1, 1),
+        (-np.inf, -np.inf, 0, -1),
+        (np.nan, np.nan, np.nan, np.nan),
+        (1e-45, 1e-45, 0.5, 1e-45),
+        (-3e-45, -1e-45, 0.5, -3e-45),
+        (3e38, 3e38, 1, 1),
+        (-3e38, -1.5e38, 0, -1),
+    ],
+    np.float32,
+)
+
+
+def test_special_numbers() -> None:
+    x, *expected = SPECIAL.T.copy()
+    v = Vectors(x.size, 8, "", 0.5, False, 0)
+    for activation, y in zip(ACTIVATIONS.values(), expected, strict=True):
+        assert_same_bits(activation.forward_twin(x, v), y)
+        bench = Bench(8, 0)
+        at_x, at_y = bench.place(x), bench.space(x.size)
+        bench.expect(at_y, y)
+        bench.run(activation.forward(at_x, at_y, v))

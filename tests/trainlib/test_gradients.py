@@ -1,0 +1,498 @@
+"""Protects the functional step: every layer's values and gradients, those of whole networks, and the optimizer.
+
+The oracle is float64: values by definition, gradients as differences of values (`textbook`). PyTorch, where it
+is installed, gives a second opinion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.trainlib import textbook
+from tests.trainlib.arrays import Floats, assert_same_bits, seeds
+from tests.trainlib.textbook import Doubles, parametric_layers, plain_layers, slopes
+from trainlib import functional, numerics
+from trainlib.errors import DataError, ModelError
+from trainlib.functional import SGD
+from trainlib.layers import (
+    AveragePool,
+    Conv2D,
+    DepthWise,
+    FullyConnected,
+    GlobalAveragePool,
+    Layer,
+    LeakyReLU,
+    MaxPool,
+    Parametric,
+    PointWise,
+    ReLU,
+    Sigmoid,
+    Tanh,
+)
+from trainlib.model import Model, Parameters
+
+
+def random(rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+def assert_near(found: Floats, expected: Doubles, what: str) -> None:
+    """Within rounding: of sums of fewer than 200 products of numbers around 1, and of the differences' own."""
+    assert found.dtype == np.float32 and found.shape == expected.shape and found.flags.c_contiguous, what
+    scale = max(1.0, float(np.abs(expected).max()))
+    assert np.abs(found - expected).max() < 2e-5 * scale, what
+
+
+# -- layers ----------------------------------------------------------------------------------------
+@settings(max_examples=150)
+@given(case=parametric_layers(), seed=seeds)
+def test_a_layer_with_parameters_computes_its_definition_and_its_slopes(
+    case: tuple[Parametric, tuple[int, ...]], seed: int
+) -> None:
+    layer, shape = case
+    rng = np.random.default_rng(seed)
+    own = {name: random(rng, size) for name, size in layer.parameters.items()}
+    x, exact = random(rng, shape), [array.astype(np.float64) for array in own.values()]
+    y = functional.forward_layer(layer, own, x)
+    assert y.shape == layer.output_shape(shape)
+    assert_near(y, textbook.forward_layer(layer, exact, x.astype(np.float64)), "forward")
+    dy = random(rng, y.shape)
+    d = functional.through_relu(layer, dy, y)
+    linear = replace(layer, relu=False)  # differences across a ReLU's bend are no slopes
+    assert_same_bits(d, np.where(y > 0, dy, np.float32(0)) if layer.relu else dy, "through the ReLU")
+    d64, x64 = d.astype(np.float64), x.astype(np.float64)
+
+    def of(place: int) -> Callable[[Doubles], Doubles]:
+        return lambda value: textbook.forward_layer(linear, [*exact[:place], value, *exact[place + 1 :]], x64)
+
+    assert_near(functional.weight_gradient(layer, d, x), slopes(of(0), exact[0], d64), "weight gradient")
+    if layer.bias:
+        assert_near(functional.bias_gradient(d), slopes(of(1), exact[1], d64), "bias gradient")
+    dx = slopes(lambda value: textbook.forward_layer(linear, exact, value), x64, d64)
+    assert_near(functional.input_gradient(layer, own, d, x, y), dx, "input gradient")
+
+
+@settings(max_examples=60)
+@given(case=plain_layers(), seed=seeds)
+def test_a_layer_without_parameters_computes_its_definition_and_its_slopes(
+    case: tuple[Layer, tuple[int, ...]], seed: int
+) -> None:
+    layer, shape = case
+    rng = np.random.default_rng(seed)
+    x = rng.permutation(np.linspace(-2, 2, int(np.prod(shape)) + 1)[1:]).reshape(shape).astype(np.float32)
+    x[np.abs(x) < 1e-3] = 0.5  # bends and ties have no slope
+    x += np.float32(1e-3) * random(rng, shape)
+    y = functional.forward_layer(layer, {}, x)
+    assert_near(y, textbook.forward_layer(layer, [], x.astype(np.float64)), "forward")
+    dy = random(rng, y.shape)
+    assert functional.through_relu(layer, dy, y) is dy
+    dx = slopes(lambda value: textbook.forward_layer(layer, [], value), x.astype(np.float64), dy.astype(np.float64))
+    assert_near(functional.input_gradient(layer, {}, dy, x, y), dx, "input gradient")
+
+
+def steps_of(layer: Parametric, w: Floats, x: Floats, dy: Floats) -> list[Floats]:
+    own = {"w": w.reshape(layer.weight_shape)}
+    y = functional.forward_layer(layer, own, x)
+    return [
+        y,
+        functional.weight_gradient(layer, dy, x).reshape(w.shape),
+        functional.input_gradient(layer, own, dy, x, y),
+    ]
+
+
+@settings(max_examples=40)
+@given(options=textbook.window_options(), seed=seeds)
+def test_a_convolution_of_one_channel_is_a_depthwise_one_to_the_bit(options: dict[str, Any], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    conv, depthwise = Conv2D("c", 1, 1, relu=False, **options), DepthWise("d", 1, relu=False, **options)
+    x, w = random(rng, (1, 6, 5)), random(rng, depthwise.weight_shape)
+    dy = random(rng, conv.output_shape(x.shape))
+    for one, other in zip(steps_of(conv, w, x, dy), steps_of(depthwise, w, x, dy), strict=True):
+        assert_same_bits(one, other)
+
+
+def test_a_convolution_of_one_pixel_is_a_pointwise_one_to_the_bit() -> None:
+    rng = np.random.default_rng(0)
+    x, w, dy = random(rng, (5, 3, 4)), random(rng, (7, 5)), random(rng, (7, 3, 4))
+    conv, pointwise = Conv2D("c", 5, 7, kernel=1, relu=False), PointWise("p", 5, 7, relu=False)
+    for one, other in zip(steps_of(conv, w, x, dy), steps_of(pointwise, w, x, dy), strict=True):
+        assert_same_bits(one, other)
+
+
+def test_a_convolution_of_the_whole_image_is_a_fully_connected_layer_to_the_bit() -> None:
+    rng = np.random.default_rng(1)
+    x, w, dy = random(rng, (5, 3, 4)), random(rng, (7, 60)), random(rng, (7, 1, 1))
+    conv = steps_of(Conv2D("c", 5, 7, kernel=(3, 4), relu=False), w, x, dy)
+    dense = steps_of(FullyConnected("f", 60, 7, relu=False), w, x, dy.reshape(-1))
+    for one, other in zip(conv, dense, strict=True):
+        assert_same_bits(one.reshape(other.shape), other)
+
+
+def test_a_layer_of_another_kind_is_refused() -> None:
+    class Twice(Layer):
+        def output_shape(self, input_shape: tuple[int, ...], source: str = "") -> tuple[int, ...]:
+            return input_shape
+
+    for action in (
+        lambda: functional.forward_layer(Twice("twice"), {}, np.ones(3, np.float32)),
+        lambda: functional.input_gradient(Twice("twice"), {}, *[np.ones(3, np.float32)] * 3),
+        lambda: functional.weight_gradient(Twice("twice"), *[np.ones(3, np.float32)] * 2),
+    ):
+        with pytest.raises(ModelError, match=r"^twice: a layer of type Twice cannot be computed$"):
+            action()
+
+
+# -- networks --------------------------------------------------------------------------------------
+NETWORKS = {
+    "separable": Model(
+        "separable",
+        (
+            Conv2D("conv", 1, 3, kernel=(4, 3), stride=2, padding="same", bias=True),
+            DepthWise("dw", 3, kernel=3, padding=1),
+            PointWise("pw", 3, 4, bias=True),
+            GlobalAveragePool("pool"),
+            FullyConnected("fc", 4, 3, relu=False, bias=True),
+        ),
+        input_shape=(1, 9, 6),
+        loss="cross-entropy",
+    ),
+    "strided": Model(
+        "strided",
+        (
+            DepthWise("dw", 2, kernel=(2, 3), stride=(2, 1), padding=(1, 0, 2, 1), relu=False, bias=True),
+            LeakyReLU("leaky", 0.2),
+            Conv2D("conv", 2, 3, kernel=(3, 2), stride=(1, 2), padding=(1, 1), relu=False),
+            MaxPool("max", 2, 1),
+            Tanh("tanh"),
+            FullyConnected("fc", 18, 4, relu=False),
+            Sigmoid("sigmoid"),
+        ),
+        input_shape=(2, 5, 5),
+    ),
+    "absolute": Model(
+        "absolute",
+        (
+            PointWise("pw", 2, 3, relu=False),
+            ReLU("relu"),
+            AveragePool("average", (2, 1)),
+            Conv2D("conv", 3, 2, kernel=2, relu=False, bias=True),
+        ),
+        input_shape=(2, 6, 4),
+        loss="l1",
+    ),
+    "autoencoder": Model(
+        "autoencoder",
+        (FullyConnected("in", 6, 9, bias=True), FullyConnected("out", 9, 6, relu=False, bias=True)),
+        target_is_input=True,
+    ),
+}
+
+Case = tuple[Model, Parameters, Floats, Any]
+
+
+def case(name: str, seed: int = 0) -> Case:
+    """(network, random parameters, sample, target)."""
+    model, rng = NETWORKS[name], np.random.default_rng(seed)
+    parameters = [
+        (random(rng, shape) * np.sqrt(2 / max(np.prod(shape[1:]), 1))).astype(np.float32)
+        for shape in model.parameter_shapes
+    ]
+    target: Any = random(rng, model.shapes[-1][1])
+    if model.target_is_input:
+        target = None
+    elif model.loss == "cross-entropy":
+        target = seed % model.outputs
+    return model, parameters, random(rng, model.input_shape), target
+
+
+def expected_gradients(model: Model, parameters: Parameters, x: Floats, target: Any) -> tuple[float, list[Doubles]]:
+    exact, x64 = [array.astype(np.float64) for array in parameters], x.astype(np.float64)
+    wanted = x64 if target is None else target
+
+    def of(place: int) -> Callable[[Doubles], float]:
+        return lambda value: textbook.loss(model, [*exact[:place], value, *exact[place + 1 :]], x64, wanted)
+
+    found = [slopes(of(place), array) for place, array in enumerate(exact)]
+    return textbook.loss(model, exact, x64, wanted), found
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_networks_gradients_are_the_slopes_of_its_loss(name: str, seed: int) -> None:
+    model, parameters, x, target = case(name, seed)
+    value, found = functional.gradients(model, parameters, x, target)
+    expected, gradients = expected_gradients(model, parameters, x, target)
+    assert value == pytest.approx(expected, rel=1e-5)
+    assert set(found) == set(range(len(parameters)))
+    assert all(np.abs(gradient).max() > 0 for gradient in gradients[-len(model.layers[-1].parameters) :])
+    for slot, gradient in enumerate(gradients):
+        assert_near(found[slot], gradient, f"array {slot}")
+
+
+@pytest.mark.parametrize("frozen", [("conv",), ("conv", "dw"), ("fc",), ("dw", "fc"), ("conv", "pw")])
+def test_frozen_layers_keep_their_parameters_and_change_nothing_else(frozen: tuple[str, ...]) -> None:
+    model, parameters, x, target = case("separable")
+    layers = (replace(layer, trainable=False) if layer.name in frozen else layer for layer in model.layers)
+    some = replace(model, layers=tuple(layers))
+    everything, left = (
+        functional.gradients(model, parameters, x, target)[1],
+        functional.gradients(some, parameters, x, target)[1],
+    )
+    expected = {
+        slot
+        for layer, slots in zip(model.layers, model.slots, strict=True)
+        for slot in slots.values()
+        if layer.name not in frozen
+    }
+    assert set(left) == expected
+    for slot in left:
+        assert_same_bits(left[slot], everything[slot])
+    before = [array.copy() for array in parameters]
+    functional.step(some, parameters, x, target)
+    assert {slot for slot, old in enumerate(before) if not np.array_equal(old, parameters[slot])} == expected
+
+
+def test_no_input_gradient_is_computed_up_to_the_lowest_trained_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, parameters, x, target = case("separable")
+    some = replace(model, layers=(replace(model.layers[0], trainable=False), *model.layers[1:]))
+    computed: list[str] = []
+    original = functional.input_gradient
+    monkeypatch.setattr(
+        functional, "input_gradient", lambda layer, *rest: (computed.append(layer.name), original(layer, *rest))[1]
+    )
+    functional.step(model, parameters, x, target)
+    assert computed == ["fc", "pool", "pw", "dw"]
+    computed.clear()
+    functional.step(some, parameters, x, target)
+    assert computed == ["fc", "pool", "pw"]
+
+
+# -- updates ---------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(("momentum", "decay"), [(0.0, 0.0), (0.9, 0.0), (0.0, 0.1), (0.8, 0.01)])
+def test_steps_are_the_optimizers_formula(name: str, momentum: float, decay: float) -> None:
+    model, parameters, x, target = case(name)
+    optimizer, rate = SGD(0.05, momentum, decay), float(np.float32(0.05))
+    velocity = [np.zeros(array.shape) for array in parameters]
+    for _ in range(3):
+        before = [array.astype(np.float64) for array in parameters]
+        value, gradients = functional.gradients(model, parameters, x, target)
+        assert functional.step(model, parameters, x, target, optimizer) == value
+        for slot, w in enumerate(before):
+            g = gradients[slot].astype(np.float64) + float(np.float32(decay)) * w
+            velocity[slot] = float(np.float32(momentum)) * velocity[slot] + g
+            exact = w - rate * velocity[slot]
+            assert np.abs(parameters[slot] - exact).max() <= 1e-6 * max(1.0, float(np.abs(w).max()))
+            if momentum:
+                velocity[slot] = optimizer.velocity[slot].astype(np.float64)
+    assert bool(optimizer.velocity) == bool(momentum)
+
+
+def test_an_update_from_a_stored_gradient_rounds_once_more() -> None:
+    model, parameters, x, target = case("separable")
+    fused, stored = [w.copy() for w in parameters], [w.copy() for w in parameters]
+    gradients = functional.gradients(model, parameters, x, target)[1]
+    functional.step(model, fused, x, target)
+    functional.step(model, stored, x, target, stored_gradients=("fc",))
+    slot = model.slots[-1]["w"]
+    rate = SGD().minus_lr
+    exact = (parameters[slot].astype(np.float64) + float(rate) * gradients[slot].astype(np.float64)).astype(np.float32)
+    assert_same_bits(stored[slot], exact)
+    assert np.abs(fused[slot] - exact).max() < 1e-7
+    for other in range(len(parameters)):
+        if other != slot:
+            assert_same_bits(fused[other], stored[other])
+
+
+@pytest.mark.parametrize("stored", [(), ("a", "c"), ("a", "b", "c")])
+@pytest.mark.parametrize("itself", [True, False])
+def test_a_fully_connected_networks_step_is_these_operations_to_the_bit(itself: bool, stored: tuple[str, ...]) -> None:
+    layers = (FullyConnected("a", 20, 9), FullyConnected("b", 9, 12), FullyConnected("c", 12, 20, relu=False))
+    model, rng = Model("net", layers, target_is_input=itself), np.random.default_rng(0)
+    parameters = [random(rng, shape) / np.float32(3) for shape in model.parameter_shapes]
+    expected = [w.copy() for w in parameters]
+    for _ in range(3):
+        x, target = random(rng, (20,)), None if itself else random(rng, (20,))
+        inputs = [x]
+        for layer, w in zip(layers, expected, strict=True):
+            inputs.append(numerics.fc_forward(w, inputs[-1], layer.relu))
+        loss, d = numerics.mse(inputs[-1], x if target is None else target, 4)
+        assert functional.step(model, parameters, x, target, SGD(0.05), 4, stored) == loss
+        for layer, w, below in reversed(list(zip(layers, expected, inputs, strict=False))):
+            dx = numerics.fc_input_gradient(w, d)
+            if layer.name in stored:
+                numerics.sgd_update(w, numerics.fc_weight_gradient(d, below), np.float32(-0.05))
+            else:
+                numerics.fc_fused_update(w, d, below, np.float32(-0.05))
+            d = numerics.relu_backward(dx, below)
+    for one, other in zip(parameters, expected, strict=True):
+        assert_same_bits(one, other)
+
+
+def test_the_number_of_cores_moves_the_last_bits_of_the_loss_only() -> None:
+    model, parameters, x, target = case("strided")
+    y = functional.forward(model, parameters, x)[-1]
+    found = [functional.loss(model, y, target, cores)[0] for cores in (1, 2, 8, 16)]
+    assert np.ptp(found) < 1e-6 * found[0]
+    assert all(
+        (functional.loss(model, y, target, cores)[1] == functional.loss(model, y, target, 1)[1]).all()
+        for cores in (2, 8, 16)
+    )
+
+
+# -- slips -----------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lr": 0}, "SGD: lr = 0: must be a positive number, one that FP32 holds"),
+        ({"lr": float("nan")}, "SGD: lr = nan: must be a positive number, one that FP32 holds"),
+        ({"lr": 1e39}, "SGD: lr = 1e+39: must be a positive number, one that FP32 holds"),
+        ({"momentum": 1.0}, "SGD: momentum = 1.0: must be at least 0 and below 1"),
+        ({"momentum": -0.5}, "SGD: momentum = -0.5: must be at least 0 and below 1"),
+        ({"weight_decay": -1}, "SGD: weight_decay = -1: must be at least 0, in FP32 finite"),
+        ({"weight_decay": 1e39}, "SGD: weight_decay = 1e+39: must be at least 0, in FP32 finite"),
+    ],
+)
+def test_an_optimizer_out_of_range_is_refused(options: dict[str, float], message: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        SGD(**options)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("name", "x", "target", "message"),
+    [
+        ("separable", (1, 9, 5), 0, "separable: a sample of shape [1, 9, 5]: must be [1, 9, 6]"),
+        ("separable", (9, 6), 0, "separable: a sample of shape [9, 6]: must be [1, 9, 6]"),
+        ("separable", (1, 9, 6), None, "separable needs a target with every sample"),
+        ("separable", (1, 9, 6), 3, "separable: target 3: must be the number of a class, 0 to 2"),
+        ("separable", (1, 9, 6), -1, "separable: target -1: must be the number of a class, 0 to 2"),
+        ("separable", (1, 9, 6), 1.0, "separable: target 1.0: must be the number of a class, 0 to 2"),
+        ("strided", (2, 5, 5), np.zeros(5), "strided: a target of shape [5]: must be [4]"),
+        ("autoencoder", (6,), np.zeros(6), "autoencoder learns its input: it takes no other target"),
+    ],
+)
+@pytest.mark.parametrize("action", [functional.step, functional.gradients])
+def test_what_cannot_be_learned_from_is_refused_and_nothing_learned(
+    name: str, x: tuple[int, ...], target: Any, message: str, action: Callable[..., Any]
+) -> None:
+    model, parameters, _, _ = case(name)
+    before = [array.copy() for array in parameters]
+    with pytest.raises(DataError) as caught:
+        action(model, parameters, np.zeros(x), target)
+    assert str(caught.value) == message
+    assert all(np.array_equal(one, other) for one, other in zip(before, parameters, strict=True))
+
+
+def test_a_flat_sample_is_read_as_an_image() -> None:
+    model, parameters, x, _ = case("separable")
+    for one, other in zip(
+        functional.forward(model, parameters, x), functional.forward(model, parameters, x.reshape(-1)), strict=True
+    ):
+        assert_same_bits(one, other)
+
+
+def test_a_velocity_of_another_network_is_refused() -> None:
+    optimizer = SGD(momentum=0.9)
+    functional.step(*case("separable"), optimizer)
+    model, parameters, x, target = case("absolute")
+    with pytest.raises(ModelError, match="the velocity of parameter array 0 is that of another network"):
+        functional.step(model, parameters, x, target, optimizer)
+    assert all(np.array_equal(one, other) for one, other in zip(parameters, case("absolute")[1], strict=True))
+
+
+# -- PyTorch's opinion -----------------------------------------------------------------------------
+def torch_forward(torch: Any, layer: Layer, own: list[Any], x: Any) -> Any:
+    f = torch.nn.functional
+    b = own[1] if len(own) > 1 else None
+    match layer:
+        case FullyConnected():
+            y = f.linear(x.reshape(-1), own[0], b)
+        case PointWise():
+            y = f.conv2d(x[None], own[0][:, :, None, None], b)[0]
+        case Conv2D() | DepthWise():
+            at = layer.window(tuple(x.shape))
+            padded = f.pad(x[None], (at.left, at.right, at.top, at.bottom))
+            groups = layer.channels if isinstance(layer, DepthWise) else 1
+            w = own[0][:, None] if isinstance(layer, DepthWise) else own[0]
+            y = f.conv2d(padded, w, b, (at.stride_h, at.stride_w), groups=groups)[0]
+        case AveragePool():
+            return f.avg_pool2d(x[None], layer.kernel, layer.stride)[0]
+        case MaxPool():
+            return f.max_pool2d(x[None], layer.kernel, layer.stride)[0]
+        case GlobalAveragePool():
+            return f.adaptive_avg_pool2d(x[None], 1)[0]
+        case ReLU():
+            return f.relu(x)
+        case LeakyReLU():
+            return f.leaky_relu(x, layer.slope)
+        case Sigmoid():
+            return torch.sigmoid(x)
+        case Tanh():
+            return torch.tanh(x)
+    return f.relu(y) if layer.relu else y
+
+
+def torch_loss(torch: Any, model: Model, parameters: list[Any], x: Any, target: Any) -> Any:
+    f, value = torch.nn.functional, x
+    for layer, slots in zip(model.layers, model.slots, strict=True):
+        value = torch_forward(torch, layer, [parameters[slot] for slot in slots.values()], value)
+    if model.loss == "cross-entropy":
+        return f.cross_entropy(value.reshape(1, -1), torch.tensor([target]))
+    wanted = x if target is None else torch.from_numpy(target)
+    return (f.mse_loss if model.loss == "mse" else f.l1_loss)(value, wanted)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(("momentum", "decay"), [(0.0, 0.0), (0.9, 0.01)])
+def test_pytorch_takes_the_same_steps(name: str, momentum: float, decay: float) -> None:
+    torch = pytest.importorskip("torch")
+    model, parameters, x, target = case(name, 1)
+    theirs = [torch.from_numpy(array.copy()).requires_grad_() for array in parameters]
+    their_optimizer = torch.optim.SGD(theirs, lr=0.05, momentum=momentum, weight_decay=decay)
+    optimizer = SGD(0.05, momentum, decay)
+    for _ in range(4):
+        their_optimizer.zero_grad()
+        value = torch_loss(torch, model, theirs, torch.from_numpy(x), target)
+        value.backward()
+        gradients = functional.gradients(model, parameters, x, target)[1]
+        for slot, array in enumerate(theirs):
+            assert_near(gradients[slot], array.grad.numpy().astype(np.float64), f"gradient {slot}")
+        their_optimizer.step()
+        assert functional.step(model, parameters, x, target, optimizer) == pytest.approx(
+            float(value.detach()), rel=1e-5
+        )
+        for slot, array in enumerate(theirs):
+            assert_near(parameters[slot], array.detach().numpy().astype(np.float64), f"array {slot}")
+
+
+@settings(max_examples=40)
+@given(made=st.one_of(parametric_layers(), plain_layers()), seed=seeds)
+def test_pytorch_computes_the_same_layers(made: tuple[Layer, tuple[int, ...]], seed: int) -> None:
+    torch = pytest.importorskip("torch")
+    layer, shape = made
+    rng = np.random.default_rng(seed)
+    own = {name: random(rng, size) for name, size in layer.parameters.items()}
+    x = random(rng, shape)
+    y = functional.forward_layer(layer, own, x)
+    dy = random(rng, y.shape)
+    theirs = [torch.from_numpy(array).requires_grad_() for array in own.values()]
+    their_x = torch.from_numpy(x).requires_grad_()
+    their_y = torch_forward(torch, layer, theirs, their_x)
+    their_y.backward(torch.from_numpy(dy))
+    assert_near(y, their_y.detach().numpy().astype(np.float64), "forward")
+    d = functional.through_relu(layer, dy, y)
+    assert_near(
+        functional.input_gradient(layer, own, d, x, y), their_x.grad.numpy().astype(np.float64), "input gradient"
+    )
+    if isinstance(layer, Parametric):
+        assert_near(
+            functional.weight_gradient(layer, d, x), theirs[0].grad.numpy().astype(np.float64), "weight gradient"
+        )

@@ -1,0 +1,151 @@
+"""Layers, losses and slopes as a textbook has them: float64, by definition, nothing fast. The oracle of gradients.
+
+A slope is a central difference of the function itself: no rule of differentiation stands twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import product
+
+import numpy as np
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from trainlib.layers import (
+    AveragePool,
+    Conv2D,
+    DepthWise,
+    FullyConnected,
+    GlobalAveragePool,
+    Layer,
+    LeakyReLU,
+    MaxPool,
+    Parametric,
+    PointWise,
+    ReLU,
+    Sigmoid,
+    Tanh,
+)
+from trainlib.model import Model
+
+Doubles = NDArray[np.float64]
+
+ACTIVATIONS: dict[type[Layer], Callable[[Doubles, Layer], Doubles]] = {
+    ReLU: lambda x, layer: np.maximum(x, 0),
+    LeakyReLU: lambda x, layer: np.where(x > 0, x, x * float(np.float32(layer.slope))),
+    Sigmoid: lambda x, layer: 1 / (1 + np.exp(-x)),
+    Tanh: lambda x, layer: np.tanh(x),
+}
+
+
+def windows(x: Doubles, layer: Layer) -> Doubles:
+    """[channels, out rows, out columns, kernel rows, kernel columns] of a padded image, element by element."""
+    at = layer.window(x.shape)
+    padded = np.zeros((x.shape[0], at.padded_h, at.padded_w))
+    padded[:, at.top : at.top + at.height, at.left : at.left + at.width] = x
+    found = np.empty((x.shape[0], at.out_h, at.out_w, at.kernel_h, at.kernel_w))
+    for row, column in product(range(at.out_h), range(at.out_w)):
+        u, v = at.stride_h * row, at.stride_w * column
+        found[:, row, column] = padded[:, u : u + at.kernel_h, v : v + at.kernel_w]
+    return found
+
+
+def forward_layer(layer: Layer, own: Sequence[Doubles], x: Doubles) -> Doubles:
+    """own: the layer's arrays, w and then b."""
+    match layer:
+        case FullyConnected():
+            y = own[0] @ x.reshape(-1)
+        case Conv2D():
+            y = np.einsum("ocij,cyxij->oyx", own[0], windows(x, layer))
+        case PointWise():
+            y = np.einsum("oc,cyx->oyx", own[0], x)
+        case DepthWise():
+            y = np.einsum("cij,cyxij->cyx", own[0], windows(x, layer))
+        case AveragePool():
+            return windows(x, layer).mean(axis=(3, 4))
+        case MaxPool():
+            return windows(x, layer).max(axis=(3, 4))
+        case GlobalAveragePool():
+            return x.mean(axis=(1, 2), keepdims=True)
+        case _:
+            return ACTIVATIONS[type(layer)](x, layer)
+    if layer.bias:
+        y = y + own[1].reshape(-1, *[1] * (y.ndim - 1))
+    return np.maximum(y, 0) if layer.relu else y
+
+
+def forward(model: Model, parameters: Sequence[Doubles], x: Doubles) -> Doubles:
+    first, value = 0, x.reshape(model.input_shape)
+    for layer in model.layers:
+        count = len(layer.parameters)
+        value = forward_layer(layer, parameters[first : first + count], value)
+        first += count
+    return value
+
+
+def loss(model: Model, parameters: Sequence[Doubles], x: Doubles, target: Doubles | int) -> float:
+    y = forward(model, parameters, x).reshape(-1)
+    if model.loss == "cross-entropy":
+        return float(np.log(np.exp(y - y.max()).sum()) + y.max() - y[target])
+    difference = y - np.reshape(target, -1)
+    return float(np.mean(difference**2 if model.loss == "mse" else np.abs(difference)))
+
+
+def slopes(function: Callable[[Doubles], Doubles | float], at: Doubles, d: Doubles | float = 1.0) -> Doubles:
+    """The gradient of sum(d * function(x)) at x = `at`: a central difference for every element."""
+    found, small = np.empty(at.shape), 1e-6
+    for place in np.ndindex(*at.shape):
+        ends = []
+        for sign in (1, -1):
+            moved = at.copy()
+            moved[place] += sign * small
+            ends.append(float(np.sum(d * function(moved))))
+        found[place] = (ends[0] - ends[1]) / (2 * small)
+    return found
+
+
+# -- random layers ---------------------------------------------------------------------------------
+@st.composite
+def window_options(draw: st.DrawFn) -> dict[str, object]:
+    """kernel, stride and padding, in any of the ways to write them."""
+    kernel = draw(st.one_of(st.integers(1, 4), st.tuples(st.integers(1, 4), st.integers(1, 4))))
+    stride = draw(st.one_of(st.integers(1, 3), st.tuples(st.integers(1, 3), st.integers(1, 3))))
+    height, width = (kernel, kernel) if isinstance(kernel, int) else kernel
+    up, left = st.integers(0, height - 1), st.integers(0, width - 1)
+    padding = draw(
+        st.one_of(
+            st.just("same"), st.integers(0, min(height, width) - 1), st.tuples(up, left), st.tuples(up, up, left, left)
+        )
+    )
+    return {"kernel": kernel, "stride": stride, "padding": padding}
+
+
+@st.composite
+def parametric_layers(draw: st.DrawFn) -> tuple[Parametric, tuple[int, ...]]:
+    """A layer with parameters and a shape that it takes."""
+    inputs, outputs = draw(st.integers(1, 4)), draw(st.integers(1, 4))
+    shape = (inputs, draw(st.integers(4, 7)), draw(st.integers(4, 7)))
+    common = {"relu": draw(st.booleans()), "bias": draw(st.booleans())}
+    kind = draw(st.sampled_from([FullyConnected, Conv2D, Conv2D, PointWise, DepthWise, DepthWise]))
+    if kind is FullyConnected:
+        return FullyConnected("fc", int(np.prod(shape)), outputs, **common), shape
+    if kind is PointWise:
+        return PointWise("pw", inputs, outputs, **common), shape
+    options = draw(window_options()) | common
+    if kind is DepthWise:
+        return DepthWise("dw", inputs, **options), shape
+    return Conv2D("conv", inputs, outputs, **options), shape
+
+
+@st.composite
+def plain_layers(draw: st.DrawFn) -> tuple[Layer, tuple[int, ...]]:
+    """A layer without parameters and a shape that it takes."""
+    shape = (draw(st.integers(1, 3)), draw(st.integers(4, 7)), draw(st.integers(4, 7)))
+    kernel = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    stride = draw(st.one_of(st.none(), st.integers(1, 5), st.tuples(st.integers(1, 3), st.integers(1, 3))))
+    layers: list[Layer] = [
+        AveragePool("average", kernel, stride), MaxPool("max", kernel, stride), GlobalAveragePool("global"),
+        ReLU("relu"), LeakyReLU("leaky", 0.1), Sigmoid("sigmoid"), Tanh("tanh"),
+    ]  # fmt: skip
+    return draw(st.sampled_from(layers)), shape

@@ -1,0 +1,27 @@
+"""Lower bounds: cycles that each resource needs at least, were it never to wait."""
+
+from __future__ import annotations
+
+from pulpsim import Platform
+from trainlib.model import Model
+
+
+def bounds(platform: Platform, macs: int, bytes_in: int, bytes_out: int, instructions: int) -> dict[str, int]:
+    """Cycles that each resource needs at least, were it never to wait."""
+    width, cores = platform.dma.bytes_per_cycle, platform.cluster.cores
+    return {
+        "FPUs": -(-macs // min(platform.cluster.fpus, cores)),
+        "DMA in": -(-bytes_in // width),
+        "DMA out": -(-bytes_out // width),
+        "issue": -(-instructions // cores),
+    }
+
+
+def least_bounds(model: Model, platform: Platform) -> dict[str, int]:
+    """Of the best conceivable plan: weights in once for each pass that reads them, out once, and the sample in."""
+    trained = [layer for layer in model.layers if layer.trained]
+    backward = sum(
+        layer.weights for index, layer in enumerate(model.layers) if layer.trained or index > model.lowest_trained
+    )
+    words_in = model.weights + backward + model.inputs
+    return bounds(platform, model.step_macs, 4 * words_in, 4 * sum(layer.weights for layer in trained), 0)

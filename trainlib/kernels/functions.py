@@ -1,0 +1,239 @@
+"""What kernels over vectors share: exp, log, a quotient, and the loop that treats every element.
+
+An emitter takes a Builder and registers and emits a function of one number, without a branch: time never
+depends on data. It takes its constants from registers that `load_constants` filled before the loop. Where
+the divider of the cluster would serve one core at a time for 14 cycles, `quotient` takes 7 on every core.
+`numerics.functions` has the same operations, the constants and the errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from pulpsim import Builder, Program
+from pulpsim.program import Register
+from trainlib.kernels.elementwise import bits
+from trainlib.kernels.partition import advance_pointer, take_share
+from trainlib.numerics.functions import (
+    EXP_COEFFICIENTS,
+    EXP_LOWEST,
+    LN2,
+    LOG2_E,
+    LOG_COEFFICIENTS,
+    LOG_SPLIT,
+    MINUS_LN2_HIGH,
+    MINUS_LN2_LOW,
+    ONE,
+    RECIPROCAL_COEFFICIENTS,
+    ROUNDER,
+    SMALLEST_NORMAL,
+)
+
+#: two elements a turn fill the load-use slots; more would only be more code to fetch
+UNROLL = 2
+
+#: registers by the number they hold, and by name those that hold a kernel's scalar arguments
+Constants = dict[np.float32 | str, Register]
+#: body(b, pointers, constants, unroll) treats `unroll` elements and steps the pointers
+Body = Callable[[Builder, list[Register], Constants, int], None]
+
+
+def load_constants(b: Builder, values: Iterable[np.float32]) -> Constants:
+    """Emit the loads of numbers into registers, one for each number."""
+    registers: Constants = {}
+    for value in values:
+        if value not in registers:
+            registers[value] = b.register(str(value))
+            b.li(registers[value], bits(value))
+    return registers
+
+
+def vector_program(
+    name: str,
+    pointers: tuple[str, ...],
+    scalars: tuple[str, ...],
+    body: Body,
+    unroll: int,
+    constants: Iterable[np.float32] = (),
+) -> Program:
+    """A kernel over `n` FP32 elements. Arguments: the pointers, the scalars, n, chunk.
+
+    Cores with a share take it in blocks of `unroll`, a power of two, then the leftovers one by one.
+    """
+    b = Builder(name)
+    b.entry(name)
+    arguments = b.arguments(*pointers, *scalars, "n", "chunk")
+    used, rest = arguments[: len(pointers)], arguments[len(pointers) : -2]
+    n, chunk = arguments[-2:]
+    done = b.label("done")
+    first, count = take_share(b, n, chunk, done)
+    for pointer in used:
+        advance_pointer(b, pointer, first, 2)
+    b.free(first, n)
+    k = load_constants(b, constants) | dict(zip(scalars, rest, strict=True))
+    if unroll > 1:
+        leftover = b.label("leftover")
+        with b.temporary("blocks") as [blocks]:
+            b("srli", blocks, count, unroll.bit_length() - 1)
+            b("beq", blocks, "x0", leftover)
+            with b.loop(0, blocks):
+                body(b, used, k, unroll)
+        b.place(leftover)
+        b("andi", count, count, unroll - 1)
+        b("beq", count, "x0", done)
+    with b.loop(0, count):
+        body(b, used, k, 1)
+    b.place(done)
+    b.ret()
+    return b.build()
+
+
+# -- exp -------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Reduction:
+    """exp(x) = 2**n (1 + q r): how n is limited, and what is added to it in the register it comes in."""
+
+    bias: int
+    lowest: np.float32 = EXP_LOWEST  # smaller x count as this
+    highest: int | None = None  # larger n count as this; None: x is not positive
+
+    @property
+    def constants(self) -> tuple[np.float32, ...]:
+        limit = () if self.highest is None else (self._rounder(self.highest),)
+        reduction = (self.lowest, LOG2_E, self._rounder(), *limit, MINUS_LN2_HIGH, MINUS_LN2_LOW)
+        return (*reduction, *EXP_COEFFICIENTS)
+
+    def _rounder(self, n: int = 0) -> np.float32:
+        return np.float32(ROUNDER + np.float32(self.bias + n))
+
+    def emit(self, b: Builder, k: Constants, x: Register, q: Register, n: Register) -> None:
+        """x becomes r; q is q; the low bits of n are n + bias, all others of the low 16 are 0.
+
+        A NaN in x must be positive, as arithmetic leaves it; it becomes r and q, and n is any.
+        """
+        rounder = k[self._rounder()]
+        b("p.minu", x, x, k[self.lowest])  # among negative numbers, the smaller pattern is the larger number
+        b("fmadd.s", n, x, k[LOG2_E], rounder)
+        if self.highest is not None:
+            b("p.min", n, n, k[self._rounder(self.highest)])
+        b("fsub.s", q, n, rounder)
+        b("fmadd.s", x, q, k[MINUS_LN2_HIGH], x)
+        b("fmadd.s", x, q, k[MINUS_LN2_LOW], x)
+        first, *others = EXP_COEFFICIENTS
+        for power, c in enumerate(others):
+            b("fmadd.s", q, q if power else k[first], x, k[c])
+
+
+_EXP = Reduction(bias=254, highest=254)
+_EXP_NOT_POSITIVE = Reduction(bias=32)
+_UNBIAS = np.float32(2.0**-_EXP_NOT_POSITIVE.bias)
+
+EXP_CONSTANTS = _EXP.constants
+EXP_NOT_POSITIVE_CONSTANTS = (*_EXP_NOT_POSITIVE.constants, _UNBIAS)
+
+
+def exp(b: Builder, k: Constants, x: Register, y: Register, n: Register) -> None:
+    """y = e**x, within 0.91 ulp, over the whole range. Needs EXP_CONSTANTS; x and n are lost.
+
+    A NaN in x must be positive, as arithmetic leaves it. The power of two is two factors, the halves of
+    n, so that only the last product rounds: to a subnormal, zero or infinity where it must.
+    """
+    _EXP.emit(b, k, x, y, n)
+    b("fmadd.s", y, y, x, k[ONE])
+    b("srli", x, n, 1)
+    b("sub", n, n, x)
+    for half in (x, n):
+        b("slli", half, half, 23)
+        b("fmul.s", y, y, half)
+
+
+def exp_not_positive(b: Builder, k: Constants, x: Register, y: Register, n: Register) -> None:
+    """As `exp`, for x <= 0 or NaN: 14 instructions. Needs EXP_NOT_POSITIVE_CONSTANTS; x and n are lost.
+
+    n + bias is added to the exponent, which keeps it normal; the product that takes the bias away rounds.
+    """
+    _EXP_NOT_POSITIVE.emit(b, k, x, y, n)
+    b("fmadd.s", y, y, x, k[ONE])
+    b("slli", n, n, 23)
+    b("add", y, y, n)
+    b("fmul.s", y, y, k[_UNBIAS])
+
+
+# -- quotient --------------------------------------------------------------------------------------
+def quotient(b: Builder, k: Constants, a: Register, d: Register, y: Register, r: Register) -> None:
+    """y = a / d for d in [1, 2], within 1 ulp. Needs RECIPROCAL_COEFFICIENTS and ONE; r and a are lost."""
+    first, second, third = (k[c] for c in RECIPROCAL_COEFFICIENTS)
+    b("fmadd.s", r, first, d, second)
+    b("fmadd.s", r, r, d, third)
+    b("fnmsub.s", y, d, r, k[ONE])
+    b("fmadd.s", r, r, y, r)
+    b("fmul.s", y, a, r)
+    b("fnmsub.s", a, d, y, a)
+    b("fmadd.s", y, a, r, y)
+
+
+# -- log -------------------------------------------------------------------------------------------
+def log(b: Builder, x: Register, normal: bool) -> None:
+    """x = the natural logarithm of x, within 0.94 ulp: for once in a kernel, loading constants as it goes.
+
+    normal: x is NaN or a positive number that is neither subnormal nor infinite, and the rest is left out.
+    """
+    special, down = b.register("special"), b.register("down")
+    if normal:
+        b("fsub.s", special, x, x)  # 0, or NaN
+    else:
+        _special_logarithm(b, x, special, down)
+        _make_normal(b, x, down)
+    with b.temporary("k", "q", "constant") as [k, q, constant]:
+        b.li(constant, bits(LOG_SPLIT))
+        b("sub", k, x, constant)
+        b("srai", k, k, 23)
+        b("slli", q, k, 23)
+        b("sub", x, x, q)
+        b.li(constant, bits(ONE))
+        b("fsub.s", x, x, constant)
+        first, *others = LOG_COEFFICIENTS
+        b.li(q, bits(first))
+        for c in others:
+            b.li(constant, bits(c))
+            b("fmadd.s", q, q, x, constant)
+        b("fmul.s", q, q, x)
+        b("fmadd.s", x, q, x, x)
+        if not normal:
+            b("sub", k, k, down)
+        b("fcvt.s.w", k, k)
+        b.li(constant, bits(LN2))
+        b("fmadd.s", x, k, constant, x)
+    b("fadd.s", x, x, special)
+    b.free(special, down)
+
+
+def _make_normal(b: Builder, x: Register, down: Register) -> None:
+    """Emit: down = 32 where x is subnormal (or none that has a logarithm), else 0; x *= 2**down."""
+    with b.temporary("factor", "one") as [factor, one]:
+        b.li(factor, bits(SMALLEST_NORMAL))
+        b("flt.s", down, x, factor)
+        b("slli", down, down, 5)
+        b("slli", factor, down, 23)
+        b.li(one, bits(ONE))
+        b("add", factor, factor, one)
+        b("fmul.s", x, x, factor)
+
+
+def _special_logarithm(b: Builder, x: Register, special: Register, kind: Register) -> None:
+    """Emit: special = log(x) if x is not a positive number, else 0. By the bits of fclass.s."""
+    with b.temporary("mask") as [mask]:
+        b("fclass.s", kind, x)
+        b("andi", special, kind, 0b0001100000)  # positive, finite
+        b("sltiu", special, special, 1)
+        b("sub", special, "x0", special)
+        b("srli", special, special, 24)
+        b("slli", special, special, 23)  # infinity, or 0
+        for classes, bit in ((0b0000011000, 31), (0b1100000111, 22)):  # zeros: -infinity; below, NaN: NaN
+            b("andi", mask, kind, classes)
+            b("sltu", mask, "x0", mask)
+            b("slli", mask, mask, bit)
+            b("or", special, special, mask)

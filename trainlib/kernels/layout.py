@@ -1,0 +1,366 @@
+"""Moving data: fill, padding and dilation, transposes; and the emitters that such kernels share."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+
+from pulpsim import Builder, Program
+from pulpsim.program import Register
+from trainlib.kernels import Call, chunk_of
+from trainlib.kernels.partition import advance_pointer, take_share
+
+#: stores, load-store pairs, or those of a block of taps, in the body of a hardware loop
+FILL_UNROLL, COPY_UNROLL, BLOCK_UNROLL = 8, 4, 8
+#: of L1 in the platforms shipped
+BANKS = 16
+#: the largest count of lp.setupi and the largest immediate of addi and of a post-increment
+MAX_COUNT, MAX_IMMEDIATE = 4095, 2047
+
+Step = int | Register
+
+
+# -- emitters --------------------------------------------------------------------------------------
+@contextlib.contextmanager
+def step(b: Builder, value: int) -> Iterator[Step]:
+    """A constant as an immediate if it fits, else in a register for the length of the block."""
+    if -MAX_IMMEDIATE <= value <= MAX_IMMEDIATE:
+        yield value
+        return
+    with b.temporary("step") as [register]:
+        b.li(register, value)
+        yield register
+
+
+def add_step(b: Builder, pointer: Register, amount: Step) -> None:
+    """pointer += amount."""
+    b("addi" if isinstance(amount, int) else "add", pointer, pointer, amount)
+
+
+def add_constant(b: Builder, target: Register, source: Register, value: int) -> None:
+    """target = source + value; nothing if that is what it holds."""
+    if value == 0 and target == source:
+        return
+    with step(b, value) as amount:
+        b("addi" if isinstance(amount, int) else "add", target, source, amount)
+
+
+def add_scaled(b: Builder, target: Register, index: Register, factor: int) -> None:
+    """target += index * factor."""
+    with b.temporary("product") as [product]:
+        b.li(product, factor)
+        b("mul", product, product, index)
+        b("add", target, target, product)
+
+
+def divide(b: Builder, dividend: Register, divisor: int) -> tuple[Register, Register]:
+    """(dividend // divisor, dividend % divisor) in new registers."""
+    quotient, remainder = b.register("quotient"), b.register("remainder")
+    b.li(remainder, divisor)
+    b("divu", quotient, dividend, remainder)
+    b("mul", remainder, quotient, remainder)
+    b("sub", remainder, dividend, remainder)
+    return quotient, remainder
+
+
+@contextlib.contextmanager
+def constant_loop(b: Builder, level: int, count: int) -> Iterator[None]:
+    """A hardware loop of `count` >= 1 turns; none around a single turn."""
+    if count == 1:
+        yield
+    elif count <= MAX_COUNT:
+        with b.loop(level, count):
+            yield
+    else:
+        with b.temporary("count") as [register]:
+            b.li(register, count)
+            with b.loop(level, register):
+                yield
+
+
+def repeat(b: Builder, count: int, unroll: int, body: Callable[[int], None]) -> None:
+    """Emit `body(n)`, which handles n elements, for `count` of them.
+
+    Up to 2 * unroll - 1 in one piece, more as blocks of `unroll` in hardware loop 0 and the rest.
+    """
+    if count >= 2 * unroll:
+        with constant_loop(b, 0, count // unroll):
+            body(unroll)
+        count %= unroll
+    if count:
+        body(count)
+
+
+def store_zeros(b: Builder, target: Register, words: int) -> None:
+    """Emit stores of +0 to `words` words; target ends behind them."""
+
+    def body(n: int) -> None:
+        for _ in range(n):
+            b("p.sw", "x0", (target, 4, "!"))
+
+    repeat(b, words, FILL_UNROLL, body)
+
+
+# -- fill ------------------------------------------------------------------------------------------
+def fill(target: int, words: int, pattern: int, cores: int) -> Call:
+    """target[words] = pattern, 32 bits each."""
+    return Call(fill_program(), "fill", (target, words, pattern, chunk_of(words, cores, FILL_UNROLL)))
+
+
+@cache
+def fill_program() -> Program:
+    b = Builder("fill")
+    b.entry("fill")
+    target, words, pattern, chunk = b.arguments("target", "words", "pattern", "chunk")
+    done, leftover = b.label("done"), b.label("leftover")
+    first, count = take_share(b, words, chunk, done)
+    advance_pointer(b, target, first, 2)
+    with b.temporary("blocks") as [blocks]:
+        b("srli", blocks, count, FILL_UNROLL.bit_length() - 1)
+        b("beq", blocks, "x0", leftover)
+        with b.loop(0, blocks):
+            for _ in range(FILL_UNROLL):
+                b("p.sw", pattern, (target, 4, "!"))
+    b.place(leftover)
+    b("andi", count, count, FILL_UNROLL - 1)
+    b("beq", count, "x0", done)
+    with b.loop(0, count):
+        b("sw", pattern, (target, 0))
+        b("addi", target, target, 4)  # apart: a hardware loop has two instructions at least
+    b.place(done)
+    b.ret()
+    return b.build()
+
+
+# -- padding and dilation --------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Axis:
+    """Where `size` elements go among `padded`: element i to offset + dilation * i; some may be dropped."""
+
+    size: int
+    padded: int
+    offset: int
+    dilation: int
+
+    @property
+    def kept(self) -> range:
+        """The elements that are not dropped."""
+        begin = max(0, -(self.offset // self.dilation))
+        end = min(self.size, (self.padded - 1 - self.offset) // self.dilation + 1)
+        return range(begin, max(begin, end))
+
+    @property
+    def first(self) -> int:
+        """Where the first kept element goes."""
+        return self.offset + self.dilation * self.kept.start
+
+    @property
+    def span(self) -> int:
+        """From there up to where the last one goes, both included."""
+        return self.dilation * (len(self.kept) - 1) + 1
+
+
+def pad(
+    x: int, padded: int, shape: tuple[int, int, int], hp: int, wp: int, top: int, left: int, cores: int,
+    dilation_h: int = 1, dilation_w: int = 1,
+) -> Call:  # fmt: skip
+    """x [C, H, W] -> padded [C, hp, wp]: (y, x) goes to (top + dilation_h * y, left + dilation_w * x).
+
+    All else is +0; what falls outside hp x wp is dropped (top and left may be negative). A kept row of x
+    is a unit of work: its core writes the zeros that follow, too.
+    """
+    c, h, w = shape
+    rows, columns = Axis(h, hp, top, dilation_h), Axis(w, wp, left, dilation_w)
+    if not rows.kept or not columns.kept:
+        return fill(padded, c * hp * wp, 0, cores)
+    if c * len(rows.kept) == 1:  # one row is no work for many cores: take it as a column
+        x += 4 * (rows.kept.start * w + columns.kept.start)
+        start = rows.first * wp + columns.first
+        rows, columns = Axis(len(columns.kept), hp * wp, start, dilation_w), Axis(1, 1, 0, 1)
+    units = c * len(rows.kept)
+    return Call(pad_program(rows, columns), "pad", (x, padded, units, chunk_of(units, cores)))
+
+
+@cache
+def pad_program(rows: Axis, columns: Axis) -> Program:
+    """A channel's rows but the last, each with the zeros up to the next, are a hardware loop; then comes
+    the last with the zeros up to the channel's end. A share may begin and end anywhere in a channel."""
+    b = Builder("pad")
+    b.entry("pad")
+    x, padded, units, chunk = b.arguments("x", "padded", "units", "chunk")
+    done, channel, inside, last = (b.label(name) for name in ("done", "channel", "inside", "last"))
+    kept, line = len(rows.kept), rows.dilation * columns.padded
+    lead = rows.first * columns.padded + columns.first
+    first, count = take_share(b, units, chunk, done)
+    c, y = divide(b, first, kept)
+    b.free(units, first)
+    add_constant(b, x, x, 4 * (rows.kept.start * columns.size + columns.kept.start))
+    for pointer, channel_words, row_words in (
+        (x, rows.size * columns.size, columns.size),
+        (padded, rows.padded * columns.padded, line),
+    ):
+        add_scaled(b, pointer, c, 4 * channel_words)
+        add_scaled(b, pointer, y, 4 * row_words)
+    b.free(c)
+    b("beq", y, "x0", channel)
+    add_constant(b, padded, padded, 4 * lead)
+    b("jal", "x0", inside)
+    b.place(channel)
+    store_zeros(b, padded, lead)
+    b.place(inside)
+    with b.temporary("n") as [n]:
+        b.li(n, kept - 1)
+        b("sub", n, n, y)
+        b("p.min", n, n, count)
+        b("sub", count, count, n)
+        b("beq", n, "x0", last)
+        with b.loop(1, n):
+            _copy_row(b, x, padded, columns)
+            store_zeros(b, padded, line - columns.span)
+    b.place(last)
+    b("beq", count, "x0", done)
+    _copy_row(b, x, padded, columns)
+    store_zeros(b, padded, rows.padded * columns.padded - lead - (kept - 1) * line - columns.span)
+    add_constant(b, x, x, 4 * (rows.size - kept) * columns.size)
+    b.mv(y, "x0")
+    b("addi", count, count, -1)
+    b("bne", count, "x0", channel)
+    b.place(done)
+    b.ret()
+    return b.build()
+
+
+def _copy_row(b: Builder, x: Register, padded: Register, columns: Axis) -> None:
+    """Emit the copy of a row's kept elements, dilated; x ends at those of the row below."""
+
+    def body(n: int, gap: int = columns.dilation - 1) -> None:
+        values = b.registers("value", n)
+        for value in values:
+            b("p.lw", value, (x, 4, "!"))
+        for value in values:
+            b("p.sw", value, (padded, 4, "!"))
+            for _ in range(gap):
+                b("p.sw", "x0", (padded, 4, "!"))
+        b.free(*values)
+
+    kept = len(columns.kept)
+    if columns.dilation == 1:
+        repeat(b, kept, COPY_UNROLL, body)
+    else:
+        repeat(b, kept - 1, COPY_UNROLL, body)
+        body(1, 0)
+    add_constant(b, x, x, 4 * (columns.size - kept))
+
+
+# -- transposes ------------------------------------------------------------------------------------
+def transpose(x: int, y: int, rows: int, columns: int, x_stride: int, y_stride: int, cores: int) -> Call:
+    """x [rows, columns] -> y [columns, rows]. Addresses and row strides in bytes."""
+    return _transpose("transpose", x, y, rows, columns, 1, x_stride, y_stride, cores)
+
+
+def flip_transpose(w: int, flipped: int, outputs: int, inputs: int, taps: int, cores: int) -> Call:
+    """w [Co, Ci, T] -> flipped [Ci, Co, T], the taps in reverse order: the weights of an input gradient."""
+    strides = 4 * inputs * taps, 4 * outputs * taps
+    return _transpose("flip_transpose", w, flipped, outputs, inputs, taps, *strides, cores)
+
+
+def _transpose(
+    name: str, x: int, y: int, rows: int, columns: int, taps: int, x_stride: int, y_stride: int, cores: int
+) -> Call:
+    """Blocks of `taps` words change places. The cores share the longer side of the matrix."""
+    by_columns = columns >= rows
+    outer, inner = (columns, rows) if by_columns else (rows, columns)
+    chunk = chunk_of(outer, cores)
+    # Words a row apart may lie in one bank, for all cores: odd shares set the cores apart.
+    if taps == 1 and chunk % (BANKS // 2) == 0 and (x_stride if by_columns else y_stride) % (2 * BANKS) == 0:
+        chunk += 1
+    arguments = (x, y, outer, inner, chunk, x_stride, y_stride)
+    return Call(transpose_program(taps, by_columns), name, arguments)
+
+
+@cache
+def transpose_program(taps: int, by_columns: bool) -> Program:
+    b = Builder("transpose")
+    b.entry("transpose")
+    x, y, outer, inner, chunk, x_stride, y_stride = b.arguments(
+        "x", "y", "outer", "inner", "chunk", "x_stride", "y_stride"
+    )
+    done = b.label("done")
+    first, count = take_share(b, outer, chunk, done)
+    # from block to block along a side of the matrix: a row stride, or the block's own bytes
+    block = b.register("block")
+    b.li(block, 4 * taps)
+    (x_outer, x_inner), (y_outer, y_inner) = (block, x_stride), (y_stride, block)
+    if not by_columns:
+        x_outer, x_inner, y_outer, y_inner = x_inner, x_outer, y_inner, y_outer
+    with b.temporary("offset") as [offset]:
+        for pointer, stride in ((x, x_outer), (y, y_outer)):
+            b("mul", offset, first, stride)
+            b("add", pointer, pointer, offset)
+    b.free(first, outer)
+    add_constant(b, x, x, 4 * (taps - 1))  # a block is read from its last word on
+    with b.temporary("source", "target", "source_step", "target_step") as [source, target, source_step, target_step]:
+        b("add", source_step, x_inner, block)
+        b("sub", target_step, y_inner, block)
+        again = b.here("again")
+        b.mv(source, x)
+        b.mv(target, y)
+        b("add", x, x, x_outer)
+        b("add", y, y, y_outer)
+        if taps == 1:
+            _move_words(b, source, target, inner, x_inner, y_inner)
+        else:
+            with b.loop(1, inner):
+                _reverse_block(b, source, target, taps, source_step, target_step)
+        b("addi", count, count, -1)
+        b("bne", count, "x0", again)
+    b.place(done)
+    b.ret()
+    return b.build()
+
+
+def _move_words(
+    b: Builder, source: Register, target: Register, count: Register, source_step: Register, target_step: Register
+) -> None:
+    """Emit the copy of `count` words, steps in bytes."""
+
+    def body(n: int) -> None:
+        values = b.registers("value", n)
+        for value in values:
+            b("p.lw", value, (source, source_step, "!"))
+        for value in values:
+            b("p.sw", value, (target, target_step, "!"))
+        b.free(*values)
+
+    leftover, end = b.label("leftover"), b.label("end")
+    with b.temporary("blocks") as [blocks]:
+        b("srli", blocks, count, COPY_UNROLL.bit_length() - 1)
+        b("beq", blocks, "x0", leftover)
+        with b.loop(0, blocks):
+            body(COPY_UNROLL)
+        b.place(leftover)
+        b("andi", blocks, count, COPY_UNROLL - 1)
+        b("beq", blocks, "x0", end)
+        with b.loop(0, blocks):
+            body(1)
+    b.place(end)
+
+
+def _reverse_block(
+    b: Builder, source: Register, target: Register, taps: int, source_step: Register, target_step: Register
+) -> None:
+    """Emit the copy of a block, read from its last word on; the steps are from its end to the next."""
+
+    def body(n: int) -> None:
+        values = b.registers("value", n)
+        for value in values:
+            b("p.lw", value, (source, -4, "!"))
+        for value in values:
+            b("p.sw", value, (target, 4, "!"))
+        b.free(*values)
+
+    repeat(b, taps, BLOCK_UNROLL, body)
+    b("add", source, source, source_step)
+    b("add", target, target, target_step)

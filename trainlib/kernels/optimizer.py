@@ -1,0 +1,56 @@
+"""Stochastic gradient descent on stored gradients, with momentum and weight decay."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+
+from pulpsim import Builder, Program
+from pulpsim.program import Register
+from trainlib.kernels import Call, chunk_of
+from trainlib.kernels.elementwise import bits, sgd_update
+from trainlib.kernels.functions import UNROLL, Constants, vector_program
+
+
+def sgd(w: int, dw: int, v: int, lr: float, momentum: float, weight_decay: float, n: int, cores: int) -> Call:
+    """g = fma(weight_decay, w, dw); v = fma(momentum, v, g); w = fma(-lr, v, w).
+
+    A weight decay of zero leaves g = dw; a momentum of zero g in place of v, and v is not touched. With
+    momentum v must hold zeros before the first step.
+    """
+    moving, decaying = bool(momentum), bool(weight_decay)
+    if not moving and not decaying:
+        return sgd_update(w, dw, lr, n, cores)
+    velocity = [v] if moving else []
+    factors = [bits(factor) for factor in (momentum, weight_decay) if factor]
+    name = "sgd" + "+momentum" * moving + "+decay" * decaying
+    arguments = (w, dw, *velocity, bits(-np.float32(lr)), *factors, n, chunk_of(n, cores, UNROLL))
+    return Call(sgd_program(moving, decaying), name, arguments)
+
+
+@cache
+def sgd_program(momentum: bool, weight_decay: bool) -> Program:
+    def body(b: Builder, pointers: list[Register], k: Constants, unroll: int) -> None:
+        w, dw = pointers[:2]
+        weights, gradients = b.registers("weight", unroll), b.registers("gradient", unroll)
+        velocities = b.registers("velocity", unroll if momentum else 0)
+        for gradient in gradients:
+            b("p.lw", gradient, (dw, 4, "!"))
+        for i in range(unroll):
+            b("lw", weights[i], (w, 4 * i))
+        for i in range(len(velocities)):
+            b("lw", velocities[i], (pointers[2], 4 * i))
+        for i, (weight, gradient) in enumerate(zip(weights, gradients, strict=True)):
+            if weight_decay:
+                b("fmadd.s", gradient, k["decay"], weight, gradient)
+            if momentum:
+                b("fmadd.s", gradient, k["momentum"], velocities[i], gradient)
+                b("p.sw", gradient, (pointers[2], 4, "!"))
+            b("fmadd.s", weight, k["minus_lr"], gradient, weight)
+            b("p.sw", weight, (w, 4, "!"))
+        b.free(*weights, *gradients, *velocities)
+
+    pointers = ("w", "dw", *(["v"] if momentum else []))
+    scalars = ("minus_lr", *(["momentum"] if momentum else []), *(["decay"] if weight_decay else []))
+    return vector_program("sgd", pointers, scalars, body, UNROLL)

@@ -1,0 +1,400 @@
+"""Average and maximum pooling without padding, forward and backward.
+
+Windows of (kernel_h, kernel_w) every (stride_h, stride_w) of x [C, H, W]: y [C, Ho, Wo] with Ho =
+(H - kernel_h) // stride_h + 1. Sums and the search for a maximum run over a window in row-major order.
+No timing depends on the data: a backward pass stores to every element of a window.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+
+from pulpsim import Builder, Program
+from pulpsim.program import Register
+from trainlib.kernels import Call, chunk_of
+from trainlib.kernels.elementwise import bits
+from trainlib.kernels.layout import (
+    FILL_UNROLL,
+    MAX_IMMEDIATE,
+    add_constant,
+    add_scaled,
+    constant_loop,
+    divide,
+    repeat,
+    store_zeros,
+)
+from trainlib.kernels.partition import advance_pointer, take_share
+
+#: windows of up to so many elements are straight-line code; elements in the body of a hardware loop else
+MAX_UNROLLED_WINDOW, UNROLL = 9, 4
+NAN = 0x7FC00000
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What a program is made for; kernel and stride: (height, width)."""
+
+    h: int
+    w: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+
+    @property
+    def ho(self) -> int:
+        return (self.h - self.kernel[0]) // self.stride[0] + 1
+
+    @property
+    def wo(self) -> int:
+        return (self.w - self.kernel[1]) // self.stride[1] + 1
+
+    @property
+    def share(self) -> int:
+        """FP32(1 / elements of a window)."""
+        return bits(1.0 / (self.kernel[0] * self.kernel[1]))
+
+    @property
+    def unrolled(self) -> bool:
+        """Is a window straight-line code? Its elements are then addressed by immediates."""
+        reach = 4 * (self.kernel[0] * self.w + self.stride[1])
+        return self.kernel[0] * self.kernel[1] <= MAX_UNROLLED_WINDOW and reach <= MAX_IMMEDIATE
+
+    @property
+    def offsets(self) -> list[int]:
+        """Byte offsets of a window's elements from the first element of the window to its right."""
+        rows, columns = range(self.kernel[0]), range(self.kernel[1])
+        return [4 * (i * self.w + j - self.stride[1]) for i in rows for j in columns]
+
+    @property
+    def rows_overlap(self) -> bool:
+        """May a row be in windows of two rows of windows?"""
+        return self.kernel[0] > self.stride[0] and self.ho > 1
+
+    @property
+    def overlap(self) -> bool:
+        """May an element be in two windows?"""
+        return self.rows_overlap or (self.kernel[1] > self.stride[1] and self.wo > 1)
+
+    @property
+    def covered(self) -> bool:
+        """Is every element of a row of windows in one?"""
+        if self.wo == 1:
+            return self.kernel[1] == self.w
+        return self.kernel[1] >= self.stride[1] and (self.w - self.kernel[1]) % self.stride[1] == 0
+
+
+# -- emitters --------------------------------------------------------------------------------------
+def _over_window(
+    b: Builder, g: Geometry, pointers: tuple[Register, ...], unroll: int, body: Callable[[int], None]
+) -> None:
+    """Emit `body(n)` for all elements of a window; it moves each pointer by n elements."""
+    (rows, columns), skip = g.kernel, 4 * (g.w - g.kernel[1])
+    if skip == 0:
+        rows, columns = 1, rows * columns
+    with constant_loop(b, 1, rows):
+        repeat(b, columns, unroll, body)
+        for pointer in pointers:
+            add_constant(b, pointer, pointer, skip)
+
+
+@contextlib.contextmanager
+def _over_outputs(b: Builder, g: Geometry, count: Register) -> Iterator[None]:
+    """A loop around a window's code, which may hold two hardware loops unless it is straight-line."""
+    if g.unrolled:
+        with b.loop(0, count):
+            yield
+    else:
+        again = b.here("window")
+        yield
+        b("addi", count, count, -1)
+        b("bne", count, "x0", again)
+
+
+def _reduce(b: Builder, maximum: bool, total: Register, values: list[Register]) -> None:
+    for value in values:
+        b("fmax.s" if maximum else "fadd.s", total, total, value)
+
+
+def _reduce_window(b: Builder, g: Geometry, maximum: bool, total: Register, source: Register) -> None:
+    """Emit total = its sum with, or maximum of it and, a window's elements in memory; source moves."""
+
+    def body(n: int) -> None:
+        values = b.registers("value", n)
+        for value in values:
+            b("p.lw", value, (source, 4, "!"))
+        _reduce(b, maximum, total, values)
+        b.free(*values)
+
+    _over_window(b, g, (source,), UNROLL, body)
+
+
+# -- forward ---------------------------------------------------------------------------------------
+def average_pool(
+    x: int, y: int, shape: tuple[int, int, int], kernel: tuple[int, int], stride: tuple[int, int], cores: int
+) -> Call:
+    """x [C, H, W] -> y [C, Ho, Wo]: the windows' sums, from +0 on, times FP32(1 / elements)."""
+    return _forward("avg_pool_fw", False, x, y, shape, kernel, stride, cores)
+
+
+def max_pool(
+    x: int, y: int, shape: tuple[int, int, int], kernel: tuple[int, int], stride: tuple[int, int], cores: int
+) -> Call:
+    """x [C, H, W] -> y [C, Ho, Wo]: the windows' maxima by fmax.s, NaN only if there is nothing else."""
+    return _forward("max_pool_fw", True, x, y, shape, kernel, stride, cores)
+
+
+def _forward(
+    name: str, maximum: bool, x: int, y: int, shape: tuple[int, int, int], kernel: tuple[int, int],
+    stride: tuple[int, int], cores: int,
+) -> Call:  # fmt: skip
+    geometry = Geometry(shape[1], shape[2], kernel, stride)
+    outputs = shape[0] * geometry.ho * geometry.wo
+    return Call(forward_program(geometry, maximum), name, (x, y, outputs, chunk_of(outputs, cores)))
+
+
+@cache
+def forward_program(g: Geometry, maximum: bool) -> Program:
+    """An output is a unit of work; a share is taken row by row of outputs."""
+    b = Builder("pool_fw")
+    b.entry("pool_fw")
+    x, y, outputs, chunk = b.arguments("x", "y", "outputs", "chunk")
+    done, row = b.label("done"), b.label("row")
+    first, count = take_share(b, outputs, chunk, done)
+    advance_pointer(b, y, first, 2)
+    line, column = divide(b, first, g.wo)
+    channel, line_of_channel = divide(b, line, g.ho)
+    add_scaled(b, x, channel, 4 * g.h * g.w)
+    add_scaled(b, x, line_of_channel, 4 * g.stride[0] * g.w)
+    b.free(outputs, first, line, channel)
+    constant = b.register("constant")
+    b.li(constant, NAN if maximum else g.share)
+    left = line_of_channel
+    with b.temporary("rows") as [rows]:
+        b.li(rows, g.ho)
+        b("sub", left, rows, left)  # rows of this channel, with this one
+    b.place(row)
+    with b.temporary("n", "source") as [n, source]:
+        b.li(n, g.wo)
+        b("sub", n, n, column)
+        b("p.min", n, n, count)
+        b("sub", count, count, n)
+        b.mv(source, x)
+        add_scaled(b, source, column, 4 * g.stride[1])
+        with _over_outputs(b, g, n):
+            _output(b, g, maximum, source, y, constant)
+    b("beq", count, "x0", done)
+    b.mv(column, "x0")
+    add_constant(b, x, x, 4 * g.stride[0] * g.w)
+    b("addi", left, left, -1)
+    b("bne", left, "x0", row)
+    b.li(left, g.ho)
+    add_constant(b, x, x, 4 * (g.h - g.ho * g.stride[0]) * g.w)
+    b("jal", "x0", row)
+    b.place(done)
+    b.ret()
+    return b.build()
+
+
+def _output(b: Builder, g: Geometry, maximum: bool, source: Register, y: Register, constant: Register) -> None:
+    """Emit one output; `source` moves to the next window. constant: NaN or FP32(1 / elements)."""
+    with b.temporary("total") as [total]:
+        b.mv(total, constant if maximum else "x0")
+        if g.unrolled:
+            add_constant(b, source, source, 4 * g.stride[1])
+            values = b.registers("value", len(g.offsets))
+            for value, offset in zip(values, g.offsets, strict=True):
+                b("lw", value, (source, offset))
+            _reduce(b, maximum, total, values)
+            b.free(*values)
+        else:
+            with b.temporary("element") as [element]:
+                b.mv(element, source)
+                add_constant(b, source, source, 4 * g.stride[1])
+                _reduce_window(b, g, maximum, total, element)
+        if not maximum:
+            b("fmul.s", total, total, constant)
+        b("p.sw", total, (y, 4, "!"))
+
+
+# -- backward --------------------------------------------------------------------------------------
+def average_pool_gradient(
+    dy: int, dx: int, shape: tuple[int, int, int], kernel: tuple[int, int], stride: tuple[int, int], cores: int
+) -> Call:
+    """dy [C, Ho, Wo] -> dx [C, H, W] = shape: from +0 on, windows in order add dy * FP32(1 / elements)."""
+    return _backward("avg_pool_bw", False, dy, 0, dx, shape, kernel, stride, cores)
+
+
+def max_pool_gradient(
+    dy: int, x: int, dx: int, shape: tuple[int, int, int], kernel: tuple[int, int], stride: tuple[int, int], cores: int
+) -> Call:
+    """dy [C, Ho, Wo], x [C, H, W] = shape -> dx [C, H, W]: from +0 on, windows in order add dy to an element.
+
+    That is the first which equals the window's maximum; none if all are NaN.
+    """
+    return _backward("max_pool_bw", True, dy, x, dx, shape, kernel, stride, cores)
+
+
+def _backward(
+    name: str, maximum: bool, dy: int, x: int, dx: int, shape: tuple[int, int, int], kernel: tuple[int, int],
+    stride: tuple[int, int], cores: int,
+) -> Call:  # fmt: skip
+    geometry = Geometry(shape[1], shape[2], kernel, stride)
+    units = shape[0] * (1 if geometry.rows_overlap else geometry.ho)
+    return Call(backward_program(geometry, maximum), name, (dy, x, dx, units, chunk_of(units, cores)))
+
+
+@dataclass(frozen=True)
+class _Window:
+    """Registers that live from window to window."""
+
+    dy: Register
+    dx: Register  # the window's first element
+    to_x: Register  # from there to the same element of x, in bytes
+    constant: Register  # NaN or FP32(1 / elements)
+
+
+@cache
+def backward_program(g: Geometry, maximum: bool) -> Program:
+    """A unit of work is a channel or, where rows of windows do not overlap, one such row.
+
+    Its core first zeroes what the windows may leave, and last the rows below, up to the next unit.
+    """
+    b = Builder("pool_bw")
+    b.entry("pool_bw")
+    dy, x, dx, units, chunk = b.arguments("dy", "x", "dx", "units", "chunk")
+    bands, lines, height = (1, g.ho, g.h) if g.rows_overlap else (g.ho, 1, g.kernel[0])
+    below = 0 if g.rows_overlap else (g.stride[0] - g.kernel[0]) * g.w
+    at_end = 0 if g.rows_overlap else (g.h - g.stride[0] * (g.ho - 1) - g.kernel[0]) * g.w
+    done = b.label("done")
+    first, count = take_share(b, units, chunk, done)
+    b("sub", x, x, dx)
+    channel, left = divide(b, first, bands)
+    add_scaled(b, dy, first, 4 * lines * g.wo)
+    add_scaled(b, dx, channel, 4 * g.h * g.w)
+    add_scaled(b, dx, left, 4 * g.stride[0] * g.w)
+    b.free(units, first, channel)
+    with b.temporary("bands") as [all_bands]:
+        b.li(all_bands, bands)
+        b("sub", left, all_bands, left)  # bands of this channel, with this one
+    constant = b.register("constant")
+    b.li(constant, NAN if maximum else g.share)
+    unit, end, following = b.here("unit"), b.label("end"), b.label("following")
+    if g.overlap or not g.covered:
+        with b.temporary("zeroed") as [zeroed]:
+            b.mv(zeroed, dx)
+            store_zeros(b, zeroed, height * g.w)
+    _lines(b, g, maximum, lines, _Window(dy, dx, x, constant))
+    add_constant(b, dx, dx, 4 * height * g.w)
+    b("addi", left, left, -1)
+    b("beq", left, "x0", end)
+    store_zeros(b, dx, below)
+    b("jal", "x0", following)
+    b.place(end)
+    store_zeros(b, dx, at_end)
+    b.li(left, bands)
+    b.place(following)
+    b("addi", count, count, -1)
+    b("bne", count, "x0", unit)
+    b.place(done)
+    b.ret()
+    return b.build()
+
+
+def _lines(b: Builder, g: Geometry, maximum: bool, lines: int, unit: _Window) -> None:
+    """Emit `lines` rows of windows from unit.dx on, which stays."""
+    with b.temporary("line", "window", "n", "lines") as [line, window, n, remaining]:
+        b.mv(line, unit.dx)
+        b.li(remaining, lines)
+        again = b.here("line")
+        b.mv(window, line)
+        b.li(n, g.wo)
+        with _over_outputs(b, g, n):
+            _spread(b, g, maximum, _Window(unit.dy, window, unit.to_x, unit.constant))
+        if lines > 1:
+            add_constant(b, line, line, 4 * g.stride[0] * g.w)
+            b("addi", remaining, remaining, -1)
+            b("bne", remaining, "x0", again)
+
+
+def _spread(b: Builder, g: Geometry, maximum: bool, s: _Window) -> None:
+    """Emit the gradient of one window; s.dx moves to the next window, s.dy to the next gradient.
+
+    gradient: what each element gets or, for a maximum, what has not been given to an element yet.
+    """
+    with b.temporary("gradient", "largest") as [gradient, largest]:
+        b("p.lw", gradient, (s.dy, 4, "!"))
+        add_constant(b, s.dx, s.dx, 4 * g.stride[1])
+        if not maximum:
+            b("fmul.s", gradient, gradient, s.constant)
+        b("fadd.s", gradient, gradient, "x0")  # dx begins as +0: there is no -0 in it
+        (_spread_unrolled if g.unrolled else _spread_rolled)(b, g, maximum, s, gradient, largest)
+
+
+def _spread_rolled(b: Builder, g: Geometry, maximum: bool, s: _Window, gradient: Register, largest: Register) -> None:
+    """The window as two hardware loops; for a maximum, x is read twice."""
+    with b.temporary("element", "source") as [element, source]:
+        add_constant(b, element, s.dx, -4 * g.stride[1])
+        if maximum:
+            b("add", source, element, s.to_x)
+            b.mv(largest, s.constant)
+            _reduce_window(b, g, True, largest, source)
+            b("add", source, element, s.to_x)
+
+        def body(n: int) -> None:
+            values = b.registers("value", n) if maximum else []
+            for value in values:
+                b("p.lw", value, (source, 4, "!"))
+            _give(b, g, gradient, largest, values, element, [4 * v for v in range(n)])
+            b("addi", element, element, 4 * n)
+            b.free(*values)
+
+        _over_window(b, g, (element, source) if maximum else (element,), UNROLL if maximum else FILL_UNROLL, body)
+
+
+def _spread_unrolled(b: Builder, g: Geometry, maximum: bool, s: _Window, gradient: Register, largest: Register) -> None:
+    """The same in straight-line code: the window's elements of x stay in registers."""
+    values = b.registers("value", len(g.offsets)) if maximum else []
+    if maximum:
+        with b.temporary("source") as [source]:
+            b("add", source, s.dx, s.to_x)
+            for value, offset in zip(values, g.offsets, strict=True):
+                b("lw", value, (source, offset))
+        b.mv(largest, s.constant)
+        _reduce(b, True, largest, values)
+    _give(b, g, gradient, largest, values, s.dx, g.offsets)
+    b.free(*values)
+
+
+def _give(
+    b: Builder, g: Geometry, gradient: Register, largest: Register, values: list[Register],
+    dx: Register, offsets: list[int],
+) -> None:  # fmt: skip
+    """Emit dx = or += the gradient, or, if there are values, that of the first which equals `largest`.
+
+    The values are lost; the gradient is, too, once it is given.
+    """
+    if values:
+        with b.temporary("mask", "old") as [mask, old]:
+            for value, offset in zip(values, offsets, strict=True):
+                if g.overlap:
+                    b("lw", old, (dx, offset))
+                b("feq.s", mask, value, largest)
+                b("sub", mask, "x0", mask)
+                b("and", value, gradient, mask)
+                b("xor", gradient, gradient, value)
+                if g.overlap:
+                    b("fadd.s", value, old, value)
+                b("sw", value, (dx, offset))
+    elif g.overlap:
+        olds = b.registers("old", len(offsets))
+        for old, offset in zip(olds, offsets, strict=True):
+            b("lw", old, (dx, offset))
+        for old, offset in zip(olds, offsets, strict=True):
+            b("fadd.s", old, old, gradient)
+            b("sw", old, (dx, offset))
+        b.free(*olds)
+    else:
+        for offset in offsets:
+            b("sw", gradient, (dx, offset))

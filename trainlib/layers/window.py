@@ -1,0 +1,123 @@
+"""Where a kernel slides over an image: sizes, strides and padding, resolved to numbers of elements."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from trainlib.errors import ModelError
+from trainlib.layers.layer import Layer, Shape
+
+#: one number for both directions, or (vertical, horizontal)
+Pair = int | tuple[int, int]
+#: a number, (vertical, horizontal), (top, bottom, left, right), or "same": as many outputs as strides begun
+Padding = int | tuple[int, int] | tuple[int, int, int, int] | str
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A kernel on an image of height x width, with zeros around it."""
+
+    height: int
+    width: int
+    kernel_h: int
+    kernel_w: int
+    stride_h: int
+    stride_w: int
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    @property
+    def out_h(self) -> int:
+        """Output rows; 0 or less if the kernel does not fit."""
+        return (self.padded_h - self.kernel_h) // self.stride_h + 1
+
+    @property
+    def out_w(self) -> int:
+        """Output columns; 0 or less if the kernel does not fit."""
+        return (self.padded_w - self.kernel_w) // self.stride_w + 1
+
+    @property
+    def padded_h(self) -> int:
+        return self.height + self.top + self.bottom
+
+    @property
+    def padded_w(self) -> int:
+        return self.width + self.left + self.right
+
+    @property
+    def taps(self) -> int:
+        return self.kernel_h * self.kernel_w
+
+
+def pair(value: Pair) -> tuple[int, int]:
+    """(vertical, horizontal)."""
+    return (value, value) if isinstance(value, int) else value
+
+
+def check_window(name: str, kernel: Pair, stride: Pair, padding: Padding = 0) -> None:
+    """Raises ModelError, naming the layer, unless these describe a window."""
+    for what, value in (("kernel", kernel), ("stride", stride)):
+        if not _whole(pair(value), (2,), 1):
+            raise ModelError(
+                f"{name}: {what} = {value!r}: must be a whole number, at least 1, or two (vertical, horizontal)"
+            )
+    if padding == "same":
+        return
+    amounts = (padding, padding) if isinstance(padding, int) else padding
+    if isinstance(amounts, str) or not _whole(amounts, (2, 4), 0):
+        raise ModelError(
+            f"{name}: padding = {padding!r}: must be 'same' or whole numbers, at least 0: one, two "
+            f"(vertical, horizontal) or four (top, bottom, left, right)"
+        )
+    top, bottom, left, right = _sides(amounts)
+    kernel_h, kernel_w = pair(kernel)
+    if max(top, bottom) >= kernel_h or max(left, right) >= kernel_w:
+        raise ModelError(
+            f"{name}: padding = {padding!r}: must be less than the kernel, {kernel_h} x {kernel_w}, on every side: "
+            f"outputs would see zeros only"
+        )
+
+
+def _whole(values: Sequence[int], lengths: tuple[int, ...], least: int) -> bool:
+    return (
+        isinstance(values, tuple)
+        and len(values) in lengths
+        and all(isinstance(value, int) and value >= least for value in values)
+    )
+
+
+def _sides(amounts: tuple[int, int] | tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    """(top, bottom, left, right)."""
+    return amounts if len(amounts) == 4 else (amounts[0], amounts[0], amounts[1], amounts[1])
+
+
+def _same(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """Zeros (before, after) that give ceil(size / stride) outputs; an odd one comes after, as in TensorFlow."""
+    zeros = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+    return zeros // 2, zeros - zeros // 2
+
+
+def window_on(
+    layer: Layer, channels: int | None, input_shape: Shape, kernel: Pair, stride: Pair, padding: Padding, source: str
+) -> Window:
+    """The window of a checked layer on [channels, height, width]; None takes any number of channels.
+
+    Raises ModelError if the input does not fit.
+    """
+    (kernel_h, kernel_w), (stride_h, stride_w) = pair(kernel), pair(stride)
+    takes = f"[{'channels' if channels is None else channels}, height, width]"
+    if len(input_shape) != 3 or channels not in (None, input_shape[0]):
+        raise layer.misfit(takes, input_shape, source)
+    _, height, width = input_shape
+    if isinstance(padding, str):
+        sides = (*_same(height, kernel_h, stride_h), *_same(width, kernel_w, stride_w))
+    else:
+        sides = _sides((padding, padding) if isinstance(padding, int) else padding)
+    window = Window(height, width, kernel_h, kernel_w, stride_h, stride_w, *sides)
+    if window.out_h < 1 or window.out_w < 1:
+        least = f"{max(kernel_h - sides[0] - sides[1], 1)} x {max(kernel_w - sides[2] - sides[3], 1)}"
+        raise layer.misfit(f"{takes} of at least {least}", input_shape, source)
+    return window

@@ -1,0 +1,107 @@
+"""On-line learning runs: samples and targets for a model, and steps over them with the loss on unseen ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pulpsim.trace import Timeline
+from trainlib.data import as_samples, load_features, load_labelled
+from trainlib.errors import DataError
+from trainlib.model import Model
+from trainlib.trainer import StepReport, Trainer
+
+#: samples of a set of random numbers, for networks that no set is shipped for
+RANDOM_SAMPLES = 120
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """What a model learns from: samples float32 [n, *input_shape], and a target each (None: the sample itself)."""
+
+    name: str
+    samples: NDArray[np.float32]
+    targets: list[Any]
+    held_out: NDArray[np.float32]
+    held_out_targets: list[Any]
+
+
+def lessons_for(model: Model, path: str | None = None) -> Lessons:
+    """The set at `path`; without a path engine sounds for autoencoders, spoken words for classifiers of them.
+
+    For other networks random numbers, so that a step can be timed. Raises DataError.
+    """
+    if model.target_is_input:
+        return _of_features(model, path)
+    if model.loss == "cross-entropy":
+        return _of_labelled(model, path)
+    if path is not None:
+        raise DataError(f"{model.name} learns numbers from numbers: no file format holds such pairs")
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((RANDOM_SAMPLES, *model.input_shape)).astype(np.float32)
+    targets = list(rng.standard_normal((RANDOM_SAMPLES, model.outputs)).astype(np.float32))
+    cut = RANDOM_SAMPLES * 5 // 6
+    return Lessons("random numbers", x[:cut], targets[:cut], x[cut:], targets[cut:])
+
+
+def _of_features(model: Model, path: str | None) -> Lessons:
+    features = load_features(path)
+    if features.width != model.inputs:
+        raise DataError(
+            f"{path or features.name}: x has {features.width} columns; {model.name} takes {model.inputs} inputs"
+        )
+    samples, unseen = features.standardise(features.train), features.standardise(features.held_out)
+    return Lessons(features.name, samples, [None] * len(samples), unseen, [None] * len(unseen))
+
+
+def _of_labelled(model: Model, path: str | None) -> Lessons:
+    words = load_labelled(path) if path is not None else load_labelled(held_out="val")
+    if len(words.classes) > model.outputs:
+        raise DataError(f"{path or words.name}: {len(words.classes)} classes; {model.name} tells {model.outputs} apart")
+    samples, unseen = (as_samples(words.standardise(x), model.input_shape) for x in (words.train, words.held_out))
+    return Lessons(words.name, samples, words.train_labels.tolist(), unseen, words.held_out_labels.tolist())
+
+
+@dataclass(frozen=True)
+class Learned:
+    """losses: of each step's sample, before the step. held_out_loss, accuracy: before the first step and after
+    the last; accuracy is the share of held-out samples whose class is right, None without classes."""
+
+    report: StepReport
+    losses: list[float]
+    held_out: int
+    held_out_loss: tuple[float, float]
+    accuracy: tuple[float, float] | None
+
+
+def learn(
+    trainer: Trainer, lessons: Lessons, steps: int, timeline: Timeline | None, progress: Callable[[int], None]
+) -> Learned:
+    """`steps` steps over the shuffled training samples, the last one timed. progress: told of every step."""
+    order = np.random.default_rng(0).permutation(len(lessons.samples))
+    before, right_before = _held_out(trainer, lessons)
+    losses = []
+    for step in range(steps - 1):
+        progress(step)
+        sample = order[step % len(order)]
+        losses.append(trainer.functional_step(lessons.samples[sample], lessons.targets[sample]))
+    sample = order[(steps - 1) % len(order)]
+    report = trainer.timed_step(lessons.samples[sample], lessons.targets[sample], timeline)
+    losses.append(report.loss)
+    after, right_after = _held_out(trainer, lessons)
+    accuracy = None if right_before is None or right_after is None else (right_before, right_after)
+    return Learned(report, losses, len(lessons.held_out), (before, after), accuracy)
+
+
+def _held_out(trainer: Trainer, lessons: Lessons) -> tuple[float, float | None]:
+    """(mean loss, share of right classes)."""
+    pairs = list(zip(lessons.held_out, lessons.held_out_targets, strict=True))
+    losses = [trainer.loss(x, target) for x, target in pairs]
+    if trainer.model.loss != "cross-entropy":
+        return float(np.mean(losses)), None
+    right = [int(trainer.predict(x)[-1].argmax()) == target for x, target in pairs]
+    return float(np.mean(losses)), float(np.mean(right))

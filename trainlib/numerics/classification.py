@@ -1,0 +1,45 @@
+"""Twin of `kernels.classification`."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pulpsim.jit import compiled
+from trainlib.numerics.functions import exp, log
+
+
+@compiled
+def _normalised(x, cores):  # type: ignore[no-untyped-def]
+    """(probabilities, largest x, sum of exp(x - largest)); the sum is that of the cores' sums in core order."""
+    n = x.shape[0]
+    chunk = -(-n // cores)
+    y = np.empty(n, np.float32)
+    largest = np.float32(-np.inf)
+    for i in range(n):
+        if x[i] > largest:
+            largest = x[i]
+    total = np.float32(0)
+    for first in range(0, cores * chunk, chunk):
+        part = np.float32(0)
+        for i in range(first, min(first + chunk, n)):
+            y[i] = exp(np.float32(x[i] - largest))
+            part = np.float32(part + y[i])
+        total = np.float32(total + part)
+    inverse = np.float32(np.float32(1) / total)
+    for i in range(n):
+        y[i] = y[i] * inverse
+    return y, largest, total
+
+
+@compiled
+def softmax(x, cores):  # type: ignore[no-untyped-def]
+    """x [n] -> exp(x) / sum of exp(x), reduced over `cores` cores."""
+    return _normalised(x, cores)[0]
+
+
+@compiled
+def cross_entropy(x, label, cores):  # type: ignore[no-untyped-def]
+    """(loss, gradient): -log of softmax(x)[label], as log(sum) + largest - x[label], and softmax - one-hot."""
+    gradient, largest, total = _normalised(x, cores)
+    gradient[label] = gradient[label] - np.float32(1)
+    return np.float32(np.float32(log(total) + largest) - x[label]), gradient

@@ -1,0 +1,33 @@
+"""Matrix products: twin of `kernels.matmul`, whichever of the 24 kernels runs."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pulpsim.jit import compiled, fma
+
+
+@compiled
+def matmul_accumulate(a, b, trans_b, c):  # type: ignore[no-untyped-def]
+    """a [N, K], b [K, M] or, if trans_b, [M, K]: c [N, M] += a b in place, k by k."""
+    n, depth = a.shape
+    m = c.shape[1]
+    for i in range(n):
+        if trans_b:
+            for j in range(m):
+                total = c[i, j]
+                for k in range(depth):
+                    total = fma(a[i, k], b[j, k], total)
+                c[i, j] = total
+        else:
+            for k in range(depth):
+                for j in range(m):
+                    c[i, j] = fma(a[i, k], b[k, j], c[i, j])
+
+
+@compiled
+def matmul(a, b, trans_b):  # type: ignore[no-untyped-def]
+    """a [N, K], b [K, M] or, if trans_b, [M, K] -> c [N, M] = a b, each sum from +0 on."""
+    c = np.zeros((a.shape[0], b.shape[0] if trans_b else b.shape[1]), np.float32)
+    matmul_accumulate(a, b, trans_b, c)
+    return c

@@ -1,0 +1,214 @@
+"""Convolutions of all channels and of single pixels: every step is a matrix product over tiles.
+
+A tile is `rows` output channels, `columns` input channels and `lines` image rows (of the output in fw and wg, of
+the input in ig). The dimension that is summed over is innermost; its partial sums stay in L1.
+"""
+
+from __future__ import annotations
+
+from trainlib.kernels import Call, im2row, layout, matmul
+from trainlib.layers import Conv2D, PointWise, Window
+from trainlib.plan import LayerStep
+from trainlib.steps.finish import bias_gradient, bias_update, finish_gradient, finish_output, size, update
+from trainlib.steps.geometry import Geometry
+from trainlib.tasks import Addresses, Range, Slots, Task, Work, ranges
+
+Layer = Conv2D | PointWise
+
+
+def _geometry(layer: Layer, shape: tuple[int, ...]) -> Geometry:
+    if isinstance(layer, Conv2D):
+        return Geometry(layer.window(shape))
+    return Geometry(Window(shape[1], shape[2], 1, 1, 1, 1, 0, 0, 0, 0))
+
+
+class _Step:
+    """What the steps of one layer share: sizes, buffers by operand, the prepared second operand."""
+
+    def __init__(self, work: Work, index: int, layer: Layer, step: LayerStep, macs: str):
+        self.work, self.index, self.layer, self.step = work, index, layer, step
+        self.at = _geometry(layer, work.model.shapes[index][0])
+        self.taps = self.at.window.taps
+        self.direct = isinstance(layer, PointWise)
+        self.name = f"{layer.name} {step.step}"
+        self.single = step.buffering == "single"
+        work.begin(layer.name, step.step, layer.macs(macs, work.model.shapes[index][0]), step)
+        self._first = len(work.tasks)
+        tile = step.tile
+        self.outputs, self.inputs = ranges(layer.outputs, tile.rows), ranges(layer.inputs, tile.columns)
+        at = self.at.window
+        self.out_lines, self.in_lines = (ranges(n, tile.lines or n) for n in (at.out_h, at.height))
+
+    def task(self) -> Task:
+        return self.work.task(self.single, self._first)
+
+    def slots(self, name: str, tiles: int) -> Slots:
+        """Buffers for an operand of so many tiles."""
+        return Slots(self.work, f"{self.name} {name}", 1 if self.single else min(tiles, 2))
+
+    def buffer(self, name: str, words: int) -> str:
+        return self.work.buffer(f"{self.name} {name}", words)
+
+    def odd(self, words: int) -> int:
+        """A row's words in L1, such that successive rows begin in different banks."""
+        return words + (1 - words % 2 if self.step.tile.padding else 0)
+
+    # -- operands ----------------------------------------------------------------------------------
+    def load_image(self, task: Task, slots: Slots, tensor: str, channels: Range, lines: Range, width: int) -> bool:
+        words = (channels[1] - channels[0]) * (lines[1] - lines[0]) * width
+        if not slots.take((channels, lines), words):
+            return False
+        task.load(slots.buffer, tensor, channels, (lines[0] * width, lines[1] * width))
+        return True
+
+    def load_weights(self, task: Task, slots: Slots, outputs: Range, inputs: Range, padded: bool = False) -> bool:
+        columns = (inputs[0] * self.taps, inputs[1] * self.taps)
+        width = columns[1] - columns[0]
+        stride = self.odd(width) if padded else width
+        if not slots.take((outputs, inputs), (outputs[1] - outputs[0]) * stride):
+            return False
+        task.load(slots.buffer, f"w{self.index}", outputs, columns, 4 * stride)
+        return True
+
+    def rows_of_input(self, task: Task, x: str, channels: int, lines: Range) -> str:
+        """im2row of an input tile: [pixels, channels x taps]."""
+        at, (first, end) = self.at.window, self.at.input_rows(lines)
+        stride = self.odd(channels * self.taps)
+        rows = self.buffer("rows", (lines[1] - lines[0]) * at.out_w * stride)
+        top = at.top + first - lines[0] * at.stride_h
+
+        def call(where: Addresses) -> Call:
+            return im2row.im2row(
+                where(x), where(rows), (channels, end - first, at.width), (at.kernel_h, at.kernel_w),
+                (at.stride_h, at.stride_w), top, at.left, lines[1] - lines[0], at.out_w, self.work.cores,
+                row_stride=4 * stride,
+            )  # fmt: skip
+
+        task.compute(call, (x,), (rows,))
+        return rows
+
+    def rows_of_gradient(self, task: Task, dy: str, channels: int, lines: Range) -> str:
+        """im2row of a tile of dy, for the input rows `lines`: [pixels, channels x taps]."""
+        at, (first, end) = self.at.window, self.at.output_rows(lines)
+        stride = self.odd(channels * self.taps)
+        rows = self.buffer("rows", (lines[1] - lines[0]) * at.width * stride)
+
+        def call(where: Addresses) -> Call:
+            return im2row.im2row_gradient(
+                where(dy), where(rows), (channels, end - first, at.out_w), (at.kernel_h, at.kernel_w),
+                (at.stride_h, at.stride_w), at.top, at.left, lines[1] - lines[0], at.width,
+                lines[0] - first * at.stride_h, self.work.cores, row_stride=4 * stride,
+            )  # fmt: skip
+
+        task.compute(call, (dy,), (rows,))
+        return rows
+
+    def multiply(
+        self, task: Task, operands: tuple[str, str, str], sizes: tuple[int, int, int], trans_b: bool,
+        accumulate: bool, strides: tuple[int, int] = (0, 0),
+    ) -> None:  # fmt: skip
+        """c [n, m] (+)= a [n, k] b; strides: words between the rows of a and of b, 0 for none between."""
+        (a, b, c), (n, k, m) = operands, sizes
+        a_stride, b_stride = strides[0] or k, strides[1] or (k if trans_b else m)
+
+        def call(where: Addresses) -> Call:
+            return matmul.matmul(
+                self.step.kernel, where(a), where(b), where(c), n, k, m, self.work.cores, trans_b=trans_b,
+                accumulate=accumulate, a_stride=4 * a_stride, b_stride=4 * b_stride,
+            )  # fmt: skip
+
+        task.compute(call, (a, b) + ((c,) if accumulate else ()), (c,))
+
+
+def forward(work: Work, index: int, layer: Layer, step: LayerStep) -> None:
+    s = _Step(work, index, layer, step, "fw")
+    at = s.at.window
+    x_slots = s.slots("x", len(s.inputs) * len(s.out_lines))
+    w_slots, y_slots = s.slots("w", len(s.outputs) * len(s.inputs)), s.slots("y", len(s.outputs) * len(s.out_lines))
+    rows = ""
+    for lines in s.out_lines:
+        pixels = size(lines) * at.out_w
+        for outputs in s.outputs:
+            for inputs in s.inputs:
+                task, k = s.task(), size(inputs) * s.taps
+                s.load_weights(task, w_slots, outputs, inputs, padded=True)
+                if s.load_image(task, x_slots, f"x{index}", inputs, s.at.input_rows(lines), at.width):
+                    x = x_slots.buffer
+                    rows = x if s.direct else s.rows_of_input(task, x, size(inputs), lines)
+                y_slots.take((lines, outputs), size(outputs) * pixels)
+                operands = w_slots.buffer, rows, y_slots.buffer
+                strides = s.odd(k), 0 if s.direct else s.odd(k)
+                s.multiply(task, operands, (size(outputs), k, pixels), not s.direct, inputs[0] > 0, strides)
+            finish_output(work, index, task, y_slots.buffer, outputs, pixels, s.name)
+            task.store(y_slots.buffer, f"x{index + 1}", outputs, (lines[0] * at.out_w, lines[1] * at.out_w))
+
+
+def weight_gradient(work: Work, index: int, layer: Layer, step: LayerStep) -> None:
+    """dw, and the update from it unless the step is "wg" alone, which stores it."""
+    s = _Step(work, index, layer, step, "wg")
+    at = s.at.window
+    x_slots = s.slots("x", len(s.inputs) * len(s.out_lines))
+    dy_slots = s.slots("dy", len(s.outputs) * len(s.out_lines) * len(s.inputs))
+    w_slots, dw_slots = s.slots("w", len(s.outputs) * len(s.inputs)), s.slots("dw", len(s.outputs) * len(s.inputs))
+    rows = ""
+    for inputs in s.inputs:
+        for outputs in s.outputs:
+            n, m = size(outputs), size(inputs) * s.taps
+            dw_slots.take((inputs, outputs), n * m)
+            for lines in s.out_lines:
+                task, pixels = s.task(), size(lines) * at.out_w
+                s.load_image(task, dy_slots, f"g{index}", outputs, lines, at.out_w)
+                if s.load_image(task, x_slots, f"x{index}", inputs, s.at.input_rows(lines), at.width):
+                    x = x_slots.buffer
+                    rows = x if s.direct else s.rows_of_input(task, x, size(inputs), lines)
+                operands = dy_slots.buffer, rows, dw_slots.buffer
+                strides = 0, 0 if s.direct else s.odd(m)
+                s.multiply(task, operands, (n, pixels, m), s.direct, lines[0] > 0, strides)
+                if layer.bias and inputs[0] == 0:
+                    bias_gradient(work, task, dy_slots.buffer, n, pixels, lines[0] > 0, s.name)
+            columns = (inputs[0] * s.taps, inputs[1] * s.taps)
+            if step.step == "wg":
+                task.store(dw_slots.buffer, f"dw{index}", outputs, columns)
+            else:
+                s.load_weights(task, w_slots, outputs, inputs)
+                update(work, task, w_slots.buffer, dw_slots.buffer, f"w{index}", outputs, columns)
+            if layer.bias and inputs[0] == 0:
+                bias_update(work, index, task, outputs, s.name)
+
+
+def input_gradient(work: Work, index: int, layer: Layer, step: LayerStep) -> None:
+    s = _Step(work, index, layer, step, "ig")
+    at = s.at.window
+    dy_slots = s.slots("dy", len(s.outputs) * len(s.in_lines))
+    w_slots = s.slots("w", len(s.outputs) * len(s.inputs))
+    dx_slots = s.slots("dx", len(s.inputs) * len(s.in_lines))
+    rows = ""
+    for lines in s.in_lines:
+        pixels = size(lines) * at.width
+        for inputs in s.inputs:
+            dx_slots.take((lines, inputs), size(inputs) * pixels)
+            for outputs in s.outputs:
+                task, k = s.task(), size(outputs) * s.taps
+                turned = s.buffer("turned", size(inputs) * s.odd(k))
+                if s.load_weights(task, w_slots, outputs, inputs):
+                    _turn(s, task, w_slots.buffer, turned, size(outputs), size(inputs))
+                if s.load_image(task, dy_slots, f"g{index}", outputs, s.at.output_rows(lines), at.out_w):
+                    dy = dy_slots.buffer
+                    rows = dy if s.direct else s.rows_of_gradient(task, dy, size(outputs), lines)
+                operands = turned, rows, dx_slots.buffer
+                strides = (s.odd(k), 0) if s.direct else (k, s.odd(k))
+                s.multiply(task, operands, (size(inputs), k, pixels), not s.direct, outputs[0] > 0, strides)
+            columns = (lines[0] * at.width, lines[1] * at.width)
+            finish_gradient(work, index, task, dx_slots.buffer, inputs, columns, s.name)
+
+
+def _turn(s: _Step, task: Task, w: str, turned: str, outputs: int, inputs: int) -> None:
+    """The weights as an input gradient multiplies them."""
+
+    def call(where: Addresses) -> Call:
+        if s.direct:
+            stride = 4 * s.odd(outputs)
+            return layout.transpose(where(w), where(turned), outputs, inputs, 4 * inputs, stride, s.work.cores)
+        return layout.flip_transpose(where(w), where(turned), outputs, inputs, s.taps, s.work.cores)
+
+    task.compute(call, (w,), (turned,))

@@ -1,0 +1,162 @@
+"""What a step is cut into: tasks, one per tile, each with loads, kernel calls and stores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+
+from pulpsim import Platform
+from trainlib.kernels import Call
+from trainlib.layers import Parametric, Shape
+from trainlib.model import Model
+from trainlib.plan import LayerStep, Plan
+
+Addresses = Callable[[str], int]
+Range = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A DMA transfer between an L1 buffer and a part of a tensor: rows and columns [first, end)."""
+
+    outward: bool
+    buffer: str
+    tensor: str
+    rows: Range
+    columns: Range
+    stride_bytes: int
+
+    @property
+    def size_bytes(self) -> int:
+        return 4 * (self.rows[1] - self.rows[0]) * (self.columns[1] - self.columns[0])
+
+    def overlaps(self, other: Move) -> bool:
+        """Whether both touch the same bytes in L2."""
+        return (
+            self.tensor == other.tensor
+            and self.rows[0] < other.rows[1]
+            and other.rows[0] < self.rows[1]
+            and self.columns[0] < other.columns[1]
+            and other.columns[0] < self.columns[1]
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """A kernel call, made when addresses are known; the buffers it touches."""
+
+    call: Callable[[Addresses], Call]
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Task:
+    """One tile: what comes in, what is computed, what goes out.
+
+    earliest: the first task before whose calls the loads may be issued.
+    """
+
+    phase: int
+    earliest: int
+    loads: list[Move] = field(default_factory=list)
+    computes: list[Compute] = field(default_factory=list)
+    stores: list[Move] = field(default_factory=list)
+
+    def load(self, buffer: str, tensor: str, rows: Range, columns: Range, stride_bytes: int = 0) -> None:
+        """stride_bytes: between rows in L1; 0 if they lie one behind the other."""
+        self.loads.append(_move(False, buffer, tensor, rows, columns, stride_bytes))
+
+    def store(self, buffer: str, tensor: str, rows: Range, columns: Range, stride_bytes: int = 0) -> None:
+        self.stores.append(_move(True, buffer, tensor, rows, columns, stride_bytes))
+
+    def compute(self, call: Callable[[Addresses], Call], reads: tuple[str, ...], writes: tuple[str, ...]) -> None:
+        self.computes.append(Compute(call, reads, writes))
+
+
+def _move(outward: bool, buffer: str, tensor: str, rows: Range, columns: Range, stride_bytes: int) -> Move:
+    return Move(outward, buffer, tensor, rows, columns, stride_bytes or 4 * (columns[1] - columns[0]))
+
+
+@dataclass(slots=True)
+class Phase:
+    """One step of one layer, as it is reported."""
+
+    layer: str
+    step: str
+    macs: int
+    tile: dict[str, int]
+    buffering: str
+    kernels: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How parameters change: see `functional.SGD`."""
+
+    lr: float
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+
+    @property
+    def plain(self) -> bool:
+        return self.momentum == 0 == self.weight_decay
+
+
+class Work:
+    """Collects the tasks of a training step, and the sizes of their buffers in L1."""
+
+    def __init__(self, model: Model, plan: Plan, platform: Platform, rule: Rule):
+        self.model, self.plan, self.platform, self.rule, self.lr = model, plan, platform, rule, rule.lr
+        self.cores = platform.cluster.cores
+        self.tasks: list[Task] = []
+        self.phases: list[Phase] = []
+        self.sizes: dict[str, int] = {}
+
+    def begin(self, layer: str, step: str, macs: int, plan: LayerStep | None) -> None:
+        """A new phase; tasks that follow belong to it."""
+        tile = plan.tile.as_dict() if plan else {}
+        self.phases.append(Phase(layer, step, macs, tile, plan.buffering if plan else "single"))
+
+    def task(self, single: bool = False, earliest: int = 0) -> Task:
+        """single: its loads are issued right before its calls."""
+        number = len(self.tasks)
+        self.tasks.append(Task(len(self.phases) - 1, number if single else earliest))
+        return self.tasks[-1]
+
+    def buffer(self, name: str, words: int) -> str:
+        """A buffer in L1, as large as its largest use."""
+        self.sizes[name] = max(self.sizes.get(name, 0), 4 * words)
+        return name
+
+    def relu_below(self, index: int) -> bool:
+        """Whether the input of layer `index` is the output of a ReLU that belongs to the layer before."""
+        below = self.model.layers[index - 1] if index else None
+        return isinstance(below, Parametric) and below.relu
+
+
+class Slots:
+    """Buffers of one kind that successive tiles take turns in; a tile that is there already stays."""
+
+    def __init__(self, work: Work, name: str, count: int):
+        self._work, self._name, self._count, self._turn = work, name, count, -1
+        self._key: Hashable = None
+        self.buffer = ""
+
+    def take(self, key: Hashable, words: int) -> bool:
+        """Make `buffer` the place of the tile `key`; whether it must be filled."""
+        if key == self._key:
+            return False
+        self._key, self._turn = key, self._turn + 1
+        self.buffer = self._work.buffer(f"{self._name} {self._turn % self._count}", words)
+        return True
+
+
+def matrix(shape: Shape) -> tuple[int, int]:
+    """Rows and columns of a sample's, output's or gradient's tensor in L2: an image's rows are its channels."""
+    return (1, shape[0]) if len(shape) == 1 else (shape[0], shape[1] * shape[2])
+
+
+def ranges(size: int, tile: int) -> list[Range]:
+    """[0, size) in pieces of `tile`, the last one smaller if it must be."""
+    return [(first, min(first + tile, size)) for first in range(0, size, tile)]

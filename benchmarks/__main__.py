@@ -80,6 +80,26 @@ def fidelity(check: bool, as_json: bool) -> None:
 
 
 @main.command()
+@click.option("--check", is_flag=True, help="Write nothing; exit 1 if the page is not up to date.")
+@json_option
+def networks(check: bool, as_json: bool) -> None:
+    """Training steps of the shipped networks on 8 cores and on 1, and what they lose; writes docs/networks.md."""
+    from benchmarks import networks as found
+
+    measured = found.measure()
+    text = found.page(measured)
+    if as_json:
+        print_json(found.document(measured))
+    else:
+        click.echo(text)
+    if not check:
+        write_atomically(found.PAGE, text.encode())
+    elif not found.PAGE.exists() or found.PAGE.read_text(encoding="utf-8") != text:
+        click.echo(f"docs/{found.PAGE.name} is out of date: run `python -m benchmarks networks`", err=True)
+        raise SystemExit(1)
+
+
+@main.command()
 def picture() -> None:
     """Draw the README's picture, docs/autoencoder.svg."""
     from benchmarks.picture import PICTURE, draw

@@ -1,8 +1,9 @@
 """Compilation of hot loops with Numba, and where the compiled code is kept.
 
 The cache lives in the user's cache directory, or in PULPSIM_CACHE_DIR. Its folder's name holds a digest
-of this package's sources, whose constants and functions end up in compiled code: a newer release never
-meets older machine code. (Numba itself looks at the decorated function's own file only.)
+of the sources of this package and of the modules beside the function, whose constants and functions end up in
+compiled code: a newer release never meets older machine code. (Numba itself looks at the decorated
+function's own file only.)
 """
 
 from __future__ import annotations
@@ -31,9 +32,12 @@ def cache_directory() -> Path:
 
 
 @cache
-def _digest() -> str:
+def _digest(beside: Path) -> str:
+    """Of this package and, if `beside` is the folder of another one, its modules."""
     digest = hashlib.sha256(numba.__version__.encode())
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
+    package = sorted(Path(__file__).parent.rglob("*.py"))
+    others = sorted(beside.glob("*.py")) if (beside / "__init__.py").exists() else []
+    for path in package + [path for path in others if path not in package]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -57,7 +61,7 @@ def inlined(function: Callable[..., Any]) -> Any:
 
 
 def _compile(function: Callable[..., Any], **options: bool) -> Any:
-    directory = _writable_cache()
+    directory = _writable_cache(Path(function.__code__.co_filename).parent)
     outer = numba.config.CACHE_DIR
     # Numba picks the cache's place while it decorates; other users' functions keep theirs.
     numba.config.CACHE_DIR = str(directory or "")
@@ -69,12 +73,12 @@ def _compile(function: Callable[..., Any], **options: bool) -> Any:
 
 
 @cache
-def _writable_cache() -> Path | None:
+def _writable_cache(beside: Path) -> Path | None:
     """The folder of this version's compiled code; None, with a warning, if nothing can be kept there.
 
     (Left to itself, Numba would then write beside the sources.)
     """
-    directory = cache_directory() / "jit" / _digest()
+    directory = cache_directory() / "jit" / _digest(beside)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=directory):

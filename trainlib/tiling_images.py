@@ -2,8 +2,10 @@
 
 A step takes the first tile that fits, in this order: all of what is summed over before parts of it, all image
 rows before some, double buffering before single; of its outputs as many as fit, halving, though not fewer than
-there are cores while anything else may give way. The kernel is the one with the fewest instructions on the core
-with the most work, counted for one tile: U x V sums take U + V loads and U V multiplications per step of K.
+there are cores while anything else may give way. Depthwise, pooling and activation steps, which use every number
+of an image about once, are cut into four tiles at least, so that transfers overlap computation. The kernel is
+the one with the fewest instructions on the core with the most work, counted for one tile: U x V sums take U + V
+loads and U V multiplications per step of K.
 """
 
 from __future__ import annotations
@@ -21,6 +23,9 @@ from trainlib.model import Model
 from trainlib.plan import LayerStep, Tile, kernels_of, tile_limits
 from trainlib.schedule import cut_step
 from trainlib.tasks import Rule
+
+#: tiles that a step is cut into at least where each number is used once, so that transfers overlap computation
+STREAMED_TILES = 4
 
 #: words between rows: see `Tile`
 PADDING_WORDS = 1
@@ -73,7 +78,7 @@ def _candidates(model: Model, index: int, step: str, cores: int) -> Iterator[tup
             if not isinstance(layer, Conv2D | PointWise):
                 for height in _halvings(lines) if lines else [0]:
                     for width in _halvings(columns, 8 * cores * least):
-                        for count in _halvings(rows, least):
+                        for count in _halvings(-(-rows // STREAMED_TILES), least):
                             yield make(rows=count, columns=width, lines=height % lines if lines else 0), buffering
                 continue
             summed, produced = (rows, columns) if step == "ig" else (columns, rows)

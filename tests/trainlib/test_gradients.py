@@ -356,8 +356,8 @@ def test_the_number_of_cores_moves_the_last_bits_of_the_loss_only() -> None:
         ({"lr": 1e39}, "SGD: lr = 1e+39: must be a positive number, one that FP32 holds"),
         ({"momentum": 1.0}, "SGD: momentum = 1.0: must be at least 0 and below 1"),
         ({"momentum": -0.5}, "SGD: momentum = -0.5: must be at least 0 and below 1"),
-        ({"weight_decay": -1}, "SGD: weight_decay = -1: must be at least 0, in FP32 finite"),
-        ({"weight_decay": 1e39}, "SGD: weight_decay = 1e+39: must be at least 0, in FP32 finite"),
+        ({"weight_decay": -1}, "SGD: weight_decay = -1: must be at least 0 and a number that FP32 holds"),
+        ({"weight_decay": 1e39}, "SGD: weight_decay = 1e+39: must be at least 0 and a number that FP32 holds"),
     ],
 )
 def test_an_optimizer_out_of_range_is_refused(options: dict[str, float], message: str) -> None:

@@ -349,4 +349,5 @@ def test_a_layer_without_size_is_refused() -> None:
 
 def test_an_unknown_model_names_the_nearest() -> None:
     text = refused(lambda: models.get("autoencodr"), ModelError)
-    assert text == "no model 'autoencodr' (did you mean 'autoencoder'?); models: autoencoder, ds_cnn, ds_cnn_paper, tutorial_cnn"
+    known = "autoencoder, ds_cnn, ds_cnn_paper, tutorial_cnn"
+    assert text == f"no model 'autoencodr' (did you mean 'autoencoder'?); models: {known}"

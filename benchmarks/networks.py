@@ -1,0 +1,167 @@
+"""The shipped networks' training steps by the default plan: eight cores against one, and what each step loses.
+
+Beside the published figures where there are some. Writes docs/networks.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pulpsim import Platform
+from trainlib import models
+from trainlib.plan import Plan
+from trainlib.trainer import PhaseReport, StepReport, Trainer
+
+PAGE = Path(__file__).parents[1] / "docs" / "networks.md"
+NETWORKS = ("autoencoder", "ds_cnn_paper", "ds_cnn", "tutorial_cnn")
+PRESET = "pulp-2022"
+#: a step that gains less from eight cores is told what holds it back
+GOOD_SPEEDUP = 7.0
+#: shares of the cores' cycles from which a loss is named
+LEAST_LOSS = 0.01
+
+
+@dataclass(frozen=True)
+class Published:
+    """cycles on eight cores and on one, None where there is no figure; source: what stands behind them."""
+
+    eight: int
+    one: int | None
+    source: str
+
+
+PUBLISHED = {
+    "autoencoder": Published(
+        405_000, None, "0.9 ms at 450 MHz, tile by tile with data in L1: DMA is not in the published tool's profile"
+    ),
+    "ds_cnn_paper": Published(
+        1_350_000, None, "3 ms at 450 MHz, likewise; a full step of the four-block network cannot be meant"
+    ),
+    "tutorial_cnn": Published(
+        107_356, 750_262, "the library's tutorial on the virtual platform: a direct convolution, compiled C, data in L1"
+    ),
+}
+
+
+def timed(name: str, cores: int, plan: Plan | None = None) -> tuple[StepReport, Plan]:
+    """One training step on so many cores of the preset."""
+    model = models.get(name)
+    platform = Platform.preset(PRESET, {"cluster.cores": cores, "cluster.fpus": cores})
+    trainer = Trainer(model, platform, plan)
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal(model.inputs).astype(np.float32)
+    if model.target_is_input:
+        return trainer.timed_step(x), trainer.plan
+    target = 0 if model.loss == "cross-entropy" else rng.standard_normal(model.outputs).astype(np.float32)
+    return trainer.timed_step(x, target), trainer.plan
+
+
+def losses(phase: PhaseReport) -> list[tuple[str, float]]:
+    """What cores' cycles went to but instructions, as shares, the largest first."""
+    total = sum(phase.causes.values())
+    shares = [(cause.replace("_", " "), cycles / total) for cause, cycles in phase.causes.items() if cause != "issue"]
+    return sorted(((cause, share) for cause, share in shares if share >= LEAST_LOSS), key=lambda item: -item[1])
+
+
+@dataclass(frozen=True)
+class Network:
+    """A model's step on eight cores and, by the same plan, on one."""
+
+    name: str
+    eight: StepReport
+    one: StepReport
+
+    def rows(self) -> list[list[str]]:
+        """One line a phase."""
+        found = []
+        for phase, alone in zip(self.eight.phases, self.one.phases, strict=True):
+            lost = ", ".join(f"{cause} {100 * share:.0f} %" for cause, share in losses(phase)[:4])
+            more = alone.instructions / phase.instructions
+            if alone.cycles / phase.cycles < GOOD_SPEEDUP and more < 0.97:
+                lost = f"{100 / more - 100:.0f} % more instructions in all, " + lost
+            found.append([
+                phase.layer, phase.step, phase.kernel, f"{phase.cycles:,}", f"{phase.macs / phase.cycles:.2f}",
+                f"{alone.cycles:,}", f"{alone.cycles / phase.cycles:.2f}", f"{phase.bound} {phase.bound_cycles:,}",
+                lost,
+            ])  # fmt: skip
+        return found
+
+
+HEADINGS = ["layer", "step", "kernels", "cycles", "MAC/cycle", "on 1 core", "speed-up", "bound", "lost to"]
+
+
+def measure() -> list[Network]:
+    found = []
+    for name in NETWORKS:
+        eight, plan = timed(name, 8)
+        found.append(Network(name, eight, timed(name, 1, plan)[0]))
+    return found
+
+
+def document(networks: list[Network]) -> list[dict[str, Any]]:
+    """For machines."""
+    return [
+        {
+            "model": network.name,
+            "cycles": network.eight.cycles,
+            "cycles_on_one_core": network.one.cycles,
+            "lower_bound_cycles": network.eight.lower_bound_cycles,
+            "issue_bound_cycles": network.eight.issue_bound_cycles,
+            "published": vars(PUBLISHED[network.name]) if network.name in PUBLISHED else None,
+            "phases": [dict(zip(HEADINGS, row, strict=True)) for row in network.rows()],
+        }
+        for network in networks
+    ]
+
+
+def page(networks: list[Network]) -> str:
+    """Markdown."""
+    out = [
+        "# Training steps of the shipped networks",
+        "",
+        f"Batch size 1, `{PRESET}`, default plan, every cycle counted; written by `python -m benchmarks networks`. "
+        "On one core: the same plan on a cluster of one. Lost to: shares of the cores' cycles that were no "
+        "instructions (causes as in docs/machine.md).",
+        "",
+        *_lines(
+            ["network", "cycles", "ms", "MAC/cycle", "on 1 core", "speed-up", "no plan below", "this plan's own bound"],
+            [_summary(network) for network in networks],
+        ),
+        "",
+        "Beside the published figures:",
+        "",
+        *_lines(
+            ["network", "cores", "published", "ours", "what stands behind the published one"],
+            [row for network in networks for row in _beside(network)],
+        ),
+    ]
+    for network in networks:
+        out += ["", f"## {network.name}", "", *_lines(HEADINGS, network.rows())]
+    return "\n".join(out) + "\n"
+
+
+def _summary(network: Network) -> list[str]:
+    eight, one = network.eight, network.one
+    return [
+        network.name, f"{eight.cycles:,}", f"{eight.milliseconds:.3f}", f"{eight.macs_per_cycle:.2f}",
+        f"{one.cycles:,}", f"{one.cycles / eight.cycles:.2f}", f"{eight.lower_bound_cycles:,}",
+        f"{eight.issue_bound_cycles:,}",
+    ]  # fmt: skip
+
+
+def _beside(network: Network) -> list[list[str]]:
+    published = PUBLISHED.get(network.name)
+    if published is None:
+        return []
+    rows = [[network.name, "8", f"{published.eight:,}", f"{network.eight.cycles:,}", published.source]]
+    if published.one is not None:
+        rows.append([network.name, "1", f"{published.one:,}", f"{network.one.cycles:,}", published.source])
+    return rows
+
+
+def _lines(headings: list[str], rows: list[list[str]]) -> list[str]:
+    return [f"| {' | '.join(headings)} |", "|" + "---|" * len(headings), *(f"| {' | '.join(row)} |" for row in rows)]

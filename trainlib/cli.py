@@ -39,7 +39,9 @@ def main() -> None:
 @click.argument("model")
 @platform_options
 @click.option("--steps", default=200, show_default=True, help="On-line training steps; the last one is timed.")
-@click.option("--lr", default=DEFAULT_LEARNING_RATE, show_default=True, help="Learning rate of plain SGD.")
+@click.option("--lr", default=DEFAULT_LEARNING_RATE, show_default=True, help="Learning rate of SGD.")
+@click.option("--momentum", default=0.0, show_default=True, help="v = momentum v + gradient; w -= lr v.")
+@click.option("--weight-decay", default=0.0, show_default=True, help="Added to the gradient, times the weight.")
 @click.option(
     "--data", metavar="FILE.npz", default=None, help="Samples to learn from (default: the set shipped for the model)."
 )
@@ -56,6 +58,8 @@ def train(
     platform: Platform,
     steps: int,
     lr: float,
+    momentum: float,
+    weight_decay: float,
     data: str | None,
     plan: str | None,
     out: str | None,
@@ -81,7 +85,8 @@ def train(
         raise InputError(f"--out {out}: is a file; it must be a directory, new or not")
     network = models.get(model)
     lessons = lessons_for(network, data)
-    trainer = Trainer(network, platform, None if plan is None else Plan.load(plan), lr)
+    given = None if plan is None else Plan.load(plan)
+    trainer = Trainer(network, platform, given, lr, momentum=momentum, weight_decay=weight_decay)
     timeline = Timeline() if out is not None else None
     learned = _learn(trainer, lessons, steps, timeline)
     result = _result(learned, lr, lessons.name)

@@ -95,13 +95,8 @@ def _kernel(model: Model, index: int, step: str, tile: Tile, cores: int) -> str:
     if step == "update" or not kernels_of(layer):
         return ""
     if isinstance(layer, DepthWise):
-        return _depthwise_kernel(layer, model.shapes[index][0])
+        return depthwise.NAMES[-1]  # the largest blocks; smaller ones where the image is too small
     return min(matmul.NAMES, key=partial(_instructions, sizes=_sizes(layer, model, index, step, tile), cores=cores))
-
-
-def _depthwise_kernel(layer: DepthWise, shape: tuple[int, ...]) -> str:
-    """Three taps a row are unrolled; else as many outputs share a load as there are."""
-    return depthwise.NAMES[2] if layer.window(shape).kernel_w % 3 == 0 else depthwise.NAMES[6]
 
 
 def _sizes(layer: Layer, model: Model, index: int, step: str, tile: Tile) -> tuple[int, int]:

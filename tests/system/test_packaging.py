@@ -22,8 +22,8 @@ CODE = (*PACKAGES, "benchmarks")
 GENERATED = re.compile(r"(^|/)(__pycache__|build|dist|[^/]*\.egg-info)(/|$)|\.(nbi|nbc|pyc)$")
 # Comes with the package on the right, which pins its version.
 BROUGHT_ALONG = {"llvmlite": "numba"}
-# Imported by the recipe of a data file only, which its README says.
-RECIPES = ("trainlib/data/make_engines.py",)
+# Imported by the recipes of data files only, which their READMEs say.
+RECIPES = ("trainlib/data/make_engines.py", "trainlib/data/make_keywords.py")
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from pulpsim.machine import Machine
 from pulpsim.platform import Platform
 from tests.trainlib.arrays import assert_same_bits, seeds
-from trainlib import models
+from trainlib import models, trainer
 from trainlib.errors import ModelError
 from trainlib.kernels.fully_connected import COLUMN_UNROLLS, ROW_UNROLLS
 from trainlib.layers import (
@@ -134,9 +135,19 @@ def assert_steps_agree(
     for one, other in zip(timed.parameters, functional.parameters, strict=True):
         one[:] = other[:] = rng.standard_normal(one.shape).astype(np.float32) * 0.5
     x, target = sample(model, rng)
+
+    def dirty(platform: Platform) -> Machine:
+        """Memories full of random bytes: what is read before it is written becomes a wrong number."""
+        machine = Machine(platform)
+        for memory in (machine.memory.l1, machine.memory.l2):
+            memory[:] = np.frombuffer(np.random.default_rng(seed).bytes(memory.size), np.uint8)
+        return machine
+
     if momentum:  # velocities that are not zero
         assert timed.functional_step(x, target) == functional.functional_step(x, target)
-    report = timed.timed_step(x, target)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "Machine", dirty)
+        report = timed.timed_step(x, target)
     assert_same_bits(np.float32(report.loss), np.float32(functional.functional_step(x, target)), "loss")
     for number, (one, other) in enumerate(zip(timed.parameters, functional.parameters, strict=True)):
         assert_same_bits(one, other, f"parameters {number}")

@@ -12,17 +12,11 @@ def matmul_accumulate(a, b, trans_b, c):  # type: ignore[no-untyped-def]
     """a [N, K], b [K, M] or, if trans_b, [M, K]: c [N, M] += a b in place, k by k."""
     n, depth = a.shape
     m = c.shape[1]
+    rows = b.T.copy() if trans_b else b  # neighbours in memory are neighbours in c: no sum waits for another
     for i in range(n):
-        if trans_b:
+        for k in range(depth):
             for j in range(m):
-                total = c[i, j]
-                for k in range(depth):
-                    total = fma(a[i, k], b[j, k], total)
-                c[i, j] = total
-        else:
-            for k in range(depth):
-                for j in range(m):
-                    c[i, j] = fma(a[i, k], b[k, j], c[i, j])
+                c[i, j] = fma(a[i, k], rows[k, j], c[i, j])
 
 
 @compiled

@@ -305,14 +305,9 @@ def _tensors(model: Model, plan: Plan, platform: Platform, rule: Rule) -> list[T
         + [
             Tensor(f"g{index}", *output)
             for index, output in enumerate(outputs)
-            if index >= model.lowest_trained and not _gradient_stays(model, index)
+            if index >= model.lowest_trained and not fully_connected.stays_in_l1(model, index)
         ]
     )
-
-
-def _gradient_stays(model: Model, index: int) -> bool:
-    """Whether the gradient at a layer's output is passed on in L1."""
-    return all(isinstance(layer, FullyConnected) for layer in model.layers[index : index + 2])
 
 
 # -- execution -----------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ from functools import cache
 from pulpsim import Builder, Program
 from pulpsim.program import Register
 from trainlib.kernels import Call, chunk_of
-from trainlib.kernels.layout import repeat
 from trainlib.kernels.partition import advance_pointer, take_share
+from trainlib.kernels.pieces import repeat
 
 #: elements in the body of a hardware loop
 UNROLL = 4

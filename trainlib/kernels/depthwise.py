@@ -30,9 +30,9 @@ from math import gcd
 from pulpsim import Builder, Program
 from pulpsim.program import Label, Register
 from trainlib.kernels import Call, chunk_of
-from trainlib.kernels.layout import MAX_IMMEDIATE, add_constant, constant_loop, step
 from trainlib.kernels.matmul_blocks import add_product
 from trainlib.kernels.partition import take_share
+from trainlib.kernels.pieces import MAX_IMMEDIATE, add_constant, constant_loop, step
 
 NAMES = ("dw", "dw_u2", "dw_u3", "dw_1x2", "dw_1x4", "dw_1x2_u2", "dw_1x4_u2")
 #: (pixels, taps) of each variant

@@ -19,8 +19,8 @@ from functools import cache
 from pulpsim import Builder, Program
 from pulpsim.program import Label, Register
 from trainlib.kernels import Call, chunk_of
-from trainlib.kernels.layout import BANKS, Step, add_constant, add_scaled, add_step, constant_loop, divide, step
 from trainlib.kernels.partition import take_share
+from trainlib.kernels.pieces import BANKS, Step, add_constant, add_scaled, add_step, constant_loop, divide, step
 
 #: words loaded before they are stored
 BATCH = 6

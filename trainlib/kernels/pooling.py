@@ -16,7 +16,8 @@ from pulpsim import Builder, Program
 from pulpsim.program import Register
 from trainlib.kernels import Call, chunk_of
 from trainlib.kernels.elementwise import bits
-from trainlib.kernels.layout import (
+from trainlib.kernels.partition import advance_pointer, take_share
+from trainlib.kernels.pieces import (
     FILL_UNROLL,
     MAX_IMMEDIATE,
     add_constant,
@@ -26,7 +27,6 @@ from trainlib.kernels.layout import (
     repeat,
     store_zeros,
 )
-from trainlib.kernels.partition import advance_pointer, take_share
 
 #: windows of up to so many elements are straight-line code; elements in the body of a hardware loop else
 MAX_UNROLLED_WINDOW, UNROLL = 9, 4

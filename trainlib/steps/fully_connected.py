@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from trainlib.kernels import Call, bias, elementwise, fully_connected, layout
 from trainlib.layers import FullyConnected
+from trainlib.model import Model
 from trainlib.plan import LayerStep
 from trainlib.steps.finish import finish_gradient, update
 from trainlib.tasks import Addresses, Move, Task, Work, matrix
@@ -41,10 +42,9 @@ def whole(work: Work, outward: bool, buffer: str, tensor: str, layer: int, outpu
     return Move(outward, buffer, tensor, (0, rows), (0, columns), 4 * columns)
 
 
-def stays_in_l1(work: Work, index: int) -> bool:
-    """Whether the output of layer `index` goes on to its reader in L1."""
-    layers = work.model.layers
-    return index >= 0 and all(isinstance(layer, FullyConnected) for layer in layers[index : index + 2])
+def stays_in_l1(model: Model, index: int) -> bool:
+    """Whether the output of layer `index`, and the gradient there, go on to their readers in L1."""
+    return index >= 0 and all(isinstance(layer, FullyConnected) for layer in model.layers[index : index + 2])
 
 
 def forward(work: Work, turns: Turns, index: int, layer: FullyConnected, step: LayerStep) -> None:
@@ -64,7 +64,7 @@ def forward(work: Work, turns: Turns, index: int, layer: FullyConnected, step: L
             )  # fmt: skip
 
         task.compute(call, (w, x), (y,))
-    if not stays_in_l1(work, index - 1):
+    if not stays_in_l1(work.model, index - 1):
         work.tasks[begin].loads.append(whole(work, False, x, f"x{index}", index))
     _finish(work, task, index, layer, y, fused)
     task.store(y, f"x{index + 1}", (0, 1), (0, layer.outputs))
@@ -130,7 +130,7 @@ def linear_pairs(work: Work, task: Task, g: str, index: int) -> None:
 
 def _pass_down(work: Work, task: Task, index: int, x: str, dx: str) -> None:
     """The gradient of the layer below, through its ReLU: x is that layer's output."""
-    if not stays_in_l1(work, index - 1):
+    if not stays_in_l1(work.model, index - 1):
         rows, columns = matrix(work.model.shapes[index][0])
         finish_gradient(work, index, task, dx, (0, rows), (0, columns), f"dx{index}")
         return

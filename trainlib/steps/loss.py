@@ -16,7 +16,7 @@ def loss_step(work: Work) -> None:
     y, partial = work.buffer(f"x{last + 1}", n), work.buffer("partial", sums)
     target = work.buffer("target", 1 if model.loss == "cross-entropy" else n)
     task = work.task()
-    if not stays_in_l1(work, last):
+    if not stays_in_l1(work.model, last):
         task.loads.append(whole(work, False, y, f"x{last + 1}", last, output=True))
     rows, columns = matrix(model.input_shape) if model.target_is_input else (1, work.sizes[target] // 4)
     task.load(target, "x0" if model.target_is_input else "target", (0, rows), (0, columns))

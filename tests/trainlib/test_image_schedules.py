@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from pulpsim.machine import Machine
 from pulpsim.platform import Platform
+from tests.regenerate_golden import load
 from tests.trainlib.arrays import assert_same_bits, seeds
 from trainlib import models, trainer
 from trainlib.errors import ModelError
@@ -189,3 +190,28 @@ def test_small_l1_means_more_and_smaller_tiles() -> None:
     plan = default_plan(models.get("ds_cnn_paper"), platform)
     assert any(step.tile.lines for step in plan.steps)
     assert_steps_agree(models.get("ds_cnn_paper"), plan, platform, 1)
+
+
+def test_input_gradient_of_a_pointwise_layer_multiplies_by_the_transposed_weights() -> None:
+    """Where W is not square, and where it is: the gradient that reaches the layer below is W^T dy."""
+    for channels in (5, 4):
+        model = Model(
+            "pw",
+            (PointWise("a", 3, channels, relu=False), PointWise("b", channels, 4, relu=False)),
+            input_shape=(3, 4, 5),
+        )
+        net, rng = Trainer(model, Platform.preset("pulp-2022"), lr=1.0), np.random.default_rng(channels)
+        for parameter in net.parameters:
+            parameter[:] = rng.standard_normal(parameter.shape)
+        (a, b), x = (p.astype(np.float64) for p in net.parameters), rng.standard_normal((3, 20)).astype(np.float32)
+        target = rng.standard_normal(80).astype(np.float32)
+        dy = 2 / 80 * (b @ a @ x - target.reshape(4, 20))
+        net.timed_step(x.reshape(3, 4, 5), target)
+        np.testing.assert_allclose(a - net.parameters[0], b.T @ dy @ x.T, rtol=2e-5, atol=2e-5)
+
+
+def test_the_published_steps_take_longer() -> None:
+    """3 ms at 450 MHz for the network that they fit, and the tutorial's 107,356 cycles."""
+    cycles = {(case["model"], case["platform"]): case["cycles"] for case in load()}
+    assert cycles["ds_cnn_paper", "pulp-2022"] <= 1_350_000
+    assert cycles["tutorial_cnn", "pulp-2022"] <= 107_356

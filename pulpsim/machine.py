@@ -310,9 +310,17 @@ class Cluster:
             self.timeline.span("controller", cause.name.lower().replace("_", " "), since, self.now)
 
     def fork(
-        self, program: Program, registers: Registers, entry: str | None = None, cores: int | None = None
+        self,
+        program: Program,
+        registers: Registers,
+        entry: str | None = None,
+        cores: int | None = None,
+        start_delays: Sequence[int] = (),
     ) -> Process:
-        """Run a program on the first `cores` cores (default all) and join them."""
+        """Run a program on the first `cores` cores (default all) and join them.
+
+        start_delays: cycles by which each core starts later than it would (default: none).
+        """
         unit, total = self.platform.event_unit, self.platform.cluster.cores
         count = self.machine.team_size(cores)
         row = self.machine.load(program) + program.entry(entry)
@@ -323,9 +331,11 @@ class Cluster:
         self._joined, self._forked = self.env.event(), self.now
         begin = self.now + unit.start_cycles
         self._ends = dict.fromkeys(range(count, total), begin)
+        delays = list(start_delays) or [0] * count
+        self._other[:count, Cause.IDLE] += delays
         self._command((0, 0), self.machine.begin_team, list(range(count)))
         for core, values in enumerate(files):
-            self._command((1, core), self.machine.engine.start, core, row, begin, values)
+            self._command((1, core), self.machine.engine.start, core, row, begin + delays[core], values)
         yield self._joined
         self._joined, self._team_cycles = None, self._team_cycles + self.now - self._forked
         self._other[:, Cause.FORK] += unit.start_cycles

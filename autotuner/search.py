@@ -86,9 +86,12 @@ class _Search:
     measured: dict[LayerStep, int] = field(default_factory=dict)
     _footprints: dict[LayerStep, Footprint] = field(default_factory=dict)
 
-    def cycles(self, step: LayerStep, skew: tuple[int, ...]) -> int:
-        """Simulated, or remembered. Raises L1Error."""
-        schedule = compile_step(self.model, self.index, step, self.platform)
+    def compiled(self, step: LayerStep) -> Schedule:
+        """Raises L1Error, ModelError."""
+        return compile_step(self.model, self.index, step, self.platform)
+
+    def cycles(self, schedule: Schedule, skew: tuple[int, ...]) -> int:
+        """Simulated, or remembered."""
         key = schedule_key(schedule, self.platform, skew)
         known = self.points.get(key)
         if known is not None:
@@ -96,7 +99,7 @@ class _Search:
             return known[0]
         self.simulated += 1
         cycles = cycles_of(schedule, self.platform, skew[: self.platform.cluster.cores])
-        self.points.put(key, (cycles,), f"{step.layer} {step.step}")
+        self.points.put(key, (cycles,), " ".join(f"{phase.layer} {phase.step}" for phase in schedule.phases))
         return cycles
 
     def footprint(self, step: LayerStep) -> Footprint:
@@ -112,8 +115,7 @@ class _Search:
         less = busy_cycles(self.model, self.index, plain, cores)
         return Footprint(found.bytes, found.transfers, found.busy - less + more)
 
-    def fits(self, step: LayerStep) -> bool:
-        found = self.footprint(step)
+    def fits(self, found: Footprint) -> bool:
         self.least_bytes = min(self.least_bytes, found.bytes)
         if found.bytes > l1_available(self.platform):
             self.too_large += 1
@@ -124,7 +126,7 @@ class _Search:
         """Cycles without skew; None if no place in L1 was found."""
         if step not in self.measured:
             try:
-                self.measured[step] = self.cycles(step, SKEWS[0])
+                self.measured[step] = self.cycles(self.compiled(step), SKEWS[0])
             except (L1Error, ModelError):
                 self.too_large += 1
                 return None
@@ -169,12 +171,11 @@ def search(
         key=lambda item: item[:2],
     )
     best = 1 << 60
-    looked_at = 0
     for bound, _, candidate in [(0, -1, c) for c in first] + everything:
         if prune and bound >= best * FINALISTS:
             break
-        looked_at += 1
-        if not s.fits(candidate) or (prune and s.footprint(candidate).bound_cycles >= best * FINALISTS):
+        known = s.footprint(candidate)
+        if not s.fits(known) or (prune and known.bound_cycles >= best * FINALISTS):
             continue
         cycles = s.measure(candidate)
         if cycles is not None and cycles < best:
@@ -190,5 +191,5 @@ def search(
 def _ranked(s: _Search, best: int) -> tuple[LayerStep, tuple[int, ...]]:
     """The finalist with the least mean over the skews, the first found of equals; its counts."""
     finalists = [step for step, cycles in s.measured.items() if cycles <= best * FINALISTS]
-    counts = {step: tuple(map(partial(s.cycles, step), SKEWS)) for step in finalists}
+    counts = {step: tuple(map(partial(s.cycles, s.compiled(step)), SKEWS)) for step in finalists}
     return min(counts.items(), key=lambda item: sum(item[1]))

@@ -17,7 +17,6 @@ from pulpsim import Platform
 from trainlib.kernels import depthwise, matmul
 from trainlib.kernels.fully_connected import COLUMN_UNROLLS, ROW_UNROLLS
 from trainlib.layers import Conv2D, DepthWise, FullyConnected, Layer, Parametric, PointWise
-from trainlib.memory_map import aligned
 from trainlib.model import Model
 from trainlib.plan import LayerStep, Tile, kernels_of, tile_limits
 from trainlib.schedule import cut_step
@@ -194,8 +193,7 @@ def footprint(model: Model, index: int, step: LayerStep, platform: Platform) -> 
     commands = len(moves) * (platform.dma.command_cycles_1d + platform.controller.command_cycles)
     busy = forks + commands + busy_cycles(model, index, step, platform.cluster.cores)
     width = platform.dma.bytes_per_cycle
-    used = sum(aligned(size) for size in work.sizes.values())
-    return Footprint(used, max(-(-inward // width), -(-outward // width)), busy)
+    return Footprint(work.buffer_bytes, max(-(-inward // width), -(-outward // width)), busy)
 
 
 def layer_key(layer: Layer) -> str:

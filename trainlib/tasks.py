@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pulpsim import Platform
 from trainlib.kernels import Call
 from trainlib.layers import Parametric, Shape
+from trainlib.memory_map import aligned
 from trainlib.model import Model
 from trainlib.plan import LayerStep, Plan
 
@@ -128,6 +129,11 @@ class Work:
         """A buffer in L1, as large as its largest use."""
         self.sizes[name] = max(self.sizes.get(name, 0), 4 * words)
         return name
+
+    @property
+    def buffer_bytes(self) -> int:
+        """L1 that all buffers take together."""
+        return sum(aligned(size) for size in self.sizes.values())
 
     def relu_below(self, index: int) -> bool:
         """Whether the input of layer `index` is the output of a ReLU that belongs to the layer before."""

@@ -18,7 +18,6 @@ from pulpsim import Platform
 from trainlib.errors import PlanError
 from trainlib.kernels import depthwise, matmul
 from trainlib.layers import Conv2D, DepthWise, Layer, PointWise
-from trainlib.memory_map import aligned
 from trainlib.model import Model
 from trainlib.plan import LayerStep, Tile, kernels_of, tile_limits
 from trainlib.schedule import cut_step
@@ -57,8 +56,7 @@ def image_step(
 
 def footprint(model: Model, index: int, step: LayerStep, platform: Platform, momentum: bool = False) -> int:
     """Bytes of all of a step's buffers."""
-    work = cut_step(model, index, step, platform, Rule(0.0, 0.5 if momentum else 0.0))
-    return sum(aligned(size) for size in work.sizes.values())
+    return cut_step(model, index, step, platform, Rule(0.0, 0.5 if momentum else 0.0)).buffer_bytes
 
 
 def _halvings(size: int, least: int = 1) -> list[int]:

@@ -11,6 +11,7 @@ from trainlib.layers import Conv2D, PointWise, Window
 from trainlib.plan import LayerStep
 from trainlib.steps.finish import bias_gradient, bias_update, finish_gradient, finish_output, size, update
 from trainlib.steps.geometry import Geometry
+from trainlib.steps.image import ImageStep
 from trainlib.tasks import Addresses, Range, Slots, Task, Work, ranges
 
 Layer = Conv2D | PointWise
@@ -22,32 +23,14 @@ def _geometry(layer: Layer, shape: tuple[int, ...]) -> Geometry:
     return Geometry(Window(shape[1], shape[2], 1, 1, 1, 1, 0, 0, 0, 0))
 
 
-class _Step:
-    """What the steps of one layer share: sizes, buffers by operand, the prepared second operand."""
+class _Step(ImageStep):
+    """What the steps of one layer share: sizes, operands, the prepared second operand."""
 
     def __init__(self, work: Work, index: int, layer: Layer, step: LayerStep, macs: str):
-        self.work, self.index, self.layer, self.step = work, index, layer, step
-        self.at = _geometry(layer, work.model.shapes[index][0])
-        self.taps = self.at.window.taps
+        super().__init__(work, index, layer, step, macs, _geometry(layer, work.model.shapes[index][0]))
+        self.taps = self.at.taps
         self.direct = isinstance(layer, PointWise)
-        self.name = f"{layer.name} {step.step}"
-        self.single = step.buffering == "single"
-        work.begin(layer.name, step.step, layer.macs(macs, work.model.shapes[index][0]), step)
-        self._first = len(work.tasks)
-        tile = step.tile
-        self.outputs, self.inputs = ranges(layer.outputs, tile.rows), ranges(layer.inputs, tile.columns)
-        at = self.at.window
-        self.out_lines, self.in_lines = (ranges(n, tile.lines or n) for n in (at.out_h, at.height))
-
-    def task(self) -> Task:
-        return self.work.task(self.single, self._first)
-
-    def slots(self, name: str, tiles: int) -> Slots:
-        """Buffers for an operand of so many tiles."""
-        return Slots(self.work, f"{self.name} {name}", 1 if self.single else min(tiles, 2))
-
-    def buffer(self, name: str, words: int) -> str:
-        return self.work.buffer(f"{self.name} {name}", words)
+        self.outputs, self.inputs = ranges(layer.outputs, step.tile.rows), ranges(layer.inputs, step.tile.columns)
 
     def odd(self, words: int) -> int:
         """A row's words in L1, such that successive rows begin in different banks."""
@@ -72,7 +55,7 @@ class _Step:
 
     def rows_of_input(self, task: Task, x: str, channels: int, lines: Range) -> str:
         """im2row of an input tile: [pixels, channels x taps]."""
-        at, (first, end) = self.at.window, self.at.input_rows(lines)
+        at, (first, end) = self.at, self.geometry.input_rows(lines)
         stride = self.odd(channels * self.taps)
         rows = self.buffer("rows", (lines[1] - lines[0]) * at.out_w * stride)
         top = at.top + first - lines[0] * at.stride_h
@@ -89,7 +72,7 @@ class _Step:
 
     def rows_of_gradient(self, task: Task, dy: str, channels: int, lines: Range) -> str:
         """im2row of a tile of dy, for the input rows `lines`: [pixels, channels x taps]."""
-        at, (first, end) = self.at.window, self.at.output_rows(lines)
+        at, (first, end) = self.at, self.geometry.output_rows(lines)
         stride = self.odd(channels * self.taps)
         rows = self.buffer("rows", (lines[1] - lines[0]) * at.width * stride)
 
@@ -122,7 +105,7 @@ class _Step:
 
 def forward(work: Work, index: int, layer: Layer, step: LayerStep) -> None:
     s = _Step(work, index, layer, step, "fw")
-    at = s.at.window
+    at = s.at
     x_slots = s.slots("x", len(s.inputs) * len(s.out_lines))
     w_slots, y_slots = s.slots("w", len(s.outputs) * len(s.inputs)), s.slots("y", len(s.outputs) * len(s.out_lines))
     rows = ""
@@ -132,7 +115,7 @@ def forward(work: Work, index: int, layer: Layer, step: LayerStep) -> None:
             for inputs in s.inputs:
                 task, k = s.task(), size(inputs) * s.taps
                 s.load_weights(task, w_slots, outputs, inputs, padded=True)
-                if s.load_image(task, x_slots, f"x{index}", inputs, s.at.input_rows(lines), at.width):
+                if s.load_image(task, x_slots, f"x{index}", inputs, s.geometry.input_rows(lines), at.width):
                     x = x_slots.buffer
                     rows = x if s.direct else s.rows_of_input(task, x, size(inputs), lines)
                 y_slots.take((lines, outputs), size(outputs) * pixels)
@@ -146,7 +129,7 @@ def forward(work: Work, index: int, layer: Layer, step: LayerStep) -> None:
 def weight_gradient(work: Work, index: int, layer: Layer, step: LayerStep) -> None:
     """dw, and the update from it unless the step is "wg" alone, which stores it."""
     s = _Step(work, index, layer, step, "wg")
-    at = s.at.window
+    at = s.at
     x_slots = s.slots("x", len(s.inputs) * len(s.out_lines))
     dy_slots = s.slots("dy", len(s.outputs) * len(s.out_lines) * len(s.inputs))
     w_slots, dw_slots = s.slots("w", len(s.outputs) * len(s.inputs)), s.slots("dw", len(s.outputs) * len(s.inputs))
@@ -158,7 +141,7 @@ def weight_gradient(work: Work, index: int, layer: Layer, step: LayerStep) -> No
             for lines in s.out_lines:
                 task, pixels = s.task(), size(lines) * at.out_w
                 s.load_image(task, dy_slots, f"g{index}", outputs, lines, at.out_w)
-                if s.load_image(task, x_slots, f"x{index}", inputs, s.at.input_rows(lines), at.width):
+                if s.load_image(task, x_slots, f"x{index}", inputs, s.geometry.input_rows(lines), at.width):
                     x = x_slots.buffer
                     rows = x if s.direct else s.rows_of_input(task, x, size(inputs), lines)
                 operands = dy_slots.buffer, rows, dw_slots.buffer
@@ -178,7 +161,7 @@ def weight_gradient(work: Work, index: int, layer: Layer, step: LayerStep) -> No
 
 def input_gradient(work: Work, index: int, layer: Layer, step: LayerStep) -> None:
     s = _Step(work, index, layer, step, "ig")
-    at = s.at.window
+    at = s.at
     dy_slots = s.slots("dy", len(s.outputs) * len(s.in_lines))
     w_slots = s.slots("w", len(s.outputs) * len(s.inputs))
     dx_slots = s.slots("dx", len(s.inputs) * len(s.in_lines))
@@ -192,7 +175,7 @@ def input_gradient(work: Work, index: int, layer: Layer, step: LayerStep) -> Non
                 turned = s.buffer("turned", size(inputs) * s.odd(k))
                 if s.load_weights(task, w_slots, outputs, inputs):
                     _turn(s, task, w_slots.buffer, turned, size(outputs), size(inputs))
-                if s.load_image(task, dy_slots, f"g{index}", outputs, s.at.output_rows(lines), at.out_w):
+                if s.load_image(task, dy_slots, f"g{index}", outputs, s.geometry.output_rows(lines), at.out_w):
                     dy = dy_slots.buffer
                     rows = dy if s.direct else s.rows_of_gradient(task, dy, size(outputs), lines)
                 operands = turned, rows, dx_slots.buffer

@@ -11,29 +11,17 @@ from trainlib.layers import DepthWise
 from trainlib.plan import LayerStep
 from trainlib.steps.finish import bias_gradient, bias_update, finish_gradient, finish_output, size, update
 from trainlib.steps.geometry import Geometry
+from trainlib.steps.image import ImageStep
 from trainlib.tasks import Addresses, Range, Slots, Task, Work, ranges
 
 
-class _Step:
-    """What the steps of one layer share."""
+class _Step(ImageStep):
+    """What the steps of one layer share: channels, operands, images in frames of zeros."""
 
     def __init__(self, work: Work, index: int, layer: DepthWise, step: LayerStep, macs: str):
-        self.work, self.index, self.layer = work, index, layer
-        shape = work.model.shapes[index][0]
-        self.geometry = Geometry(layer.window(shape))
-        self.at = self.geometry.window
+        super().__init__(work, index, layer, step, macs, Geometry(layer.window(work.model.shapes[index][0])))
         self.variant = depthwise.NAMES.index(step.kernel)
-        self.name, self.single = f"{layer.name} {step.step}", step.buffering == "single"
-        work.begin(layer.name, step.step, layer.macs(macs, shape), step)
-        self._first = len(work.tasks)
         self.channels = ranges(layer.channels, step.tile.rows)
-        self.out_lines, self.in_lines = (ranges(n, step.tile.lines or n) for n in (self.at.out_h, self.at.height))
-
-    def task(self) -> Task:
-        return self.work.task(self.single, self._first)
-
-    def slots(self, name: str, tiles: int) -> Slots:
-        return Slots(self.work, f"{self.name} {name}", 1 if self.single else min(tiles, 2))
 
     def load(self, task: Task, slots: Slots, tensor: str, channels: Range, lines: Range, width: int) -> None:
         slots.take((channels, lines), size(channels) * size(lines) * width)
@@ -50,7 +38,7 @@ class _Step:
         top = at.top + first - lines[0] * at.stride_h
         if (top, at.left, height, at.padded_w) == (0, 0, end - first, at.width):
             return x, height
-        framed = self.work.buffer(f"{self.name} framed", channels * height * at.padded_w)
+        framed = self.buffer("framed", channels * height * at.padded_w)
 
         def call(where: Addresses) -> Call:
             shape = (channels, end - first, at.width)
@@ -64,7 +52,7 @@ class _Step:
         at, (first, end) = self.at, self.geometry.output_rows(lines)
         height, width = size(lines) + at.kernel_h - 1, at.width + at.kernel_w - 1
         top = at.kernel_h - 1 - at.top - lines[0] + first * at.stride_h
-        framed = self.work.buffer(f"{self.name} framed", channels * height * width)
+        framed = self.buffer("framed", channels * height * width)
 
         def call(where: Addresses) -> Call:
             return layout.pad(

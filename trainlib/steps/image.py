@@ -1,0 +1,30 @@
+"""What the steps of convolutions of every kind share: the window, image rows in tiles, tasks and buffers."""
+
+from __future__ import annotations
+
+from trainlib.layers import Layer
+from trainlib.plan import LayerStep
+from trainlib.steps.geometry import Geometry
+from trainlib.tasks import Slots, Task, Work, ranges
+
+
+class ImageStep:
+    """One step of one layer, begun as a phase of its own. macs: the step as `Layer.macs` names it."""
+
+    def __init__(self, work: Work, index: int, layer: Layer, step: LayerStep, macs: str, geometry: Geometry):
+        self.work, self.index, self.step, self.geometry = work, index, step, geometry
+        self.at = geometry.window
+        self.name, self.single = f"{layer.name} {step.step}", step.buffering == "single"
+        work.begin(layer.name, step.step, layer.macs(macs, work.model.shapes[index][0]), step)
+        self._first = len(work.tasks)
+        self.out_lines, self.in_lines = (ranges(n, step.tile.lines or n) for n in (self.at.out_h, self.at.height))
+
+    def task(self) -> Task:
+        return self.work.task(self.single, self._first)
+
+    def slots(self, name: str, tiles: int) -> Slots:
+        """Buffers for an operand of so many tiles."""
+        return Slots(self.work, f"{self.name} {name}", 1 if self.single else min(tiles, 2))
+
+    def buffer(self, name: str, words: int) -> str:
+        return self.work.buffer(f"{self.name} {name}", words)

@@ -53,6 +53,11 @@ def assert_within(found: NDArray[Any], exact: NDArray[Any], bound: NDArray[Any] 
     assert (error <= bound).all(), f"{what}: off by {np.max(error - bound):.3g} more than rounding explains"
 
 
+def ulps(exact: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The distance of the FP32 numbers around each number."""
+    return np.maximum(np.ldexp(1.0, np.frexp(exact)[1] - 24), TINY)
+
+
 #: sizes that leave something over for most unrolls and core counts
 sizes = st.one_of(st.integers(1, 40), st.sampled_from([1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33]))
 seeds = st.integers(0, 2**32 - 1)

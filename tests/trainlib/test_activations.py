@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from pulpsim.machine import Result
 from tests.trainlib.arrays import (
@@ -24,6 +23,7 @@ from tests.trainlib.arrays import (
     assert_within,
     core_counts,
     seeds,
+    ulps,
     values,
 )
 from tests.trainlib.bench import Bench
@@ -123,10 +123,6 @@ def every_size(rng: np.random.Generator, n: int) -> Floats:
     sizes = rng.standard_normal(n) * 10.0 ** rng.uniform(-45, 38, n)
     near = [rng.uniform(-20, 20, n), rng.uniform(-1, 1, n), rng.uniform(-104, -80, n)]
     return np.clip(np.concatenate([sizes, *near]), -3e38, 3e38).astype(np.float32)
-
-
-def ulps(exact: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.maximum(np.ldexp(1.0, np.frexp(exact)[1] - 24), TINY)
 
 
 def test_sigmoid_and_tanh_are_as_exact_as_they_say() -> None:

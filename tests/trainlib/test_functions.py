@@ -18,9 +18,9 @@ from pulpsim import Builder, Program
 from pulpsim.machine import Machine
 from pulpsim.memory import L1_BASE
 from pulpsim.program import Register
-from tests.trainlib.arrays import TINY, Floats, assert_same_bits, assert_within, seeds
+from tests.trainlib.arrays import Floats, assert_same_bits, assert_within, seeds, ulps
 from tests.trainlib.bench import Bench, platform
-from trainlib.kernels import Call, activations, chunk_of, classification, functions, loss, optimizer
+from trainlib.kernels import Call, activations, chunk_of, classification, functions, loss, optimizer, vector
 from trainlib.numerics import functions as twin
 from trainlib.numerics.functions import ONE, RECIPROCAL_COEFFICIENTS
 
@@ -43,12 +43,6 @@ def quotients(a, d):  # type: ignore[no-untyped-def]
     for i in range(a.shape[0]):
         y[i] = twin.quotient(a[i], d[i])
     return y
-
-
-def ulps(exact: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The distance of the FP32 numbers around each number."""
-    _, exponent = np.frexp(exact)
-    return np.maximum(np.ldexp(1.0, exponent - 24), TINY)
 
 
 def every(step: int, low: float, high: float) -> Floats:
@@ -143,7 +137,7 @@ def kernel(emit: Emit, constants: tuple[np.float32, ...]) -> Program:
             emit(b, k, x)
             b("p.sw", x, (pointers[1], 4, "!"))
 
-    return functions.vector_program("apply", ("x", "y"), (), body, 1, constants)
+    return vector.vector_program("apply", ("x", "y"), (), body, 1, constants)
 
 
 def _exp(b: Builder, k: functions.Constants, x: Register) -> None:

@@ -15,16 +15,14 @@ import numpy as np
 from pulpsim import Builder, Program
 from pulpsim.program import Register
 from trainlib.kernels import Call, chunk_of
-from trainlib.kernels.elementwise import bits
 from trainlib.kernels.functions import (
     EXP_NOT_POSITIVE_CONSTANTS,
     UNROLL,
-    Constants,
     Reduction,
     exp_not_positive,
     quotient,
-    vector_program,
 )
+from trainlib.kernels.vector import Constants, bits, vector_program
 from trainlib.numerics.activations import TANH_LOWEST, TWO
 from trainlib.numerics.functions import MINUS_LN2_HIGH, ONE, RECIPROCAL_COEFFICIENTS
 

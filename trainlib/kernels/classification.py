@@ -15,10 +15,10 @@ import numpy as np
 from pulpsim import Builder, Program
 from pulpsim.program import Register
 from trainlib.kernels import Call, chunk_of
-from trainlib.kernels.elementwise import bits
-from trainlib.kernels.functions import EXP_NOT_POSITIVE_CONSTANTS, exp_not_positive, load_constants, log
+from trainlib.kernels.functions import EXP_NOT_POSITIVE_CONSTANTS, exp_not_positive, log
 from trainlib.kernels.loss import add_partials, barrier, store_partial
 from trainlib.kernels.partition import take_share
+from trainlib.kernels.vector import bits, load_constants
 from trainlib.numerics.functions import ONE
 
 _NOTHING = bits(-np.float32(np.inf))

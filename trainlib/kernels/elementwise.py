@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 
 import numpy as np
@@ -10,50 +9,9 @@ import numpy as np
 from pulpsim import Builder, Program
 from pulpsim.program import Register
 from trainlib.kernels import Call, chunk_of
-from trainlib.kernels.partition import advance_pointer, take_share
+from trainlib.kernels.vector import Constants, bits, vector_program
 
 UNROLL = 4
-
-
-def bits(value: float | np.float32) -> int:
-    """The FP32 pattern of a number, as a register argument."""
-    return int(np.float32(value).view(np.uint32))
-
-
-Body = Callable[[Builder, list[Register], list[Register], int], None]
-
-
-def _elementwise(
-    name: str, pointers: tuple[str, ...], log2: tuple[int, ...], scalar: str | None, body: Body
-) -> Program:
-    """A kernel over `n` elements; `body(b, pointers, scalars, unroll)` handles `unroll` of them.
-
-    Arguments: the pointers, the scalar if there is one, n, chunk. log2: bytes per element and pointer.
-    """
-    b = Builder(name)
-    b.entry(name)
-    names = (*pointers, *([scalar] if scalar else []), "n", "chunk")
-    arguments = b.arguments(*names)
-    used, rest = arguments[: len(pointers)], arguments[len(pointers) :]
-    n, chunk = rest[-2:]
-    done, leftover = b.label("done"), b.label("leftover")
-    first, count = take_share(b, n, chunk, done)
-    for pointer, shift in zip(used, log2, strict=True):
-        advance_pointer(b, pointer, first, shift)
-    b.free(first, n)
-    with b.temporary("blocks") as [blocks]:
-        b("srli", blocks, count, UNROLL.bit_length() - 1)
-        b("beq", blocks, "x0", leftover)
-        with b.loop(0, blocks):
-            body(b, used, rest[:-2], UNROLL)
-    b.place(leftover)
-    b("andi", count, count, UNROLL - 1)
-    b("beq", count, "x0", done)
-    with b.loop(0, count):
-        body(b, used, rest[:-2], 1)
-    b.place(done)
-    b.ret()
-    return b.build()
 
 
 def relu_forward(x: int, y: int, n: int, cores: int) -> Call:
@@ -63,7 +21,7 @@ def relu_forward(x: int, y: int, n: int, cores: int) -> Call:
 
 @cache
 def relu_forward_program() -> Program:
-    def body(b: Builder, pointers: list[Register], scalars: list[Register], unroll: int) -> None:
+    def body(b: Builder, pointers: list[Register], k: Constants, unroll: int) -> None:
         x, y = pointers
         values = b.registers("value", unroll)
         for value in values:
@@ -74,7 +32,7 @@ def relu_forward_program() -> Program:
             b("p.sw", value, (y, 4, "!"))
         b.free(*values)
 
-    return _elementwise("relu_fw", ("x", "y"), (2, 2), None, body)
+    return vector_program("relu_fw", ("x", "y"), (), body, UNROLL, log2=(2, 2))
 
 
 def _masked(b: Builder, x: Register, dx: Register, unroll: int) -> list[Register]:
@@ -100,53 +58,49 @@ def relu_backward(dy: int, y: int, dx: int, n: int, cores: int) -> Call:
 
 @cache
 def relu_backward_program() -> Program:
-    def body(b: Builder, pointers: list[Register], scalars: list[Register], unroll: int) -> None:
+    def body(b: Builder, pointers: list[Register], k: Constants, unroll: int) -> None:
         dy, y, dx = pointers
         values = _masked(b, y, dy, unroll)
         for value in values:
             b("p.sw", value, (dx, 4, "!"))
         b.free(*values)
 
-    return _elementwise("relu_bw", ("dy", "y", "dx"), (2, 2, 2), None, body)
+    return vector_program("relu_bw", ("dy", "y", "dx"), (), body, UNROLL, log2=(2, 2, 2))
 
 
 def relu_backward_pairs(dy: int, y: int, pairs: int, lr: float, n: int, cores: int) -> Call:
     """ReLU backward fused with scaling: pairs[i] = (d, -(lr d)), d = dy where y > 0, else +0."""
     program = relu_backward_pairs_program()
-    return Call(
-        program, "relu_bw+pairs", (dy, y, pairs, bits(-np.float32(lr)), n, chunk_of(n, cores, UNROLL))
-    )
+    return Call(program, "relu_bw+pairs", (dy, y, pairs, bits(-np.float32(lr)), n, chunk_of(n, cores, UNROLL)))
 
 
 @cache
 def relu_backward_pairs_program() -> Program:
-    def body(b: Builder, pointers: list[Register], scalars: list[Register], unroll: int) -> None:
+    def body(b: Builder, pointers: list[Register], k: Constants, unroll: int) -> None:
         dy, y, pairs = pointers
         values = _masked(b, y, dy, unroll)
-        store_pairs(b, values, pairs, scalars[0])
+        store_pairs(b, values, pairs, k["minus_lr"])
         b.free(*values)
 
-    return _elementwise("relu_bw_pairs", ("dy", "y", "pairs"), (2, 2, 3), "minus_lr", body)
+    return vector_program("relu_bw_pairs", ("dy", "y", "pairs"), ("minus_lr",), body, UNROLL, log2=(2, 2, 3))
 
 
 def linear_pairs(dy: int, y: int, pairs: int, lr: float, n: int, cores: int) -> Call:
     """pairs[i] = (dy, -(lr dy)): below a layer without ReLU; y is not read."""
-    return Call(
-        linear_pairs_program(), "pairs", (dy, pairs, bits(-np.float32(lr)), n, chunk_of(n, cores, UNROLL))
-    )
+    return Call(linear_pairs_program(), "pairs", (dy, pairs, bits(-np.float32(lr)), n, chunk_of(n, cores, UNROLL)))
 
 
 @cache
 def linear_pairs_program() -> Program:
-    def body(b: Builder, pointers: list[Register], scalars: list[Register], unroll: int) -> None:
+    def body(b: Builder, pointers: list[Register], k: Constants, unroll: int) -> None:
         dy, pairs = pointers
         values = b.registers("value", unroll)
         for value in values:
             b("p.lw", value, (dy, 4, "!"))
-        store_pairs(b, values, pairs, scalars[0])
+        store_pairs(b, values, pairs, k["minus_lr"])
         b.free(*values)
 
-    return _elementwise("pairs", ("dy", "pairs"), (2, 3), "minus_lr", body)
+    return vector_program("pairs", ("dy", "pairs"), ("minus_lr",), body, UNROLL, log2=(2, 3))
 
 
 def store_pairs(b: Builder, values: list[Register], pairs: Register, minus_lr: Register) -> None:
@@ -171,7 +125,7 @@ def sgd_update_from_pairs(w: int, pairs: int, lr: float, n: int, cores: int) -> 
 def sgd_update_program(step: int = 4) -> Program:
     """step: bytes between gradients."""
 
-    def body(b: Builder, pointers: list[Register], scalars: list[Register], unroll: int) -> None:
+    def body(b: Builder, pointers: list[Register], k: Constants, unroll: int) -> None:
         w, dw = pointers
         weights, gradients = b.registers("weight", unroll), b.registers("gradient", unroll)
         for v in range(unroll):
@@ -179,9 +133,9 @@ def sgd_update_program(step: int = 4) -> Program:
         for gradient in gradients:
             b("p.lw", gradient, (dw, step, "!"))
         for weight, gradient in zip(weights, gradients, strict=True):
-            b("fmadd.s", weight, scalars[0], gradient, weight)
+            b("fmadd.s", weight, k["minus_lr"], gradient, weight)
         for weight in weights:
             b("p.sw", weight, (w, 4, "!"))
         b.free(*weights, *gradients)
 
-    return _elementwise("sgd", ("w", "dw"), (2, step.bit_length() - 1), "minus_lr", body)
+    return vector_program("sgd", ("w", "dw"), ("minus_lr",), body, UNROLL, log2=(2, step.bit_length() - 1))

@@ -1,4 +1,4 @@
-"""What kernels over vectors share: exp, log, a quotient, and the loop that treats every element.
+"""What kernels over vectors share: exp, log and a quotient.
 
 An emitter takes a Builder and registers and emits a function of one number, without a branch: time never
 depends on data. It takes its constants from registers that `load_constants` filled before the loop. Where
@@ -8,15 +8,13 @@ the divider of the cluster would serve one core at a time for 14 cycles, `quotie
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
-from pulpsim import Builder, Program
+from pulpsim import Builder
 from pulpsim.program import Register
-from trainlib.kernels.elementwise import bits
-from trainlib.kernels.partition import advance_pointer, take_share
+from trainlib.kernels.vector import Constants, bits
 from trainlib.numerics.functions import (
     EXP_COEFFICIENTS,
     EXP_LOWEST,
@@ -34,61 +32,6 @@ from trainlib.numerics.functions import (
 
 #: two elements a turn fill the load-use slots; more would only be more code to fetch
 UNROLL = 2
-
-#: registers by the number they hold, and by name those that hold a kernel's scalar arguments
-Constants = dict[np.float32 | str, Register]
-#: body(b, pointers, constants, unroll) treats `unroll` elements and steps the pointers
-Body = Callable[[Builder, list[Register], Constants, int], None]
-
-
-def load_constants(b: Builder, values: Iterable[np.float32]) -> Constants:
-    """Emit the loads of numbers into registers, one for each number."""
-    registers: Constants = {}
-    for value in values:
-        if value not in registers:
-            registers[value] = b.register(str(value))
-            b.li(registers[value], bits(value))
-    return registers
-
-
-def vector_program(
-    name: str,
-    pointers: tuple[str, ...],
-    scalars: tuple[str, ...],
-    body: Body,
-    unroll: int,
-    constants: Iterable[np.float32] = (),
-) -> Program:
-    """A kernel over `n` FP32 elements. Arguments: the pointers, the scalars, n, chunk.
-
-    Cores with a share take it in blocks of `unroll`, a power of two, then the leftovers one by one.
-    """
-    b = Builder(name)
-    b.entry(name)
-    arguments = b.arguments(*pointers, *scalars, "n", "chunk")
-    used, rest = arguments[: len(pointers)], arguments[len(pointers) : -2]
-    n, chunk = arguments[-2:]
-    done = b.label("done")
-    first, count = take_share(b, n, chunk, done)
-    for pointer in used:
-        advance_pointer(b, pointer, first, 2)
-    b.free(first, n)
-    k = load_constants(b, constants) | dict(zip(scalars, rest, strict=True))
-    if unroll > 1:
-        leftover = b.label("leftover")
-        with b.temporary("blocks") as [blocks]:
-            b("srli", blocks, count, unroll.bit_length() - 1)
-            b("beq", blocks, "x0", leftover)
-            with b.loop(0, blocks):
-                body(b, used, k, unroll)
-        b.place(leftover)
-        b("andi", count, count, unroll - 1)
-        b("beq", count, "x0", done)
-    with b.loop(0, count):
-        body(b, used, k, 1)
-    b.place(done)
-    b.ret()
-    return b.build()
 
 
 # -- exp -------------------------------------------------------------------------------------------

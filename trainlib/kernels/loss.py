@@ -15,8 +15,9 @@ from pulpsim import Builder, Program
 from pulpsim.memory import BARRIER_OFFSET, EVENT_UNIT_BASE
 from pulpsim.program import Register
 from trainlib.kernels import Call, chunk_of
-from trainlib.kernels.elementwise import bits, store_pairs
+from trainlib.kernels.elementwise import store_pairs
 from trainlib.kernels.partition import advance_pointer, take_share
+from trainlib.kernels.vector import bits
 
 
 def mse(y: int, target: int, pairs: int, partial: int, n: int, lr: float, cores: int) -> Call:

@@ -9,8 +9,9 @@ import numpy as np
 from pulpsim import Builder, Program
 from pulpsim.program import Register
 from trainlib.kernels import Call, chunk_of
-from trainlib.kernels.elementwise import bits, sgd_update
-from trainlib.kernels.functions import UNROLL, Constants, vector_program
+from trainlib.kernels.elementwise import sgd_update
+from trainlib.kernels.functions import UNROLL
+from trainlib.kernels.vector import Constants, bits, vector_program
 
 
 def sgd(w: int, dw: int, v: int, lr: float, momentum: float, weight_decay: float, n: int, cores: int) -> Call:

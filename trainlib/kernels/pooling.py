@@ -15,7 +15,6 @@ from functools import cache
 from pulpsim import Builder, Program
 from pulpsim.program import Register
 from trainlib.kernels import Call, chunk_of
-from trainlib.kernels.elementwise import bits
 from trainlib.kernels.partition import advance_pointer, take_share
 from trainlib.kernels.pieces import (
     FILL_UNROLL,
@@ -27,6 +26,7 @@ from trainlib.kernels.pieces import (
     repeat,
     store_zeros,
 )
+from trainlib.kernels.vector import bits
 
 #: windows of up to so many elements are straight-line code; elements in the body of a hardware loop else
 MAX_UNROLLED_WINDOW, UNROLL = 9, 4

@@ -91,8 +91,8 @@ def place_in_l1(buffers: list[Buffer], platform: Platform) -> int:
             gaps = "" if peak > available else ", but in gaps too small for it"
             raise L1Error(
                 f"the plan needs {peak:,} bytes of L1 at once, {available:,} are available beside the stacks on "
-                f"{platform.name}{gaps} (no room for {buffer.name}, {buffer.size_bytes:,} bytes): smaller tiles "
-                f"or single buffering need less",
+                f"{platform.name}{gaps} (no room for {buffer.name}, {buffer.size_bytes:,} bytes): smaller tiles, "
+                f"single buffering or awaited stores need less",
                 peak,
                 available,
             )

@@ -22,6 +22,8 @@ BACKWARD = (("ig+wg+update",), ("ig", "wg+update"), ("ig", "wg", "update"))
 FIRST_LAYER_BACKWARD = (("wg+update",), ("wg", "update"))
 IMAGE_BACKWARD = BACKWARD[1:]
 STEPS = ("fw", *dict.fromkeys(step for steps in (*BACKWARD, *FIRST_LAYER_BACKWARD) for step in steps))
+#: the operands that a convolution's step may keep in L1, by step
+RESIDENT = {"fw": ("x", "w"), "wg": ("x", "dy"), "wg+update": ("x", "dy"), "ig": ("dy", "w")}
 FORMAT = "trainlib-plan-1"
 
 
@@ -60,6 +62,8 @@ class LayerStep:
     unroll: rows (fw) or columns (backward) that a block of a fully-connected layer's kernel takes. kernel: of
     other layers, the name of the matrix product or of the depthwise variant.
     buffering "double": transfers of the next and the previous tile overlap this one's computation.
+    resident: of a convolution's two operands, which RESIDENT names, the one whose tiles stay while those of the
+    other pass by; the first if nothing is said.
     relu "fused": the forward kernel's last pass applies it; "separate": a kernel of its own.
     """
 
@@ -69,16 +73,24 @@ class LayerStep:
     unroll: int = 1
     kernel: str = ""
     buffering: Literal["single", "double"] = "double"
+    resident: Literal["", "x", "w", "dy"] = ""
     relu: Literal["fused", "separate"] = "fused"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The whole step: forward steps in layer order, then each layer's backward steps, last layer first."""
+    """The whole step: forward steps in layer order, then each layer's backward steps, last layer first.
+
+    stores "overlapped": what a tile is stored from keeps its place in L1 while the next tile is computed, so that
+    nobody waits for the store; "awaited": its place may be taken at once, which needs less L1.
+    made_by: the command, for people.
+    """
 
     model: str
     platform: str
     steps: tuple[LayerStep, ...]
+    stores: Literal["overlapped", "awaited"] = "overlapped"
+    made_by: str = ""
     format: str = FORMAT
 
     def to_json(self) -> str:
@@ -181,6 +193,11 @@ def kernels_of(layer: Layer) -> tuple[str, ...]:
     return depthwise.NAMES if isinstance(layer, DepthWise) else ()
 
 
+def residents_of(layer: Layer, step: str) -> tuple[str, ...]:
+    """What `LayerStep.resident` may be; none where there is no choice."""
+    return RESIDENT.get(step, ()) if isinstance(layer, Conv2D | PointWise) else ()
+
+
 def _check_kernel(layer: Layer, step: LayerStep, where: str) -> None:
     names = kernels_of(layer)
     needed = names and step.step != "update"
@@ -193,6 +210,9 @@ def _check_kernel(layer: Layer, step: LayerStep, where: str) -> None:
         unrolls = ROW_UNROLLS if step.step == "fw" else COLUMN_UNROLLS
     if step.unroll not in unrolls:
         raise PlanError(f"{where}: unroll = {step.unroll}: must be one of {', '.join(map(str, unrolls))}")
+    if step.resident not in ("", *residents_of(layer, step.step)):
+        accepted = " or ".join(f'"{name}"' for name in residents_of(layer, step.step)) or "left out: there is no choice"
+        raise PlanError(f'{where}: resident = "{step.resident}": must be {accepted}')
 
 
 def _check_tile(tile: Tile, limits: tuple[int, int, int], where: str) -> None:

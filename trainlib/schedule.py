@@ -97,7 +97,8 @@ def _tasks(model: Model, plan: Plan, platform: Platform, rule: Rule) -> Work:
 
 def cut_step(model: Model, index: int, step: LayerStep, platform: Platform, rule: Rule) -> Work:
     """The tasks of one step of one layer alone."""
-    work = Work(model, Plan(model=model.name, platform=platform.name, steps=(step,)), platform, rule)
+    plan = Plan(model=model.name, platform=platform.name, steps=(step,), stores="awaited")
+    work = Work(model, plan, platform, rule)
     _cut(work, fully_connected.Turns(), index, step)
     return work
 
@@ -250,21 +251,12 @@ def compile_step(model: Model, index: int, step: LayerStep, platform: Platform) 
     return _assemble(work, work.plan, alone=True)
 
 
-def _place(work: Work, issued: list[list[tuple[int, Move]]]) -> tuple[list[Buffer], int]:
-    """Buffers with their addresses, and the bytes of L1 they take. Raises L1Error."""
-    buffers = _lifetimes(work.tasks, issued, work.sizes, linger=True)
-    try:
-        return buffers, place_in_l1(buffers, work.platform)
-    except L1Error:
-        buffers = _lifetimes(work.tasks, issued, work.sizes, linger=False)
-        return buffers, place_in_l1(buffers, work.platform)
-
-
 def _assemble(work: Work, plan: Plan, alone: bool = False) -> Schedule:
     """alone: gradients that would stay in L1 come from L2."""
     model, platform, rule = work.model, work.platform, work.rule
     issued = _issue_times(work.tasks)
-    buffers, l1_bytes = _place(work, issued)
+    buffers = _lifetimes(work.tasks, issued, work.sizes, linger=plan.stores == "overlapped")
+    l1_bytes = place_in_l1(buffers, platform)
     code_bytes = _code_bytes(work.tasks)
     tensors = place_in_l2(_tensors(model, plan, platform, rule, alone), code_bytes, platform)
     emitter = _Emitter(tensors, buffers, work.phases)
@@ -342,6 +334,9 @@ def execute(
     start_delays: cycles by which each core is late at every fork (default: none).
     """
     numbers: dict[int, int] = {}
+    for operation in schedule.operations:  # all code at once: it is decoded once
+        if isinstance(operation, Fork):
+            cluster.machine.load(operation.call.program)
     for operation in schedule.operations:
         match operation:
             case Begin(phase):

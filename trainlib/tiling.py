@@ -9,6 +9,7 @@ finds a place in L1. Other layers: see `tiling_images`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from pulpsim import Platform
 from pulpsim.platform import MAX_L1_BYTES
@@ -47,15 +48,27 @@ def _for_budgets(model: Model, platform: Platform, make: Callable[[int], Plan]) 
     """The plan of the largest share of L1 for image steps with which all buffers find a place."""
     available = l1_available(platform)
     if all(isinstance(layer, FullyConnected) for layer in model.layers):
-        return make(available)
+        return _settled(model, make(available), platform)
     for share in BUDGET_SHARES[:-1]:
         try:
-            plan = make(int(share * available))
-            compile_schedule(model, plan, platform, 0.0)
-            return plan
+            return _settled(model, make(int(share * available)), platform)
         except (L1Error, PlanError):
             continue
-    return make(int(BUDGET_SHARES[-1] * available))
+    plan = make(int(BUDGET_SHARES[-1] * available))
+    try:
+        return _settled(model, plan, platform)
+    except L1Error:
+        return plan  # whoever compiles it says what is missing
+
+
+def _settled(model: Model, plan: Plan, platform: Platform) -> Plan:
+    """With stores overlapped if L1 has room for it. Raises L1Error if it has not even for awaited ones."""
+    try:
+        compile_schedule(model, plan, platform, 0.0)
+    except L1Error:
+        plan = replace(plan, stores="awaited")
+        compile_schedule(model, plan, platform, 0.0)
+    return plan
 
 
 def _largest_slot(model: Model, platform: Platform, budget: int, store_gradients: bool) -> Plan:
@@ -74,7 +87,7 @@ def _largest_slot(model: Model, platform: Platform, budget: int, store_gradients
 
 def _fits(model: Model, platform: Platform, slot_bytes: int, budget: int, store_gradients: bool) -> bool:
     try:
-        compile_schedule(model, plan_for_slot(model, platform, slot_bytes, budget, store_gradients), platform, 0.0)
+        _settled(model, plan_for_slot(model, platform, slot_bytes, budget, store_gradients), platform)
     except L1Error:
         return False
     return True
@@ -86,7 +99,7 @@ def _bytes_without_tiles(model: Model, platform: Platform, store_gradients: bool
     try:
         budget = int(BUDGET_SHARES[-1] * l1_available(platform))
         plan = plan_for_slot(model, roomy, ROOMY_SLOT_BYTES, budget, store_gradients)
-        schedule = compile_schedule(model, plan, roomy, 0.0)
+        schedule = compile_schedule(model, _settled(model, plan, roomy), roomy, 0.0)
     except L1Error as error:
         return error.needed_bytes - WEIGHT_SLOTS * ROOMY_SLOT_BYTES
     return peak_bytes([b for b in schedule.buffers if not b.name.startswith("weights")])

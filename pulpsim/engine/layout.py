@@ -5,6 +5,9 @@ Everything is a flat array of integers; the names below are positions in them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache, partial
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -287,14 +290,8 @@ def initial_state(platform: Platform) -> NDArray[np.int64]:
 
 def decode(rows: NDArray[np.int32], platform: Platform) -> NDArray[np.int32]:
     """Rows of a code image (int32 [n, 7]) as the engine's rows (int32 [n, ROW])."""
-    distinct, which = np.unique(rows, axis=0, return_inverse=True)
-    table = np.array([_decode_row(row, platform) for row in distinct.tolist()], np.int32)
-    for position in (R_RS1, R_RS2, R_RS3):
-        read = np.maximum(table[:, position], 0)
-        bit = np.where(read > 0, np.uint32(1) << (read & 31).astype(np.uint32), 0).astype(np.uint32).view(np.int32)
-        for half in (0, 1):
-            table[:, R_USES + half] |= np.where(read >> 5 == half, bit, 0)
-    decoded = table[which.reshape(-1)]
+    alone = _decoder(platform)
+    decoded = np.array([alone(row) for row in map(tuple, rows.tolist())], np.int32)
     index = np.arange(len(rows))
     goals = index + rows[:, TARGET]
     inside = (goals >= 0) & (goals < len(rows))
@@ -326,7 +323,13 @@ def _looks(decoded: NDArray[np.int32], loop_ends: NDArray[np.bool_], platform: P
     return LOOP_END * loop_ends + LATE * may_be_read + LINE_END * (line_ends & platform.icache.enabled)
 
 
-def _decode_row(row: list[int], platform: Platform) -> list[int]:
+@cache
+def _decoder(platform: Platform) -> Callable[[tuple[int, ...]], list[int]]:
+    """`_decode_row` for a platform: programs have few distinct rows in common, and each is decoded once."""
+    return cache(partial(_decode_row, platform=platform))
+
+
+def _decode_row(row: tuple[int, ...], platform: Platform) -> list[int]:
     """What does not depend on the row's place."""
     instruction = isa.INSTRUCTIONS[row[OP]]
     unit, name = instruction.unit, instruction.mnemonic.removeprefix("p.").removesuffix(".s")
@@ -365,10 +368,19 @@ def _decode_row(row: list[int], platform: Platform) -> list[int]:
             out[R_KIND] = K_FMADD
     elif unit is Unit.FDIV:
         out[R_SUB] = int(name == "fsqrt")
+    for position in (R_RS1, R_RS2, R_RS3):
+        if 0 < out[position] < SINK:
+            half, bit = divmod(out[position], 32)
+            out[R_USES + half] |= _bit(bit)
     return out
 
 
-def _decode_memory(out: list[int], row: list[int], instruction: isa.Instruction, platform: Platform) -> None:
+def _bit(number: int) -> int:
+    """1 << number as an int32."""
+    return 1 << number if number < 31 else -(1 << 31)
+
+
+def _decode_memory(out: list[int], row: tuple[int, ...], instruction: isa.Instruction, platform: Platform) -> None:
     """Offset register to R_RS3 whatever its column; store data stays in R_RS2."""
     post = instruction.post_increment
     waits_for_a_grant = platform.l1.conflicts and platform.l1.arbitration == "round-robin"
@@ -384,7 +396,7 @@ def _decode_memory(out: list[int], row: list[int], instruction: isa.Instruction,
             out[R_KIND] = K_LOAD_NEXT
 
 
-def _decode_alu(out: list[int], row: list[int], name: str) -> None:
+def _decode_alu(out: list[int], row: tuple[int, ...], name: str) -> None:
     """Immediates are added to the second operand, x0 where it is not a register."""
     name = _IMMEDIATE_TWIN.get(name, name)
     if name == "add":

@@ -273,7 +273,7 @@ def test_a_plan_for_a_larger_l1_is_refused_with_what_it_needs() -> None:
     trained("--set", "l1.size_bytes=131072", "--out", ".")
     text = refused("autoencoder", "--plan", "plan.json")
     assert text.startswith("the plan needs ") and "57,344 are available beside the stacks on pulp-2022" in text
-    assert text.endswith("smaller tiles or single buffering need less")
+    assert text.endswith("smaller tiles, single buffering or awaited stores need less")
 
 
 def test_training_that_diverges_says_so() -> None:

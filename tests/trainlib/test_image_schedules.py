@@ -31,7 +31,7 @@ from trainlib.layers import (
     Tanh,
 )
 from trainlib.model import Model
-from trainlib.plan import LayerStep, Plan, Tile, backward_choices, kernels_of, tile_limits
+from trainlib.plan import LayerStep, Plan, Tile, backward_choices, kernels_of, residents_of, tile_limits
 from trainlib.tiling import default_plan
 from trainlib.trainer import Trainer
 
@@ -106,6 +106,7 @@ def plans(draw: st.DrawFn, model: Model) -> Plan:
                 layer=layer.name, step=step, tile=tile, unroll=draw(st.sampled_from(unrolls)),
                 kernel=draw(st.sampled_from(names)) if names else "",
                 buffering=draw(st.sampled_from(["single", "double"])),
+                resident=draw(st.sampled_from(["", *residents_of(layer, step)])),  # type: ignore[arg-type]
                 relu=draw(st.sampled_from(["fused", "separate"])),
             )
         )  # fmt: skip
@@ -115,7 +116,8 @@ def plans(draw: st.DrawFn, model: Model) -> Plan:
     for index in reversed(range(len(model.layers))):
         for step in draw(st.sampled_from(backward_choices(model, index))):
             add(index, step)
-    return Plan(model=model.name, platform="pulp-2022", steps=tuple(steps))
+    stores = draw(st.sampled_from(["overlapped", "awaited"]))
+    return Plan(model=model.name, platform="pulp-2022", steps=tuple(steps), stores=stores)  # type: ignore[arg-type]
 
 
 def sample(model: Model, rng: np.random.Generator) -> tuple[Any, Any]:

@@ -112,9 +112,9 @@ def changed(place: tuple[str | int, ...], value: Any) -> str:
         ),
         (changed(("format",), "trainlib-plan-9"), f"my.json: format 'trainlib-plan-9': must be '{FORMAT}'"),
         (changed(("modle",), "two"), "my.json: no field 'modle' (did you mean 'model'?); "
-         "fields: model, platform, steps, format"),
+         "fields: model, platform, steps, stores, made_by, format"),
         (changed(("steps", 2, "bufering"), "single"), "my.json: step 2: no field 'bufering' (did you mean "
-         "'buffering'?); fields: layer, step, tile, unroll, kernel, buffering, relu"),
+         "'buffering'?); fields: layer, step, tile, unroll, kernel, buffering, resident, relu"),
         (changed(("steps", 3, "tile", "pad"), 1), "my.json: tile of step 3: no field 'pad' (did you mean "
          "'padding'?); fields: rows, columns, padding, lines"),
     ],
@@ -313,7 +313,7 @@ def test_a_plan_too_large_for_l1_says_what_is_needed_and_what_would_do() -> None
     plan = default_plan(model, roomy)
     assert refused(lambda: compile_schedule(model, plan, tight, 0.03)) == (
         "the plan needs 748,592 bytes of L1 at once, 57,344 are available beside the stacks on pulp-2022 "
-        "(no room for weights 1, 335,360 bytes): smaller tiles or single buffering need less"
+        "(no room for weights 1, 335,360 bytes): smaller tiles, single buffering or awaited stores need less"
     )
 
 

@@ -1,14 +1,18 @@
 """Convolutions of all channels and of single pixels: every step is a matrix product over tiles.
 
 A tile is `rows` output channels, `columns` input channels and `lines` image rows (of the output in fw and wg, of
-the input in ig). The dimension that is summed over is innermost; its partial sums stay in L1.
+the input in ig). The dimension that is summed over is innermost; its partial sums stay in L1. Which of the
+other two is outermost decides which operand stays, if its tiles are not cut along the sum.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import product
+
 from trainlib.kernels import Call, im2row, layout, matmul
 from trainlib.layers import Conv2D, PointWise, Window
-from trainlib.plan import LayerStep
+from trainlib.plan import RESIDENT, LayerStep
 from trainlib.steps.finish import bias_gradient, bias_update, finish_gradient, finish_output, size, update
 from trainlib.steps.geometry import Geometry
 from trainlib.steps.image import ImageStep
@@ -31,6 +35,12 @@ class _Step(ImageStep):
         self.taps = self.at.taps
         self.direct = isinstance(layer, PointWise)
         self.outputs, self.inputs = ranges(layer.outputs, step.tile.rows), ranges(layer.inputs, step.tile.columns)
+
+    def outer(self, first: list[Range], second: list[Range]) -> Iterator[tuple[Range, Range]]:
+        """The tiles of the two outer loops: the first one outermost, unless the second operand is to stay."""
+        if self.step.resident in ("", RESIDENT[self.step.step][0]):
+            return product(first, second)
+        return ((one, other) for other, one in product(second, first))
 
     def odd(self, words: int) -> int:
         """A row's words in L1, such that successive rows begin in different banks."""
@@ -109,21 +119,20 @@ def forward(work: Work, index: int, layer: Layer, step: LayerStep) -> None:
     x_slots = s.slots("x", len(s.inputs) * len(s.out_lines))
     w_slots, y_slots = s.slots("w", len(s.outputs) * len(s.inputs)), s.slots("y", len(s.outputs) * len(s.out_lines))
     rows = ""
-    for lines in s.out_lines:
+    for lines, outputs in s.outer(s.out_lines, s.outputs):
         pixels = size(lines) * at.out_w
-        for outputs in s.outputs:
-            for inputs in s.inputs:
-                task, k = s.task(), size(inputs) * s.taps
-                s.load_weights(task, w_slots, outputs, inputs, padded=True)
-                if s.load_image(task, x_slots, f"x{index}", inputs, s.geometry.input_rows(lines), at.width):
-                    x = x_slots.buffer
-                    rows = x if s.direct else s.rows_of_input(task, x, size(inputs), lines)
-                y_slots.take((lines, outputs), size(outputs) * pixels)
-                operands = w_slots.buffer, rows, y_slots.buffer
-                strides = s.odd(k), 0 if s.direct else s.odd(k)
-                s.multiply(task, operands, (size(outputs), k, pixels), not s.direct, inputs[0] > 0, strides)
-            finish_output(work, index, task, y_slots.buffer, outputs, pixels, s.name)
-            task.store(y_slots.buffer, f"x{index + 1}", outputs, (lines[0] * at.out_w, lines[1] * at.out_w))
+        for inputs in s.inputs:
+            task, k = s.task(), size(inputs) * s.taps
+            s.load_weights(task, w_slots, outputs, inputs, padded=True)
+            if s.load_image(task, x_slots, f"x{index}", inputs, s.geometry.input_rows(lines), at.width):
+                x = x_slots.buffer
+                rows = x if s.direct else s.rows_of_input(task, x, size(inputs), lines)
+            y_slots.take((lines, outputs), size(outputs) * pixels)
+            operands = w_slots.buffer, rows, y_slots.buffer
+            strides = s.odd(k), 0 if s.direct else s.odd(k)
+            s.multiply(task, operands, (size(outputs), k, pixels), not s.direct, inputs[0] > 0, strides)
+        finish_output(work, index, task, y_slots.buffer, outputs, pixels, s.name)
+        task.store(y_slots.buffer, f"x{index + 1}", outputs, (lines[0] * at.out_w, lines[1] * at.out_w))
 
 
 def weight_gradient(work: Work, index: int, layer: Layer, step: LayerStep) -> None:
@@ -134,29 +143,28 @@ def weight_gradient(work: Work, index: int, layer: Layer, step: LayerStep) -> No
     dy_slots = s.slots("dy", len(s.outputs) * len(s.out_lines) * len(s.inputs))
     w_slots, dw_slots = s.slots("w", len(s.outputs) * len(s.inputs)), s.slots("dw", len(s.outputs) * len(s.inputs))
     rows = ""
-    for inputs in s.inputs:
-        for outputs in s.outputs:
-            n, m = size(outputs), size(inputs) * s.taps
-            dw_slots.take((inputs, outputs), n * m)
-            for lines in s.out_lines:
-                task, pixels = s.task(), size(lines) * at.out_w
-                s.load_image(task, dy_slots, f"g{index}", outputs, lines, at.out_w)
-                if s.load_image(task, x_slots, f"x{index}", inputs, s.geometry.input_rows(lines), at.width):
-                    x = x_slots.buffer
-                    rows = x if s.direct else s.rows_of_input(task, x, size(inputs), lines)
-                operands = dy_slots.buffer, rows, dw_slots.buffer
-                strides = 0, 0 if s.direct else s.odd(m)
-                s.multiply(task, operands, (n, pixels, m), s.direct, lines[0] > 0, strides)
-                if layer.bias and inputs[0] == 0:
-                    bias_gradient(work, task, dy_slots.buffer, n, pixels, lines[0] > 0, s.name)
-            columns = (inputs[0] * s.taps, inputs[1] * s.taps)
-            if step.step == "wg":
-                task.store(dw_slots.buffer, f"dw{index}", outputs, columns)
-            else:
-                s.load_weights(task, w_slots, outputs, inputs)
-                update(work, task, w_slots.buffer, dw_slots.buffer, f"w{index}", outputs, columns)
+    for inputs, outputs in s.outer(s.inputs, s.outputs):
+        n, m = size(outputs), size(inputs) * s.taps
+        dw_slots.take((inputs, outputs), n * m)
+        for lines in s.out_lines:
+            task, pixels = s.task(), size(lines) * at.out_w
+            s.load_image(task, dy_slots, f"g{index}", outputs, lines, at.out_w)
+            if s.load_image(task, x_slots, f"x{index}", inputs, s.geometry.input_rows(lines), at.width):
+                x = x_slots.buffer
+                rows = x if s.direct else s.rows_of_input(task, x, size(inputs), lines)
+            operands = dy_slots.buffer, rows, dw_slots.buffer
+            strides = 0, 0 if s.direct else s.odd(m)
+            s.multiply(task, operands, (n, pixels, m), s.direct, lines[0] > 0, strides)
             if layer.bias and inputs[0] == 0:
-                bias_update(work, index, task, outputs, s.name)
+                bias_gradient(work, task, dy_slots.buffer, n, pixels, lines[0] > 0, s.name)
+        columns = (inputs[0] * s.taps, inputs[1] * s.taps)
+        if step.step == "wg":
+            task.store(dw_slots.buffer, f"dw{index}", outputs, columns)
+        else:
+            s.load_weights(task, w_slots, outputs, inputs)
+            update(work, task, w_slots.buffer, dw_slots.buffer, f"w{index}", outputs, columns)
+        if layer.bias and inputs[0] == 0:
+            bias_update(work, index, task, outputs, s.name)
 
 
 def input_gradient(work: Work, index: int, layer: Layer, step: LayerStep) -> None:
@@ -166,23 +174,22 @@ def input_gradient(work: Work, index: int, layer: Layer, step: LayerStep) -> Non
     w_slots = s.slots("w", len(s.outputs) * len(s.inputs))
     dx_slots = s.slots("dx", len(s.inputs) * len(s.in_lines))
     rows = ""
-    for lines in s.in_lines:
+    for lines, inputs in s.outer(s.in_lines, s.inputs):
         pixels = size(lines) * at.width
-        for inputs in s.inputs:
-            dx_slots.take((lines, inputs), size(inputs) * pixels)
-            for outputs in s.outputs:
-                task, k = s.task(), size(outputs) * s.taps
-                turned = s.buffer("turned", size(inputs) * s.odd(k))
-                if s.load_weights(task, w_slots, outputs, inputs):
-                    _turn(s, task, w_slots.buffer, turned, size(outputs), size(inputs))
-                if s.load_image(task, dy_slots, f"g{index}", outputs, s.geometry.output_rows(lines), at.out_w):
-                    dy = dy_slots.buffer
-                    rows = dy if s.direct else s.rows_of_gradient(task, dy, size(outputs), lines)
-                operands = turned, rows, dx_slots.buffer
-                strides = (s.odd(k), 0) if s.direct else (k, s.odd(k))
-                s.multiply(task, operands, (size(inputs), k, pixels), not s.direct, outputs[0] > 0, strides)
-            columns = (lines[0] * at.width, lines[1] * at.width)
-            finish_gradient(work, index, task, dx_slots.buffer, inputs, columns, s.name)
+        dx_slots.take((lines, inputs), size(inputs) * pixels)
+        for outputs in s.outputs:
+            task, k = s.task(), size(outputs) * s.taps
+            turned = s.buffer("turned", size(inputs) * s.odd(k))
+            if s.load_weights(task, w_slots, outputs, inputs):
+                _turn(s, task, w_slots.buffer, turned, size(outputs), size(inputs))
+            if s.load_image(task, dy_slots, f"g{index}", outputs, s.geometry.output_rows(lines), at.out_w):
+                dy = dy_slots.buffer
+                rows = dy if s.direct else s.rows_of_gradient(task, dy, size(outputs), lines)
+            operands = turned, rows, dx_slots.buffer
+            strides = (s.odd(k), 0) if s.direct else (k, s.odd(k))
+            s.multiply(task, operands, (size(inputs), k, pixels), not s.direct, outputs[0] > 0, strides)
+        columns = (lines[0] * at.width, lines[1] * at.width)
+        finish_gradient(work, index, task, dx_slots.buffer, inputs, columns, s.name)
 
 
 def _turn(s: _Step, task: Task, w: str, turned: str, outputs: int, inputs: int) -> None:

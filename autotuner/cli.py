@@ -1,10 +1,12 @@
-"""The `autotuner` command: finds the fastest plan for a network on a platform."""
+"""The `autotuner` command: finds the fastest plan for a network, or for one layer, on a platform."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -20,11 +22,14 @@ from pulpsim.console import (
 )
 
 if TYPE_CHECKING:
-    from autotuner.tune import Tuned
+    from autotuner.tune import Job, Outcome, Progress, Tuned
     from pulpsim.platform import Platform
+    from trainlib.model import Model
 
 #: exit status of a program ended by Ctrl-C
 INTERRUPTED = 130
+PARTS = ("fw", "wg", "ig", "update")
+FORMATS = ("pulp-trainlib",)
 
 
 @click.group(cls=Commands, name="autotuner", context_settings={"help_option_names": ["-h", "--help"]})
@@ -33,88 +38,247 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("model")
+@click.argument("model", required=False)
+@click.option("--layer", metavar="SPEC", default=None, help='One layer instead of a model: "PW 64x25x5 64 relu".')
 @platform_options
+@click.option("--steps", default=None, metavar="fw,wg,ig", help="Search these only (default: all, with the update).")
+@click.option("--published", is_flag=True, help="Show what the published tuner would choose, and what that costs.")
+@click.option("--from", "start", metavar="PLAN.json", default=None, help="A plan to beat, beside the default one.")
 @click.option("--workers", default=None, type=int, help="Processes to search with (default: one a processor).")
-@click.option("--out", metavar="DIR", default=None, help="Write plan.json to this directory.")
+@click.option("--out", metavar="DIR", default=None, help="Write plan.json and tuning.json to this directory.")
 @json_option
-def tune(model: str, platform: Platform, workers: int | None, out: str | None, as_json: bool) -> None:
+def tune(
+    model: str | None, layer: str | None, platform: Platform, steps: str | None, published: bool, start: str | None,
+    workers: int | None, out: str | None, as_json: bool,
+) -> None:  # fmt: skip
     """Search the plan of MODEL's training step with the fewest simulated cycles.
 
     Points that were measured are kept: a search that was interrupted goes on where it stopped.
     """
-    from autotuner.points import default_path
-    from autotuner.tune import tune as run
+    from autotuner.layer_spec import parse
     from trainlib import models
 
     count = workers if workers is not None else os.cpu_count() or 1
     if count < 1:
         raise InputError(f"--workers {count}: must be at least 1")
-    network = models.get(model)
-    state = "searching"
-
-    def tell(what: str, done: int, of: int) -> None:
-        nonlocal state
-        state = f"searching: {done} of {of} steps, last {what}"
-
-    with progress(lambda: state):
-        tuned = run(network, platform, count, default_path(), tell)
-    if out is not None:
-        Path(out).mkdir(parents=True, exist_ok=True)
-        write_atomically(Path(out) / "plan.json", tuned.plan.to_json().encode())
-    if as_json:
-        print_json(record(tuned))
+    if (model is None) == (layer is None):
+        raise InputError(
+            'give a MODEL or a --layer, one of them: tune ds_cnn_paper, or tune --layer "PW 8x5x5 8"'
+        )
+    if start is not None and (layer is not None or published):
+        raise InputError("--from: goes with a MODEL, without --published")
+    if out is not None and Path(out).exists() and not Path(out).is_dir():
+        raise InputError(f"--out {out}: is a file; it must be a directory, new or not")
+    parts = _parts(steps)
+    network = parse(layer) if layer is not None else models.get(str(model))
+    layers = () if layer is None else (1,)
+    if published:
+        _compare(network, platform, parts, layers, count, out, as_json)
+    elif layer is not None:
+        _tune_layer(network, platform, parts, count, out, as_json)
     else:
-        _print(tuned, out)
+        _tune_model(network, platform, parts, count, start, out, as_json)
+
+
+def _parts(steps: str | None) -> tuple[str, ...]:
+    from pulpsim.errors import nearest
+
+    parts = tuple(part.strip() for part in steps.split(",")) if steps is not None else ()
+    for part in parts:
+        if part not in PARTS:
+            raise InputError(f"--steps {steps}: no step {part!r}{nearest(part, PARTS)}; steps: {', '.join(PARTS)}")
+    return parts
+
+
+# -- what is run -----------------------------------------------------------------------------------
+def _tune_model(
+    model: Model, platform: Platform, parts: tuple[str, ...], workers: int, start: str | None, out: str | None,
+    as_json: bool,
+) -> None:  # fmt: skip
+    from autotuner.points import default_path
+    from autotuner.report import steps_table
+    from autotuner.tune import tune as run
+    from trainlib.plan import Plan
+
+    also = [Plan.load(start)] if start is not None else []
+    made_by = f"autotuner tune {model.name} --platform {platform.name}"
+    made_by += f" --steps {','.join(parts)}" if parts else ""
+    with _telling() as tell:
+        tuned = run(model, platform, workers, default_path(), parts=parts, also=also, made_by=made_by, tell=tell)
+    result = record(tuned, model, platform)
+    _write(out, result, tuned.plan.to_json() if tuned.plan else None)
+    if as_json:
+        print_json(result)
+    else:
+        console = table_console()
+        console.print(steps_table(f"{model.name} on {platform.name}: each step by itself", tuned.outcomes))
+        _print_faults(tuned.outcomes.values())
+        _print_whole(tuned, out)
+    if tuned.plan is None:
+        raise InputError(f"no plan for {model.name}: {tuned.fault}")
     if not tuned.complete:
-        click.echo("interrupted: the plan is the best so far; the same command goes on from here", err=True)
-        raise SystemExit(INTERRUPTED)
+        _interrupted("the plan is the best so far")
 
 
-def record(tuned: Tuned) -> dict[str, Any]:
+def _tune_layer(
+    model: Model, platform: Platform, parts: tuple[str, ...], workers: int, out: str | None, as_json: bool
+) -> None:
+    from autotuner.points import default_path
+    from autotuner.report import steps_table
+    from autotuner.tune import jobs_of, search_steps
+    from autotuner.workers import Workers
+
+    found: dict[Job, Outcome] = {}
+    complete = True
+    try:
+        with _telling() as tell, Workers(platform, default_path(), workers) as pool:
+            search_steps(model, pool, jobs_of(model, parts, (1,)), found, tell=tell)
+    except KeyboardInterrupt:
+        complete = False
+    outcomes = {step: outcome for (_, step), outcome in sorted(found.items())}
+    result = {"layer": model.name, "platform": platform.name, "complete": complete, "steps": _steps(outcomes)}
+    _write(out, result, None)
+    if as_json:
+        print_json(result)
+    else:
+        table_console().print(steps_table(f"{model.name} on {platform.name}", outcomes))
+        _print_faults(outcomes.values())
+    if not complete:
+        _interrupted("these are the steps found")
+
+
+def _compare(
+    model: Model, platform: Platform, parts: tuple[str, ...], layers: tuple[int, ...], workers: int, out: str | None,
+    as_json: bool,
+) -> None:  # fmt: skip
+    from autotuner.comparison import compare
+    from autotuner.points import default_path
+    from autotuner.report import comparison_table
+
+    try:
+        with _telling() as tell:
+            rows = compare(model, platform, workers, default_path(), parts=parts, layers=layers, tell=tell)
+    except KeyboardInterrupt:
+        _interrupted("nothing to show yet")
+    result = {"model": model.name, "platform": platform.name, "steps": _plain(rows)}
+    _write(out, result, None)
+    if as_json:
+        print_json(result)
+        return
+    console = table_console()
+    console.print(comparison_table(f"{model.name} on {platform.name}: the published tuner's choices, and ours", rows))
+    console.print(
+        "published: the best tile and kernel with operands in L1; whole step: cycles of the layer's step with the "
+        "first of its ranking that fits, everything counted; ours: the fewest in the search's space"
+    )
+
+
+@contextmanager
+def _telling() -> Iterator[Callable[[Progress], None]]:
+    """A status line, and what to tell it with."""
+    text = "searching"
+
+    def tell(now: Progress) -> None:
+        nonlocal text
+        saved = f", best so far {now.saved:,.0f} cycles below the default plan" if now.saved else ""
+        text = f"searching: {now.done} of {now.of}, last {now.what}{saved}"
+
+    with progress(lambda: text):
+        yield tell
+
+
+def _interrupted(what: str) -> NoReturn:
+    click.echo(f"interrupted: {what}; the same command goes on from here", err=True)
+    raise SystemExit(INTERRUPTED)
+
+
+# -- what is shown and written ---------------------------------------------------------------------
+def record(tuned: Tuned, model: Model, platform: Platform) -> dict[str, Any]:
     """For machines."""
-    from dataclasses import asdict
-
     return {
-        "model": tuned.plan.model,
-        "platform": tuned.plan.platform,
+        "model": model.name,
+        "platform": platform.name,
         "cycles": tuned.cycles,
         "default_cycles": tuned.default_cycles,
         "complete": tuned.complete,
-        "steps": [{"layer": layer, "step": step} | asdict(o) for (layer, step), o in tuned.outcomes.items()],
-        "plan": asdict(tuned.plan),
+        "simulated": tuned.simulated,
+        "reused": tuned.reused,
+        "steps": _steps(tuned.outcomes),
+        "plan": _plain(tuned.plan),
     }
 
 
-def _print(tuned: Tuned, out: str | None) -> None:
-    from rich.table import Table
+def _steps(outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
+    """Without the runners-up."""
+    plain: dict[str, dict[str, Any]] = _plain(dict(outcomes))
+    return {name: {key: one[key] for key in one if key != "runners_up"} for name, one in plain.items()}
 
-    from autotuner.search import Found
 
-    table = Table(title=f"{tuned.plan.model} on {tuned.plan.platform}: each step by itself", title_justify="left")
-    for name in ("layer", "step", "tile", "kernel", "buffering"):
-        table.add_column(name)
-    for name in ("cycles", "spread", "above bound", "space", "simulated", "reused", "pruned", "too large"):
-        table.add_column(name, justify="right")
-    for (layer, step), outcome in tuned.outcomes.items():
-        if not isinstance(outcome, Found):
-            table.add_row(layer, step, str(outcome))
-            continue
-        s = outcome.step
-        kernel = s.kernel or (f"unroll {s.unroll}" if s.unroll > 1 else "")
-        spread = 100 * (max(outcome.cycles) / min(outcome.cycles) - 1)
-        table.add_row(
-            layer, step, "x".join(map(str, s.tile.as_dict().values())), kernel, s.buffering,
-            f"{outcome.mean:,.0f}", f"{spread:.1f} %", f"{100 * (outcome.mean / max(outcome.bound, 1) - 1):.0f} %",
-            f"{outcome.space:,}", f"{outcome.simulated:,}", f"{outcome.reused:,}", f"{outcome.pruned:,}",
-            f"{outcome.too_large:,}",
-        )  # fmt: skip
+def _plain(value: Any) -> Any:
+    import msgspec
+
+    return msgspec.to_builtins(value)
+
+
+def _write(out: str | None, result: dict[str, Any], plan: str | None) -> None:
+    import json
+
+    if out is None:
+        return
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {out}: {error.strerror}") from None
+    write_atomically(folder / "tuning.json", (json.dumps(result, indent=1) + "\n").encode())
+    if plan is not None:
+        write_atomically(folder / "plan.json", plan.encode())
+
+
+def _print_faults(outcomes: Iterable[Outcome]) -> None:
+    from autotuner.search import Infeasible
+
+    for outcome in outcomes:
+        if isinstance(outcome, Infeasible):
+            click.echo(str(outcome))
+
+
+def _print_whole(tuned: Tuned, out: str | None) -> None:
+    if tuned.plan is None:
+        return
     console = table_console()
-    console.print(table)
-    change = 100 * (tuned.cycles / tuned.default_cycles - 1)
+    default = "no default plan fits"
+    if tuned.default_cycles:
+        change = 100 * (tuned.cycles / tuned.default_cycles - 1)
+        default = f"{tuned.default_cycles:,.0f} by the default plan ({change:+.1f} %)"
     console.print(
-        f"whole step: {tuned.cycles:,.0f} cycles, {tuned.default_cycles:,.0f} by the default plan ({change:+.1f} %), "
-        f"both as means over start skews"
+        f"whole step: {tuned.cycles:,.0f} cycles, {default}, means over start skews; {tuned.simulated:,} whole steps "
+        f"simulated, {tuned.reused:,} reused"
     )
     if out is not None:
-        console.print(f"written to {out}: plan.json (trainlib train {tuned.plan.model} --plan {out}/plan.json)")
+        console.print(
+            f"written to {out}: tuning.json, plan.json (trainlib train {tuned.plan.model} --plan {out}/plan.json)"
+        )
+
+
+# -- export ----------------------------------------------------------------------------------------
+@main.command(name="export")
+@click.argument("plan", metavar="PLAN.json")
+@click.option("--format", "form", default=FORMATS[0], show_default=True, help="What to write.")
+@click.option("--out", metavar="FILE", default=None, help="Where to write it (default: standard output).")
+@platform_options
+def export_command(plan: str, form: str, out: str | None, platform: Platform) -> None:
+    """Write PLAN.json for another library: kernels' ids and tiles of every layer and step, as a C header."""
+    from autotuner.export import export
+    from pulpsim.errors import nearest
+    from trainlib import models
+    from trainlib.plan import Plan
+
+    if form not in FORMATS:
+        raise InputError(f"--format {form}: no such format{nearest(form, FORMATS)}; formats: {', '.join(FORMATS)}")
+    chosen = Plan.load(plan)
+    text = export(chosen, models.get(chosen.model), platform)
+    if out is None:
+        click.echo(text, nl=False)
+    else:
+        write_atomically(Path(out), text.encode())

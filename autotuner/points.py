@@ -17,9 +17,10 @@ import sqlite3
 import struct
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import TypeAlias
@@ -28,9 +29,12 @@ from pulpsim.errors import PulpsimError
 
 Part: TypeAlias = "bytes | str | int | tuple[Part, ...]"
 
-#: of the table below; raised with every change of it
-VERSION = 1
-TABLE = "CREATE TABLE points (key BLOB PRIMARY KEY, cycles BLOB NOT NULL, note TEXT NOT NULL) WITHOUT ROWID"
+#: of the tables below; raised with every change of them
+VERSION = 2
+TABLES = (
+    "CREATE TABLE points (key BLOB PRIMARY KEY, cycles BLOB NOT NULL, note TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE results (key BLOB PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID",
+)
 #: how long to wait for other processes
 BUSY_SECONDS = 60.0
 
@@ -59,7 +63,7 @@ class Points:
         with ExitStack() as held, self._errors():
             if self._path is None:
                 self._database = held.enter_context(closing(_connect(":memory:")))
-                self._database.execute(TABLE)
+                self._database.executescript(";".join(TABLES))
             else:
                 self._database = _open(self._path, held)
             self._held = held.pop_all()
@@ -79,7 +83,19 @@ class Points:
         with self._errors():
             self._database.execute("INSERT OR IGNORE INTO points VALUES (?, ?, ?)", (key, packed, note))
 
+    def result(self, key: bytes) -> str | None:
+        """What was kept for `key` of a search that had come to its end, None if nothing was."""
+        with self._errors():
+            row = self._database.execute("SELECT text FROM results WHERE key = ?", (key,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def put_result(self, key: bytes, text: str) -> None:
+        """Keep the result of a whole search. A key that is known keeps its first text."""
+        with self._errors():
+            self._database.execute("INSERT OR IGNORE INTO results VALUES (?, ?)", (key, text))
+
     def __len__(self) -> int:
+        """Points; results do not count."""
         with self._errors():
             return int(self._database.execute("SELECT count(*) FROM points").fetchone()[0])
 
@@ -153,17 +169,17 @@ def _make(path: Path) -> None:
     if fault:
         with closing(_connect(path)) as database:
             database.execute("PRAGMA journal_mode = WAL")
-            database.executescript(f"BEGIN; {TABLE}; PRAGMA user_version = {VERSION}; COMMIT")
+            database.executescript(f"BEGIN; {'; '.join(TABLES)}; PRAGMA user_version = {VERSION}; COMMIT")
 
 
 def _fault(database: sqlite3.Connection) -> str:
     """What keeps a database from being used as points, '' if nothing does. Changes nothing."""
     try:
         (version,) = database.execute("PRAGMA user_version").fetchone()
-        tables = database.execute("SELECT sql FROM sqlite_master").fetchall()
+        tables = {sql for (sql,) in database.execute("SELECT sql FROM sqlite_master")}
         if not tables and version == 0:
             return _EMPTY
-        if version != VERSION or (TABLE,) not in tables:
+        if version != VERSION or not tables.issuperset(TABLES):
             return f"does not hold points of schema version {VERSION} (user_version = {version})"
         (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
         return "" if found == "ok" else f"damaged: {found.splitlines()[-1]}"
@@ -215,13 +231,20 @@ def _encoded(part: Part) -> bytes:
 @cache
 def engine_version() -> str:
     """Digest of the sources that decide cycles: a change of any makes all older points unknown."""
-    import pulpsim
-    import trainlib
+    return _digest(_SOURCES)
 
+
+@cache
+def search_version() -> str:
+    """Digest of all sources: a change of any makes all older results unknown."""
+    return _digest(dict.fromkeys(("pulpsim", "trainlib", "autotuner"), (".",)))
+
+
+def _digest(sources: Mapping[str, Sequence[str]]) -> str:
     files: list[Part] = []
-    for package, place in (("pulpsim", pulpsim.__file__), ("trainlib", trainlib.__file__)):
-        root = Path(place).parent
-        for name in _SOURCES[package]:
+    for package, names in sources.items():
+        root = Path(str(import_module(package).__file__)).parent
+        for name in names:
             found = sorted((root / name).rglob("*.py")) if (root / name).is_dir() else [root / name]
             files += [(package, file.relative_to(root).as_posix(), file.read_bytes()) for file in found]
     return key_of(*files).hex()

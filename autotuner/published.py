@@ -27,11 +27,17 @@ from typing import Literal
 
 from pulpsim import Machine, Platform
 from pulpsim.memory import L1_BASE, STACK_WINDOW
-from trainlib.errors import ModelError, PlanError
+from trainlib import layers
+from trainlib.errors import L1Error, ModelError, PlanError
 from trainlib.kernels import Call, depthwise, matmul
+from trainlib.kernels.fully_connected import COLUMN_UNROLLS, ROW_UNROLLS
 from trainlib.kernels.im2row import im2row
 from trainlib.kernels.layout import pad, transpose
 from trainlib.memory_map import aligned
+from trainlib.model import Model
+from trainlib.plan import LayerStep, tile_limits
+from trainlib.plan import Tile as PlanTile
+from trainlib.schedule import compile_step
 
 LayerType = Literal["PW", "DW", "CONV2D", "LINEAR"]
 Step = Literal["fw", "wg", "ig"]
@@ -288,3 +294,79 @@ def ranking(
 def best_primitive(layer: Layer, step: Step, platform: Platform) -> Row:
     """What the published tuner chooses: the first of the whole `ranking`."""
     return ranking(layer, step, platform)[0]
+
+
+# -- in a network ----------------------------------------------------------------------------------
+def layer_of(model: Model, index: int) -> Layer | None:
+    """A model's layer as the tuner's input describes it, None of a kind that it does not know.
+
+    The input is the one that gives the layer's output without stride and padding.
+    """
+    layer, (shape, output) = model.layers[index], model.shapes[index]
+    match layer:
+        case layers.FullyConnected():
+            return Layer("LINEAR", layer.inputs, 1, 1, layer.outputs)
+        case layers.PointWise():
+            return Layer("PW", layer.inputs, output[1], output[2], layer.outputs)
+        case layers.DepthWise() | layers.Conv2D():
+            at = layer.window(shape)
+            kind: LayerType = "DW" if isinstance(layer, layers.DepthWise) else "CONV2D"
+            h, w = at.out_h + at.kernel_h - 1, at.out_w + at.kernel_w - 1
+            return Layer(kind, shape[0], h, w, output[0], at.kernel_h, at.kernel_w)
+    return None
+
+
+def primitives_of(step: str) -> tuple[Step, ...]:
+    """The published steps that a plan's step is made of; none of "update"."""
+    accepted: tuple[Step, ...] = ("fw", "ig", "wg")
+    return tuple(part for part in accepted if part in step.split("+"))
+
+
+def profiled(model: Model, index: int, step: str) -> bool:
+    """Whether the published tuner measured what a plan's step of this layer is made of."""
+    layer, parts = layer_of(model, index), primitives_of(step)
+    return layer is not None and bool(parts) and all(part in STEPS[layer.type] for part in parts)
+
+
+def as_step(model: Model, index: int, step: str, row: Row, platform: Platform) -> LayerStep | None:
+    """The published tuner's choice for a layer as a plan's step, so that all that it left out can be counted.
+
+    step: as in plans; the row is of its "wg" where that is a part ("wg+update"), else of its "fw" or "ig". Tiles
+    keep their channels and output rows, in ig as many input rows, but are whole rows of the image. The kernel is
+    the one asked for; fully-connected layers have kernels of their own, and the nearest is taken: as many rows
+    (fw) or columns (backward) unrolled as the matmul that ran, or the most there are. Double buffering if it fits
+    L1, else single; None where neither does: the published footprints leave out copies, stacks and alignment.
+
+    Raises PlanError for a step that is not `profiled`.
+    """
+    layer, name = layer_of(model, index), model.layers[index].name
+    if layer is None or not profiled(model, index, step):
+        raise PlanError(f"{model.name}: {name} {step}: not profiled by the published tuner")
+    lines = min(row.tile.h - layer.kernel_h + 1, tile_limits(model, index, step)[2])
+    tile = PlanTile(
+        rows=row.tile.co,
+        columns=1 if layer.type == "DW" else row.tile.ci,
+        lines=0 if row.tile.h == layer.h else lines,
+    )
+    dense = layer.type == "LINEAR"
+    chosen = LayerStep(
+        layer=name, step=step, tile=tile, kernel="" if dense else row.kernel,
+        unroll=_dense_unroll(step, row.ran) if dense else 1,
+    )  # fmt: skip
+    for candidate in (chosen, replace(chosen, buffering="single")):
+        try:
+            compile_step(model, index, candidate, platform)
+        except L1Error:
+            continue
+        return candidate
+    return None
+
+
+def _dense_unroll(step: str, kernel: str) -> int:
+    """Rows (fw) or columns that a fully-connected kernel unrolls as a matmul does: of W x, d x^T or d W."""
+    geometry = matmul.GEOMETRIES[kernel]
+    rows, columns = geometry.along, geometry.across
+    if geometry.split == "M":
+        rows, columns = columns, rows
+    wanted, unrolls = (rows, ROW_UNROLLS) if step == "fw" else (columns, COLUMN_UNROLLS)
+    return max(unroll for unroll in unrolls if unroll <= wanted)

@@ -1,49 +1,49 @@
 """The fastest way to run one step of one layer, proven within its space.
 
-Candidates are taken in the order of a quick lower bound. One whose bound is not below the best cycle count yet
-cannot win: since bounds only grow from there, the search ends at the first such quick bound. All others are
-bounded with everything they move and allocate, and simulated whole if that does not settle it. Those within
-`FINALISTS` of the best are ranked by their mean over fixed start skews: a single count carries phase luck.
+What a candidate costs is the mean of its simulated cycles over fixed start skews: a single count carries phase
+luck. The search takes what has the least lower bound and looks closer, until what it takes is measured: then
+nothing in the space is faster. Bounds, each dearer and closer than the one before: of a tile, from its sizes; of a
+shape, with everything moved and allocated; of a candidate, with its kernel's instructions; of its compiled schedule
+in which nothing is ever in the way (`trainlib.timing.Relaxed`); and with every skew that has been simulated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from heapq import heapify, heappop, heappush
 
-from autotuner.points import Points, engine_version, key_of
-from autotuner.space import Footprint, busy_cycles, candidates, footprint, quick_bound
-from pulpsim import Platform
+import msgspec
+
+from autotuner.measure import SKEWS, Meter, schedule_key
+from autotuner.space import Footprint, busy_cycles, footprint, kernels, shapes, tile_bound, tile_bytes, tiles
+from pulpsim.errors import ProgramError
 from trainlib.errors import L1Error, ModelError
-from trainlib.memory_map import l1_available
+from trainlib.memory_map import l1_available, l1_ranges
 from trainlib.model import Model
-from trainlib.plan import LayerStep, kernels_of
-from trainlib.schedule import Fork, Issue, Schedule, Wait, compile_step
-from trainlib.timing import cycles_of
+from trainlib.plan import LayerStep
+from trainlib.schedule import Schedule, compile_step
 
-#: candidates this close to the best are run with every skew
-FINALISTS = 1.02
-#: cycles by which cores are late at every fork; the first is none
-SKEWS = (
-    (0,) * 16,
-    (0, 1, 2, 3, 4, 5, 6, 7) * 2,
-    (3, 0, 5, 1, 7, 2, 6, 4) * 2,
-    (2, 7, 1, 8, 2, 8, 1, 8) * 2,
-)
+#: how many runners-up are named
+RUNNERS_UP = 24
+#: how far something on the heap has been looked at
+TILE, SHAPE, CANDIDATE, SCHEDULE = range(4)
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(msgspec.Struct, frozen=True, tag="found"):
     """The best candidate and what it took to find it.
 
-    cycles: for each of SKEWS. bound: that no candidate's schedule goes below. space: candidates there are;
-    too_large: of those looked at, how many do not fit L1.
+    cycles: for each of SKEWS; first_cycles: likewise, of the candidate that the search began with. bound: what the
+    winner takes at least, were no access ever to wait. runners_up: those with the least bounds before they were
+    compiled, for whoever puts steps together. space: candidates there are; simulated, reused: points measured, and
+    taken from those known; pruned: candidates never simulated; too_large: those looked at that do not fit L1.
     """
 
     step: LayerStep
     cycles: tuple[int, ...]
+    first_cycles: tuple[int, ...]
     bound: int
+    runners_up: tuple[LayerStep, ...]
     space: int
     simulated: int
     reused: int
@@ -55,141 +55,178 @@ class Found:
         return sum(self.cycles) / len(self.cycles)
 
 
-@dataclass(frozen=True)
-class Infeasible:
-    """No tile fits: the least bytes of L1 that some candidate needs, and what there are."""
+class Infeasible(msgspec.Struct, frozen=True, tag="infeasible"):
+    """Nothing in the space runs: why, and what would have to be.
+
+    needed_bytes: of L1, the least that some candidate needs, where that is what is missing.
+    """
 
     layer: str
     step: str
-    needed_bytes: int
-    available_bytes: int
+    reason: str
+    needed_bytes: int = 0
 
     def __str__(self) -> str:
-        return (
-            f"{self.layer} {self.step} needs {self.needed_bytes:,} bytes of L1 with its smallest tile, "
-            f"{self.available_bytes:,} are available"
-        )
+        return f"{self.layer} {self.step} {self.reason}"
 
 
-@dataclass
+@dataclass(order=True)
+class _Item:
+    """Something on the heap: the least sum of cycles over all skews, and its place in the space.
+
+    least: of the schedule, for any skew. cycles: simulated so far.
+    """
+
+    bound: int
+    place: tuple[int, ...]
+    level: int = field(compare=False)
+    step: LayerStep = field(compare=False)
+    schedule: Schedule | None = field(compare=False, default=None)
+    least: int = field(compare=False, default=0)
+    cycles: tuple[int, ...] = field(compare=False, default=())
+
+    @property
+    def measured(self) -> bool:
+        return len(self.cycles) == len(SKEWS)
+
+
 class _Search:
-    """One search under way."""
+    """One search under way: how each kind of item is looked at more closely."""
 
-    model: Model
-    index: int
-    platform: Platform
-    points: Points
-    simulated: int = 0
-    reused: int = 0
-    too_large: int = 0
-    least_bytes: int = 1 << 60
-    measured: dict[LayerStep, int] = field(default_factory=dict)
-    _footprints: dict[LayerStep, Footprint] = field(default_factory=dict)
+    def __init__(self, model: Model, index: int, step: str, meter: Meter, allowed: Sequence[str]):
+        self.model, self.index, self.platform, self.meter = model, index, meter.platform, meter
+        every = kernels(model, index, step)
+        self.kernels = [chosen for chosen in every if not allowed or chosen.get("kernel", allowed[0]) in allowed]
+        self.room = l1_available(self.platform)
+        self.gap = max(high - low for low, high in l1_ranges(self.platform))
+        self.too_large = 0
+        self.least_bytes = 1 << 60
+        self.fault = ""
+        self.keys: dict[bytes, LayerStep] = {}
 
-    def compiled(self, step: LayerStep) -> Schedule:
-        """Raises L1Error, ModelError."""
-        return compile_step(self.model, self.index, step, self.platform)
+    def closer(self, item: _Item) -> list[_Item]:
+        """What takes an item's place: what it consists of, or itself, with a closer bound; nothing if it cannot be."""
+        return (self._shapes, self._candidates, self._compiled, self._simulated)[item.level](item)
 
-    def cycles(self, schedule: Schedule, skew: tuple[int, ...]) -> int:
-        """Simulated, or remembered."""
-        key = schedule_key(schedule, self.platform, skew)
-        known = self.points.get(key)
-        if known is not None:
-            self.reused += 1
-            return known[0]
-        self.simulated += 1
-        cycles = cycles_of(schedule, self.platform, skew[: self.platform.cluster.cores])
-        self.points.put(key, (cycles,), " ".join(f"{phase.layer} {phase.step}" for phase in schedule.phases))
-        return cycles
+    def _shapes(self, item: _Item) -> list[_Item]:
+        found = []
+        for number, shape in enumerate(shapes(self.model, self.index, item.step)):
+            known = self._footprint(shape)
+            if self._fits(shape, known):
+                bound = max(item.bound, len(SKEWS) * known.bound_cycles(0))
+                found.append(_Item(bound, (*item.place, number), SHAPE, shape))
+            else:
+                self.too_large += len(self.kernels)
+        return found
 
-    def footprint(self, step: LayerStep) -> Footprint:
-        """Bytes, and the bound with this step's kernel."""
-        plain = replace(step, kernel=next(iter(kernels_of(self.model.layers[self.index])), ""), unroll=1)
-        if step.step == "update":
-            plain = replace(plain, kernel="")
-        found = self._footprints.get(plain)
-        if found is None:
-            found = self._footprints[plain] = footprint(self.model, self.index, plain, self.platform)
-        cores = self.platform.cluster.cores
-        more = busy_cycles(self.model, self.index, step, cores)
-        less = busy_cycles(self.model, self.index, plain, cores)
-        return Footprint(found.bytes, found.transfers, found.busy - less + more)
+    def _footprint(self, shape: LayerStep) -> Footprint:
+        return footprint(self.model, self.index, replace(shape, **self.kernels[0]), self.platform)
 
-    def fits(self, found: Footprint) -> bool:
-        self.least_bytes = min(self.least_bytes, found.bytes)
-        if found.bytes > l1_available(self.platform):
-            self.too_large += 1
-            return False
-        return True
-
-    def measure(self, step: LayerStep) -> int | None:
-        """Cycles without skew; None if no place in L1 was found."""
-        if step not in self.measured:
+    def _fits(self, shape: LayerStep, known: Footprint) -> bool:
+        """Compiled if that alone can tell: buffers that do not live at once share their place."""
+        needed = known.at_once
+        if needed <= self.room < known.bytes or self.gap < known.bytes <= self.room:
             try:
-                self.measured[step] = self.cycles(self.compiled(step), SKEWS[0])
-            except (L1Error, ModelError):
-                self.too_large += 1
-                return None
-        return self.measured[step]
+                compile_step(self.model, self.index, replace(shape, **self.kernels[0]), self.platform)
+            except L1Error as error:
+                needed = max(error.needed_bytes, self.room + 1)
+        self.least_bytes = min(self.least_bytes, needed)
+        return needed <= self.room
 
+    def _candidates(self, item: _Item) -> list[_Item]:
+        known, found = self._footprint(item.step), []
+        for number, chosen in enumerate(self.kernels):
+            step = replace(item.step, **chosen)
+            busy = busy_cycles(self.model, self.index, step, self.platform.cluster.cores)
+            bound = max(item.bound, len(SKEWS) * known.bound_cycles(busy))
+            found.append(_Item(bound, (*item.place, number), CANDIDATE, step))
+        return found
 
-def schedule_key(schedule: Schedule, platform: Platform, skew: tuple[int, ...]) -> bytes:
-    """What decides the cycles of a schedule: programs, arguments, transfers, machine, engine."""
-    parts: list[bytes | str | int | tuple[int, ...]] = [engine_version(), repr(platform), skew]
-    for operation in schedule.operations:
-        if isinstance(operation, Fork):
-            parts += ["fork", operation.call.program.content(), operation.call.arguments]
-        elif isinstance(operation, Issue):
-            c = operation.copy
-            parts += ["issue", (c.outward, c.l1, c.line_bytes, c.lines, c.l1_stride, c.l2_stride)]
-        elif isinstance(operation, Wait):
-            parts += ["wait", operation.transfers]
-    return key_of(*parts)
+    def _compiled(self, item: _Item) -> list[_Item]:
+        """None if it cannot run, or is another one under a second name."""
+        try:
+            schedule = compile_step(self.model, self.index, item.step, self.platform)
+            least = self.meter.least(schedule)
+        except (L1Error, ModelError, ProgramError) as error:
+            self.fault = str(error)
+            return []
+        key = schedule_key(schedule, self.platform)
+        if self.keys.setdefault(key, item.step) != item.step:
+            return []
+        return [_Item(max(item.bound, len(SKEWS) * least), item.place, SCHEDULE, item.step, schedule, least)]
+
+    def _simulated(self, item: _Item) -> list[_Item]:
+        """With one more skew."""
+        assert item.schedule is not None
+        cycles = (*item.cycles, self.meter.cycles(item.schedule, len(item.cycles)))
+        bound = sum(cycles) + (len(SKEWS) - len(cycles)) * item.least
+        return [replace(item, bound=max(item.bound, bound), cycles=cycles)]
+
+    def measure(self, step: LayerStep, place: tuple[int, ...]) -> _Item | None:
+        """A candidate with all skews; None if it cannot run."""
+        items = self._compiled(_Item(0, place, CANDIDATE, step))
+        while items and not items[0].measured:
+            items = self._simulated(items[0])
+        return items[0] if items else None
+
+    def infeasible(self, step: str) -> Infeasible:
+        name = self.model.layers[self.index].name
+        if self.fault:
+            return Infeasible(name, step, f"cannot run on {self.platform.name}: {self.fault}")
+        reason = (
+            f"needs {self.least_bytes:,} bytes of L1 with its smallest tile, {self.room:,} are available beside the "
+            f"stacks (l1.size_bytes = {self.platform.l1.size_bytes:,})"
+        )
+        return Infeasible(name, step, reason, self.least_bytes)
 
 
 def search(
     model: Model,
     index: int,
     step: str,
-    platform: Platform,
-    points: Points,
+    meter: Meter,
     first: Iterable[LayerStep] = (),
-    tell: Callable[[LayerStep, int], None] = lambda step, cycles: None,
+    allowed: Sequence[str] = (),
     prune: bool = True,
 ) -> Found | Infeasible:
-    """The best candidate for a step of layer `index`.
+    """The best candidate for a step of layer `index`: the first in the space of equals.
 
-    first: candidates to begin with, which need not be in the space; the better, the sooner others are pruned.
-    tell: of every new best. prune=False simulates all that fits, for tests.
+    first: candidates to begin with, which need not be in the space. allowed: names of kernels (default: all).
+    prune=False simulates all that fits, for tests.
     """
-    s = _Search(model, index, platform, points)
-    everything = sorted(
-        (
-            (quick_bound(model, index, c, platform), number, c)
-            for number, c in enumerate(candidates(model, index, step))
-        ),
-        key=lambda item: item[:2],
-    )
-    best = 1 << 60
-    for bound, _, candidate in [(0, -1, c) for c in first] + everything:
-        if prune and bound >= best * FINALISTS:
-            break
-        known = s.footprint(candidate)
-        if not s.fits(known) or (prune and known.bound_cycles >= best * FINALISTS):
+    s, before = _Search(model, index, step, meter, allowed), (meter.simulated, meter.reused)
+    known = [s.measure(candidate, (-1, number)) for number, candidate in enumerate(first)]
+    heap = [item for item in known if item is not None]
+    begun = heap[0].cycles if heap else ()
+    simulated, space = {item.step for item in heap}, 0
+    for number, tile in enumerate(tiles(model, index, step)):
+        count = len(s.kernels) * sum(1 for _ in shapes(model, index, tile))
+        space += count
+        needed = tile_bytes(model, index, tile)
+        s.least_bytes = min(s.least_bytes, needed)
+        if needed > s.room:
+            s.too_large += count
             continue
-        cycles = s.measure(candidate)
-        if cycles is not None and cycles < best:
-            best = cycles
-            tell(candidate, cycles)
-    if not s.measured:
-        return Infeasible(model.layers[index].name, step, s.least_bytes, l1_available(platform))
-    chosen, counts = _ranked(s, best)
-    pruned = len(everything) - len([c for _, _, c in everything if c in s.measured]) - s.too_large
-    return Found(chosen, counts, everything[0][0], len(everything), s.simulated, s.reused, max(pruned, 0), s.too_large)
-
-
-def _ranked(s: _Search, best: int) -> tuple[LayerStep, tuple[int, ...]]:
-    """The finalist with the least mean over the skews, the first found of equals; its counts."""
-    finalists = [step for step, cycles in s.measured.items() if cycles <= best * FINALISTS]
-    counts = {step: tuple(map(partial(s.cycles, s.compiled(step)), SKEWS)) for step in finalists}
-    return min(counts.items(), key=lambda item: sum(item[1]))
+        heap.append(_Item(len(SKEWS) * tile_bound(model, index, tile, meter.platform), (number,), TILE, tile))
+    heapify(heap)
+    done: list[_Item] = []
+    runners_up: list[LayerStep] = []
+    while heap and not (prune and done):
+        item = heappop(heap)
+        if item.measured:
+            done.append(item)
+            continue
+        if item.level == SCHEDULE:
+            simulated.add(item.step)
+        elif item.level == CANDIDATE and len(runners_up) < RUNNERS_UP:
+            runners_up.append(item.step)
+        for closer in s.closer(item):
+            heappush(heap, closer)
+    if not done:
+        return s.infeasible(step)
+    best = min(done)
+    pruned = space - len(simulated) - s.too_large
+    return Found(
+        best.step, best.cycles, begun, best.least, tuple(runners_up), space, meter.simulated - before[0],
+        meter.reused - before[1], max(pruned, 0), s.too_large,
+    )  # fmt: skip

@@ -1,115 +1,193 @@
-"""What a step of a layer may be planned as: every tile, kernel, unroll and buffering; and bounds that prune it.
+"""What a step of a layer may be planned as, and bounds that prune it without running anything.
 
+A space is cut in three: tiles; shapes, which are tiles with buffering, resident operand and fusion; candidates,
+which are shapes with a kernel or an unroll. (The kernel's name also says which dimension the cores share out.)
 Tile sizes along a dimension are those that cut it into 1, 2, 3 ... parts with nothing to spare: any other size
 has a border tile and no fewer parts than one of these that is smaller.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
-from math import prod
-from typing import Literal
+from math import ceil, prod
+from typing import Any, Literal
 
 from pulpsim import Platform
-from trainlib.kernels import depthwise, matmul
+from trainlib.kernels import chunk_of, depthwise, matmul
 from trainlib.kernels.fully_connected import COLUMN_UNROLLS, ROW_UNROLLS
 from trainlib.layers import Conv2D, DepthWise, FullyConnected, Layer, Parametric, PointWise
 from trainlib.model import Model
-from trainlib.plan import LayerStep, Tile, kernels_of, tile_limits
+from trainlib.plan import LayerStep, Tile, kernels_of, residents_of, tile_limits
 from trainlib.schedule import cut_step
-from trainlib.tasks import Rule
+from trainlib.steps.finish import fuses_relu
+from trainlib.tasks import Move, Rule, Task, Work
 from trainlib.tiling import PADDING_WORDS as DENSE_PADDING
 from trainlib.tiling_images import PADDING_WORDS as IMAGE_PADDING
 
 BUFFERINGS: tuple[Literal["double", "single"], ...] = ("double", "single")
 
 
+# -- what there is ---------------------------------------------------------------------------------
 def tile_sizes(size: int) -> list[int]:
     """The largest first."""
     return sorted({-(-size // parts) for parts in range(1, size + 1)}, reverse=True)
 
 
-def candidates(model: Model, index: int, step: str) -> Iterator[LayerStep]:
-    """All there are, whether they fit L1 or not."""
+def tiles(model: Model, index: int, step: str) -> Iterator[LayerStep]:
+    """Every tile, as a step with all else left as it is by default.
+
+    An update goes through its operands once, in any order: its tiles are whole rows, or parts of one.
+    """
     layer = model.layers[index]
     rows, columns, lines = tile_limits(model, index, step)
     heights = [0, *tile_sizes(lines)[1:]] if lines else [0]
     padding = DENSE_PADDING if isinstance(layer, FullyConnected) else 0
     padding = IMAGE_PADDING if isinstance(layer, Conv2D | PointWise) else padding
-    unrolls: tuple[int, ...] = (1,)
-    if isinstance(layer, FullyConnected) and step != "update":
-        unrolls = ROW_UNROLLS if step == "fw" else COLUMN_UNROLLS
-    elif isinstance(layer, FullyConnected):
-        unrolls = COLUMN_UNROLLS[:1]
-    names = kernels_of(layer) if step != "update" else ()
-    shapes = product(tile_sizes(rows), tile_sizes(columns), heights, BUFFERINGS)
-    for (height, width, count, buffering), unroll, name in product(shapes, unrolls, names or ("",)):
+    for height, width, count in product(tile_sizes(rows), tile_sizes(columns), heights):
+        if step == "update" and width < columns and height > 1:
+            continue
         tile = Tile(rows=height, columns=width, padding=padding, lines=count)
-        yield LayerStep(layer=layer.name, step=step, tile=tile, unroll=unroll, kernel=name, buffering=buffering)
+        yield LayerStep(layer=layer.name, step=step, tile=tile)
+
+
+def shapes(model: Model, index: int, tile: LayerStep) -> Iterator[LayerStep]:
+    """A tile with every buffering, resident operand and fusion that makes a difference."""
+    layer, numbers = model.layers[index], _numbers(model, index, tile)
+    residents: Sequence[Any] = ("",)
+    if names := residents_of(layer, tile.step):
+        summed = {"fw": 1, "ig": 0}.get(tile.step, 2)  # along the other two, loops may change places
+        outer = [number for axis, number in enumerate(numbers) if axis != summed]
+        residents = names if min(outer) > 1 else names[:1]
+    fusable = tile.step == "fw" and isinstance(layer, Parametric) and layer.relu and not layer.bias
+    fusions: Sequence[Literal["fused", "separate"]] = ("fused", "separate") if fusable else ("fused",)
+    bufferings = BUFFERINGS if prod(numbers) > 1 else BUFFERINGS[:1]
+    for buffering, resident, relu in product(bufferings, residents, fusions):
+        yield replace(tile, buffering=buffering, resident=resident, relu=relu)
+
+
+def kernels(model: Model, index: int, step: str) -> list[dict[str, Any]]:
+    """The fields of a `LayerStep` that say how a step computes: a kernel's name, an unroll, or none."""
+    layer = model.layers[index]
+    if step == "update":
+        return [{}]
+    if isinstance(layer, FullyConnected):
+        return [{"unroll": unroll} for unroll in (ROW_UNROLLS if step == "fw" else COLUMN_UNROLLS)]
+    return [{"kernel": name} for name in kernels_of(layer)] or [{}]
+
+
+def candidates(model: Model, index: int, step: str) -> Iterator[LayerStep]:
+    """All there are, whether they fit L1 or not."""
+    fields = kernels(model, index, step)
+    for tile in tiles(model, index, step):
+        for shape in shapes(model, index, tile):
+            yield from (replace(shape, **chosen) for chosen in fields)
+
+
+def _numbers(model: Model, index: int, step: LayerStep) -> tuple[int, int, int]:
+    """How many parts rows, columns and lines are cut into."""
+    sizes, limits = (step.tile.rows, step.tile.columns, step.tile.lines), tile_limits(model, index, step.step)
+    rows, columns, lines = (-(-limit // size) if size else 1 for limit, size in zip(limits, sizes, strict=True))
+    return rows, columns, lines
+
+
+def layer_key(layer: Layer) -> str:
+    """What a layer is, apart from its name."""
+    return repr(layer).replace(f"name={layer.name!r}", "", 1)
 
 
 # -- bounds ----------------------------------------------------------------------------------------
-def parts(model: Model, index: int, step: LayerStep) -> int:
-    """How many tiles a step is cut into."""
-    tile = step.tile
-    limits = tile_limits(model, index, step.step)
-    sizes = (tile.rows, tile.columns, tile.lines or limits[2] or 1)
-    count = 1
-    for limit, size in zip(limits, sizes, strict=True):
-        count *= -(-max(limit, 1) // size)
-    return count
+def tile_bytes(model: Model, index: int, tile: LayerStep) -> int:
+    """Bytes of L1 that no candidate with this tile does without: the operands and the result, once each."""
+    layer, (shape, output) = model.layers[index], model.shapes[index]
+    rows, columns, lines = tile.tile.rows, tile.tile.columns, tile.tile.lines or tile_limits(model, index, tile.step)[2]
+    if tile.step == "update":
+        return 8 * rows * columns * (layer.weights // (layer.parameters["w"][0] * tile_limits(model, index, "update")[1]))
+    match layer:
+        case FullyConnected():
+            return 4 * (rows * columns + layer.inputs + layer.outputs)
+        case Conv2D() | PointWise():
+            x, y, taps = _seen(model, index, tile.step, lines)
+            return 4 * (rows * columns * taps + columns * x + rows * y)
+        case DepthWise():
+            x, y, taps = _seen(model, index, tile.step, lines)
+            return 4 * rows * (taps + x + y)
+    pixels = prod(shape[1:]) + prod(output[1:])
+    return 4 * (2 * columns if len(shape) == 1 or rows == 1 < columns else rows * pixels)
 
 
-def quick_bound(model: Model, index: int, step: LayerStep, platform: Platform) -> int:
-    """Cycles that no schedule of this step goes below: its forks, at least one a tile, and `busy_cycles`."""
-    forks = parts(model, index, step) * platform.controller.fork_cycles
-    return forks + busy_cycles(model, index, step, platform.cluster.cores)
+def _seen(model: Model, index: int, step: str, lines: int) -> tuple[int, int, int]:
+    """Pixels of a channel of x and of y that a tile of so many lines meets at least, and taps."""
+    layer, (shape, output) = model.layers[index], model.shapes[index]
+    if isinstance(layer, PointWise):
+        return lines * shape[2], lines * output[2], 1
+    assert isinstance(layer, Conv2D | DepthWise)
+    at = layer.window(shape)
+    if step == "ig":
+        return lines * at.width, max(lines // at.stride_h, 1) * at.out_w, at.taps
+    return max((lines - 1) * at.stride_h + 1 - at.top, 1) * at.width, lines * at.out_w, at.taps
+
+
+def tile_bound(model: Model, index: int, tile: LayerStep, platform: Platform) -> int:
+    """Cycles below which no candidate with this tile goes: a fork a tile, its parameters moved, the best kernel."""
+    layer = model.layers[index]
+    forks = prod(_numbers(model, index, tile)) * platform.controller.fork_cycles
+    moved = 0
+    if isinstance(layer, FullyConnected) or tile.step == "update":
+        moved = -(-4 * layer.weights * (2 if tile.step == "update" else 1) // platform.dma.bytes_per_cycle)
+    least = min(
+        busy_cycles(model, index, replace(tile, **chosen), platform.cluster.cores)
+        for chosen in kernels(model, index, tile.step)
+    )
+    return max(forks + least, moved)
 
 
 def busy_cycles(model: Model, index: int, step: LayerStep, cores: int) -> int:
-    """Cycles that the core with the most instructions issues at least, were no core ever to wait."""
+    """Cycles that some core issues instructions at least, were no core ever to wait."""
     layer = model.layers[index]
-    around = -(-_around(model, index, step.step) // cores)
-    if isinstance(layer, Conv2D | PointWise) and step.kernel:
+    around = -(-_around(model, index, step) // cores)
+    if step.step == "update":
+        return around
+    if isinstance(layer, Conv2D | PointWise):
         return around + _products(model, index, step, cores)
     if isinstance(layer, FullyConnected):
-        return -(-_dense_instructions(layer, step) // cores)
-    if isinstance(layer, DepthWise) and step.kernel:
+        return _dense(layer, step, cores)
+    if isinstance(layer, DepthWise):
         return around + -(-_depthwise_instructions(model, index, step) // cores)
     return around
 
 
-def _around(model: Model, index: int, step: str) -> int:
+def _around(model: Model, index: int, step: LayerStep) -> int:
     """Instructions of all cores before and after the multiplications of an image step: copies, ReLU, update.
 
-    A copied element is a load and a store, one of padding a store; a ReLU takes 3 an element, back through one 6, an
-    update 4; a result is stored.
+    A copied element is a load and a store, one of padding a store; a pass of ReLU takes 3 an element, fused 1, back
+    through one 6, an update 4; a result is stored.
     """
     layer, (shape, output) = model.layers[index], model.shapes[index]
     if not isinstance(layer, Conv2D | DepthWise | PointWise):
-        return 0
+        return 4 * layer.weights if step.step == "update" else 0
     inputs, outputs = prod(shape), prod(output)
-    if step == "update":
+    if step.step == "update":
         return 4 * layer.weights
     copied = 0
     if isinstance(layer, Conv2D):
-        pixels, channels = (shape[1] * shape[2], output[0]) if step == "ig" else (output[1] * output[2], shape[0])
+        pixels, channels = (shape[1] * shape[2], output[0]) if step.step == "ig" else (output[1] * output[2], shape[0])
         copied = pixels * channels * layer.window(shape).taps
     elif isinstance(layer, DepthWise):
         at = layer.window(shape)
-        framed = (at.height + at.kernel_h - 1) * (at.width + at.kernel_w - 1) if step == "ig" else 0
-        if step != "ig" and (at.top, at.bottom, at.left, at.right) != (0, 0, 0, 0):
+        framed = (at.height + at.kernel_h - 1) * (at.width + at.kernel_w - 1) if step.step == "ig" else 0
+        if step.step != "ig" and (at.top, at.bottom, at.left, at.right) != (0, 0, 0, 0):
             framed = ((at.out_h - 1) * at.stride_h + at.kernel_h) * at.padded_w
         copied = shape[0] * framed
-    if step == "fw":
-        return copied + outputs * (4 if layer.relu or layer.bias else 1)
-    if step == "ig":
+    if step.step == "fw":
+        finish = 1 if fuses_relu(layer, step) else 3 * (layer.relu or layer.bias)
+        return copied + outputs * (1 + finish)
+    if step.step == "ig":
         below = model.layers[index - 1]
         return copied + inputs * (7 if isinstance(below, Parametric) and below.relu else 1)
-    return copied + layer.weights * (5 if step.endswith("update") else 1)
+    return copied + layer.weights * (5 if step.step.endswith("update") else 1)
 
 
 def _products(model: Model, index: int, step: LayerStep, cores: int) -> int:
@@ -118,37 +196,52 @@ def _products(model: Model, index: int, step: LayerStep, cores: int) -> int:
     layer, (shape, output) = model.layers[index], model.shapes[index]
     assert isinstance(layer, Conv2D | PointWise)
     taps = layer.window(shape).taps if isinstance(layer, Conv2D) else 1
-    tile, limits = step.tile, tile_limits(model, index, step.step)
     width = shape[2] if step.step == "ig" else output[2]
-    rows, columns, lines = (
-        _pieces(limit, size) for limit, size in zip(limits, (tile.rows, tile.columns, tile.lines), strict=True)
-    )
     total = 0
-    for (r, r_count), (c, c_count), (h, h_count) in product(rows, columns, lines):
+    for (r, c, h), count in _parts(model, index, step):
         if step.step == "fw":
             n, k, m = r, c * taps, h * width
         elif step.step == "ig":
             n, k, m = c, r * taps, h * width
         else:
             n, k, m = r, h * width, c * taps
-        total += r_count * c_count * h_count * k * _cycles_per_k(step.kernel, n, m, cores)
+        total += count * (k * _cycles_per_k(step.kernel, n, m, cores) + _outputs(step.kernel, n, m, cores))
     return total
 
 
-def _pieces(limit: int, size: int) -> list[tuple[int, int]]:
-    """(size, how many) of the parts that a dimension is cut into; 0 is one part."""
-    size = size or limit
+def _parts(model: Model, index: int, step: LayerStep) -> Iterator[tuple[tuple[int, int, int], int]]:
+    """((rows, columns, lines), how many) of all tiles."""
+    sizes, limits = (step.tile.rows, step.tile.columns, step.tile.lines), tile_limits(model, index, step.step)
+    axes = [_pieces(limit, size or limit) for limit, size in zip(limits, sizes, strict=True)]
+    for (r, r_count), (c, c_count), (h, h_count) in product(*axes):
+        yield (r, c, h), r_count * c_count * h_count
+
+
+@cache
+def _pieces(limit: int, size: int) -> tuple[tuple[int, int], ...]:
+    """(size, how many) of the parts that a dimension is cut into; one of 0 is one part."""
+    if not limit:
+        return ((0, 1),)
     whole, rest = divmod(limit, size)
-    return [(size, whole)] + ([(rest, 1)] if rest else [])
+    return ((size, whole),) + (((rest, 1),) if rest else ())
 
 
 @cache
 def _cycles_per_k(kernel: str, n: int, m: int, cores: int) -> int:
+    """u + v + u v a block, of the core with the most."""
     geometry = matmul.GEOMETRIES[matmul.resolve(kernel, n, 1, m, cores)]
     along, across = (n, m) if geometry.split == "N" else (m, n)
     u, v = geometry.along, geometry.across
     blocks, rest = -(-(along // u) // cores), across % v
     return blocks * (across // v * (u + v + u * v) + (u + rest + u * rest if rest else 0))
+
+
+@cache
+def _outputs(kernel: str, n: int, m: int, cores: int) -> int:
+    """A sum is set, and stored, which `_around` counts once."""
+    geometry = matmul.GEOMETRIES[matmul.resolve(kernel, n, 1, m, cores)]
+    along, across = (n, m) if geometry.split == "N" else (m, n)
+    return -(-(along // geometry.along) // cores) * geometry.along * across
 
 
 def _depthwise_instructions(model: Model, index: int, step: LayerStep) -> int:
@@ -160,42 +253,68 @@ def _depthwise_instructions(model: Model, index: int, step: LayerStep) -> int:
     return 2 * macs if "wg" in step.step else 2 * macs + macs // pixels
 
 
-def _dense_instructions(layer: FullyConnected, step: LayerStep) -> int:
-    """A weight's loads, stores and multiplications."""
-    per_weight = {"fw": 2, "ig": 2, "wg": 2, "wg+update": 3, "ig+wg+update": 4, "update": 4}[step.step]
-    return layer.weights * per_weight
+def _dense(layer: FullyConnected, step: LayerStep, cores: int) -> int:
+    """A weight's loads, stores and multiplications, and the vector's loads, that `unroll` weights share."""
+    own, shared = {"fw": (2, 1), "ig": (2, 1), "wg": (2, 1), "wg+update": (3, 1), "ig+wg+update": (4, 2)}[step.step]
+    weights = 0
+    for r, r_count in _pieces(layer.outputs, step.tile.rows):
+        for c, c_count in _pieces(layer.inputs, step.tile.columns):
+            if step.step == "fw":
+                weights += r_count * c_count * min(chunk_of(r, cores, step.unroll), r) * c
+            else:
+                weights += r_count * c_count * min(chunk_of(c, cores, step.unroll), c) * r
+    return ceil(weights * (own + shared / step.unroll))
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """What is known of a step without running it.
+    """What is known of a shape without its kernel.
 
-    bytes: of L1. transfers: cycles that the DMA is busy one way. busy: cycles that cores and controller are.
+    bytes: of L1, all buffers together; at_once: what one task touches. transfers: cycles from the first byte that
+    the DMA moves one way to the last, with what must go before or after; alone: cycles before the first call and after the last one in which the first tile comes and the last one
+    goes; forks, commands: cycles that the controller spends on them.
     """
 
     bytes: int
+    at_once: int
     transfers: int
-    busy: int
+    alone: int
+    forks: int
+    commands: int
 
-    @property
-    def bound_cycles(self) -> int:
-        """Cycles that no schedule of it goes below."""
-        return max(self.transfers, self.busy)
+    def bound_cycles(self, busy: int) -> int:
+        """Cycles that no schedule of it goes below; busy: see `busy_cycles`."""
+        return max(self.transfers, self.forks + busy + max(self.alone, self.commands))
 
 
 def footprint(model: Model, index: int, step: LayerStep, platform: Platform) -> Footprint:
-    """Everything allocated, and the bound with everything moved."""
+    """Everything moved and allocated; the same for all kernels."""
     work = cut_step(model, index, step, platform, Rule(0.0))
     moves = [move for task in work.tasks for move in (*task.loads, *task.stores)]
-    inward = sum(move.size_bytes for move in moves if not move.outward)
-    outward = sum(move.size_bytes for move in moves if move.outward)
-    forks = sum(len(task.computes) for task in work.tasks) * platform.controller.fork_cycles
-    commands = len(moves) * (platform.dma.command_cycles_1d + platform.controller.command_cycles)
-    busy = forks + commands + busy_cycles(model, index, step, platform.cluster.cores)
     width = platform.dma.bytes_per_cycle
-    return Footprint(work.buffer_bytes, max(-(-inward // width), -(-outward // width)), busy)
+    inward, outward = (sum(move.size_bytes for move in moves if move.outward == way) for way in (False, True))
+    first, last = work.tasks[0].computes[0].reads, work.tasks[-1].stores
+    head = sum(move.size_bytes for move in work.tasks[0].loads if move.buffer in first)
+    tail = sum(move.size_bytes for move in last)
+    fork = platform.controller.fork_cycles
+    forks = sum(len(task.computes) for task in work.tasks) * fork
+    # the last task waits for what it loads, and its stores wait for it; the first store waits for the first task
+    after = fork + tail // width if work.tasks[-1].loads else 0
+    before = fork + head // width if work.tasks[0].stores else 0
+    commands = len(moves) * (platform.dma.command_cycles_1d + platform.controller.command_cycles)
+    return Footprint(
+        work.buffer_bytes, max(_touched(work, task) for task in work.tasks),
+        max(inward // width + after, before + outward // width), head // width + tail // width, forks, commands,
+    )  # fmt: skip
 
 
-def layer_key(layer: Layer) -> str:
-    """What a layer is, apart from its name."""
-    return repr(layer).replace(f"name={layer.name!r}", "", 1)
+def _touched(work: Work, task: Task) -> int:
+    """Bytes of L1 that a task cannot do without."""
+
+    def of(moves: Sequence[Move]) -> set[str]:
+        return {move.buffer for move in moves}
+
+    names = of(task.loads) | of(task.stores)
+    for compute in task.computes:
+        names |= {*compute.reads, *compute.writes}
+    return sum(work.sizes[name] for name in names)

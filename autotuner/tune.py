@@ -1,57 +1,85 @@
 """The fastest plan for a whole training step: every step of every layer searched by itself, then put together.
 
-Equal steps of equal layers are searched once. The plan is the one of the searched steps or the one by rule,
-whichever takes fewer cycles as a whole: what neighbours do to each other is not in a step's own count.
+Equal steps of equal layers are searched once. What neighbours do to each other - transfers that overlap, L1 that is
+shared - is not in a step's own count: so the steps found, and the plan by rule, are only where a descent begins that
+exchanges one kind of step after the other and counts the whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from autotuner.points import Points
-from autotuner.search import SKEWS, Found, Infeasible, search
+import msgspec
+
+from autotuner.measure import SKEWS, Meter
+from autotuner.points import Points, key_of, search_version
+from autotuner.search import Found, Infeasible, search
 from autotuner.space import layer_key
+from autotuner.workers import Workers
 from pulpsim import Platform
-from trainlib.errors import L1Error, PlanError
+from pulpsim.errors import PulpsimError
+from trainlib.errors import PlanError
 from trainlib.layers import FullyConnected, Parametric
 from trainlib.model import Model
 from trainlib.plan import LayerStep, Plan, backward_choices
 from trainlib.schedule import compile_schedule
 from trainlib.steps.fully_connected import stays_in_l1
-from trainlib.tiling import default_plan
-from trainlib.timing import cycles_of
+from trainlib.tiling import default_plan, settled
 
 Outcome = Found | Infeasible
 #: a layer's index and a step
 Job = tuple[int, str]
 
+#: exchanges of a kind of step that are simulated, of those whose schedules promise most
+SIMULATED_EXCHANGES = 4
+#: cycles do not depend on it
+LEARNING_RATE = 0.01
+#: times that the descent goes through all kinds of steps at most
+PASSES = 2
 
-@dataclass(frozen=True)
-class Tuned:
-    """plan: the best one; cycles: its mean over the start skews, and that of the plan by rule.
 
-    outcomes: of each layer's steps by (layer, step); those of one search are shared. complete: nothing was
-    interrupted.
+class Progress(msgspec.Struct, frozen=True):
+    """How far a run is. saved: cycles that what was found takes less than the plan by rule."""
+
+    what: str
+    done: int
+    of: int
+    saved: float
+
+
+class Tuned(msgspec.Struct, frozen=True):
+    """What came of it.
+
+    plan: the best one, None if none runs, then `fault` says why; cycles: its mean over the start skews;
+    default_cycles: that of the plan by rule, 0 if there is none. outcomes: by "layer step"; those of one search are
+    shared. simulated, reused: points of whole training steps. complete: nothing was interrupted.
     """
 
-    plan: Plan
+    plan: Plan | None
+    fault: str
     cycles: float
     default_cycles: float
-    outcomes: dict[tuple[str, str], Outcome]
+    outcomes: dict[str, Outcome]
+    simulated: int
+    reused: int
     complete: bool
 
 
-def jobs_of(model: Model) -> dict[Job, list[Job]]:
-    """What is to be searched -> all steps that are equal to it, itself the first."""
+# -- what is searched ------------------------------------------------------------------------------
+def jobs_of(model: Model, parts: Sequence[str] = (), layers: Sequence[int] = ()) -> dict[Job, list[Job]]:
+    """What is to be searched -> all steps that are equal to it, itself the first.
+
+    parts: fw, wg, ig, update: only steps that do no others, an update with wg. layers: only these.
+    """
     groups: dict[tuple[object, ...], list[Job]] = {}
-    for index in range(len(model.layers)):
-        steps = dict.fromkeys(["fw", *(step for choice in backward_choices(model, index) for step in choice)])
-        for step in steps:
-            groups.setdefault(_signature(model, index, step), []).append((index, step))
+    for index in layers or range(len(model.layers)):
+        every = dict.fromkeys(["fw", *(step for choice in backward_choices(model, index) for step in choice)])
+        for step in every:
+            done = set(step.split("+"))
+            if not parts or (done if len(done) == 1 else done - {"update"}) <= set(parts):
+                groups.setdefault(_signature(model, index, step), []).append((index, step))
     return {jobs[0]: jobs for jobs in groups.values()}
 
 
@@ -63,106 +91,245 @@ def _signature(model: Model, index: int, step: str) -> tuple[object, ...]:
     return (layer_key(model.layers[index]), model.shapes[index], step, masked, near, index == 0)
 
 
-def _run(model: Model, job: Job, platform: Platform, path: Path | None, first: Sequence[LayerStep]) -> Outcome:
-    with Points(path) as points:
-        return search(model, *job, platform, points, first)
+def search_job(meter: Meter, model: Model, job: Job, first: Sequence[LayerStep], allowed: Sequence[str]) -> Outcome:
+    """The search of one step, or what came of it another time."""
+    name = model.layers[job[0]].name
+    known = repr([replace(step, layer="") for step in first])
+    key = key_of(
+        "step", search_version(), repr(meter.platform), repr(_signature(model, *job)), known, tuple(allowed)
+    )  # fmt: skip
+    text = meter.points.result(key)
+    if text is None:
+        outcome: Outcome = search(model, *job, meter, first, allowed)
+        meter.points.put_result(key, msgspec.json.encode(outcome).decode())
+        return outcome
+    outcome = msgspec.json.decode(text, type=Outcome)
+    if isinstance(outcome, Found):
+        outcome = msgspec.structs.replace(outcome, simulated=0, reused=outcome.simulated + outcome.reused)
+    return renamed(outcome, name)
 
 
-def tune(
-    model: Model,
-    platform: Platform,
-    workers: int = 1,
-    path: Path | None = None,
-    tell: Callable[[str, int, int], None] = lambda what, done, of: None,
-) -> Tuned:
-    """Search every step on `workers` processes; points measured are kept in the file at `path`.
+def renamed(outcome: Outcome, layer: str) -> Outcome:
+    """The same for another layer."""
+    if isinstance(outcome, Infeasible):
+        return msgspec.structs.replace(outcome, layer=layer)
+    step, runners_up = replace(outcome.step, layer=layer), tuple(replace(r, layer=layer) for r in outcome.runners_up)
+    return msgspec.structs.replace(outcome, step=step, runners_up=runners_up)
 
-    tell: of each step found, with how many of how many are. The result is the same for any number of
-    workers. Ctrl-C ends the search with what has been found; a second run goes on from the points. Raises
-    PlanError if no plan fits.
+
+def search_steps(
+    model: Model, workers: Workers, groups: dict[Job, list[Job]], found: dict[Job, Outcome],
+    rule: Plan | None = None, allowed: Sequence[str] = (), tell: Callable[[Progress], None] = lambda progress: None,
+) -> None:  # fmt: skip
+    """Collect the outcomes of steps, grouped by `jobs_of`, in `found` as they come.
+
+    rule: where searches begin. allowed: kernels (default: all).
     """
-    rule = default_plan(model, platform)
-    by_rule = {(step.layer, step.step): step for step in rule.steps}
-    jobs = jobs_of(model)
-    found: dict[Job, Outcome] = {}
-    complete = True
-
-    def note(job: Job, outcome: Outcome) -> None:
-        for equal in jobs[job]:
-            found[equal] = outcome
-        done = sum(one in found for one in jobs)
-        tell(f"{model.layers[job[0]].name} {job[1]}", done, len(jobs))
+    jobs = sorted(groups, key=lambda job: -_size(model, job))  # the longest first, so that none is last
+    by_rule = {} if rule is None else {(step.layer, step.step): step for step in rule.steps}
+    saved = 0.0
 
     def first(job: Job) -> list[LayerStep]:
         known = by_rule.get((model.layers[job[0]].name, job[1]))
         return [known] if known else []
 
-    try:
-        if workers == 1:
-            for job in jobs:
-                note(job, _run(model, job, platform, path, first(job)))
-        else:
-            _in_processes(model, platform, path, list(jobs), workers, first, note)
-    except KeyboardInterrupt:
-        complete = False
-    return _put_together(model, platform, rule, found, complete)
+    for done, (number, outcome) in enumerate(
+        workers.run(search_job, [(model, job, first(job), allowed) for job in jobs]), start=1
+    ):
+        job = jobs[number]
+        for index, step in groups[job]:
+            found[index, step] = renamed(outcome, model.layers[index].name)
+        if isinstance(outcome, Found) and outcome.first_cycles:
+            saved += (sum(outcome.first_cycles) / len(SKEWS) - outcome.mean) * len(groups[job])
+        tell(Progress(f"{model.layers[job[0]].name} {job[1]}", done, len(jobs), saved))
 
 
-def _in_processes(
-    model: Model, platform: Platform, path: Path | None, jobs: list[Job], workers: int,
-    first: Callable[[Job], list[LayerStep]], note: Callable[[Job, Outcome], None],
-) -> None:  # fmt: skip
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
-    try:
-        waiting: dict[Future[Outcome], Job] = {
-            pool.submit(_run, model, job, platform, path, first(job)): job for job in jobs
-        }
-        while waiting:
-            for done in wait(waiting, return_when=FIRST_COMPLETED).done:
-                note(waiting.pop(done), done.result())
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+def _size(model: Model, job: Job) -> int:
+    """How much work a search is, roughly."""
+    updates = 10 if job[1] == "update" else 1
+    return sum(model.macs(job[0], part) for part in job[1].split("+")) + updates * model.layers[job[0]].weights
 
 
 # -- the whole step --------------------------------------------------------------------------------
-def _put_together(model: Model, platform: Platform, rule: Plan, found: dict[Job, Outcome], complete: bool) -> Tuned:
-    plans = [rule, _of_searched(model, rule, found, dense=True), _of_searched(model, rule, found, dense=False)]
-    counts = [_mean_cycles(model, plan, platform) for plan in plans]
-    best = min(range(len(plans)), key=lambda number: (counts[number], number))
-    names = [layer.name for layer in model.layers]
-    outcomes = {(names[index], step): outcome for (index, step), outcome in sorted(found.items())}
-    return Tuned(plans[best], counts[best], counts[0], outcomes, complete)
+def tune(
+    model: Model, platform: Platform, workers: int = 1, path: Path | None = None, *, parts: Sequence[str] = (),
+    allowed: Sequence[str] = (), also: Sequence[Plan] = (), made_by: str = "",
+    tell: Callable[[Progress], None] = lambda progress: None,
+) -> Tuned:  # fmt: skip
+    """Search every step on `workers` processes and put the best plan together.
+
+    path: of the file that keeps points. parts: see `jobs_of`; other steps stay as they are by rule. allowed: kernels
+    of image layers (default: all). also: further plans, than which the result is not slower. made_by: put into the
+    plan. tell: of progress. The result is the same for any number of workers. Ctrl-C ends the search with what has
+    been found; a second run goes on from the points. Raises PlanError for `also`, PointsError, WorkersError.
+    """
+    for plan in also:
+        plan.check(model)
+    plans = repr([replace(plan, made_by="") for plan in also])
+    key = key_of("model", search_version(), repr(platform), repr(model), plans, tuple(parts), tuple(allowed))
+    with Points(path) as points:
+        text = points.result(key)
+    if text is not None:
+        return _again(msgspec.json.decode(text, type=Tuned), made_by)
+    fault, rule = "", None
+    try:
+        rule = default_plan(model, platform)
+    except PlanError as error:
+        fault = str(error)
+    found: dict[Job, Outcome] = {}
+    whole, complete = _Whole(model, platform, fault), True
+    try:
+        with Workers(platform, path, workers) as pool:
+            search_steps(model, pool, jobs_of(model, parts), found, rule, allowed, tell)
+            whole.begin(pool, rule, [*also, *_put_together(model, platform, rule, found)])
+            whole.descend(pool, found, tell)
+    except KeyboardInterrupt:
+        complete = False
+        if not whole.best:
+            with Workers(platform, path, 1) as here:
+                whole.begin(here, rule, [*also, *_put_together(model, platform, rule, found)])
+    tuned = whole.result(found, complete, made_by)
+    if complete:
+        with Points(path) as points:
+            points.put_result(key, msgspec.json.encode(tuned).decode())
+    return tuned
 
 
-def _of_searched(model: Model, rule: Plan, found: dict[Job, Outcome], dense: bool) -> Plan:
-    """The plan of the steps found, and of the rule's where there are none; dense: fully-connected layers too."""
-    by_rule = {(step.layer, step.step): step for step in rule.steps}
+def _again(tuned: Tuned, made_by: str) -> Tuned:
+    """A known result: what was measured for it is reused now."""
+    outcomes = {
+        name: msgspec.structs.replace(one, simulated=0, reused=one.simulated + one.reused)
+        if isinstance(one, Found) else one
+        for name, one in tuned.outcomes.items()
+    }  # fmt: skip
+    plan = tuned.plan and replace(tuned.plan, made_by=made_by)
+    reused = tuned.simulated + tuned.reused
+    return msgspec.structs.replace(tuned, plan=plan, outcomes=outcomes, simulated=0, reused=reused)
+
+
+def _put_together(model: Model, platform: Platform, rule: Plan | None, found: dict[Job, Outcome]) -> list[Plan]:
+    """Plans of the steps found, and of the rule's where there are none: of all layers, and of all but dense ones."""
+    plans = [_of_found(model, platform, rule, found, dense) for dense in (True, False)]
+    return [plan for plan in plans if plan is not None]
+
+
+def _of_found(
+    model: Model, platform: Platform, rule: Plan | None, found: dict[Job, Outcome], dense: bool
+) -> Plan | None:
+    by_rule = {} if rule is None else {(step.layer, step.step): step for step in rule.steps}
 
     def step_of(index: int, step: str) -> LayerStep | None:
         layer, outcome = model.layers[index], found.get((index, step))
         if isinstance(outcome, Found) and (dense or not isinstance(layer, FullyConnected)):
-            return replace(outcome.step, layer=layer.name)
+            return outcome.step
         return by_rule.get((layer.name, step))
 
     def cost(index: int, choice: tuple[str, ...]) -> float:
+        """Of a backward pass: by the steps found; one that is not whole is no choice."""
         outcomes = [found.get((index, step)) for step in choice]
-        return sum(outcome.mean if isinstance(outcome, Found) else 1e18 for outcome in outcomes)
+        if any(step_of(index, step) is None for step in choice):
+            return float("inf")
+        return sum(outcome.mean if isinstance(outcome, Found) else 0.0 for outcome in outcomes)
 
     chosen = [step_of(index, "fw") for index in range(len(model.layers))]
     for index in reversed(range(len(model.layers))):
         choices = backward_choices(model, index)
-        fixed = not dense and isinstance(model.layers[index], FullyConnected)
+        known = all(isinstance(found.get((index, step)), Found) for choice in choices for step in choice)
+        fixed = not known or (not dense and isinstance(model.layers[index], FullyConnected))
         choice = choices[0] if fixed else min(choices, key=lambda steps: cost(index, steps))
-        if any(step_of(index, step) is None for step in choice):
-            choice = choices[0]
         chosen += [step_of(index, step) for step in choice]
-    return replace(rule, steps=tuple(step for step in chosen if step is not None))
+    steps = tuple(step for step in chosen if step is not None)
+    return Plan(model=model.name, platform=platform.name, steps=steps) if len(steps) == len(chosen) else None
 
 
-def _mean_cycles(model: Model, plan: Plan, platform: Platform) -> float:
+class _Whole:
+    """The best plan so far, counted as a whole."""
+
+    def __init__(self, model: Model, platform: Platform, fault: str):
+        self.model, self.platform, self.fault = model, platform, fault
+        self.best: Plan | None = None
+        self.total = self.default_total = 0
+        self.simulated = self.reused = 0
+
+    def begin(self, pool: Workers, rule: Plan | None, plans: Sequence[Plan]) -> None:
+        every = [rule, *plans] if rule is not None else list(plans)
+        totals = self._totals(pool, every, None)
+        if rule is not None:
+            self.default_total = totals[0] or 0
+
+    def descend(self, pool: Workers, found: dict[Job, Outcome], tell: Callable[[Progress], None]) -> None:
+        """Exchange one kind of step after the other as long as the whole gets faster."""
+        kinds = [jobs for jobs in jobs_of(self.model).values() if isinstance(found.get(jobs[0]), Found)]
+        for turn in range(PASSES if self.best else 0):
+            before = self.total
+            for number, jobs in enumerate(kinds):
+                outcome = found[jobs[0]]
+                assert isinstance(outcome, Found)
+                self._exchange(pool, jobs, dict.fromkeys([outcome.step, *outcome.runners_up]))
+                what, done = "whole steps", turn * len(kinds) + number + 1
+                tell(Progress(what, done, PASSES * len(kinds), (self.default_total - self.total) / len(SKEWS)))
+            if self.total == before:
+                break
+
+    def _exchange(self, pool: Workers, jobs: list[Job], steps: Iterable[LayerStep]) -> None:
+        """Try other ways to do steps that are equal to each other."""
+        assert self.best is not None
+        names = {(self.model.layers[index].name, step) for index, step in jobs}
+        if not names & {(step.layer, step.step) for step in self.best.steps}:
+            return
+        plans = []
+        for new in steps:
+            changed = tuple(
+                replace(new, layer=old.layer) if (old.layer, old.step) in names else old for old in self.best.steps
+            )
+            if changed != self.best.steps:
+                plans.append(replace(self.best, steps=changed))
+        least = pool.all(_least, [(self.model, plan) for plan in plans])
+        order = sorted((bound, number) for number, bound in enumerate(least) if bound is not None)
+        self._totals(pool, [plans[number] for _, number in order[:SIMULATED_EXCHANGES]], self.total)
+
+    def _totals(self, pool: Workers, plans: Sequence[Plan], limit: int | None) -> list[int | None]:
+        """Sums over the skews of the plans, None for what cannot run or is sure to reach `limit`; keeps the best."""
+        counted = pool.all(_count, [(self.model, plan, limit) for plan in plans])
+        for plan, (total, fault, simulated, reused) in counted:
+            self.fault = self.fault or fault
+            self.simulated, self.reused = self.simulated + simulated, self.reused + reused
+            if total is not None and (self.best is None or total < self.total):
+                self.best, self.total = plan, total
+        return [total for _, (total, *_) in counted]
+
+    def result(self, found: dict[Job, Outcome], complete: bool, made_by: str) -> Tuned:
+        names = [layer.name for layer in self.model.layers]
+        outcomes = {f"{names[index]} {step}": outcome for (index, step), outcome in sorted(found.items())}
+        return Tuned(
+            self.best and replace(self.best, made_by=made_by), "" if self.best else self.fault,
+            self.total / len(SKEWS), self.default_total / len(SKEWS), outcomes, self.simulated, self.reused, complete,
+        )  # fmt: skip
+
+
+def _least(meter: Meter, model: Model, plan: Plan) -> int | None:
+    """Cycles that no simulation of the plan goes below; None if it does not fit."""
     try:
-        schedule = compile_schedule(model, plan, platform, 0.01)
-    except (L1Error, PlanError):
-        return float("inf")
-    cores = platform.cluster.cores
-    return sum(cycles_of(schedule, platform, skew[:cores]) for skew in SKEWS) / len(SKEWS)
+        settle = settled(model, plan, meter.platform)
+        return meter.least(compile_schedule(model, settle, meter.platform, LEARNING_RATE))
+    except PulpsimError:
+        return None
+
+
+def _count(meter: Meter, model: Model, plan: Plan, limit: int | None) -> tuple[Plan, tuple[int | None, str, int, int]]:
+    """The plan, settled; the sum of its cycles over all skews, None if it cannot run or is sure to reach `limit`;
+
+    why it cannot run; points simulated and reused.
+    """
+    before, total, fault = (meter.simulated, meter.reused), 0, ""
+    try:
+        plan = settled(model, plan, meter.platform)
+        schedule = compile_schedule(model, plan, meter.platform, LEARNING_RATE)
+        least = meter.least(schedule)
+        for skew in range(len(SKEWS)):
+            if limit is not None and total + (len(SKEWS) - skew) * least >= limit:
+                return plan, (None, "", meter.simulated - before[0], meter.reused - before[1])
+            total += meter.cycles(schedule, skew)
+    except PulpsimError as error:
+        fault = str(error)
+    return plan, (None if fault else total, fault, meter.simulated - before[0], meter.reused - before[1])

@@ -64,7 +64,8 @@ class LayerStep:
     buffering "double": transfers of the next and the previous tile overlap this one's computation.
     resident: of a convolution's two operands, which RESIDENT names, the one whose tiles stay while those of the
     other pass by; the first if nothing is said.
-    relu "fused": the forward kernel's last pass applies it; "separate": a kernel of its own.
+    relu, of a forward step without bias: "fused": the kernel that makes the outputs applies it; "separate": a
+    kernel of its own.
     """
 
     layer: str

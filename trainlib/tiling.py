@@ -48,20 +48,20 @@ def _for_budgets(model: Model, platform: Platform, make: Callable[[int], Plan]) 
     """The plan of the largest share of L1 for image steps with which all buffers find a place."""
     available = l1_available(platform)
     if all(isinstance(layer, FullyConnected) for layer in model.layers):
-        return _settled(model, make(available), platform)
+        return settled(model, make(available), platform)
     for share in BUDGET_SHARES[:-1]:
         try:
-            return _settled(model, make(int(share * available)), platform)
+            return settled(model, make(int(share * available)), platform)
         except (L1Error, PlanError):
             continue
     plan = make(int(BUDGET_SHARES[-1] * available))
     try:
-        return _settled(model, plan, platform)
+        return settled(model, plan, platform)
     except L1Error:
         return plan  # whoever compiles it says what is missing
 
 
-def _settled(model: Model, plan: Plan, platform: Platform) -> Plan:
+def settled(model: Model, plan: Plan, platform: Platform) -> Plan:
     """With stores overlapped if L1 has room for it. Raises L1Error if it has not even for awaited ones."""
     try:
         compile_schedule(model, plan, platform, 0.0)
@@ -87,7 +87,7 @@ def _largest_slot(model: Model, platform: Platform, budget: int, store_gradients
 
 def _fits(model: Model, platform: Platform, slot_bytes: int, budget: int, store_gradients: bool) -> bool:
     try:
-        _settled(model, plan_for_slot(model, platform, slot_bytes, budget, store_gradients), platform)
+        settled(model, plan_for_slot(model, platform, slot_bytes, budget, store_gradients), platform)
     except L1Error:
         return False
     return True
@@ -99,7 +99,7 @@ def _bytes_without_tiles(model: Model, platform: Platform, store_gradients: bool
     try:
         budget = int(BUDGET_SHARES[-1] * l1_available(platform))
         plan = plan_for_slot(model, roomy, ROOMY_SLOT_BYTES, budget, store_gradients)
-        schedule = compile_schedule(model, _settled(model, plan, roomy), roomy, 0.0)
+        schedule = compile_schedule(model, settled(model, plan, roomy), roomy, 0.0)
     except L1Error as error:
         return error.needed_bytes - WEIGHT_SLOTS * ROOMY_SLOT_BYTES
     return peak_bytes([b for b in schedule.buffers if not b.name.startswith("weights")])

@@ -23,7 +23,7 @@ import autotuner
 import pulpsim
 import trainlib
 from autotuner import points as module
-from autotuner.points import VERSION, Part, Points, PointsError, default_path, engine_version, key_of
+from autotuner.points import TABLES, VERSION, Part, Points, PointsError, default_path, engine_version, key_of
 from pulpsim.errors import PulpsimError
 
 CYCLES = st.lists(st.integers(-(1 << 63), (1 << 63) - 1), max_size=20)
@@ -118,6 +118,16 @@ def test_it_is_there_after_closing(tmp_path: Path) -> None:
     assert {file.name for file in path.parent.iterdir()} == {path.name, f"{path.name}.lock"}
 
 
+def test_results_of_whole_searches_are_kept_beside_the_points(tmp_path: Path) -> None:
+    path = tmp_path / "points.sqlite"
+    with Points(path) as points:
+        assert points.result(b"key") is None
+        points.put_result(b"key", "what came of it: µ")
+        points.put_result(b"key", "something else")
+    with reopened(path) as points:
+        assert points.result(b"key") == "what came of it: µ" and len(points) == 0 and points.get(b"key") is None
+
+
 # -- other writers, and what kills them ------------------------------------------------------------
 def test_writers_at_once_lose_nothing(tmp_path: Path) -> None:
     path = tmp_path / "points.sqlite"
@@ -199,6 +209,7 @@ def test_a_damaged_file_is_set_aside(fault: str, tmp_path: Path) -> None:
     [
         f"PRAGMA user_version = {VERSION + 1}",
         f"CREATE TABLE points (key, value); PRAGMA user_version = {VERSION}",
+        f"{TABLES[0]}; PRAGMA user_version = {VERSION}",
         "PRAGMA journal_mode = WAL; CREATE TABLE mail (text)",
     ],
 )

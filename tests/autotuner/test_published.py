@@ -1,9 +1,12 @@
-"""Protects the published tuner's tiles, to the byte, what its primitives compute, and its ranking's best figure."""
+"""Protects the published tuner's tiles, to the byte, what its primitives compute, its ranking's best figure, and what
+its choices are in plans of this library.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,18 +22,31 @@ from autotuner.published import (
     Row,
     Step,
     Tile,
+    as_step,
     best_primitive,
     candidates,
     footprint,
+    layer_of,
     measure,
     primitive,
+    profiled,
     ranking,
     tile_macs,
 )
 from pulpsim import Machine, Platform
 from pulpsim.memory import L1_BASE
-from trainlib.errors import ModelError, PlanError
+from trainlib import models
+from trainlib.errors import L1Error, ModelError, PlanError
 from trainlib.kernels import depthwise, matmul
+from trainlib.layers import Conv2D, DepthWise, PointWise
+from trainlib.layers.window import Padding
+from trainlib.model import Model
+from trainlib.models.autoencoder import WIDTHS
+from trainlib.plan import Plan
+from trainlib.plan import Tile as PlanTile
+from trainlib.schedule import compile_step
+from trainlib.tiling import default_plan
+from trainlib.timing import cycles_of
 
 Floats = NDArray[np.float32]
 
@@ -261,6 +277,168 @@ def test_a_tile_larger_than_l1_beside_the_stacks_is_measured(platform: Platform)
     assert measure(DEPTHWISE, tile, "ig", "dw_1x4", platform).warm_cycles > 0
 
 
+# -- in a network ----------------------------------------------------------------------------------
+PAPER = models.get("ds_cnn_paper")
+#: where its layers are
+CONV, DW, PW, POOL, FC = range(5)
+
+
+def row_of(layer: Layer, tile: tuple[int, int, int, int], kernel: str) -> Row:
+    """As if measured; no fallback."""
+    return Row(Tile(*tile, footprint(layer, "fw", *tile)), kernel, kernel, 1, 1, 1.0)
+
+
+def test_the_networks_layers_are_the_published_ones() -> None:
+    found = [layer_of(PAPER, index) for index in range(5)]
+    assert found == [CONVOLUTION, DEPTHWISE, POINTWISE, None, linear(64, 12)]
+    dense = models.get("autoencoder")
+    assert [layer_of(dense, index) for index in range(10)] == [linear(*sizes) for sizes in pairwise(WIDTHS)]
+    larger = models.get("ds_cnn")
+    assert [layer_of(larger, index) for index in range(3)] == [CONVOLUTION, DEPTHWISE, POINTWISE]
+
+
+@given(st.data())
+def test_stride_and_padding_leave_the_output_as_it_is(data: st.DataObject) -> None:
+    c, o, h, w = (data.draw(st.integers(1, 12)) for _ in range(4))
+    kernel = data.draw(st.integers(1, h)), data.draw(st.integers(1, w))
+    zeros = st.integers(0, min(kernel) - 1)
+    padding: Padding = data.draw(st.tuples(*4 * [zeros]) | st.just("same"))
+    stride = data.draw(st.integers(1, 3))
+    layer = data.draw(
+        st.sampled_from([
+            Conv2D("l", c, o, kernel, stride, padding, relu=False),
+            DepthWise("l", c, kernel, stride, padding, relu=False),
+        ])
+    )  # fmt: skip
+    model = Model("one", (layer,), input_shape=(c, h, w))
+    found = layer_of(model, 0)
+    assert found is not None
+    assert tile_macs(found, Tile(found.ci, found.h, found.w, found.co, 0)) == model.macs(0, "fw")
+    assert shapes(found)[2] == model.shapes[0][1]
+
+
+def test_what_was_profiled() -> None:
+    assert all(profiled(PAPER, index, step) for index in (DW, PW) for step in ("fw", "ig", "wg", "wg+update"))
+    assert profiled(PAPER, FC, "ig+wg+update")
+    assert profiled(PAPER, CONV, "wg+update") and not profiled(PAPER, CONV, "ig")
+    assert not profiled(PAPER, PW, "update")
+    assert not profiled(PAPER, POOL, "fw")
+
+
+@pytest.mark.parametrize(
+    ("index", "step", "tile", "expected"),
+    [
+        (DW, "fw", (8, 27, 7, 8), PlanTile(rows=8, columns=1)),
+        (DW, "wg+update", (64, 3, 7, 64), PlanTile(rows=64, columns=1, lines=1)),
+        (DW, "ig", (16, 27, 3, 16), PlanTile(rows=16, columns=1)),
+        (DW, "ig", (16, 5, 3, 16), PlanTile(rows=16, columns=1, lines=3)),
+        (PW, "fw", (64, 25, 5, 16), PlanTile(rows=16, columns=64)),
+        (PW, "fw", (64, 5, 5, 16), PlanTile(rows=16, columns=64, lines=5)),
+        (CONV, "wg+update", (1, 34, 8, 16), PlanTile(rows=16, columns=1)),
+        (FC, "ig+wg+update", (32, 1, 1, 4), PlanTile(rows=4, columns=32)),
+    ],
+)
+def test_tiles_keep_channels_and_rows(
+    index: int, step: str, tile: tuple[int, int, int, int], expected: PlanTile, platform: Platform
+) -> None:
+    layer = layer_of(PAPER, index)
+    assert layer is not None
+    found = as_step(PAPER, index, step, row_of(layer, tile, layer.kernels[3]), platform)
+    assert found is not None and found.tile == expected
+    assert found.kernel == ("" if index == FC else layer.kernels[3])
+
+
+def test_an_input_with_more_rows_than_the_output_is_cut_only_where_the_tile_is(platform: Platform) -> None:
+    """Stride 2: 5 output rows, 11 input rows."""
+    model = Model(
+        "strided", (PointWise("below", 1, 8), DepthWise("l", 8, 3, stride=2, relu=False)), input_shape=(1, 11, 11)
+    )
+    layer = layer_of(model, 1)
+    assert layer == Layer("DW", 8, 7, 7, 8, 3, 3)
+    for tile, lines in (((8, 7, 7, 8), 0), ((8, 3, 3, 8), 1)):
+        found = as_step(model, 1, "ig", row_of(layer, tile, "dw"), platform)
+        assert found is not None and found.tile.lines == lines
+
+
+@pytest.mark.parametrize(
+    ("kernel", "rows", "columns"),
+    [("mm", 1, 1), ("mm_M", 1, 1), ("mm_unroll_8x1", 4, 1), ("mm_M_unroll_4x2", 4, 2), ("mm_M_unroll_1x8", 1, 8)],
+)
+def test_fully_connected_kernels_unroll_as_the_matmul_does(
+    kernel: str, rows: int, columns: int, platform: Platform
+) -> None:
+    unrolls = []
+    for step in ("fw", "wg+update", "ig"):
+        found = as_step(PAPER, FC, step, row_of(linear(64, 12), (64, 1, 1, 12), kernel), platform)
+        assert found is not None
+        unrolls.append(found.unroll)
+    assert unrolls == [rows, columns, columns]
+
+
+def test_fully_connected_steps_are_what_ran(platform: Platform) -> None:
+    row = measure(linear(64, 12), Tile(64, 1, 1, 12, 3_376), "ig", "mm_unroll_8x1", platform)
+    found = as_step(PAPER, FC, "ig", row, platform)
+    assert row.ran == "mm" and found is not None and found.unroll == 1
+
+
+def test_buffering_is_what_fits(platform: Platform) -> None:
+    def buffering(step: str, tile: tuple[int, int, int, int]) -> str | None:
+        found = as_step(PAPER, PW, step, row_of(POINTWISE, tile, "mm"), platform)
+        return None if found is None else found.buffering
+
+    assert buffering("fw", (64, 25, 5, 16)) == "double"
+    assert buffering("fw", (64, 25, 5, 32)) == "single"
+    assert buffering("wg+update", (64, 25, 5, 32)) is None
+
+
+@pytest.fixture(scope="module")
+def rule(platform: Platform) -> Plan:
+    return default_plan(PAPER, platform)
+
+
+@given(data=st.data())
+@settings(max_examples=80)
+def test_all_choices_are_steps_of_a_plan_that_fit(data: st.DataObject, platform: Platform, rule: Plan) -> None:
+    indices = {layer.name: index for index, layer in enumerate(PAPER.layers)}
+    known = [number for number, step in enumerate(rule.steps) if profiled(PAPER, indices[step.layer], step.step)]
+    number = data.draw(st.sampled_from(known))
+    index, step = indices[rule.steps[number].layer], rule.steps[number].step
+    layer = layer_of(PAPER, index)
+    assert layer is not None
+    tile = data.draw(st.sampled_from(candidates(layer, BUDGET_BYTES, CORES)))
+    kernel = data.draw(st.sampled_from(layer.kernels))
+    chosen = as_step(PAPER, index, step, Row(tile, kernel, kernel, 1, 1, 1.0), platform)
+    if chosen is None:
+        return
+    replace(rule, steps=(*rule.steps[:number], chosen, *rule.steps[number + 1 :])).check(PAPER)
+    compile_step(PAPER, index, chosen, platform)
+    if chosen.buffering == "single":
+        with pytest.raises(L1Error):
+            compile_step(PAPER, index, replace(chosen, buffering="double"), platform)
+
+
+@pytest.mark.parametrize(
+    ("index", "step", "tile", "kernel"),
+    [
+        (PW, "wg+update", (64, 25, 5, 8), "mm_unroll_2x4"),
+        (DW, "ig", (8, 27, 7, 8), "dw_1x4"),
+        (FC, "ig+wg+update", (64, 1, 1, 12), "mm_M_unroll_1x4"),
+    ],
+)
+def test_a_choice_is_simulated_whole(
+    index: int, step: str, tile: tuple[int, int, int, int], kernel: str, platform: Platform
+) -> None:
+    """All tiles with their transfers and forks take longer than the primitive says of its share."""
+    layer = layer_of(PAPER, index)
+    assert layer is not None
+    parts: Step = "wg" if "wg" in step else "ig"
+    row = measure(layer, Tile(*tile, 0), parts, kernel, platform)
+    chosen = as_step(PAPER, index, step, row, platform)
+    assert chosen is not None
+    cycles = cycles_of(compile_step(PAPER, index, chosen, platform), platform)
+    assert cycles > row.warm_cycles * PAPER.macs(index, parts) / row.macs
+
+
 # -- refusals --------------------------------------------------------------------------------------
 def test_what_is_not_profiled_is_refused(platform: Platform) -> None:
     with pytest.raises(PlanError, match="CONV2D step 'ig': must be one of fw, wg"):
@@ -271,6 +449,9 @@ def test_what_is_not_profiled_is_refused(platform: Platform) -> None:
         best_primitive(Layer("DW", 12, 64, 64, 12, 3, 3), "fw", platform)
     with pytest.raises(PlanError, match="no tile is below 16,384 bytes"):
         best_primitive(Layer("CONV2D", 1, 100, 100, 1, 50, 50), "fw", platform.replace({"l1.size_bytes": 16_384}))
+    for index, step in ((CONV, "ig"), (POOL, "fw"), (PW, "update")):
+        with pytest.raises(PlanError, match=rf"ds_cnn_paper: \w+ {step}: not profiled by the published tuner"):
+            as_step(PAPER, index, step, row_of(POINTWISE, (64, 25, 5, 8), "mm"), platform)
 
 
 @pytest.mark.parametrize(

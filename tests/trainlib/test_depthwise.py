@@ -30,6 +30,7 @@ from tests.trainlib.arrays import (
 from tests.trainlib.bench import Bench
 from trainlib.kernels import depthwise
 from trainlib.numerics import depthwise as numerics
+from trainlib.numerics.elementwise import relu_backward
 
 Engine = Literal["jit", "reference"]
 VARIANTS = range(len(depthwise.NAMES))
@@ -101,18 +102,20 @@ def assert_sums(layer: Layer, found: Floats, terms: int, formula: str, *factors:
         assert_within(found, np.einsum(formula, *factors), terms * (1.01 * UNIT * size + TINY))
 
 
-def forward(layer: Layer, variant: int, engine: Engine = "jit") -> list[Result]:
+def forward(layer: Layer, variant: int, engine: Engine = "jit", relu: bool = False) -> list[Result]:
     bench = Bench(layer.cores, layer.seed, engine)
     x, w = layer.x(bench), layer.w(bench)
     y = numerics.dw_forward(x, w, *layer.strides)
     seen = windows(layer, x, *layer.strides)
     assert_sums(layer, y, w[0].size, "cuvij,cij->cuv", seen, w.astype(np.float64))
+    if relu:
+        y = relu_backward(y.reshape(-1), y.reshape(-1))
     at_x, at_w, at_y = bench.place(x), bench.place(w), bench.space(y.size)
     bench.expect(at_y, y)
     return bench.run(
         depthwise.forward(
             variant, at_x, at_w, at_y, layer.channels, layer.in_h, layer.in_w, *layer.kernel, *layer.strides,
-            layer.cores,
+            layer.cores, relu,
         )
     )  # fmt: skip
 
@@ -167,9 +170,9 @@ variants = pytest.mark.parametrize("variant", VARIANTS, ids=depthwise.NAMES)
 # -- values ----------------------------------------------------------------------------------------
 @variants
 @settings(max_examples=40)
-@given(layer=layers)
-def test_forward_gives_the_correlation_and_writes_nothing_else(variant: int, layer: Layer) -> None:
-    forward(layer, variant)
+@given(layer=layers, relu=st.booleans())
+def test_forward_gives_the_correlation_and_writes_nothing_else(variant: int, layer: Layer, relu: bool) -> None:
+    forward(layer, variant, relu=relu)
 
 
 @variants
@@ -239,7 +242,7 @@ def test_registers_suffice_for_every_kernel(width: int) -> None:
             layer = Layer(1, *kernel, 5000 * stride, width * stride, stride, stride)
             for variant in depthwise.RESIDENT:
                 size = (1, layer.in_h, layer.in_w, *kernel, *layer.strides, 8)
-                depthwise.forward(variant, 0, 0, 0, *size)
+                depthwise.forward(variant, 0, 0, 0, *size, relu=True)
                 depthwise.weight_gradient(variant, 0, 0, 0, *size, accumulate=True)
 
 
@@ -339,6 +342,7 @@ def test_too_few_taps_or_outputs_run_the_next_smaller_variant(wanted: str, taps:
     assert depthwise.NAMES[depthwise.resolve(variant, taps, outputs)] == name
     shape = (1, 5, taps + outputs - 1, 5, taps, 1, 1, 8)
     assert depthwise.forward(variant, 0, 0, 0, *shape).name == name.replace("dw", "dw_fw")
+    assert depthwise.forward(variant, 0, 0, 0, *shape, relu=True).name == name.replace("dw", "dw_fw") + "+relu"
     assert depthwise.weight_gradient(variant, 0, 0, 0, *shape).name == name.replace("dw", "dw_wg")
     assert depthwise.input_gradient(variant, 0, 0, 0, 1, 1, outputs, 5, taps, 8).name == name.replace("dw", "dw_ig")
 
@@ -350,6 +354,15 @@ def test_channels_that_do_not_fill_the_cores_are_shared(step: Step, variant: int
     layer = Layer(channels, 3, 3, extra_h=24, extra_w=8)
     alone, together = (step(replace(layer, cores=cores), variant)[0].cycles for cores in (1, 8))
     assert together < alone / {1: 2, 3: 3, 9: 4}[channels]
+
+
+@variants
+@pytest.mark.parametrize("kernel", [(3, 3), (5, 5), (2, 9)])
+def test_a_relu_costs_one_instruction_an_output(variant: int, kernel: tuple[int, int]) -> None:
+    layer = Layer(3, *kernel, extra_h=6, extra_w=8, cores=1)
+    (without,), (with_relu,) = (forward(layer, variant, relu=relu)[0].cores for relu in (False, True))
+    assert with_relu.instructions - without.instructions == 3 * layer.out_h * layer.out_w
+    assert with_relu.load_use == without.load_use
 
 
 # -- both engines ----------------------------------------------------------------------------------
@@ -364,3 +377,4 @@ def test_channels_that_do_not_fill_the_cores_are_shared(step: Step, variant: int
 def test_both_engines_run_depthwise_kernels_alike(layer: Layer, variant: int) -> None:
     for step in STEPS:
         assert step(layer, variant) == step(layer, variant, "reference")
+    assert forward(layer, variant, relu=True) == forward(layer, variant, "reference", relu=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ from trainlib.plan import LayerStep, Plan, Tile, backward_choices, kernels_of, r
 from trainlib.tiling import default_plan
 from trainlib.trainer import Trainer
 
+PLATFORM = Platform.preset("pulp-2022")
 flags = st.booleans()
 
 
@@ -217,3 +219,26 @@ def test_the_published_steps_take_longer() -> None:
     cycles = {(case["model"], case["platform"]): case["cycles"] for case in load()}
     assert cycles["ds_cnn_paper", "pulp-2022"] <= 1_350_000
     assert cycles["tutorial_cnn", "pulp-2022"] <= 107_356
+
+
+@pytest.mark.parametrize("resident", [0, 1])
+@pytest.mark.parametrize(
+    ("height", "kernel", "stride", "padding"),
+    [(4, (3, 1), 1, 0), (5, (1, 1), 2, 0), (3, (3, 2), 1, 1), (2, (3, 3), 1, 1)],
+)
+def test_rows_of_windows_are_made_anew_for_other_lines_of_the_same_image_rows(
+    height: int, kernel: tuple[int, int], stride: int, padding: int, resident: int
+) -> None:
+    """Tiles of one line that see the same rows of x, or of dy, as the tile before."""
+    layers = (PointWise("below", 1, 2), Conv2D("conv", 2, 3, kernel=kernel, stride=stride, padding=padding, relu=False))
+    model = Model("halo", layers, input_shape=(1, height, 4))
+    plan = default_plan(model, PLATFORM)
+    steps = []
+    for step in plan.steps:
+        index = int(step.layer == "conv")
+        tile = Tile(
+            rows=step.tile.rows, columns=step.tile.columns, lines=min(1, tile_limits(model, index, step.step)[2])
+        )
+        names = residents_of(model.layers[index], step.step)
+        steps.append(replace(step, tile=tile, resident=names[resident] if names else ""))
+    assert_steps_agree(model, replace(plan, steps=tuple(steps)), PLATFORM, 1)

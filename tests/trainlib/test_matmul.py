@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any, Literal
 
 import numpy as np
@@ -28,8 +29,9 @@ from tests.trainlib.arrays import (
 from tests.trainlib.bench import Bench
 from trainlib.kernels import Call
 from trainlib.kernels.matmul import GEOMETRIES, NAMES, matmul, resolve
-from trainlib.numerics.matmul import matmul as product
-from trainlib.numerics.matmul import matmul_accumulate as add_product
+from trainlib.numerics.elementwise import relu_backward as through_relu
+from trainlib.numerics.matmul import matmul as ab
+from trainlib.numerics.matmul import matmul_accumulate as add_ab
 
 #: bytes at the top of a core's stack that the kernels may use
 STACK_BYTES = 32
@@ -63,6 +65,7 @@ class Case:
     cores: int
     trans_b: bool = False
     accumulate: bool = False
+    relu: bool = False
     paddings: tuple[int, int, int] = (0, 0, 0)
     kind: str = "plain"
     seed: int = 0
@@ -76,6 +79,7 @@ cases = st.builds(
     sizes,
     sizes,
     st.one_of(st.integers(1, 3), core_counts),  # few cores: most kernels then run themselves
+    st.booleans(),
     st.booleans(),
     st.booleans(),
     st.tuples(paddings, paddings, paddings),
@@ -94,6 +98,8 @@ def check(
     a, b, c = (values(bench.rng, shape, case.kind) for shape in ((n, k), (m, k) if case.trans_b else (k, m), (n, m)))
     at_a, at_b, at_c = bench.place_tile(a, pad_a), bench.place_tile(b, pad_b), bench.place_tile(c, pad_c)
     expected = expectation(case, a, b, c)
+    if case.relu:
+        expected = through_relu(expected.reshape(-1), expected.reshape(-1)).reshape(n, m)
     bench.expect_tile(at_c, expected, pad_c)
     b_stride = 4 * (b.shape[1] + pad_b)
     calls = []
@@ -101,7 +107,7 @@ def check(
         calls.append(
             matmul(
                 name, at_a + 4 * first, at_b + first * (4 if case.trans_b else b_stride), at_c, n, last - first, m,
-                case.cores, trans_b=case.trans_b, accumulate=case.accumulate or first > 0,
+                case.cores, trans_b=case.trans_b, accumulate=case.accumulate or first > 0, relu=case.relu and last == k,
                 a_stride=4 * (k + pad_a), b_stride=b_stride, c_stride=4 * (m + pad_c),
             )
         )  # fmt: skip
@@ -112,9 +118,9 @@ def expectation(case: Case, a: Floats, b: Floats, c: Floats) -> Floats:
     """The twin's result, itself held against float64."""
     if case.accumulate:
         expected = c.copy()
-        add_product(a, b, case.trans_b, expected)
+        add_ab(a, b, case.trans_b, expected)
     else:
-        expected = product(a, b, case.trans_b)
+        expected = ab(a, b, case.trans_b)
     if case.kind in FINITE:
         a, b, c = (array.astype(np.float64) for array in (a, b.T if case.trans_b else b, c * case.accumulate))
         bound = case.k * (1.01 * UNIT * (np.abs(a) @ np.abs(b) + np.abs(c)) + TINY)
@@ -133,10 +139,9 @@ def test_every_kernel_gives_the_product_and_writes_nothing_else(kernel: str, cas
 @pytest.mark.parametrize("cores", [1, 3, 4])
 @pytest.mark.parametrize("kernel", NAMES)
 def test_large_enough_shapes_run_the_kernel_itself(kernel: str, cores: int) -> None:
-    for trans_b in (False, True):
-        for accumulate in (False, True):
-            case = Case(37, 5, 39, cores, trans_b, accumulate, (1, 2, 3), "wide", cores)
-            assert check(case, kernel)[0][0].name == kernel
+    for trans_b, accumulate, relu in product((False, True), repeat=3):
+        case = Case(37, 5, 39, cores, trans_b, accumulate, relu, (1, 2, 3), "wide", cores)
+        assert check(case, kernel)[0][0].name == kernel + ("+relu" if relu else "")
 
 
 @settings(max_examples=100)
@@ -244,10 +249,10 @@ def test_fallbacks_end_in_a_kernel_that_runs(kernel: str, n: int, k: int, m: int
 
 
 # -- cycles ----------------------------------------------------------------------------------------
-def counters(kernel: str, k: int, trans_b: bool) -> tuple[int, int]:
-    """Instructions and load-use stalls of C[16, 16] on one core."""
+def counters(kernel: str, k: int, m: int, **options: bool) -> tuple[int, int]:
+    """Instructions and load-use stalls of C[16, m] on one core."""
     machine = Machine(Platform.preset("pulp-2022", {"cluster.cores": 1, "l2.size_bytes": 4096}))
-    call = matmul(kernel, L1_BASE, L1_BASE + 0x4000, L1_BASE + 0x8000, 16, k, 16, 1, trans_b=trans_b)
+    call = matmul(kernel, L1_BASE, L1_BASE + 0x4000, L1_BASE + 0x8000, 16, k, m, 1, **options)
     core = machine.run(call.program, registers=call.registers()).cores[0]
     return core.instructions, core.load_use
 
@@ -255,12 +260,20 @@ def counters(kernel: str, k: int, trans_b: bool) -> tuple[int, int]:
 @pytest.mark.parametrize("trans_b", [False, True])
 @pytest.mark.parametrize("kernel", NAMES)
 def test_a_step_over_k_takes_the_published_instructions(kernel: str, trans_b: bool) -> None:
-    (few, stalls), (many, more_stalls) = counters(kernel, 8, trans_b), counters(kernel, 28, trans_b)
+    (few, stalls), (many, more_stalls) = (counters(kernel, k, 16, trans_b=trans_b) for k in (8, 28))
     unrolls = kernel.partition("unroll_")[2] or "1x1"
     u, v = map(int, unrolls.split("x"))
     steps = 20 * 16 * 16 // (u * v)
     assert many - few == steps * (u + v + u * v)
     assert more_stalls - stalls == (steps if kernel in ("mm", "mm_M") else 0)
+
+
+@pytest.mark.parametrize("kernel", NAMES)
+def test_a_relu_costs_one_instruction_an_output(kernel: str) -> None:
+    for m, trans_b, accumulate in product((16, 15), (False, True), (False, True)):
+        options = {"trans_b": trans_b, "accumulate": accumulate}
+        (without, stalls), (with_relu, more_stalls) = (counters(kernel, 4, m, relu=r, **options) for r in (False, True))
+        assert with_relu - without == 16 * m and more_stalls <= stalls
 
 
 # -- both engines ----------------------------------------------------------------------------------

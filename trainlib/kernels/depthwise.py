@@ -169,11 +169,14 @@ def _in_blocks(
 # -- forward and input gradient --------------------------------------------------------------------
 def forward(
     variant: int, xp: int, w: int, y: int, channels: int, hp: int, wp: int, kernel_h: int, kernel_w: int,
-    stride_h: int, stride_w: int, cores: int,
+    stride_h: int, stride_w: int, cores: int, relu: bool = False,
 ) -> Call:  # fmt: skip
-    """y[c, u, v] = sum over taps (i, j) of w[c, i, j] * xp[c, stride_h * u + i, stride_w * v + j]."""
+    """y[c, u, v] = sum over taps (i, j) of w[c, i, j] * xp[c, stride_h * u + i, stride_w * v + j].
+
+    Then max(y, 0), a NaN giving 0, if `relu`.
+    """
     shape = Shape(hp, wp, kernel_h, kernel_w, stride_h, stride_w)
-    return _correlation("fw", variant, (xp, w, y), channels, shape, cores)
+    return _correlation("fw", variant, (xp, w, y), channels, shape, cores, relu)
 
 
 def input_gradient(
@@ -188,15 +191,17 @@ def input_gradient(
     return _correlation("ig", variant, (dyp, w, dx), channels, shape, cores)
 
 
-def _correlation(step: str, variant: int, operands: tuple[int, ...], channels: int, shape: Shape, cores: int) -> Call:
+def _correlation(
+    step: str, variant: int, operands: tuple[int, ...], channels: int, shape: Shape, cores: int, relu: bool = False
+) -> Call:
     variant = resolve(variant, shape.kernel_w, shape.out_w)
     rows = channels * shape.out_h
-    program = correlation_program(step, variant, shape)
-    return Call(program, _name(step, variant), (*operands, rows, chunk_of(rows, cores)))
+    program = correlation_program(step, variant, shape, relu)
+    return Call(program, _name(step, variant) + ("+relu" if relu else ""), (*operands, rows, chunk_of(rows, cores)))
 
 
 @cache
-def correlation_program(step: str, variant: int, shape: Shape) -> Program:
+def correlation_program(step: str, variant: int, shape: Shape, relu: bool) -> Program:
     """Arguments: x, w, y, rows of outputs in all channels, rows per core. Step "ig" flips the taps."""
     s, (pixels, taps), flipped = shape, UNROLLS[variant], step == "ig"
     b = Builder(_name(step, variant))
@@ -221,10 +226,10 @@ def correlation_program(step: str, variant: int, shape: Shape) -> Program:
     under_way = -(-s.kernel_h // s.stride_h)  # rows of outputs that an input row belongs to
     fits = s.taps + under_way * pixels <= DATA_REGISTERS and WORD * s.stride_h * s.in_w <= MAX_IMMEDIATE
     if variant in RESIDENT and fits:
-        _rows_by_columns(b, s, pixels, flipped, (x, w, y, n))
+        _rows_by_columns(b, s, pixels, flipped, relu, (x, w, y, n))
     else:
         whole_row = variant in RESIDENT and s.kernel_w + pixels <= DATA_REGISTERS - 3
-        _rows(b, s, pixels, s.kernel_w if whole_row else taps, flipped, (x, w, y, n))
+        _rows(b, s, pixels, s.kernel_w if whole_row else taps, flipped, relu, (x, w, y, n))
     _advance(b, x, (s.in_h - s.out_h * s.stride_h) * s.in_w)
     b.li(n, s.out_h)
     b("bne", left, "x0", channel_begins)
@@ -233,7 +238,7 @@ def correlation_program(step: str, variant: int, shape: Shape) -> Program:
     return b.build()
 
 
-def _rows(b: Builder, s: Shape, pixels: int, taps: int, flipped: bool, arguments: Registers) -> None:
+def _rows(b: Builder, s: Shape, pixels: int, taps: int, flipped: bool, relu: bool, arguments: Registers) -> None:
     """n rows of a channel, `pixels` outputs and `taps` taps at a time.
 
     Leaves x and y at the next row and w at the next channel; n is lost.
@@ -246,7 +251,7 @@ def _rows(b: Builder, s: Shape, pixels: int, taps: int, flipped: bool, arguments
         with b.temporary("blocks") as [left]:
             b.li(left, blocks)
             block = b.here("block")
-            _outputs(b, s, width, taps, tap_step, (x, w, y))
+            _outputs(b, s, width, taps, tap_step, relu, (x, w, y))
             if blocks > 1:
                 _count_down(b, left, block)
     _advance(b, x, s.stride_h * s.in_w - s.out_w * s.stride_w)
@@ -254,7 +259,7 @@ def _rows(b: Builder, s: Shape, pixels: int, taps: int, flipped: bool, arguments
     _advance(b, w, 1 if flipped else s.taps)
 
 
-def _outputs(b: Builder, s: Shape, pixels: int, taps: int, tap_step: int, pointers: Registers) -> None:
+def _outputs(b: Builder, s: Shape, pixels: int, taps: int, tap_step: int, relu: bool, pointers: Registers) -> None:
     """Neighbouring outputs of a row. Leaves x at the window of the next, and w where it was."""
     x, w, y = pointers
     sums = b.registers("sum", pixels)
@@ -277,11 +282,18 @@ def _outputs(b: Builder, s: Shape, pixels: int, taps: int, tap_step: int, pointe
     _advance(b, x, pixels * s.stride_w - s.kernel_h * s.in_w)
     _advance(b, w, -tap_step * s.taps)
     for total in sums:
-        b("p.sw", total, (y, WORD, "!"))
+        _store(b, total, y, 1, relu)
     b.free(*sums)
 
 
-def _rows_by_columns(b: Builder, s: Shape, pixels: int, flipped: bool, arguments: Registers) -> None:
+def _store(b: Builder, total: Register, y: Register, words: int, relu: bool) -> None:
+    """Store an output, through the ReLU or not, then advance y."""
+    if relu:
+        b("fmax.s", total, total, "x0")
+    b("p.sw", total, (y, WORD * words, "!"))
+
+
+def _rows_by_columns(b: Builder, s: Shape, pixels: int, flipped: bool, relu: bool, arguments: Registers) -> None:
     """n rows of a channel in columns of `pixels` outputs, all taps in registers.
 
     Leaves x and y at the next row and w at the next channel.
@@ -292,7 +304,7 @@ def _rows_by_columns(b: Builder, s: Shape, pixels: int, flipped: bool, arguments
         b("p.lw", tap, (w, WORD, "!"))
     for width, columns in _blocks(s.out_w, pixels):
         with constant_loop(b, 1, columns):
-            _column(b, s, width, taps, (x, y, n))
+            _column(b, s, width, taps, relu, (x, y, n))
     b.free(*taps)
     _advance_by(b, x, n, s.stride_h * s.in_w)
     _advance_by(b, y, n, s.out_w)
@@ -300,7 +312,7 @@ def _rows_by_columns(b: Builder, s: Shape, pixels: int, flipped: bool, arguments
     _advance(b, y, -s.out_w)
 
 
-def _column(b: Builder, s: Shape, width: int, taps: list[Register], arguments: Registers) -> None:
+def _column(b: Builder, s: Shape, width: int, taps: list[Register], relu: bool, arguments: Registers) -> None:
     """n rows of `width` outputs, downwards; leaves x and y at the top of the column to the right.
 
     A step finishes a row of outputs: it takes the input rows that this one needs beyond those of the one
@@ -323,7 +335,7 @@ def _column(b: Builder, s: Shape, width: int, taps: list[Register], arguments: R
             addend = "x0" if tap_row == j == 0 else sums[k][p]
             b("fmadd.s", total, taps[tap_row * s.kernel_w + j], value, addend)
             if last and k == 0:
-                b("p.sw", total, (y, WORD * (1 if p < width - 1 else s.out_w - p), "!"))
+                _store(b, total, y, 1 if p < width - 1 else s.out_w - p, relu)
 
     if s.out_h == 1:
         _stream(b, s, x, range(s.kernel_h), width, s.kernel_w, (ahead + s.stride_h) * s.in_w, use)

@@ -89,26 +89,27 @@ def _fallback(geometry: Geometry, size_along: int, size_across: int, cores: int)
 
 def matmul(
     kernel: str, a: int, b: int, c: int, n: int, k: int, m: int, cores: int, *, trans_b: bool = False,
-    accumulate: bool = False, a_stride: int | None = None, b_stride: int | None = None,
+    accumulate: bool = False, relu: bool = False, a_stride: int | None = None, b_stride: int | None = None,
     c_stride: int | None = None,
 ) -> Call:  # fmt: skip
     """C[n, m] = A[n, k] B[k, m], or += if `accumulate`: the sums then start from C, else from +0.
 
-    B is stored [m, k] if `trans_b`. Addresses and row strides in bytes; rows are contiguous by default.
-    Works for any sizes and cores from 1 on; `Call.name` is the kernel that really runs.
+    Then max(C, 0), a NaN giving 0, if `relu`. B is stored [m, k] if `trans_b`. Addresses and row strides in
+    bytes; rows are contiguous by default. Works for any sizes and cores from 1 on; `Call.name` is the kernel that
+    really runs.
     """
     name = resolve(kernel, n, k, m, cores)
     geometry = GEOMETRIES[name]
     size_along, size_across = (n, m) if geometry.split == "N" else (m, n)
     blocks, rest = divmod(size_along, geometry.along)
     unroll = min(geometry.unroll_k, k)
-    variant = Variant(name, unroll, k % unroll > 0, size_across, rest, trans_b, accumulate, cores)
+    variant = Variant(name, unroll, k % unroll > 0, size_across, rest, trans_b, accumulate, relu, cores)
     strides = (
         4 * k if a_stride is None else a_stride,
         4 * (k if trans_b else m) if b_stride is None else b_stride,
         4 * m if c_stride is None else c_stride,
     )
-    return Call(matmul_program(variant), name, (a, b, c, *strides, k, blocks))
+    return Call(matmul_program(variant), name + ("+relu" if relu else ""), (a, b, c, *strides, k, blocks))
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,7 @@ class Variant:
     rest: int
     trans_b: bool
     accumulate: bool
+    relu: bool
     cores: int
 
 
@@ -275,7 +277,7 @@ class Region:
             turns = self._take("turns")
             b("srli", turns, self.matrices.k, unroll.bit_length() - 1)
         kept = [keeper.keep(register) for register in (turns, self.matrices.row, c)]
-        block = Block(panels, unroll, self.variant.odd_k, self.variant.accumulate, *kept)
+        block = Block(panels, unroll, self.variant.odd_k, self.variant.accumulate, self.variant.relu, *kept)
         moves = {}
         for d, operand in self.operands.items():
             step = self._take("step")

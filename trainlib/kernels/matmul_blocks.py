@@ -104,13 +104,14 @@ class Block:
     """Emits blocks of C = A B.
 
     panels: N: rows of A, M: columns of B. unroll: k steps per turn of the loop over k; `single`: one more
-    step follows. turns: of that loop. row: the step to C's next row. c: the block's address.
+    step follows. relu: C = max(A B, 0). turns: of that loop. row: the step to C's next row. c: the block's address.
     """
 
     panels: Mapping[Dimension, Panel]
     unroll: int
     single: bool
     accumulate: bool
+    relu: bool
     turns: Kept
     row: Kept
     c: Kept
@@ -174,6 +175,9 @@ class Block:
         if self.panels["N"].lanes > 1:
             row = last if end is self.row else self.row.get(b, scratch)
         steps = {dimension: move.get(b, scratch) for dimension, move in moves.items()}
+        if self.relu:
+            for total in sums:
+                b("fmax.s", total, total, "x0")
         self._walk_c(b, "sw", sums, c, row, last)
         if last is not None:
             self.c.put(b, c)

@@ -13,7 +13,15 @@ from itertools import product
 from trainlib.kernels import Call, im2row, layout, matmul
 from trainlib.layers import Conv2D, PointWise, Window
 from trainlib.plan import RESIDENT, LayerStep
-from trainlib.steps.finish import bias_gradient, bias_update, finish_gradient, finish_output, size, update
+from trainlib.steps.finish import (
+    bias_gradient,
+    bias_update,
+    finish_gradient,
+    finish_output,
+    fuses_relu,
+    size,
+    update,
+)
 from trainlib.steps.geometry import Geometry
 from trainlib.steps.image import ImageStep
 from trainlib.tasks import Addresses, Range, Slots, Task, Work, ranges
@@ -35,6 +43,7 @@ class _Step(ImageStep):
         self.taps = self.at.taps
         self.direct = isinstance(layer, PointWise)
         self.outputs, self.inputs = ranges(layer.outputs, step.tile.rows), ranges(layer.inputs, step.tile.columns)
+        self._in_rows: tuple[Range, Range] | None = None  # channels and lines that im2row was last made for
 
     def outer(self, first: list[Range], second: list[Range]) -> Iterator[tuple[Range, Range]]:
         """The tiles of the two outer loops: the first one outermost, unless the second operand is to stay."""
@@ -47,12 +56,11 @@ class _Step(ImageStep):
         return words + (1 - words % 2 if self.step.tile.padding else 0)
 
     # -- operands ----------------------------------------------------------------------------------
-    def load_image(self, task: Task, slots: Slots, tensor: str, channels: Range, lines: Range, width: int) -> bool:
-        words = (channels[1] - channels[0]) * (lines[1] - lines[0]) * width
-        if not slots.take((channels, lines), words):
-            return False
-        task.load(slots.buffer, tensor, channels, (lines[0] * width, lines[1] * width))
-        return True
+    def load_image(self, task: Task, slots: Slots, tensor: str, channels: Range, lines: Range, width: int) -> str:
+        """The buffer where it is."""
+        if slots.take((channels, lines), size(channels) * size(lines) * width):
+            task.load(slots.buffer, tensor, channels, (lines[0] * width, lines[1] * width))
+        return slots.buffer
 
     def load_weights(self, task: Task, slots: Slots, outputs: Range, inputs: Range, padded: bool = False) -> bool:
         columns = (inputs[0] * self.taps, inputs[1] * self.taps)
@@ -63,33 +71,42 @@ class _Step(ImageStep):
         task.load(slots.buffer, f"w{self.index}", outputs, columns, 4 * stride)
         return True
 
-    def rows_of_input(self, task: Task, x: str, channels: int, lines: Range) -> str:
-        """im2row of an input tile: [pixels, channels x taps]."""
-        at, (first, end) = self.at, self.geometry.input_rows(lines)
-        stride = self.odd(channels * self.taps)
-        rows = self.buffer("rows", (lines[1] - lines[0]) * at.out_w * stride)
+    def rows_of_input(self, task: Task, x: str, channels: Range, lines: Range) -> str:
+        """An input tile as a product takes it: as it is, or its im2row [pixels, channels x taps], unless it is there.
+
+        (Other lines may see the same rows of x: that x stays says nothing.)
+        """
+        at, (first, end), count = self.at, self.geometry.input_rows(lines), size(channels)
+        stride = self.odd(count * self.taps)
+        rows = x if self.direct else self.buffer("rows", size(lines) * at.out_w * stride)
+        if self.direct or self._in_rows == (channels, lines):
+            return rows
+        self._in_rows = channels, lines
         top = at.top + first - lines[0] * at.stride_h
 
         def call(where: Addresses) -> Call:
             return im2row.im2row(
-                where(x), where(rows), (channels, end - first, at.width), (at.kernel_h, at.kernel_w),
-                (at.stride_h, at.stride_w), top, at.left, lines[1] - lines[0], at.out_w, self.work.cores,
+                where(x), where(rows), (count, end - first, at.width), (at.kernel_h, at.kernel_w),
+                (at.stride_h, at.stride_w), top, at.left, size(lines), at.out_w, self.work.cores,
                 row_stride=4 * stride,
             )  # fmt: skip
 
         task.compute(call, (x,), (rows,))
         return rows
 
-    def rows_of_gradient(self, task: Task, dy: str, channels: int, lines: Range) -> str:
-        """im2row of a tile of dy, for the input rows `lines`: [pixels, channels x taps]."""
-        at, (first, end) = self.at, self.geometry.output_rows(lines)
-        stride = self.odd(channels * self.taps)
-        rows = self.buffer("rows", (lines[1] - lines[0]) * at.width * stride)
+    def rows_of_gradient(self, task: Task, dy: str, channels: Range, lines: Range) -> str:
+        """Likewise a tile of dy, for the input rows `lines`."""
+        at, (first, end), count = self.at, self.geometry.output_rows(lines), size(channels)
+        stride = self.odd(count * self.taps)
+        rows = dy if self.direct else self.buffer("rows", size(lines) * at.width * stride)
+        if self.direct or self._in_rows == (channels, lines):
+            return rows
+        self._in_rows = channels, lines
 
         def call(where: Addresses) -> Call:
             return im2row.im2row_gradient(
-                where(dy), where(rows), (channels, end - first, at.out_w), (at.kernel_h, at.kernel_w),
-                (at.stride_h, at.stride_w), at.top, at.left, lines[1] - lines[0], at.width,
+                where(dy), where(rows), (count, end - first, at.out_w), (at.kernel_h, at.kernel_w),
+                (at.stride_h, at.stride_w), at.top, at.left, size(lines), at.width,
                 lines[0] - first * at.stride_h, self.work.cores, row_stride=4 * stride,
             )  # fmt: skip
 
@@ -98,16 +115,19 @@ class _Step(ImageStep):
 
     def multiply(
         self, task: Task, operands: tuple[str, str, str], sizes: tuple[int, int, int], trans_b: bool,
-        accumulate: bool, strides: tuple[int, int] = (0, 0),
+        accumulate: bool, strides: tuple[int, int] = (0, 0), relu: bool = False,
     ) -> None:  # fmt: skip
-        """c [n, m] (+)= a [n, k] b; strides: words between the rows of a and of b, 0 for none between."""
+        """c [n, m] (+)= a [n, k] b; then max(c, 0) if `relu`.
+
+        strides: words between the rows of a and of b, 0 for none between.
+        """
         (a, b, c), (n, k, m) = operands, sizes
         a_stride, b_stride = strides[0] or k, strides[1] or (k if trans_b else m)
 
         def call(where: Addresses) -> Call:
             return matmul.matmul(
                 self.step.kernel, where(a), where(b), where(c), n, k, m, self.work.cores, trans_b=trans_b,
-                accumulate=accumulate, a_stride=4 * a_stride, b_stride=4 * b_stride,
+                accumulate=accumulate, relu=relu, a_stride=4 * a_stride, b_stride=4 * b_stride,
             )  # fmt: skip
 
         task.compute(call, (a, b) + ((c,) if accumulate else ()), (c,))
@@ -115,23 +135,22 @@ class _Step(ImageStep):
 
 def forward(work: Work, index: int, layer: Layer, step: LayerStep) -> None:
     s = _Step(work, index, layer, step, "fw")
-    at = s.at
+    at, fused = s.at, fuses_relu(layer, step)
     x_slots = s.slots("x", len(s.inputs) * len(s.out_lines))
     w_slots, y_slots = s.slots("w", len(s.outputs) * len(s.inputs)), s.slots("y", len(s.outputs) * len(s.out_lines))
-    rows = ""
     for lines, outputs in s.outer(s.out_lines, s.outputs):
         pixels = size(lines) * at.out_w
         for inputs in s.inputs:
             task, k = s.task(), size(inputs) * s.taps
             s.load_weights(task, w_slots, outputs, inputs, padded=True)
-            if s.load_image(task, x_slots, f"x{index}", inputs, s.geometry.input_rows(lines), at.width):
-                x = x_slots.buffer
-                rows = x if s.direct else s.rows_of_input(task, x, size(inputs), lines)
+            x = s.load_image(task, x_slots, f"x{index}", inputs, s.geometry.input_rows(lines), at.width)
+            rows = s.rows_of_input(task, x, inputs, lines)
             y_slots.take((lines, outputs), size(outputs) * pixels)
             operands = w_slots.buffer, rows, y_slots.buffer
             strides = s.odd(k), 0 if s.direct else s.odd(k)
-            s.multiply(task, operands, (size(outputs), k, pixels), not s.direct, inputs[0] > 0, strides)
-        finish_output(work, index, task, y_slots.buffer, outputs, pixels, s.name)
+            sizes, relu = (size(outputs), k, pixels), fused and inputs[1] == layer.inputs
+            s.multiply(task, operands, sizes, not s.direct, inputs[0] > 0, strides, relu)
+        finish_output(work, index, task, y_slots.buffer, outputs, pixels, fused, s.name)
         task.store(y_slots.buffer, f"x{index + 1}", outputs, (lines[0] * at.out_w, lines[1] * at.out_w))
 
 
@@ -142,21 +161,19 @@ def weight_gradient(work: Work, index: int, layer: Layer, step: LayerStep) -> No
     x_slots = s.slots("x", len(s.inputs) * len(s.out_lines))
     dy_slots = s.slots("dy", len(s.outputs) * len(s.out_lines) * len(s.inputs))
     w_slots, dw_slots = s.slots("w", len(s.outputs) * len(s.inputs)), s.slots("dw", len(s.outputs) * len(s.inputs))
-    rows = ""
     for inputs, outputs in s.outer(s.inputs, s.outputs):
         n, m = size(outputs), size(inputs) * s.taps
         dw_slots.take((inputs, outputs), n * m)
         for lines in s.out_lines:
             task, pixels = s.task(), size(lines) * at.out_w
-            s.load_image(task, dy_slots, f"g{index}", outputs, lines, at.out_w)
-            if s.load_image(task, x_slots, f"x{index}", inputs, s.geometry.input_rows(lines), at.width):
-                x = x_slots.buffer
-                rows = x if s.direct else s.rows_of_input(task, x, size(inputs), lines)
-            operands = dy_slots.buffer, rows, dw_slots.buffer
+            dy = s.load_image(task, dy_slots, f"g{index}", outputs, lines, at.out_w)
+            x = s.load_image(task, x_slots, f"x{index}", inputs, s.geometry.input_rows(lines), at.width)
+            rows = s.rows_of_input(task, x, inputs, lines)
+            operands = dy, rows, dw_slots.buffer
             strides = 0, 0 if s.direct else s.odd(m)
             s.multiply(task, operands, (n, pixels, m), s.direct, lines[0] > 0, strides)
             if layer.bias and inputs[0] == 0:
-                bias_gradient(work, task, dy_slots.buffer, n, pixels, lines[0] > 0, s.name)
+                bias_gradient(work, task, dy, n, pixels, lines[0] > 0, s.name)
         columns = (inputs[0] * s.taps, inputs[1] * s.taps)
         if step.step == "wg":
             task.store(dw_slots.buffer, f"dw{index}", outputs, columns)
@@ -173,7 +190,6 @@ def input_gradient(work: Work, index: int, layer: Layer, step: LayerStep) -> Non
     dy_slots = s.slots("dy", len(s.outputs) * len(s.in_lines))
     w_slots = s.slots("w", len(s.outputs) * len(s.inputs))
     dx_slots = s.slots("dx", len(s.inputs) * len(s.in_lines))
-    rows = ""
     for lines, inputs in s.outer(s.in_lines, s.inputs):
         pixels = size(lines) * at.width
         dx_slots.take((lines, inputs), size(inputs) * pixels)
@@ -182,9 +198,8 @@ def input_gradient(work: Work, index: int, layer: Layer, step: LayerStep) -> Non
             turned = s.buffer("turned", size(inputs) * s.odd(k))
             if s.load_weights(task, w_slots, outputs, inputs):
                 _turn(s, task, w_slots.buffer, turned, size(outputs), size(inputs))
-            if s.load_image(task, dy_slots, f"g{index}", outputs, s.geometry.output_rows(lines), at.out_w):
-                dy = dy_slots.buffer
-                rows = dy if s.direct else s.rows_of_gradient(task, dy, size(outputs), lines)
+            dy = s.load_image(task, dy_slots, f"g{index}", outputs, s.geometry.output_rows(lines), at.out_w)
+            rows = s.rows_of_gradient(task, dy, outputs, lines)
             operands = turned, rows, dx_slots.buffer
             strides = (s.odd(k), 0) if s.direct else (k, s.odd(k))
             s.multiply(task, operands, (size(inputs), k, pixels), not s.direct, outputs[0] > 0, strides)

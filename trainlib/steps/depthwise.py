@@ -9,7 +9,15 @@ from __future__ import annotations
 from trainlib.kernels import Call, depthwise, layout
 from trainlib.layers import DepthWise
 from trainlib.plan import LayerStep
-from trainlib.steps.finish import bias_gradient, bias_update, finish_gradient, finish_output, size, update
+from trainlib.steps.finish import (
+    bias_gradient,
+    bias_update,
+    finish_gradient,
+    finish_output,
+    fuses_relu,
+    size,
+    update,
+)
 from trainlib.steps.geometry import Geometry
 from trainlib.steps.image import ImageStep
 from trainlib.tasks import Addresses, Range, Slots, Task, Work, ranges
@@ -66,7 +74,7 @@ class _Step(ImageStep):
 
 def forward(work: Work, index: int, layer: DepthWise, step: LayerStep) -> None:
     s = _Step(work, index, layer, step, "fw")
-    at, tiles = s.at, len(s.channels) * len(s.out_lines)
+    at, tiles, fused = s.at, len(s.channels) * len(s.out_lines), fuses_relu(layer, step)
     x_slots, y_slots, w_slots = s.slots("x", tiles), s.slots("y", tiles), s.slots("w", len(s.channels))
     for channels in s.channels:
         for lines in s.out_lines:
@@ -75,19 +83,19 @@ def forward(work: Work, index: int, layer: DepthWise, step: LayerStep) -> None:
             s.load_weights(task, w_slots, channels)
             y_slots.take((channels, lines), n * pixels)
             framed, height = s.framed_input(task, x_slots.buffer, n, lines)
-            _correlate(s, task, framed, w_slots.buffer, y_slots.buffer, n, height)
-            finish_output(work, index, task, y_slots.buffer, channels, pixels, s.name)
+            _correlate(s, task, framed, w_slots.buffer, y_slots.buffer, n, height, fused)
+            finish_output(work, index, task, y_slots.buffer, channels, pixels, fused, s.name)
             columns = (lines[0] * at.out_w, lines[1] * at.out_w)
             task.store(y_slots.buffer, f"x{index + 1}", channels, columns)
 
 
-def _correlate(s: _Step, task: Task, x: str, w: str, y: str, channels: int, height: int) -> None:
+def _correlate(s: _Step, task: Task, x: str, w: str, y: str, channels: int, height: int, relu: bool) -> None:
     at = s.at
 
     def call(where: Addresses) -> Call:
         return depthwise.forward(
             s.variant, where(x), where(w), where(y), channels, height, at.padded_w, at.kernel_h, at.kernel_w,
-            at.stride_h, at.stride_w, s.work.cores,
+            at.stride_h, at.stride_w, s.work.cores, relu,
         )  # fmt: skip
 
     task.compute(call, (x, w), (y,))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from trainlib.kernels import Call, bias, elementwise, optimizer
 from trainlib.layers import Parametric
+from trainlib.plan import LayerStep
 from trainlib.tasks import Addresses, Range, Task, Work
 
 
@@ -11,15 +12,22 @@ def size(pair: Range) -> int:
     return pair[1] - pair[0]
 
 
-def finish_output(work: Work, index: int, task: Task, y: str, channels: Range, pixels: int, name: str) -> None:
-    """Bias and ReLU of the layer on an output tile [channels, pixels]."""
+def fuses_relu(layer: Parametric, step: LayerStep) -> bool:
+    """Whether the kernel that makes the outputs of a forward step applies the layer's ReLU."""
+    return layer.relu and step.relu == "fused" and not layer.bias
+
+
+def finish_output(
+    work: Work, index: int, task: Task, y: str, channels: Range, pixels: int, fused: bool, name: str
+) -> None:
+    """Bias and ReLU of the layer on an output tile [channels, pixels]; fused: the ReLU is applied already."""
     layer, n = work.model.layers[index], size(channels)
     assert isinstance(layer, Parametric)
     relu = layer.relu
     if layer.bias:
         b = _load_bias(work, index, task, channels, name)
         task.compute(lambda at: bias.bias_forward(at(y), at(b), n, pixels, relu, work.cores), (y, b), (y,))
-    elif relu:
+    elif relu and not fused:
         task.compute(lambda at: elementwise.relu_forward(at(y), at(y), n * pixels, work.cores), (y,), (y,))
 
 

@@ -8,7 +8,7 @@ from trainlib.kernels import Call, bias, elementwise, fully_connected, layout
 from trainlib.layers import FullyConnected
 from trainlib.model import Model
 from trainlib.plan import LayerStep
-from trainlib.steps.finish import finish_gradient, update
+from trainlib.steps.finish import finish_gradient, fuses_relu, update
 from trainlib.tasks import Addresses, Move, Task, Work, matrix
 
 #: buffers that tiles of W rotate through, with double buffering; with single buffering it is one
@@ -50,7 +50,7 @@ def stays_in_l1(model: Model, index: int) -> bool:
 def forward(work: Work, turns: Turns, index: int, layer: FullyConnected, step: LayerStep) -> None:
     work.begin(layer.name, "fw", layer.macs("fw"), step)
     x, y = work.buffer(f"x{index}", layer.inputs), work.buffer(f"x{index + 1}", layer.outputs)
-    stride, fused = step.tile.stride_bytes, layer.relu and step.relu == "fused" and not layer.bias
+    stride, fused = step.tile.stride_bytes, fuses_relu(layer, step)
     begin = len(work.tasks)
     for r0, r1, c0, c1 in _tiles(layer, step, columns_outside=False):
         w = turns.take(work, step)

@@ -1,0 +1,62 @@
+"""Measuring schedules: a simulation for each start skew, kept and never repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from autotuner.points import Points, engine_version, key_of
+from pulpsim import Platform
+from trainlib.schedule import Fork, Issue, Schedule, Wait
+from trainlib.timing import Relaxed, cycles_of
+
+#: cycles by which cores are late at every fork; the first is none
+SKEWS = (
+    (0,) * 16,
+    (0, 1, 2, 3, 4, 5, 6, 7) * 2,
+    (3, 0, 5, 1, 7, 2, 6, 4) * 2,
+    (2, 7, 1, 8, 2, 8, 1, 8) * 2,
+)
+
+
+class Meter:
+    """Cycles of schedules on a platform: from the points if they are known, else simulated and put there.
+
+    stop: asked before every simulation; KeyboardInterrupt is raised if it says so. simulated, reused: how many.
+    """
+
+    def __init__(self, platform: Platform, points: Points, stop: Callable[[], bool] = lambda: False):
+        self.platform, self.points, self._stop = platform, points, stop
+        self._relaxed = Relaxed(platform)
+        self.simulated = self.reused = 0
+
+    def least(self, schedule: Schedule) -> int:
+        """Cycles that no skew makes fewer."""
+        return self._relaxed.cycles(schedule)
+
+    def cycles(self, schedule: Schedule, skew: int) -> int:
+        """With the start skew of this number."""
+        key = key_of(schedule_key(schedule, self.platform), SKEWS[skew])
+        known = self.points.get(key)
+        if known is not None:
+            self.reused += 1
+            return known[0]
+        if self._stop():
+            raise KeyboardInterrupt
+        cycles = cycles_of(schedule, self.platform, SKEWS[skew][: self.platform.cluster.cores])
+        self.simulated += 1
+        self.points.put(key, (cycles,), f"{schedule.phases[0].layer} {schedule.phases[0].step}")
+        return cycles
+
+
+def schedule_key(schedule: Schedule, platform: Platform) -> bytes:
+    """What decides the cycles of a schedule: programs, arguments, transfers, machine, engine."""
+    parts: list[bytes | str | int | tuple[int, ...]] = [engine_version(), repr(platform)]
+    for operation in schedule.operations:
+        if isinstance(operation, Fork):
+            parts += ["fork", operation.call.program.content(), operation.call.arguments]
+        elif isinstance(operation, Issue):
+            c = operation.copy
+            parts += ["issue", (c.outward, c.l1, c.line_bytes, c.lines, c.l1_stride, c.l2_stride)]
+        elif isinstance(operation, Wait):
+            parts += ["wait", operation.transfers]
+    return key_of(*parts)

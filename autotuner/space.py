@@ -102,9 +102,10 @@ def layer_key(layer: Layer) -> str:
 def tile_bytes(model: Model, index: int, tile: LayerStep) -> int:
     """Bytes of L1 that no candidate with this tile does without: the operands and the result, once each."""
     layer, (shape, output) = model.layers[index], model.shapes[index]
-    rows, columns, lines = tile.tile.rows, tile.tile.columns, tile.tile.lines or tile_limits(model, index, tile.step)[2]
+    limits = tile_limits(model, index, tile.step)
+    rows, columns, lines = tile.tile.rows, tile.tile.columns, tile.tile.lines or limits[2]
     if tile.step == "update":
-        return 8 * rows * columns * (layer.weights // (layer.parameters["w"][0] * tile_limits(model, index, "update")[1]))
+        return 8 * rows * columns * (layer.weights // (limits[0] * limits[1]))
     match layer:
         case FullyConnected():
             return 4 * (rows * columns + layer.inputs + layer.outputs)
@@ -271,8 +272,9 @@ class Footprint:
     """What is known of a shape without its kernel.
 
     bytes: of L1, all buffers together; at_once: what one task touches. transfers: cycles from the first byte that
-    the DMA moves one way to the last, with what must go before or after; alone: cycles before the first call and after the last one in which the first tile comes and the last one
-    goes; forks, commands: cycles that the controller spends on them.
+    the DMA moves one way to the last, with what must go before or after; alone: cycles before the first call and
+    after the last one in which the first tile comes and the last one goes; forks, commands: cycles that the
+    controller spends on them.
     """
 
     bytes: int

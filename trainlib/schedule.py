@@ -14,7 +14,7 @@ from typing import Any
 
 from pulpsim import Cluster, Copy, Platform
 from pulpsim.code import Code
-from trainlib.errors import L1Error, PlanError
+from trainlib.errors import PlanError
 from trainlib.kernels import Call
 from trainlib.layers import (
     Activation,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 from autotuner.points import Points, engine_version, key_of
-from pulpsim import Platform
+from pulpsim import Platform, Program
 from trainlib.schedule import Fork, Issue, Schedule, Wait
 from trainlib.timing import Relaxed, cycles_of
 
@@ -50,13 +51,18 @@ class Meter:
 
 def schedule_key(schedule: Schedule, platform: Platform) -> bytes:
     """What decides the cycles of a schedule: programs, arguments, transfers, machine, engine."""
-    parts: list[bytes | str | int | tuple[int, ...]] = [engine_version(), repr(platform)]
+    parts: list[tuple[object, ...]] = []
     for operation in schedule.operations:
         if isinstance(operation, Fork):
-            parts += ["fork", operation.call.program.content(), operation.call.arguments]
+            parts.append(("fork", _digest(operation.call.program), operation.call.arguments))
         elif isinstance(operation, Issue):
             c = operation.copy
-            parts += ["issue", (c.outward, c.l1, c.line_bytes, c.lines, c.l1_stride, c.l2_stride)]
+            parts.append(("issue", c.outward, c.l1, c.line_bytes, c.lines, c.l1_stride, c.l2_stride))
         elif isinstance(operation, Wait):
-            parts += ["wait", operation.transfers]
-    return key_of(*parts)
+            parts.append(("wait", operation.transfers))
+    return key_of(engine_version(), repr(platform), repr(parts))
+
+
+@cache
+def _digest(program: Program) -> str:
+    return key_of(program.content()).hex()

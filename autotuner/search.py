@@ -137,7 +137,7 @@ class _Search:
         known, found = self._footprint(item.step), []
         for number, chosen in enumerate(self.kernels):
             step = replace(item.step, **chosen)
-            busy = busy_cycles(self.model, self.index, step, self.platform.cluster.cores)
+            busy = busy_cycles(self.model, self.index, step, self.platform)
             bound = max(item.bound, len(SKEWS) * known.bound_cycles(busy))
             found.append(_Item(bound, (*item.place, number), CANDIDATE, step))
         return found
@@ -146,7 +146,7 @@ class _Search:
         """None if it cannot run, or is another one under a second name."""
         try:
             schedule = compile_step(self.model, self.index, item.step, self.platform)
-            least = self.meter.least(schedule)
+            least = max(self.meter.least(schedule), item.bound // len(SKEWS))
         except (L1Error, ModelError, ProgramError) as error:
             self.fault = str(error)
             return []

@@ -139,24 +139,25 @@ def tile_bound(model: Model, index: int, tile: LayerStep, platform: Platform) ->
     if isinstance(layer, FullyConnected) or tile.step == "update":
         moved = -(-4 * layer.weights * (2 if tile.step == "update" else 1) // platform.dma.bytes_per_cycle)
     least = min(
-        busy_cycles(model, index, replace(tile, **chosen), platform.cluster.cores)
+        busy_cycles(model, index, replace(tile, **chosen), platform)
         for chosen in kernels(model, index, tile.step)
     )
     return max(forks + least, moved)
 
 
-def busy_cycles(model: Model, index: int, step: LayerStep, cores: int) -> int:
-    """Cycles that some core issues instructions at least, were no core ever to wait."""
-    layer = model.layers[index]
+def busy_cycles(model: Model, index: int, step: LayerStep, platform: Platform) -> int:
+    """Cycles that some core issues instructions at least, were it to wait for an FPU only if all are busy."""
+    layer, cores = model.layers[index], platform.cluster.cores
     around = -(-_around(model, index, step) // cores)
     if step.step == "update":
         return around
+    multiplying = -(-model.macs(index, step.step) // min(platform.cluster.fpus, cores))
     if isinstance(layer, Conv2D | PointWise):
-        return around + _products(model, index, step, cores)
+        return around + max(_products(model, index, step, cores), multiplying)
     if isinstance(layer, FullyConnected):
-        return _dense(layer, step, cores)
+        return max(_dense(layer, step, cores), multiplying)
     if isinstance(layer, DepthWise):
-        return around + -(-_depthwise_instructions(model, index, step) // cores)
+        return around + max(-(-_depthwise_instructions(model, index, step) // cores), multiplying)
     return around
 
 

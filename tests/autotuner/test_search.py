@@ -114,7 +114,7 @@ def test_no_schedule_goes_below_its_bounds(data: st.DataObject) -> None:
     known = footprint(model, 1, chosen, platform)
     assert tile_bytes(model, 1, tile) <= known.at_once <= known.bytes
     assert tile_bound(model, 1, tile, platform) <= cycles
-    assert known.bound_cycles(0) <= known.bound_cycles(busy_cycles(model, 1, chosen, cores)) <= cycles
+    assert known.bound_cycles(0) <= known.bound_cycles(busy_cycles(model, 1, chosen, platform)) <= cycles
     assert Relaxed(platform).cycles(schedule) <= cycles
 
 

@@ -1,4 +1,4 @@
-"""The shipped networks' training steps by the default plan: eight cores against one, and what each step loses.
+"""The shipped networks' training steps by their tuned plans: eight cores against one, and what each step loses.
 
 Beside the published figures where there are some. Writes docs/networks.md.
 """
@@ -123,7 +123,7 @@ def page(networks: list[Network]) -> str:
     out = [
         "# Training steps of the shipped networks",
         "",
-        f"Batch size 1, `{PRESET}`, default plan, every cycle counted; written by `python -m benchmarks networks`. "
+        f"Batch size 1, `{PRESET}`, tuned plans, every cycle counted; written by `python -m benchmarks networks`. "
         "On one core: the same plan on a cluster of one. Lost to: shares of the cores' cycles that were no "
         "instructions (causes as in docs/machine.md).",
         "",

@@ -45,7 +45,9 @@ def main() -> None:
 @click.option(
     "--data", metavar="FILE.npz", default=None, help="Samples to learn from (default: the set shipped for the model)."
 )
-@click.option("--plan", metavar="FILE.json", default=None, help="Tiles, kernels and buffering (default: by rule).")
+@click.option(
+    "--plan", metavar="FILE.json", default=None, help="Tiles, kernels and buffering (default: tuned, else by rule)."
+)
 @click.option(
     "--out",
     metavar="DIR",
@@ -74,6 +76,7 @@ def train(
     from trainlib import models
     from trainlib.learning import lessons_for
     from trainlib.plan import Plan
+    from trainlib.plans import origin
     from trainlib.report import print_report
     from trainlib.trainer import Trainer
 
@@ -89,7 +92,8 @@ def train(
     trainer = Trainer(network, platform, given, lr, momentum=momentum, weight_decay=weight_decay)
     timeline = Timeline() if out is not None else None
     learned = _learn(trainer, lessons, steps, timeline)
-    result = _result(learned, lr, lessons.name)
+    source = plan if plan is not None else origin(trainer.plan, platform)
+    result = _result(learned, lr, lessons.name) | {"plan": source}
     if out is not None and timeline is not None:
         _write_output(Path(out), result, trainer, timeline)
     if as_json:
@@ -97,6 +101,7 @@ def train(
         return
     console = table_console()
     print_report(learned.report, console)
+    console.print(f"plan: {source}")
     console.print(_summary(learned, lr, lessons.name))
     if out is not None:
         console.print(f"written to {out}: report.json, plan.json, timeline.json (open it in ui.perfetto.dev)")
@@ -117,18 +122,18 @@ def models_command(as_json: bool) -> None:
 @main.command(name="plan")
 @click.argument("model")
 @platform_options
-@click.option("--plan", metavar="FILE.json", default=None, help="A plan of your own (default: by rule).")
+@click.option("--plan", metavar="FILE.json", default=None, help="A plan of your own (default: as `train`).")
 @json_option
 def plan_command(model: str, platform: Platform, plan: str | None, as_json: bool) -> None:
     """Show MODEL's plan: tiles, kernels, buffers, memory maps, bytes moved and bounds. Nothing is simulated."""
     from trainlib import models
     from trainlib.overview import plan_record, print_plan
     from trainlib.plan import Plan
-    from trainlib.tiling import default_plan
+    from trainlib.plans import origin, plan_for
 
     network = models.get(model)
-    chosen = default_plan(network, platform) if plan is None else Plan.load(plan)
-    record = plan_record(network, chosen, platform)
+    chosen = plan_for(network, platform) if plan is None else Plan.load(plan)
+    record = plan_record(network, chosen, platform) | {"origin": plan or origin(chosen, platform)}
     if as_json:
         print_json(record)
     else:

@@ -70,7 +70,7 @@ def plan_record(model: Model, plan: Plan, platform: Platform) -> dict[str, Any]:
         "lower_bound_cycles": max(least_bounds(model, platform).values()),
         "dma_bytes_in": sum(inward for inward, _ in moved), "dma_bytes_out": sum(out for _, out in moved),
         "phases": phases, "l1": _l1_map(schedule), "l2": _l2_map(schedule), "code_bytes": schedule.code_bytes,
-        "plan": asdict(plan),
+        "plan": asdict(plan), "origin": plan.made_by,
     }  # fmt: skip
 
 
@@ -92,6 +92,7 @@ def print_plan(record: dict[str, Any], console: Console) -> None:
         f"(code {record['code_bytes']:,}); DMA in {record['dma_bytes_in']:,}, out {record['dma_bytes_out']:,} bytes; "
         f"no plan takes less than {record['lower_bound_cycles']:,} cycles"
     )
+    console.print(f"plan: {record['origin']}")
     _table(
         console,
         "steps",

@@ -36,38 +36,45 @@ def default_plan(model: Model, platform: Platform, store_gradients: bool = False
     available = l1_available(platform)
     if not any(isinstance(layer, FullyConnected) for layer in model.layers):
         return _for_budgets(
-            model, platform, lambda budget: plan_for_slot(model, platform, ALIGN, budget, store_gradients)
-        )
+            model, platform, store_gradients,
+            lambda budget: plan_for_slot(model, platform, ALIGN, budget, store_gradients),
+        )  # fmt: skip
     vectors = _bytes_without_tiles(model, platform, store_gradients)
     if vectors > available:
         raise _no_tile_fits(model, platform, vectors)
-    return _for_budgets(model, platform, lambda budget: _largest_slot(model, platform, budget, store_gradients))
+    return _for_budgets(
+        model, platform, store_gradients, lambda budget: _largest_slot(model, platform, budget, store_gradients)
+    )
 
 
-def _for_budgets(model: Model, platform: Platform, make: Callable[[int], Plan]) -> Plan:
+def _for_budgets(model: Model, platform: Platform, store_gradients: bool, make: Callable[[int], Plan]) -> Plan:
     """The plan of the largest share of L1 for image steps with which all buffers find a place."""
     available = l1_available(platform)
     if all(isinstance(layer, FullyConnected) for layer in model.layers):
-        return settled(model, make(available), platform)
+        return settled(model, make(available), platform, store_gradients)
     for share in BUDGET_SHARES[:-1]:
         try:
-            return settled(model, make(int(share * available)), platform)
+            return settled(model, make(int(share * available)), platform, store_gradients)
         except (L1Error, PlanError):
             continue
     plan = make(int(BUDGET_SHARES[-1] * available))
     try:
-        return settled(model, plan, platform)
+        return settled(model, plan, platform, store_gradients)
     except L1Error:
         return plan  # whoever compiles it says what is missing
 
 
-def settled(model: Model, plan: Plan, platform: Platform) -> Plan:
-    """With stores overlapped if L1 has room for it. Raises L1Error if it has not even for awaited ones."""
+def settled(model: Model, plan: Plan, platform: Platform, momentum: bool = False) -> Plan:
+    """With stores overlapped if L1 has room for it. Raises L1Error if it has not even for awaited ones.
+
+    momentum: leave room for the velocities.
+    """
+    amount = 0.5 if momentum else 0.0
     try:
-        compile_schedule(model, plan, platform, 0.0)
+        compile_schedule(model, plan, platform, 0.0, amount)
     except L1Error:
         plan = replace(plan, stores="awaited")
-        compile_schedule(model, plan, platform, 0.0)
+        compile_schedule(model, plan, platform, 0.0, amount)
     return plan
 
 
@@ -87,7 +94,7 @@ def _largest_slot(model: Model, platform: Platform, budget: int, store_gradients
 
 def _fits(model: Model, platform: Platform, slot_bytes: int, budget: int, store_gradients: bool) -> bool:
     try:
-        settled(model, plan_for_slot(model, platform, slot_bytes, budget, store_gradients), platform)
+        settled(model, plan_for_slot(model, platform, slot_bytes, budget, store_gradients), platform, store_gradients)
     except L1Error:
         return False
     return True
@@ -99,7 +106,7 @@ def _bytes_without_tiles(model: Model, platform: Platform, store_gradients: bool
     try:
         budget = int(BUDGET_SHARES[-1] * l1_available(platform))
         plan = plan_for_slot(model, roomy, ROOMY_SLOT_BYTES, budget, store_gradients)
-        schedule = compile_schedule(model, settled(model, plan, roomy), roomy, 0.0)
+        schedule = compile_schedule(model, settled(model, plan, roomy, store_gradients), roomy, 0.0)
     except L1Error as error:
         return error.needed_bytes - WEIGHT_SLOTS * ROOMY_SLOT_BYTES
     return peak_bytes([b for b in schedule.buffers if not b.name.startswith("weights")])

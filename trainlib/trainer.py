@@ -19,8 +19,8 @@ from trainlib.bounds import bounds, least_bounds
 from trainlib.errors import DataError
 from trainlib.model import Model, Parameters
 from trainlib.plan import Plan
+from trainlib.plans import plan_for
 from trainlib.schedule import Schedule, compile_schedule, execute
-from trainlib.tiling import default_plan
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class StepReport:
 class Trainer:
     """Trains a model on a platform, one sample at a time.
 
-    plan: None takes the default one. lr: learning rate. momentum, weight_decay: see
+    plan: None takes the tuned one, or one by rule: see `trainlib.plans`. lr: learning rate. momentum, weight_decay: see
     `functional.SGD`. parameters: float32 [outputs, inputs]
     a layer, initialised from `seed`. Raises PlanError or ModelError if the step does not fit.
     """
@@ -110,7 +110,7 @@ class Trainer:
         self.model = model
         self.platform = platform or Platform.preset("pulp-2022")
         self._optimizer = functional.SGD(lr, momentum, weight_decay)
-        self.plan = plan or default_plan(model, self.platform, store_gradients=not self._optimizer.plain)
+        self.plan = plan or plan_for(model, self.platform, store_gradients=not self._optimizer.plain)
         self.lr = lr
         self.schedule: Schedule = compile_schedule(model, self.plan, self.platform, lr, momentum, weight_decay)
         self.parameters: Parameters = model.initial_parameters(seed)

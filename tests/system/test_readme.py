@@ -39,7 +39,7 @@ def test_console_commands_run_in_order(place: Path, root: Path) -> None:
     assert len(commands) >= 7
     for command in commands:
         program, *arguments = shlex.split(command)
-        assert program in ("pulpsim", "trainlib"), command
+        assert program in ("pulpsim", "trainlib", "autotuner"), command
         code = f"import sys; from {program}.cli import main; sys.argv[0] = {program!r}; main()"
         done = run([sys.executable, "-c", code, *arguments], place)
         assert done.returncode == 0, f"{command}\n{done.stderr}"

@@ -1,0 +1,54 @@
+"""Plans that come with the library, tuned for the shipped models on the presets, and which one a training uses.
+
+Each file names in `made_by` the command that found it. They can be read with `Plan.load`, and be given to other
+platforms and to `autotuner tune --from`.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+
+from pulpsim import Platform
+from trainlib import models
+from trainlib.errors import L1Error
+from trainlib.model import Model
+from trainlib.plan import Plan
+from trainlib.schedule import compile_schedule
+from trainlib.tiling import default_plan
+
+
+def tuned_plan(model: Model, platform: Platform) -> Plan | None:
+    """The shipped plan for a shipped model on a preset; None if there is none, or it does not fit.
+
+    It is also used where the preset's numbers were changed, as long as its L1 suffices and the cores are as many: so
+    that a change of one number shows this number's effect.
+    """
+    file = resources.files(__name__) / f"{model.name}.{platform.name}.json"
+    if model.name not in models.MODELS or models.get(model.name) != model or not file.is_file():
+        return None
+    if Platform.preset(platform.name).cluster.cores != platform.cluster.cores:
+        return None
+    plan = Plan.from_json(file.read_bytes(), file.name)
+    try:
+        compile_schedule(model, plan, platform, 0.0)
+    except L1Error:
+        return None
+    return plan
+
+
+def plan_for(model: Model, platform: Platform, store_gradients: bool = False) -> Plan:
+    """What a training uses unless a plan is given: the tuned one, else `default_plan`.
+
+    store_gradients: no update of a fully-connected layer is fused, as momentum and weight decay need it; plans are
+    tuned without. Raises PlanError if nothing fits.
+    """
+    tuned = None if store_gradients else tuned_plan(model, platform)
+    return tuned or default_plan(model, platform, store_gradients)
+
+
+def origin(plan: Plan, platform: Platform) -> str:
+    """Where a plan comes from, in a few words."""
+    if not plan.made_by:
+        return "by rule"
+    changed = platform.name in Platform.presets() and Platform.preset(platform.name) != platform
+    return f"tuned: {plan.made_by}" + (f", for {platform.name} as it comes" if changed else "")

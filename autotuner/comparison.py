@@ -9,6 +9,7 @@ then the first one that does is taken.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -30,7 +31,8 @@ class Choice(msgspec.Struct, frozen=True):
 
     best: the first of its ranking, None if it has no tile; naive: the first with the plain kernel, `mm` or `dw`.
     step: the first that fits when everything is counted, as a plan has it, with its place in the ranking, from 1,
-    and the cycles of the whole step for each of SKEWS; None if none fits.
+    and the cycles of the whole step for each of SKEWS; None if none fits. compiled: the first of its ranking without
+    the 4x4 kernels, which a compiler spills.
     """
 
     best: Row | None
@@ -38,6 +40,7 @@ class Choice(msgspec.Struct, frozen=True):
     step: LayerStep | None = None
     place: int = 0
     cycles: tuple[int, ...] = ()
+    compiled: Row | None = None
 
     @property
     def mean(self) -> float:
@@ -68,7 +71,13 @@ def compare(
         choices = dict(zip(groups, pool.all(choose, [(model, *job) for job in groups]), strict=True))
         search_steps(model, pool, groups, found, tell=tell)
     of = {job: choices[first] for first, jobs in groups.items() for job in jobs}
-    return [Compared(model.layers[job[0]].name, job[1], of[job], found[job]) for job in sorted(of)]
+    names = {job: model.layers[job[0]].name for job in of}
+    return [Compared(names[job], job[1], _renamed(of[job], names[job]), found[job]) for job in sorted(of)]
+
+
+def _renamed(choice: Choice, layer: str) -> Choice:
+    """The same for another layer."""
+    return msgspec.structs.replace(choice, step=choice.step and replace(choice.step, layer=layer))
 
 
 def choose(meter: Meter, model: Model, index: int, step: str) -> Choice:
@@ -91,10 +100,11 @@ def _choose(meter: Meter, model: Model, index: int, step: str) -> Choice:
     except PlanError:  # no tile
         return Choice(None)
     naive = next((row for row in rows if row.kernel == layer.kernels[0]), None)
+    compiled = next((row for row in rows if not row.ran.endswith("4x4")), None)
     for place, row in enumerate(rows, start=1):
         chosen = as_step(model, index, step, row, platform)
         if chosen is not None:
             schedule = compile_step(model, index, chosen, platform)
             cycles = tuple(meter.cycles(schedule, skew) for skew in range(len(SKEWS)))
-            return Choice(rows[0], naive, chosen, place, cycles)
-    return Choice(rows[0], naive)
+            return Choice(rows[0], naive, chosen, place, cycles, compiled)
+    return Choice(rows[0], naive, compiled=compiled)

@@ -195,6 +195,8 @@ def search(
     prune=False simulates all that fits, for tests.
     """
     s, before = _Search(model, index, step, meter, allowed), (meter.simulated, meter.reused)
+    if not s.kernels:
+        return Infeasible(model.layers[index].name, step, f"has none of the kernels allowed: {', '.join(allowed)}")
     known = [s.measure(candidate, (-1, number)) for number, candidate in enumerate(first)]
     heap = [item for item in known if item is not None]
     begun = heap[0].cycles if heap else ()
@@ -203,8 +205,8 @@ def search(
         count = len(s.kernels) * sum(1 for _ in shapes(model, index, tile))
         space += count
         needed = tile_bytes(model, index, tile)
-        s.least_bytes = min(s.least_bytes, needed)
         if needed > s.room:
+            s.least_bytes = min(s.least_bytes, needed)
             s.too_large += count
             continue
         heap.append(_Item(len(SKEWS) * tile_bound(model, index, tile, meter.platform), (number,), TILE, tile))

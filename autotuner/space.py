@@ -1,9 +1,9 @@
 """What a step of a layer may be planned as, and bounds that prune it without running anything.
 
-A space is cut in three: tiles; shapes, which are tiles with buffering, resident operand and fusion; candidates,
-which are shapes with a kernel or an unroll. (The kernel's name also says which dimension the cores share out.)
-Tile sizes along a dimension are those that cut it into 1, 2, 3 ... parts with nothing to spare: any other size
-has a border tile and no fewer parts than one of these that is smaller.
+A space is cut in three: tiles; shapes, which are tiles with buffering, resident operand, fusion and, for products,
+padding or none; candidates, which are shapes with a kernel or an unroll. (The kernel's name also says which
+dimension the cores share out.) Tile sizes along a dimension are those that cut it into 1, 2, 3 ... parts with
+nothing to spare: any other size has a border tile and no fewer parts than one of these that is smaller.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def tiles(model: Model, index: int, step: str) -> Iterator[LayerStep]:
 
 
 def shapes(model: Model, index: int, tile: LayerStep) -> Iterator[LayerStep]:
-    """A tile with every buffering, resident operand and fusion that makes a difference."""
+    """A tile with every buffering, resident operand, fusion and padding that makes a difference."""
     layer, numbers = model.layers[index], _numbers(model, index, tile)
     residents: Sequence[Any] = ("",)
     if names := residents_of(layer, tile.step):
@@ -64,8 +64,11 @@ def shapes(model: Model, index: int, tile: LayerStep) -> Iterator[LayerStep]:
     fusable = tile.step == "fw" and isinstance(layer, Parametric) and layer.relu and not layer.bias
     fusions: Sequence[Literal["fused", "separate"]] = ("fused", "separate") if fusable else ("fused",)
     bufferings = BUFFERINGS if prod(numbers) > 1 else BUFFERINGS[:1]
+    paddings = (tile.tile.padding, 0) if isinstance(layer, Conv2D | PointWise) and tile.step != "update" else ()
     for buffering, resident, relu in product(bufferings, residents, fusions):
-        yield replace(tile, buffering=buffering, resident=resident, relu=relu)
+        shape = replace(tile, buffering=buffering, resident=resident, relu=relu)
+        for padding in dict.fromkeys(paddings or (tile.tile.padding,)):
+            yield replace(shape, tile=replace(tile.tile, padding=padding))
 
 
 def kernels(model: Model, index: int, step: str) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from pulpsim.errors import PulpsimError
 from trainlib.errors import PlanError
 from trainlib.layers import FullyConnected, Parametric
 from trainlib.model import Model
-from trainlib.plan import LayerStep, Plan, backward_choices
+from trainlib.plan import LayerStep, Plan, backward_choices, kernels_of
 from trainlib.schedule import compile_schedule
 from trainlib.steps.fully_connected import stays_in_l1
 from trainlib.tiling import default_plan, settled
@@ -173,7 +173,7 @@ def tune(
         return _again(msgspec.json.decode(text, type=Tuned), made_by)
     fault, rule = "", None
     try:
-        rule = default_plan(model, platform)
+        rule = _with_kernels(model, default_plan(model, platform), allowed)
     except PlanError as error:
         fault = str(error)
     found: dict[Job, Outcome] = {}
@@ -193,6 +193,17 @@ def tune(
         with Points(path) as points:
             points.put_result(key, msgspec.json.encode(tuned).decode())
     return tuned
+
+
+def _with_kernels(model: Model, plan: Plan, allowed: Sequence[str]) -> Plan:
+    """With the first kernel allowed where another one is asked for, if a layer has any of them."""
+    layers = {layer.name: layer for layer in model.layers}
+    steps = []
+    for step in plan.steps:
+        names = [name for name in allowed if name in kernels_of(layers[step.layer])]
+        other = step.kernel and names and step.kernel not in names
+        steps.append(replace(step, kernel=names[0]) if other else step)
+    return replace(plan, steps=tuple(steps))
 
 
 def _again(tuned: Tuned, made_by: str) -> Tuned:

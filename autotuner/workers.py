@@ -7,10 +7,11 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from multiprocessing import get_context, parent_process
 from multiprocessing.synchronize import Event
 from pathlib import Path
+from threading import Thread
 from types import TracebackType
 from typing import Any
 
@@ -47,7 +48,8 @@ class Workers:
                 yield number, function(self._meter, *job)
             return
         try:
-            numbers = {self._pool.submit(_call, function, job): number for number, job in enumerate(jobs)}
+            with _deaf():  # processes are started here
+                numbers = {self._pool.submit(_call, function, job): number for number, job in enumerate(jobs)}
             for future in as_completed(numbers):
                 yield numbers[future], future.result()
         except BrokenProcessPool:
@@ -70,22 +72,36 @@ class Workers:
         self._held.close()
 
 
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Processes started in it never see Ctrl-C, not even before `_begin`; we see it afterwards."""
+    if not hasattr(signal, "pthread_sigmask"):  # not POSIX
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 _meter: Meter  # of this process
 
 
 def _begin(platform: Platform, path: Path | None, stop: Event) -> None:
-    """Ctrl-C reaches all processes of a terminal: ours end when they are told to."""
+    """Ctrl-C reaches all processes of a terminal: ours end when they are told to, or when nobody is left to tell."""
     global _meter  # noqa: PLW0603
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=_end_with_parent, daemon=True).start()
+    _meter = Meter(platform, Points(path), stop.is_set)
+
+
+def _end_with_parent() -> None:
+    """Also while there is nothing to do: a killed parent tells nobody."""
     parent = parent_process()
     assert parent is not None
-
-    def told() -> bool:
-        if not parent.is_alive():
-            os._exit(1)
-        return stop.is_set()
-
-    _meter = Meter(platform, Points(path), told)
+    parent.join()
+    os._exit(1)
 
 
 def _call(function: Callable[..., Any], job: tuple[Any, ...]) -> Any:

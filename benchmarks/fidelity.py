@@ -14,6 +14,7 @@ from typing import Any
 
 import pulpsim
 from benchmarks import reference
+from benchmarks.markdown import grid
 from benchmarks.reference import Error, Row
 
 ROOT = Path(__file__).parents[1]
@@ -188,14 +189,6 @@ def _error(error: Error | None, *, measured: bool) -> list[str]:
     return [*counts, f"{error.ours:,.0f}", f"{error.cycles:+,.0f}", share]
 
 
-def _markdown(headings: Sequence[str], names: int, rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """A table whose first `names` columns are text, the others numbers."""
-    yield f"| {' | '.join(headings)} |"
-    yield f"|{'---|' * names}{'--:|' * (len(headings) - names)}"
-    for row in rows:
-        yield f"| {' | '.join(row)} |"
-
-
 def _details(table: str, config: str, lines: Sequence[Line]) -> Iterator[str]:
     names = {"matmul": ["kernel", "cores", "N x K x M"], "micro": ["kernel", "cores", "run"]}
     given = names.get(table, ["case", "n", "k", "m"])
@@ -213,7 +206,7 @@ def _details(table: str, config: str, lines: Sequence[Line]) -> Iterator[str]:
     headings = [*given, "measured", "ours", "error", "%"]
     if table != "dma":
         headings += ["with icache", "error", "%", "cold", "ours", "error", "%"]
-    yield from _markdown(headings, len(given), rows)
+    yield from grid(headings, len(given), rows)
     yield ""
     yield "</details>"
 
@@ -237,7 +230,7 @@ def _body(lines: Sequence[Line]) -> Iterator[str]:
     yield ""
     headings = ["group", "rows", "mean", "worst", "cycles", "window", "with icache: mean", "worst", "cycles"]
     headings += ["window", "cold: mean", "worst", "cycles"]
-    yield from _markdown(headings, 1, list(group_texts(lines)))
+    yield from grid(headings, 1, list(group_texts(lines)))
     yield ""
     yield "## Limits with the instruction cache"
     yield ""
@@ -249,7 +242,7 @@ def _body(lines: Sequence[Line]) -> Iterator[str]:
     misses = [
         [error.name, error.quantity, reason, *_error(error, measured=True)] for error, reason in beyond_limits(lines)
     ]
-    yield from _markdown(["row", "column", "reason", "measured", "ours", "error", "%"], 3, misses)
+    yield from grid(["row", "column", "reason", "measured", "ours", "error", "%"], 3, misses)
     yield ""
     yield "## All rows"
     yield ""

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Literal, get_args, get_origin, get_type_hints
 
 from benchmarks.machine_rules import RULES, flattened, leaves
+from benchmarks.markdown import grid
 from pulpsim import Platform, dma, engine, isa
 from pulpsim.code import LINE_BYTES, RETURN_ROW, address_of
 from pulpsim.counters import ENGINE_CAUSES, MEANINGS, Cause
@@ -145,10 +146,9 @@ def _prose(text: str, indent: str = "") -> list[str]:
     return textwrap.wrap(text, 110, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> list[str]:
-    """Columns named in `right` are aligned to the right."""
-    lines = [head, ["---:" if name in right else "---" for name in head], *rows]
-    return ["", *("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines), ""]
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], texts: int | None = None, last: int = 0) -> list[str]:
+    """texts, last: columns before and after the numbers; None: there are no numbers."""
+    return ["", *grid(head, len(head) if texts is None else texts, rows, last), ""]
 
 
 def markdown(text: str) -> list[str]:
@@ -198,7 +198,7 @@ def _instructions(platforms: Sequence[Platform]) -> list[str]:
         if keys := re.findall(r"\{(.*?)\}", cycles):
             head = ["value", *(platform.name for platform in platforms)]
             rows = [[f"`{key}`", *(_value(leaves(platform)[key]) for platform in platforms)] for key in keys]
-            out += _table(head, rows, right=head[1:])
+            out += _table(head, rows, texts=1)
         forms: dict[tuple[str, ...], list[str]] = defaultdict(list)
         for row in isa.INSTRUCTIONS:
             if row.unit is unit:
@@ -279,7 +279,7 @@ def _rules(platforms: Sequence[Platform]) -> list[str]:
         said = " + ".join(f"`{term}`" if "." in term else term for term in rule.sum.split(" + "))
         cells = [str(cell) for p in platforms for cell in (rule.configured(p), rule.measured(p))]
         rows.append([rule.what, said, *cells])
-    return [*out, *_table(["what", "rule", *heads], rows, right=heads)]
+    return [*out, *_table(["what", "rule", *heads], rows, texts=2)]
 
 
 def _values(platforms: Sequence[Platform]) -> list[str]:
@@ -310,7 +310,7 @@ def _values(platforms: Sequence[Platform]) -> list[str]:
                 ]
                 for key in keys
             ],
-            right=names if section else [],
+            texts=2 if section else None, last=1 if section else 0,
         )  # fmt: skip
     return [*out, ""]
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.markdown import grid
 from pulpsim import Platform
 from trainlib import models
 from trainlib.plan import Plan
@@ -127,20 +128,23 @@ def page(networks: list[Network]) -> str:
         "On one core: the same plan on a cluster of one. Lost to: shares of the cores' cycles that were no "
         "instructions (causes as in docs/machine.md).",
         "",
-        *_lines(
+        *grid(
             ["network", "cycles", "ms", "MAC/cycle", "on 1 core", "speed-up", "no plan below", "this plan's own bound"],
+            1,
             [_summary(network) for network in networks],
         ),
         "",
         "Beside the published figures:",
         "",
-        *_lines(
+        *grid(
             ["network", "cores", "published", "ours", "what stands behind the published one"],
+            1,
             [row for network in networks for row in _beside(network)],
+            last=1,
         ),
     ]
     for network in networks:
-        out += ["", f"## {network.name}", "", *_lines(HEADINGS, network.rows())]
+        out += ["", f"## {network.name}", "", *grid(HEADINGS, 3, network.rows(), last=2)]
     return "\n".join(out) + "\n"
 
 
@@ -161,7 +165,3 @@ def _beside(network: Network) -> list[list[str]]:
     if published.one is not None:
         rows.append([network.name, "1", f"{published.one:,}", f"{network.one.cycles:,}", published.source])
     return rows
-
-
-def _lines(headings: list[str], rows: list[list[str]]) -> list[str]:
-    return [f"| {' | '.join(headings)} |", "|" + "---|" * len(headings), *(f"| {' | '.join(row)} |" for row in rows)]

@@ -22,7 +22,7 @@ from pulpsim.console import (
 )
 
 if TYPE_CHECKING:
-    from autotuner.tune import Job, Outcome, Progress, Tuned
+    from autotuner.tuning import Job, Outcome, Progress, Tuned
     from pulpsim.platform import Platform
     from trainlib.model import Model
 
@@ -97,7 +97,7 @@ def _tune_model(
 ) -> None:  # fmt: skip
     from autotuner.points import default_path
     from autotuner.report import steps_table
-    from autotuner.tune import tune as run
+    from autotuner.tuning import tune as run
     from trainlib.plan import Plan
 
     also = [Plan.load(start)] if start is not None else []
@@ -125,7 +125,7 @@ def _tune_layer(
 ) -> None:
     from autotuner.points import default_path
     from autotuner.report import steps_table
-    from autotuner.tune import jobs_of, search_steps
+    from autotuner.tuning import jobs_of, search_steps
     from autotuner.workers import Workers
 
     found: dict[Job, Outcome] = {}

@@ -17,7 +17,7 @@ import msgspec
 from autotuner.measure import SKEWS, Meter
 from autotuner.points import key_of, search_version
 from autotuner.published import Row, as_step, layer_of, primitives_of, profiled, ranking
-from autotuner.tune import Job, Outcome, Progress, jobs_of, search_steps
+from autotuner.tuning import Job, Outcome, Progress, jobs_of, search_steps
 from autotuner.workers import Workers
 from pulpsim import Platform
 from trainlib.errors import PlanError

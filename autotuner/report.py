@@ -8,7 +8,7 @@ from rich.table import Table
 
 from autotuner.comparison import Compared
 from autotuner.search import Found
-from autotuner.tune import Outcome
+from autotuner.tuning import Outcome
 from trainlib.plan import LayerStep
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import time
+
 import click
 
-from pulpsim.console import Commands, json_option, print_json, table_console, write_atomically
+from pulpsim.console import Commands, json_option, print_json, progress, table_console, write_atomically
 
 
 @click.group(cls=Commands, name="benchmarks")
@@ -96,6 +99,39 @@ def networks(check: bool, as_json: bool) -> None:
         write_atomically(found.PAGE, text.encode())
     elif not found.PAGE.exists() or found.PAGE.read_text(encoding="utf-8") != text:
         click.echo(f"docs/{found.PAGE.name} is out of date: run `python -m benchmarks networks`", err=True)
+        raise SystemExit(1)
+
+
+@main.command()
+@click.option("--workers", default=None, type=click.IntRange(1), help="Processes to search with (default: all cores).")
+@click.option("--check", is_flag=True, help="Write nothing; exit 1 with the differences if the page is not up to date.")
+@json_option
+def tuning(workers: int | None, check: bool, as_json: bool) -> None:
+    """The published tuner's choices beside ours; writes docs/tuning.md and docs/tuning.json."""
+    from autotuner.points import default_path
+    from autotuner.tuning import Progress
+    from benchmarks import tuning as found
+
+    status, begin = "searching", time.monotonic()
+
+    def tell(now: Progress) -> None:
+        nonlocal status
+        status = f"searching: {now.done} of {now.of}, last {now.what}"
+
+    with progress(lambda: status):
+        networks = found.measure(workers or os.cpu_count() or 1, default_path(), tell)
+    click.echo(f"measured in {time.monotonic() - begin:.0f} s", err=True)
+    document = found.document(networks)
+    texts = {found.PAGE: found.page(networks), found.DOCUMENT: found.text_of(document)}
+    if as_json:
+        print_json(document)
+    else:
+        click.echo(texts[found.PAGE])
+    if not check:
+        for path, text in texts.items():
+            write_atomically(path, text.encode())
+    elif differences := found.differences(texts):
+        click.echo("\n".join([*differences, "docs are out of date: run `python -m benchmarks tuning`"]), err=True)
         raise SystemExit(1)
 
 

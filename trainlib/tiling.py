@@ -105,7 +105,7 @@ def _bytes_without_tiles(model: Model, platform: Platform, store_gradients: bool
     roomy = platform.replace({"l1.size_bytes": MAX_L1_BYTES})
     try:
         budget = int(BUDGET_SHARES[-1] * l1_available(platform))
-        plan = plan_for_slot(model, roomy, ROOMY_SLOT_BYTES, budget, store_gradients)
+        plan = plan_for_slot(model, platform, ROOMY_SLOT_BYTES, budget, store_gradients)
         schedule = compile_schedule(model, settled(model, plan, roomy, store_gradients), roomy, 0.0)
     except L1Error as error:
         return error.needed_bytes - WEIGHT_SLOTS * ROOMY_SLOT_BYTES

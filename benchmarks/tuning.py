@@ -1,0 +1,371 @@
+"""The published tuner's choices beside ours: primitives with data in L1, whole steps, whole networks.
+
+Writes docs/tuning.md and docs/tuning.json; the page is made of nothing but the document.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from difflib import unified_diff
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import msgspec
+
+from autotuner.comparison import Choice, Compared, compare
+from autotuner.measure import SKEWS, Meter
+from autotuner.points import Points
+from autotuner.published import LayerType, Row, layer_of
+from autotuner.report import how, shape_of
+from autotuner.search import Found
+from autotuner.tuning import LEARNING_RATE, Outcome, Progress, jobs_of, tune
+from benchmarks.markdown import grid
+from benchmarks.networks import PRESET, PUBLISHED
+from pulpsim import Platform
+from trainlib import models
+from trainlib.model import Model
+from trainlib.plan import Plan, kernels_of
+from trainlib.schedule import compile_schedule
+from trainlib.tiling import settled
+
+PAGE = Path(__file__).parents[1] / "docs" / "tuning.md"
+DOCUMENT = PAGE.with_suffix(".json")
+NETWORKS = ("autoencoder", "ds_cnn_paper")
+#: of the weight gradient of PW 64x25x5 -> 64 with data in L1, 8 cores: the best in the published ranking
+PUBLISHED_MACS_PER_CYCLE = 4.39
+#: "up to 2.4x" over one kernel for all layers
+PUBLISHED_FACTOR = 2.4
+
+
+class Primitive(msgspec.Struct, frozen=True):
+    """One tile, (ci, h, w, co), with its operands in L1."""
+
+    tile: tuple[int, int, int, int]
+    kernel: str
+    macs_per_cycle: float
+
+
+class Whole(msgspec.Struct, frozen=True):
+    """A whole step of a layer. tile: rows x columns x lines; cycles: the mean of skews."""
+
+    tile: str
+    how: str
+    cycles: float
+    skews: tuple[int, ...]
+
+    @property
+    def spread(self) -> float:
+        return max(self.skews) / min(self.skews) - 1
+
+
+class Search(msgspec.Struct, frozen=True):
+    """bound: what the winner takes at least; space: candidates; points: of them simulated, times start skews."""
+
+    bound: int
+    space: int
+    points: int
+
+
+class Line(msgspec.Struct, frozen=True):
+    """One step of layers that are equal, by the published tuner and by ours.
+
+    best, compiled (without 4x4), naive: None where the published tuner has no tile. published: None if nothing of its
+    ranking fits; rank: which of it does, from 1. ours, search: None if nothing runs, then `fault` says why.
+    """
+
+    layers: tuple[str, ...]
+    type: LayerType
+    step: str
+    best: Primitive | None
+    compiled: Primitive | None
+    naive: Primitive | None
+    published: Whole | None
+    rank: int
+    ours: Whole | None
+    search: Search | None
+    fault: str
+
+    @property
+    def factor(self) -> float | None:
+        """In L1, over the naive kernel."""
+        return self.best.macs_per_cycle / self.naive.macs_per_cycle if self.best and self.naive else None
+
+    @property
+    def compiled_factor(self) -> float | None:
+        return self.compiled.macs_per_cycle / self.naive.macs_per_cycle if self.compiled and self.naive else None
+
+    @property
+    def gain(self) -> float | None:
+        """Of our whole step over the published one."""
+        return self.published.cycles / self.ours.cycles if self.published and self.ours else None
+
+
+class Network(msgspec.Struct, frozen=True):
+    """Cycles of a training step, means over the start skews; 0 where there is no plan.
+
+    one_kernel: of the tuned plan with the plain kernel, `mm` or `dw`, in all image layers; None without any. published:
+    0 if there is none.
+    """
+
+    model: str
+    published: int
+    default: float
+    one_kernel: float | None
+    tuned: float
+    lines: tuple[Line, ...]
+
+
+# -- measuring ---------------------------------------------------------------------------------------
+def measure(
+    workers: int = 1, path: Path | None = None, tell: Callable[[Progress], None] = lambda progress: None
+) -> list[Network]:
+    """All of NETWORKS; path: of the file that keeps points. The same for any number of workers."""
+    platform = Platform.preset(PRESET)
+    return [_network(models.get(name), platform, workers, path, tell) for name in NETWORKS]
+
+
+def _network(
+    model: Model, platform: Platform, workers: int, path: Path | None, tell: Callable[[Progress], None]
+) -> Network:
+    lines = tuple(lines_of(model, compare(model, platform, workers, path, tell=tell)))
+    tuned = tune(model, platform, workers, path, tell=tell)
+    if not tuned.complete:
+        raise KeyboardInterrupt
+    plain = with_plain_kernels(model, tuned.plan) if tuned.plan else None
+    one_kernel = None
+    if plain is not None and plain != tuned.plan:
+        with Points(path) as points:
+            one_kernel = _count(Meter(platform, points), model, plain)
+    published = PUBLISHED[model.name].eight if model.name in PUBLISHED else 0
+    return Network(model.name, published, tuned.default_cycles, one_kernel, tuned.cycles, lines)
+
+
+def with_plain_kernels(model: Model, plan: Plan) -> Plan:
+    """The plan with the first of its layers' kernels in every step that names one: `mm`, in depthwise layers `dw`."""
+    plain = {layer.name: next(iter(kernels_of(layer)), "") for layer in model.layers}
+    return replace(plan, steps=tuple(replace(s, kernel=s.kernel and plain[s.layer]) for s in plan.steps))
+
+
+def _count(meter: Meter, model: Model, plan: Plan) -> float:
+    """The mean over the start skews. Raises PlanError, L1Error."""
+    schedule = compile_schedule(model, settled(model, plan, meter.platform), meter.platform, LEARNING_RATE)
+    return fmean(meter.cycles(schedule, skew) for skew in range(len(SKEWS)))
+
+
+def lines_of(model: Model, compared: Sequence[Compared]) -> Iterator[Line]:
+    """Steps that are equal once, in the order of their first layers."""
+    by_name = {(row.layer, row.step): row for row in compared}
+    for (index, step), jobs in sorted(jobs_of(model).items()):
+        layer, row = layer_of(model, index), by_name.get((model.layers[index].name, step))
+        if layer is not None and row is not None:
+            yield line_of(tuple(model.layers[other].name for other, _ in jobs), layer.type, row)
+
+
+def line_of(names: tuple[str, ...], kind: LayerType, row: Compared) -> Line:
+    choice, ours = row.choice, row.ours
+    return Line(
+        names, kind, row.step, _primitive(choice.best), _primitive(choice.compiled), _primitive(choice.naive),
+        _published(choice), choice.place, *_ours(ours),
+    )  # fmt: skip
+
+
+def _primitive(row: Row | None) -> Primitive | None:
+    if row is None:
+        return None
+    return Primitive((row.tile.ci, row.tile.h, row.tile.w, row.tile.co), row.ran, row.macs_per_cycle)
+
+
+def _published(choice: Choice) -> Whole | None:
+    if choice.step is None:
+        return None
+    return Whole(shape_of(choice.step), how(choice.step), choice.mean, choice.cycles)
+
+
+def _ours(found: Outcome) -> tuple[Whole | None, Search | None, str]:
+    if not isinstance(found, Found):
+        return None, None, str(found)
+    whole = Whole(shape_of(found.step), how(found.step), found.mean, found.cycles)
+    return whole, Search(found.bound, found.space, found.simulated + found.reused), ""
+
+
+# -- the document ------------------------------------------------------------------------------------
+def document(networks: Sequence[Network]) -> dict[str, Any]:
+    """For machines."""
+    return {
+        "platform": PRESET,
+        "published": {"macs_per_cycle": PUBLISHED_MACS_PER_CYCLE, "factor": PUBLISHED_FACTOR},
+        "networks": msgspec.to_builtins(networks),
+    }
+
+
+def text_of(value: dict[str, Any]) -> str:
+    return msgspec.json.format(msgspec.json.encode(value), indent=1).decode() + "\n"
+
+
+def differences(texts: dict[Path, str]) -> list[str]:
+    """Lines by which files differ from what they should be; a missing file is empty."""
+    found: list[str] = []
+    for path, text in texts.items():
+        old = path.read_text(encoding="utf-8") if path.exists() else ""
+        name = f"docs/{path.name}"
+        found += unified_diff(old.splitlines(), text.splitlines(), name, f"{name}, measured now", "", "", 0, "")
+    return found
+
+
+# -- the page ----------------------------------------------------------------------------------------
+def page(networks: Sequence[Network]) -> str:
+    """Markdown."""
+    return "\n".join(_page(networks)) + "\n"
+
+
+def _page(networks: Sequence[Network]) -> Iterator[str]:
+    yield "# The published tuner's choices, and ours"
+    yield ""
+    yield (
+        f"Batch size 1, `{PRESET}`, 8 cores; written by `python -m benchmarks tuning`. Published: PULP-TrainLib's "
+        "AutoTuner (SAMOS 2022), made again by `autotuner/published.py`: it ranks single tiles with their operands in "
+        "L1. All cycles are ours, but for the columns called published; they are means over fixed start skews of the "
+        "cores."
+    )
+    yield from ["", "## Data in L1, in short", ""]
+    lines = [line for network in networks for line in network.lines]
+    headings = ["", "published", "without 4x4", "step", "with 4x4", "step"]
+    yield from grid(headings, 1, list(_short(lines)))
+    yield ""
+    yield (
+        "The published kernels are compiled C, which spills in 4x4; ours are written by hand and do not: figures "
+        "without 4x4 stand beside the published ones. The published factor, up to 2.4, is over one kernel for all; "
+        "`mm` is taken for that one. Each factor compares the best tile with the tile that is best for the plain "
+        "kernel."
+    )
+    yield from ["", "## Whole training steps", ""]
+    headings = ["network", "published", "by rule", "one kernel for all", "tuned", "by rule / tuned", "one / tuned"]
+    yield from grid(headings, 1, [_totals(network) for network in networks])
+    yield ""
+    yield (
+        "Cycles of one training step with everything counted. Published: the networks' times at 450 MHz, from a tuner "
+        "that counts no DMA (docs/networks.md). By rule: the plan that nothing is searched for. One kernel for all: "
+        "the tuned plan with `mm` in all its image layers (`dw` in depthwise ones); fully-connected layers have "
+        "kernels of their own, which stay."
+    )
+    for network in networks:
+        yield from _details(network)
+
+
+def _short(lines: Sequence[Line]) -> Iterator[list[str]]:
+    """The figures beside published ones."""
+
+    def of(kinds: Sequence[LayerType], steps: Sequence[str] = ("fw", "wg", "ig")) -> list[Line]:
+        return [line for line in lines if line.type in kinds and line.step in steps]
+
+    name = "best weight gradient of a PW layer, MAC/cycle"
+    yield from _best(name, f"{PUBLISHED_MACS_PER_CYCLE:.2f}", of(["PW"], ["wg"]), _speed, _compiled_speed)
+    groups = {
+        "largest factor over `mm`: PW, CONV2D": (f"{PUBLISHED_FACTOR:.1f}", of(["PW", "CONV2D"])),
+        "the same: LINEAR, fw and wg": ("", of(["LINEAR"], ["fw", "wg"])),
+        "the same: LINEAR, ig, whose single row `mm` leaves to one core": ("", of(["LINEAR"], ["ig"])),
+        "largest factor over `dw`: DW": ("", of(["DW"])),
+    }
+    for name, (published, members) in groups.items():
+        yield from _best(name, published, members, lambda line: line.factor, lambda line: line.compiled_factor)
+
+
+def _speed(line: Line) -> float | None:
+    return line.best.macs_per_cycle if line.best else None
+
+
+def _compiled_speed(line: Line) -> float | None:
+    return line.compiled.macs_per_cycle if line.compiled else None
+
+
+def _best(
+    name: str, published: str, lines: Sequence[Line], full: Callable[[Line], float | None],
+    compiled: Callable[[Line], float | None],
+) -> Iterator[list[str]]:  # fmt: skip
+    """A row of a table, with the step that each largest figure is of; none without figures."""
+    row = [name, published]
+    for figure in (compiled, full):
+        known = [(value, line) for line in lines if (value := figure(line)) is not None]
+        if not known:
+            return
+        value, line = max(known, key=lambda pair: pair[0])
+        row += [f"{value:.2f}", f"{line.layers[0]} {line.step}"]
+    yield row
+
+
+def _totals(network: Network) -> list[str]:
+    def ratio(cycles: float | None) -> str:
+        return f"{cycles / network.tuned:.2f}" if cycles and network.tuned else ""
+
+    cycles = network.published, network.default, network.one_kernel, network.tuned
+    return [network.model, *map(_cycles, cycles), ratio(network.default), ratio(network.one_kernel)]
+
+
+def _cycles(value: float | None) -> str:
+    return f"{value:,.0f}" if value else ""
+
+
+def _details(network: Network) -> Iterator[str]:
+    yield from ["", f"## {network.model}", "", "Data in L1, as the published tuner ranks it; tiles are ci,h,w,co.", ""]
+    headings = ["layers", "type", "step", "best tile", "kernel", "MAC/cycle", "without 4x4", "MAC/cycle", "naive tile"]
+    headings += ["MAC/cycle", "factor without 4x4", "factor"]
+    yield from grid(headings, 5, [in_l1(line) for line in network.lines])
+    yield ""
+    yield (
+        "The whole step, everything counted: the first of the published ranking that fits, and the fastest that the "
+        "search finds. Tiles are rows x columns x lines; spread: of the start skews; points: candidates simulated, "
+        "times start skews. The search pads the rows of fully-connected tiles, the published tuner does not: its "
+        "choices for these layers are not among our candidates."
+    )
+    yield ""
+    headings = ["layers", "step", "published: tile", "how", "rank", "cycles", "ours: tile", "how", "cycles", "spread"]
+    headings += ["above bound", "space", "points", "factor"]
+    yield from grid(headings, 4, [whole(line) for line in network.lines])
+    both = [(line.published.cycles, line.ours.cycles, len(line.layers))
+            for line in network.lines if line.published and line.ours]  # fmt: skip
+    if both:
+        published, ours = (sum(row[column] * row[2] for row in both) for column in (0, 1))
+        yield ""
+        yield f"All layers' steps with both: {published:,.0f} and {ours:,.0f} cycles, factor {published / ours:.2f}."
+    for line in network.lines:
+        if line.fault:
+            yield from ["", f"{line.fault}."]
+
+
+def _names(line: Line) -> str:
+    """The first, and how many there are."""
+    return line.layers[0] + (f" (of {len(line.layers)})" if len(line.layers) > 1 else "")
+
+
+def in_l1(line: Line) -> list[str]:
+    head = [_names(line), line.type, line.step]
+    if not (line.best and line.compiled and line.naive):
+        return [*head, "no tile", *[""] * 8]
+    return [
+        *head, *_texts(line.best), *_texts(line.compiled)[1:], *_texts(line.naive)[::2],
+        f"{line.compiled_factor:.2f}", f"{line.factor:.2f}",
+    ]  # fmt: skip
+
+
+def _texts(primitive: Primitive) -> list[str]:
+    return [",".join(map(str, primitive.tile)), primitive.kernel, f"{primitive.macs_per_cycle:.2f}"]
+
+
+def whole(line: Line) -> list[str]:
+    published, ours, search = line.published, line.ours, line.search
+    row = [_names(line), line.step]
+    row += [published.tile, published.how, str(line.rank), f"{published.cycles:,.0f}"] if published else [
+        "does not fit" if line.best else "no tile", "", "", ""
+    ]  # fmt: skip
+    if not (ours and search):
+        return [*row, "infeasible", *[""] * 7]
+    return [
+        *row, ours.tile, ours.how, f"{ours.cycles:,.0f}", _share(ours.spread), _share(ours.cycles / search.bound - 1),
+        f"{search.space:,}", f"{search.points:,}", f"{line.gain:.3f}" if line.gain else "",
+    ]  # fmt: skip
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.1f} %"

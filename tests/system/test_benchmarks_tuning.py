@@ -10,7 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from autotuner.comparison import Choice, Compared
-from autotuner.measure import SKEWS
+from autotuner.measure import SKEWS, Meter
+from autotuner.points import Points
 from autotuner.published import Layer, Row, Tile, measure
 from autotuner.search import Infeasible
 from benchmarks import tuning
@@ -20,6 +21,8 @@ from pulpsim import Platform
 from trainlib import models
 from trainlib.layers import FullyConnected, GlobalAveragePool, PointWise
 from trainlib.model import Model
+from trainlib.plans import tuned_plan
+from trainlib.schedule import compile_schedule
 from trainlib.tiling import default_plan
 
 POINTWISE = Layer("PW", 64, 25, 5, 64)
@@ -56,10 +59,25 @@ def test_a_known_row_is_measured_again() -> None:
     assert line.compiled.macs_per_cycle == pytest.approx(tuning.PUBLISHED_MACS_PER_CYCLE, rel=0.05)
 
 
-def test_the_search_is_hardly_ever_behind() -> None:
-    """Where the published choice has a padding that is not in the space, by less than a percent."""
+@pytest.mark.parametrize("name", tuning.NETWORKS)
+def test_the_totals_are_those_of_the_plans_that_come_with_the_library(name: str) -> None:
+    [network] = [network for network in shipped() if network.model == name]
+    model, platform = models.get(name), Platform.preset(tuning.PRESET)
+    with Points(None) as points:
+        meter = Meter(platform, points)
+        for plan, cycles in (
+            (tuned_plan(model, platform), network.tuned),
+            (default_plan(model, platform), network.default),
+        ):
+            assert plan is not None
+            schedule = compile_schedule(model, plan, platform, tuning.LEARNING_RATE)
+            assert sum(meter.cycles(schedule, skew) for skew in range(len(SKEWS))) == len(SKEWS) * cycles
+
+
+def test_no_published_choice_is_faster() -> None:
+    """Those of convolutions are in the space; those of fully-connected layers have no padding, and are not."""
     gains = [line.gain for network in shipped() for line in network.lines if line.gain is not None]
-    assert min(gains) > 0.99
+    assert len(gains) > 20 and min(gains) >= 1
 
 
 def test_the_tables_say_what_the_document_does() -> None:

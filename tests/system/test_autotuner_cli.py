@@ -286,14 +286,14 @@ def test_points_that_cannot_be_kept_are_reported(monkeypatch: pytest.MonkeyPatch
 # -- Ctrl-C ----------------------------------------------------------------------------------------
 #: the command with another model, that says when its search begins
 PROGRAM = """
-from autotuner import tune
+from autotuner import tuning
 from trainlib import models
 from trainlib.layers import DepthWise, FullyConnected
 from trainlib.model import Model
 layers = DepthWise("dw", 2, kernel=2), FullyConnected("fc", 16, 3, relu=False)
 models.MODELS["small"] = lambda: Model("small", layers, input_shape=(2, 3, 5))
-search = tune.search_steps
-tune.search_steps = lambda *args, **options: (print("searching", flush=True), search(*args, **options))[1]
+search = tuning.search_steps
+tuning.search_steps = lambda *args, **options: (print("searching", flush=True), search(*args, **options))[1]
 from autotuner.cli import main
 main()
 """
@@ -361,9 +361,9 @@ def test_ctrl_c_leaves_a_plan_and_the_same_command_goes_on(points: int, tmp_path
 
 @pytest.mark.skipif(os.name != "posix", reason="signals as on POSIX")
 def test_ctrl_c_shows_the_steps_of_a_layer_that_were_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from autotuner import tune
+    from autotuner import tuning
 
-    renamed, calls = tune.renamed, []
+    renamed, calls = tuning.renamed, []
 
     def interrupted(*arguments: Any) -> Any:
         calls.append(arguments)
@@ -372,7 +372,7 @@ def test_ctrl_c_shows_the_steps_of_a_layer_that_were_found(tmp_path: Path, monke
         return renamed(*arguments)
 
     monkeypatch.setenv(CACHE_VARIABLE, cache_in(tmp_path / "cache"))
-    monkeypatch.setattr(tune, "renamed", interrupted)
+    monkeypatch.setattr(tuning, "renamed", interrupted)
     result = call("tune", "--layer", LAYER, "--workers", "1", "--json")
     assert result.exit_code == 130
     assert result.stderr == "interrupted: these are the steps found; the same command goes on from here\n"

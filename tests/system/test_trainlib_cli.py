@@ -23,7 +23,7 @@ from trainlib.trainer import Trainer
 KEYS = {
     "model", "platform", "clock_hz", "cores", "cycles", "milliseconds", "macs", "macs_per_cycle",
     "lower_bound_cycles", "issue_bound_cycles", "dma_bytes_in", "dma_bytes_out", "l1_bytes", "l2_bytes", "causes",
-    "phases", "data", "steps", "lr", "held_out_loss", "loss",
+    "phases", "data", "steps", "lr", "held_out_loss", "loss", "plan",
 }  # fmt: skip
 PHASE_KEYS = {
     "layer", "step", "cycles", "macs", "dma_bytes_in", "dma_bytes_out", "kernel", "tile", "buffering", "instructions",
@@ -159,7 +159,9 @@ def test_out_writes_what_was_printed_and_a_plan_that_runs_the_same() -> None:
     assert sorted(os.listdir("new/result")) == WRITTEN
     assert json.loads(Path("new/result/report.json").read_text()) == found
     Plan.load("new/result/plan.json").check(models.get("autoencoder"))
-    assert trained("--plan", "new/result/plan.json") == found
+    assert found["plan"] == "tuned: autotuner tune autoencoder --platform pulp-2022"
+    again = trained("--plan", "new/result/plan.json")
+    assert again == found | {"plan": "new/result/plan.json"}
 
 
 def test_out_may_be_there_already_and_is_named_at_the_end() -> None:

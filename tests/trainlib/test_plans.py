@@ -52,8 +52,10 @@ def test_a_change_of_one_number_keeps_the_plan() -> None:
     assert origin(plan, slower).endswith("for pulp-2022 as it comes")
 
 
-@pytest.mark.parametrize("changed", [{"l1.size_bytes": 32 << 10}, {"cluster.cores": 4, "cluster.fpus": 4}])
-def test_where_it_does_not_fit_the_plan_is_by_rule(changed: dict[str, int]) -> None:
+@pytest.mark.parametrize(
+    "changed", [{"l1.size_bytes": 32 << 10}, {"l1.size_bytes": 128 << 10}, {"cluster.cores": 4, "cluster.fpus": 4}]
+)
+def test_for_another_l1_or_other_cores_the_plan_is_by_rule(changed: dict[str, int]) -> None:
     model, platform = models.get("autoencoder"), Platform.preset("pulp-2022", changed)
     plan = plan_for(model, platform)
     assert plan == default_plan(model, platform) and origin(plan, platform) == "by rule"

@@ -20,13 +20,14 @@ from trainlib.tiling import default_plan
 def tuned_plan(model: Model, platform: Platform) -> Plan | None:
     """The shipped plan for a shipped model on a preset; None if there is none, or it does not fit.
 
-    It is also used where the preset's numbers were changed, as long as its L1 suffices and the cores are as many: so
-    that a change of one number shows this number's effect.
+    It is also used where other numbers of the preset were changed than its cores and the size of L1, which decide
+    what a good plan is: so that a change of one number shows this number's effect.
     """
     file = resources.files(__name__) / f"{model.name}.{platform.name}.json"
     if model.name not in models.MODELS or models.get(model.name) != model or not file.is_file():
         return None
-    if Platform.preset(platform.name).cluster.cores != platform.cluster.cores:
+    preset = Platform.preset(platform.name)
+    if (preset.cluster, preset.l1.size_bytes) != (platform.cluster, platform.l1.size_bytes):
         return None
     plan = Plan.from_json(file.read_bytes(), file.name)
     try:

@@ -100,13 +100,13 @@ def search_job(meter: Meter, model: Model, job: Job, first: Sequence[LayerStep],
     )  # fmt: skip
     text = meter.points.result(key)
     if text is None:
-        outcome: Outcome = search(model, *job, meter, first, allowed)
-        meter.points.put_result(key, msgspec.json.encode(outcome).decode())
+        outcome = search(model, *job, meter, first, allowed)
+        if isinstance(outcome, Found):  # what does not run may hang on the model: all of it has to fit L2
+            meter.points.put_result(key, msgspec.json.encode(outcome).decode())
         return outcome
-    outcome = msgspec.json.decode(text, type=Outcome)
-    if isinstance(outcome, Found):
-        outcome = msgspec.structs.replace(outcome, simulated=0, reused=outcome.simulated + outcome.reused)
-    return renamed(outcome, name)
+    found = msgspec.json.decode(text, type=Found)
+    found = msgspec.structs.replace(found, simulated=0, reused=found.simulated + found.reused)
+    return renamed(found, name)
 
 
 def renamed(outcome: Outcome, layer: str) -> Outcome:

@@ -30,7 +30,7 @@ def test_every_model_has_a_plan_for_every_preset(name: str, preset: str) -> None
     assert (plan.model, plan.platform) == (name, preset)
     assert plan.made_by == f"autotuner tune {name} --platform {preset}"
     assert Trainer(model, platform).plan == plan == plan_for(model, platform)
-    assert origin(plan, platform) == f"tuned: {plan.made_by}"
+    assert origin(plan, platform) == f"tuned ({plan.made_by})"
 
 
 def test_there_are_no_other_plans() -> None:
@@ -49,7 +49,7 @@ def test_a_change_of_one_number_keeps_the_plan() -> None:
     slower = Platform.preset("pulp-2022", {"dma.start_cycles": 9})
     plan = plan_for(model, slower)
     assert plan == tuned_plan(model, Platform.preset("pulp-2022"))
-    assert origin(plan, slower).endswith("for pulp-2022 as it comes")
+    assert origin(plan, slower).startswith("tuned for pulp-2022 as it comes (autotuner tune ")
 
 
 @pytest.mark.parametrize(

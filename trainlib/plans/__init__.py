@@ -52,4 +52,4 @@ def origin(plan: Plan, platform: Platform) -> str:
     if not plan.made_by:
         return "by rule"
     changed = platform.name in Platform.presets() and Platform.preset(platform.name) != platform
-    return f"tuned: {plan.made_by}" + (f", for {platform.name} as it comes" if changed else "")
+    return "tuned" + (f" for {platform.name} as it comes" if changed else "") + f" ({plan.made_by})"

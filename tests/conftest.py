@@ -6,6 +6,7 @@ Test folders hold no __init__.py: tests/pulpsim would then be a package named pu
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,10 @@ settings.register_profile("repeatable", derandomize=True, deadline=None)
 # HYPOTHESIS_PROFILE=thorough: new examples every time, and many of them.
 settings.register_profile("thorough", max_examples=2000, derandomize=False, deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+
+# What a shell starts in the background ignores Ctrl-C, and so would the commands that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

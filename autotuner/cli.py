@@ -67,11 +67,10 @@ def tune(
         )
     if start is not None and (layer is not None or published):
         raise InputError("--from: goes with a MODEL, without --published")
-    if out is not None and Path(out).exists() and not Path(out).is_dir():
-        raise InputError(f"--out {out}: is a file; it must be a directory, new or not")
     parts = _parts(steps)
     network = parse(layer) if layer is not None else models.get(str(model))
     layers = () if layer is None else (1,)
+    _make_folder(out)  # before a search that takes minutes
     if published:
         _compare(network, platform, parts, layers, count, out, as_json)
     elif layer is not None:
@@ -220,16 +219,21 @@ def _plain(value: Any) -> Any:
     return msgspec.to_builtins(value)
 
 
+def _make_folder(out: str | None) -> None:
+    if out is not None and Path(out).exists() and not Path(out).is_dir():
+        raise InputError(f"--out {out}: is a file; it must be a directory, new or not")
+    try:
+        Path(out or ".").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {out}: {error.strerror}") from None
+
+
 def _write(out: str | None, result: dict[str, Any], plan: str | None) -> None:
     import json
 
     if out is None:
         return
     folder = Path(out)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out {out}: {error.strerror}") from None
     write_atomically(folder / "tuning.json", (json.dumps(result, indent=1) + "\n").encode())
     if plan is not None:
         write_atomically(folder / "plan.json", plan.encode())

@@ -258,6 +258,7 @@ ONE_OF_THEM = 'give a MODEL or a --layer, one of them: tune ds_cnn_paper, or tun
         (["--layer", LAYER, "--from", "dense.json"], "--from: goes with a MODEL, without --published"),
         (["small", "--published", "--from", "dense.json"], "--from: goes with a MODEL, without --published"),
         (["small", "--out", "bad.json"], "--out bad.json: is a file; it must be a directory, new or not"),
+        (["small", "--out", "bad.json/below"], "--out bad.json/below: Not a directory"),
         (["small", "--platform", "pulp-2023"], "no platform 'pulp-2023'"),
         (["small", "--set", "l1.bank=3"], "--set: unknown key 'l1.bank' (did you mean 'l1.banks'?)"),
     ],

@@ -105,6 +105,6 @@ def _choose(meter: Meter, model: Model, index: int, step: str) -> Choice:
         chosen = as_step(model, index, step, row, platform)
         if chosen is not None:
             schedule = compile_step(model, index, chosen, platform)
-            cycles = tuple(meter.cycles(schedule, skew) for skew in range(len(SKEWS)))
+            cycles = meter.all_cycles(schedule)
             return Choice(rows[0], naive, chosen, place, cycles, compiled)
     return Choice(rows[0], naive, compiled=compiled)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 
 from autotuner.points import Points, engine_version, key_of
-from pulpsim import Platform, Program
-from trainlib.schedule import Fork, Issue, Schedule, Wait
+from pulpsim import Platform
+from trainlib.schedule import Schedule
 from trainlib.timing import Relaxed, cycles_of
 
 #: cycles by which cores are late at every fork; the first is none
@@ -48,21 +47,11 @@ class Meter:
         self.points.put(key, (cycles,), f"{schedule.phases[0].layer} {schedule.phases[0].step}")
         return cycles
 
+    def all_cycles(self, schedule: Schedule) -> tuple[int, ...]:
+        """With each of SKEWS."""
+        return tuple(self.cycles(schedule, skew) for skew in range(len(SKEWS)))
+
 
 def schedule_key(schedule: Schedule, platform: Platform) -> bytes:
-    """What decides the cycles of a schedule: programs, arguments, transfers, machine, engine."""
-    parts: list[tuple[object, ...]] = []
-    for operation in schedule.operations:
-        if isinstance(operation, Fork):
-            parts.append(("fork", _digest(operation.call.program), operation.call.arguments))
-        elif isinstance(operation, Issue):
-            c = operation.copy
-            parts.append(("issue", c.outward, c.l1, c.line_bytes, c.lines, c.l1_stride, c.l2_stride))
-        elif isinstance(operation, Wait):
-            parts.append(("wait", operation.transfers))
-    return key_of(engine_version(), repr(platform), repr(parts))
-
-
-@cache
-def _digest(program: Program) -> str:
-    return key_of(program.content()).hex()
+    """What decides the cycles of a schedule: its content, the machine, the engine."""
+    return key_of(engine_version(), repr(platform), schedule.content)

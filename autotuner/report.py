@@ -34,7 +34,7 @@ def steps_table(title: str, outcomes: Mapping[str, Outcome]) -> Table:
             table.add_row(name, "-", "infeasible")
             continue
         spread = 100 * (max(found.cycles) / min(found.cycles) - 1)
-        first = f"{sum(found.first_cycles) / len(found.first_cycles):,.0f}" if found.first_cycles else ""
+        first = f"{found.first_mean:,.0f}" if found.first_cycles else ""
         table.add_row(
             name, shape_of(found.step), how(found.step), f"{found.mean:,.0f}", f"{spread:.1f} %", first,
             f"{100 * (found.mean / max(found.bound, 1) - 1):.1f} %", f"{found.space:,}", f"{found.simulated:,}",

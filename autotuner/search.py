@@ -52,7 +52,16 @@ class Found(msgspec.Struct, frozen=True, tag="found"):
 
     @property
     def mean(self) -> float:
-        return sum(self.cycles) / len(self.cycles)
+        return sum(self.cycles) / len(SKEWS)
+
+    @property
+    def first_mean(self) -> float:
+        """0 if the search began with nothing."""
+        return sum(self.first_cycles) / len(SKEWS)
+
+    def again(self) -> Found:
+        """As it is when it is known from another time: all its points are reused."""
+        return msgspec.structs.replace(self, simulated=0, reused=self.simulated + self.reused)
 
 
 class Infeasible(msgspec.Struct, frozen=True, tag="infeasible"):
@@ -74,13 +83,14 @@ class Infeasible(msgspec.Struct, frozen=True, tag="infeasible"):
 class _Item:
     """Something on the heap: the least sum of cycles over all skews, and its place in the space.
 
-    least: of the schedule, for any skew. cycles: simulated so far.
+    known: of a shape. least: of the schedule, for any skew. cycles: simulated so far.
     """
 
     bound: int
     place: tuple[int, ...]
     level: int = field(compare=False)
     step: LayerStep = field(compare=False)
+    known: Footprint | None = field(compare=False, default=None)
     schedule: Schedule | None = field(compare=False, default=None)
     least: int = field(compare=False, default=0)
     cycles: tuple[int, ...] = field(compare=False, default=())
@@ -111,21 +121,18 @@ class _Search:
     def _shapes(self, item: _Item) -> list[_Item]:
         found = []
         for number, shape in enumerate(shapes(self.model, self.index, item.step)):
-            known = self._footprint(shape)
+            known = footprint(self.model, self.index, replace(shape, **self.kernels[0]), self.platform)
             if self._fits(shape, known):
                 bound = max(item.bound, len(SKEWS) * known.bound_cycles(0))
-                found.append(_Item(bound, (*item.place, number), SHAPE, shape))
+                found.append(_Item(bound, (*item.place, number), SHAPE, shape, known))
             else:
                 self.too_large += len(self.kernels)
         return found
 
-    def _footprint(self, shape: LayerStep) -> Footprint:
-        return footprint(self.model, self.index, replace(shape, **self.kernels[0]), self.platform)
-
     def _fits(self, shape: LayerStep, known: Footprint) -> bool:
         """Compiled if that alone can tell: buffers that do not live at once share their place."""
         needed = known.at_once
-        if needed <= self.room < known.bytes or self.gap < known.bytes <= self.room:
+        if needed <= self.room and known.bytes > self.gap:
             try:
                 compile_step(self.model, self.index, replace(shape, **self.kernels[0]), self.platform)
             except L1Error as error:
@@ -134,7 +141,8 @@ class _Search:
         return needed <= self.room
 
     def _candidates(self, item: _Item) -> list[_Item]:
-        known, found = self._footprint(item.step), []
+        known, found = item.known, []
+        assert known is not None
         for number, chosen in enumerate(self.kernels):
             step = replace(item.step, **chosen)
             busy = busy_cycles(self.model, self.index, step, self.platform)
@@ -153,7 +161,7 @@ class _Search:
         key = schedule_key(schedule, self.platform)
         if self.keys.setdefault(key, item.step) != item.step:
             return []
-        return [_Item(max(item.bound, len(SKEWS) * least), item.place, SCHEDULE, item.step, schedule, least)]
+        return [_Item(max(item.bound, len(SKEWS) * least), item.place, SCHEDULE, item.step, None, schedule, least)]
 
     def _simulated(self, item: _Item) -> list[_Item]:
         """With one more skew."""

@@ -61,7 +61,7 @@ def shapes(model: Model, index: int, tile: LayerStep) -> Iterator[LayerStep]:
         summed = {"fw": 1, "ig": 0}.get(tile.step, 2)  # along the other two, loops may change places
         outer = [number for axis, number in enumerate(numbers) if axis != summed]
         residents = names if min(outer) > 1 else names[:1]
-    fusable = tile.step == "fw" and isinstance(layer, Parametric) and layer.relu and not layer.bias
+    fusable = tile.step == "fw" and isinstance(layer, Parametric) and fuses_relu(layer, tile)
     fusions: Sequence[Literal["fused", "separate"]] = ("fused", "separate") if fusable else ("fused",)
     bufferings = BUFFERINGS if prod(numbers) > 1 else BUFFERINGS[:1]
     paddings = (tile.tile.padding, 0) if isinstance(layer, Conv2D | PointWise) and tile.step != "update" else ()
@@ -91,8 +91,7 @@ def candidates(model: Model, index: int, step: str) -> Iterator[LayerStep]:
 
 def _numbers(model: Model, index: int, step: LayerStep) -> tuple[int, int, int]:
     """How many parts rows, columns and lines are cut into."""
-    sizes, limits = (step.tile.rows, step.tile.columns, step.tile.lines), tile_limits(model, index, step.step)
-    rows, columns, lines = (-(-limit // size) if size else 1 for limit, size in zip(limits, sizes, strict=True))
+    rows, columns, lines = (sum(count for _, count in pieces) for pieces in _axes(model, index, step))
     return rows, columns, lines
 
 
@@ -190,8 +189,7 @@ def _around(model: Model, index: int, step: LayerStep) -> int:
         finish = 1 if fuses_relu(layer, step) else 3 * (layer.relu or layer.bias)
         return copied + outputs * (1 + finish)
     if step.step == "ig":
-        below = model.layers[index - 1]
-        return copied + inputs * (7 if isinstance(below, Parametric) and below.relu else 1)
+        return copied + inputs * (7 if model.relu_below(index) else 1)
     return copied + layer.weights * (5 if step.step.endswith("update") else 1)
 
 
@@ -210,16 +208,21 @@ def _products(model: Model, index: int, step: LayerStep, cores: int) -> int:
             n, k, m = c, r * taps, h * width
         else:
             n, k, m = r, h * width, c * taps
-        total += count * (k * _cycles_per_k(step.kernel, n, m, cores) + _outputs(step.kernel, n, m, cores))
+        per_k, outputs = _product(step.kernel, n, m, cores)
+        total += count * (k * per_k + outputs)
     return total
 
 
 def _parts(model: Model, index: int, step: LayerStep) -> Iterator[tuple[tuple[int, int, int], int]]:
     """((rows, columns, lines), how many) of all tiles."""
-    sizes, limits = (step.tile.rows, step.tile.columns, step.tile.lines), tile_limits(model, index, step.step)
-    axes = [_pieces(limit, size or limit) for limit, size in zip(limits, sizes, strict=True)]
-    for (r, r_count), (c, c_count), (h, h_count) in product(*axes):
+    for (r, r_count), (c, c_count), (h, h_count) in product(*_axes(model, index, step)):
         yield (r, c, h), r_count * c_count * h_count
+
+
+def _axes(model: Model, index: int, step: LayerStep) -> list[tuple[tuple[int, int], ...]]:
+    """(size, how many) of the parts of rows, columns and lines."""
+    sizes, limits = (step.tile.rows, step.tile.columns, step.tile.lines), tile_limits(model, index, step.step)
+    return [_pieces(limit, size or limit) for limit, size in zip(limits, sizes, strict=True)]
 
 
 @cache
@@ -232,21 +235,16 @@ def _pieces(limit: int, size: int) -> tuple[tuple[int, int], ...]:
 
 
 @cache
-def _cycles_per_k(kernel: str, n: int, m: int, cores: int) -> int:
-    """u + v + u v a block, of the core with the most."""
+def _product(kernel: str, n: int, m: int, cores: int) -> tuple[int, int]:
+    """Of the core with the most blocks: u + v + u v a block and step of k; its outputs, whose sums are set.
+
+    (That they are stored, `_around` counts.)
+    """
     geometry = matmul.GEOMETRIES[matmul.resolve(kernel, n, 1, m, cores)]
     along, across = (n, m) if geometry.split == "N" else (m, n)
     u, v = geometry.along, geometry.across
     blocks, rest = -(-(along // u) // cores), across % v
-    return blocks * (across // v * (u + v + u * v) + (u + rest + u * rest if rest else 0))
-
-
-@cache
-def _outputs(kernel: str, n: int, m: int, cores: int) -> int:
-    """A sum is set, and stored, which `_around` counts once."""
-    geometry = matmul.GEOMETRIES[matmul.resolve(kernel, n, 1, m, cores)]
-    along, across = (n, m) if geometry.split == "N" else (m, n)
-    return -(-(along // geometry.along) // cores) * geometry.along * across
+    return blocks * (across // v * (u + v + u * v) + (u + rest + u * rest if rest else 0)), blocks * u * across
 
 
 def _depthwise_instructions(model: Model, index: int, step: LayerStep) -> int:

@@ -21,10 +21,9 @@ from autotuner.workers import Workers
 from pulpsim import Platform
 from pulpsim.errors import PulpsimError
 from trainlib.errors import PlanError
-from trainlib.layers import FullyConnected, Parametric
+from trainlib.layers import FullyConnected
 from trainlib.model import Model
 from trainlib.plan import LayerStep, Plan, backward_choices, kernels_of
-from trainlib.schedule import compile_schedule
 from trainlib.steps.fully_connected import stays_in_l1
 from trainlib.tiling import default_plan, settled
 
@@ -85,10 +84,8 @@ def jobs_of(model: Model, parts: Sequence[str] = (), layers: Sequence[int] = ())
 
 def _signature(model: Model, index: int, step: str) -> tuple[object, ...]:
     """What a step's tasks hang on."""
-    below = model.layers[index - 1] if index else None
-    masked = isinstance(below, Parametric) and below.relu
     near = (stays_in_l1(model, index - 1), stays_in_l1(model, index))
-    return (layer_key(model.layers[index]), model.shapes[index], step, masked, near, index == 0)
+    return (layer_key(model.layers[index]), model.shapes[index], step, model.relu_below(index), near, index == 0)
 
 
 def search_job(meter: Meter, model: Model, job: Job, first: Sequence[LayerStep], allowed: Sequence[str]) -> Outcome:
@@ -104,9 +101,7 @@ def search_job(meter: Meter, model: Model, job: Job, first: Sequence[LayerStep],
         if isinstance(outcome, Found):  # what does not run may hang on the model: all of it has to fit L2
             meter.points.put_result(key, msgspec.json.encode(outcome).decode())
         return outcome
-    found = msgspec.json.decode(text, type=Found)
-    found = msgspec.structs.replace(found, simulated=0, reused=found.simulated + found.reused)
-    return renamed(found, name)
+    return renamed(msgspec.json.decode(text, type=Found).again(), name)
 
 
 def renamed(outcome: Outcome, layer: str) -> Outcome:
@@ -140,7 +135,7 @@ def search_steps(
         for index, step in groups[job]:
             found[index, step] = renamed(outcome, model.layers[index].name)
         if isinstance(outcome, Found) and outcome.first_cycles:
-            saved += (sum(outcome.first_cycles) / len(SKEWS) - outcome.mean) * len(groups[job])
+            saved += (outcome.first_mean - outcome.mean) * len(groups[job])
         tell(Progress(f"{model.layers[job[0]].name} {job[1]}", done, len(jobs), saved))
 
 
@@ -208,11 +203,7 @@ def _with_kernels(model: Model, plan: Plan, allowed: Sequence[str]) -> Plan:
 
 def _again(tuned: Tuned, made_by: str) -> Tuned:
     """A known result: what was measured for it is reused now."""
-    outcomes = {
-        name: msgspec.structs.replace(one, simulated=0, reused=one.simulated + one.reused)
-        if isinstance(one, Found) else one
-        for name, one in tuned.outcomes.items()
-    }  # fmt: skip
+    outcomes = {name: one.again() if isinstance(one, Found) else one for name, one in tuned.outcomes.items()}
     plan = tuned.plan and replace(tuned.plan, made_by=made_by)
     reused = tuned.simulated + tuned.reused
     return msgspec.structs.replace(tuned, plan=plan, outcomes=outcomes, simulated=0, reused=reused)
@@ -321,8 +312,7 @@ class _Whole:
 def _least(meter: Meter, model: Model, plan: Plan) -> int | None:
     """Cycles that no simulation of the plan goes below; None if it does not fit."""
     try:
-        settle = settled(model, plan, meter.platform)
-        return meter.least(compile_schedule(model, settle, meter.platform, LEARNING_RATE))
+        return meter.least(settled(model, plan, meter.platform, LEARNING_RATE)[1])
     except PulpsimError:
         return None
 
@@ -334,8 +324,7 @@ def _count(meter: Meter, model: Model, plan: Plan, limit: int | None) -> tuple[P
     """
     before, total, fault = (meter.simulated, meter.reused), 0, ""
     try:
-        plan = settled(model, plan, meter.platform)
-        schedule = compile_schedule(model, plan, meter.platform, LEARNING_RATE)
+        plan, schedule = settled(model, plan, meter.platform, LEARNING_RATE)
         least = meter.least(schedule)
         for skew in range(len(SKEWS)):
             if limit is not None and total + (len(SKEWS) - skew) * least >= limit:

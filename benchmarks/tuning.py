@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from autotuner.comparison import Choice, Compared, compare
-from autotuner.measure import SKEWS, Meter
+from autotuner.measure import Meter
 from autotuner.points import Points
 from autotuner.published import LayerType, Row, layer_of
 from autotuner.report import how, shape_of
@@ -27,7 +27,6 @@ from pulpsim import Platform
 from trainlib import models
 from trainlib.model import Model
 from trainlib.plan import Plan, kernels_of
-from trainlib.schedule import compile_schedule
 from trainlib.tiling import settled
 
 PAGE = Path(__file__).parents[1] / "docs" / "tuning.md"
@@ -150,8 +149,7 @@ def with_plain_kernels(model: Model, plan: Plan) -> Plan:
 
 def _count(meter: Meter, model: Model, plan: Plan) -> float:
     """The mean over the start skews. Raises PlanError, L1Error."""
-    schedule = compile_schedule(model, settled(model, plan, meter.platform), meter.platform, LEARNING_RATE)
-    return fmean(meter.cycles(schedule, skew) for skew in range(len(SKEWS)))
+    return fmean(meter.all_cycles(settled(model, plan, meter.platform, LEARNING_RATE)[1]))
 
 
 def lines_of(model: Model, compared: Sequence[Compared]) -> Iterator[Line]:

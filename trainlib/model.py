@@ -114,6 +114,11 @@ class Model:
         """Multiply-accumulates of a step of layer `index`."""
         return self.layers[index].macs(step, self.shapes[index][0])
 
+    def relu_below(self, index: int) -> bool:
+        """Whether the input of layer `index` is the output of a ReLU that belongs to the layer before."""
+        below = self.layers[index - 1] if index else None
+        return isinstance(below, Parametric) and below.relu
+
     @property
     def step_macs(self) -> int:
         """MACs of one training step: fw of every layer, wg of those trained, ig of those above the lowest trained."""

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from functools import cache, cached_property
+from hashlib import sha256
 from math import prod
 from typing import Any
 
-from pulpsim import Cluster, Copy, Platform
+from pulpsim import Cluster, Copy, Platform, Program
 from pulpsim.code import Code
 from trainlib.errors import PlanError
 from trainlib.kernels import Call
@@ -73,6 +75,20 @@ class Schedule:
     l2_bytes: int
     code_bytes: int
 
+    @cached_property
+    def content(self) -> bytes:
+        """A digest of all that decides its cycles: programs, arguments, transfers; not what layers are called."""
+        parts: list[tuple[object, ...]] = []
+        for operation in self.operations:
+            if isinstance(operation, Fork):
+                parts.append(("fork", _digest(operation.call.program), operation.call.arguments))
+            elif isinstance(operation, Issue):
+                c = operation.copy
+                parts.append(("issue", c.outward, c.l1, c.line_bytes, c.lines, c.l1_stride, c.l2_stride))
+            elif isinstance(operation, Wait):
+                parts.append(("wait", operation.transfers))
+        return sha256(repr(parts).encode()).digest()
+
     def bytes_moved(self) -> list[tuple[int, int]]:
         """(inward, outward) DMA bytes of every phase."""
         moved = [[0, 0] for _ in self.phases]
@@ -80,6 +96,11 @@ class Schedule:
             if isinstance(operation, Issue):
                 moved[operation.phase][operation.copy.outward] += operation.copy.size_bytes
         return [(inward, outward) for inward, outward in moved]
+
+
+@cache
+def _digest(program: Program) -> str:
+    return sha256(program.content()).hexdigest()
 
 
 # -- cutting steps into tasks --------------------------------------------------------------------

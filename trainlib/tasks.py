@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from pulpsim import Platform
 from trainlib.kernels import Call
-from trainlib.layers import Parametric, Shape
+from trainlib.layers import Shape
 from trainlib.memory_map import aligned
 from trainlib.model import Model
 from trainlib.plan import LayerStep, Plan
@@ -137,8 +137,7 @@ class Work:
 
     def relu_below(self, index: int) -> bool:
         """Whether the input of layer `index` is the output of a ReLU that belongs to the layer before."""
-        below = self.model.layers[index - 1] if index else None
-        return isinstance(below, Parametric) and below.relu
+        return self.model.relu_below(index)
 
 
 class Slots:

@@ -19,7 +19,7 @@ from trainlib.layers import FullyConnected
 from trainlib.memory_map import ALIGN, l1_available, peak_bytes
 from trainlib.model import Model
 from trainlib.plan import LayerStep, Plan, Tile, backward_choices
-from trainlib.schedule import compile_schedule
+from trainlib.schedule import Schedule, compile_schedule
 from trainlib.steps.fully_connected import WEIGHT_SLOTS
 from trainlib.tiling_images import image_step
 
@@ -51,31 +51,32 @@ def _for_budgets(model: Model, platform: Platform, store_gradients: bool, make: 
     """The plan of the largest share of L1 for image steps with which all buffers find a place."""
     available = l1_available(platform)
     if all(isinstance(layer, FullyConnected) for layer in model.layers):
-        return settled(model, make(available), platform, store_gradients)
+        return settled(model, make(available), platform, momentum=store_gradients)[0]
     for share in BUDGET_SHARES[:-1]:
         try:
-            return settled(model, make(int(share * available)), platform, store_gradients)
+            return settled(model, make(int(share * available)), platform, momentum=store_gradients)[0]
         except (L1Error, PlanError):
             continue
     plan = make(int(BUDGET_SHARES[-1] * available))
     try:
-        return settled(model, plan, platform, store_gradients)
+        return settled(model, plan, platform, momentum=store_gradients)[0]
     except L1Error:
         return plan  # whoever compiles it says what is missing
 
 
-def settled(model: Model, plan: Plan, platform: Platform, momentum: bool = False) -> Plan:
-    """With stores overlapped if L1 has room for it. Raises L1Error if it has not even for awaited ones.
+def settled(
+    model: Model, plan: Plan, platform: Platform, lr: float = 0.0, momentum: bool = False
+) -> tuple[Plan, Schedule]:
+    """With stores overlapped if L1 has room for it, and compiled. Raises L1Error if it has not even for awaited ones.
 
     momentum: leave room for the velocities.
     """
     amount = 0.5 if momentum else 0.0
     try:
-        compile_schedule(model, plan, platform, 0.0, amount)
+        return plan, compile_schedule(model, plan, platform, lr, amount)
     except L1Error:
         plan = replace(plan, stores="awaited")
-        compile_schedule(model, plan, platform, 0.0, amount)
-    return plan
+        return plan, compile_schedule(model, plan, platform, lr, amount)
 
 
 def _largest_slot(model: Model, platform: Platform, budget: int, store_gradients: bool) -> Plan:
@@ -94,7 +95,8 @@ def _largest_slot(model: Model, platform: Platform, budget: int, store_gradients
 
 def _fits(model: Model, platform: Platform, slot_bytes: int, budget: int, store_gradients: bool) -> bool:
     try:
-        settled(model, plan_for_slot(model, platform, slot_bytes, budget, store_gradients), platform, store_gradients)
+        plan = plan_for_slot(model, platform, slot_bytes, budget, store_gradients)
+        settled(model, plan, platform, momentum=store_gradients)
     except L1Error:
         return False
     return True
@@ -106,7 +108,7 @@ def _bytes_without_tiles(model: Model, platform: Platform, store_gradients: bool
     try:
         budget = int(BUDGET_SHARES[-1] * l1_available(platform))
         plan = plan_for_slot(model, platform, ROOMY_SLOT_BYTES, budget, store_gradients)
-        schedule = compile_schedule(model, settled(model, plan, roomy, store_gradients), roomy, 0.0)
+        schedule = settled(model, plan, roomy)[1]
     except L1Error as error:
         return error.needed_bytes - WEIGHT_SLOTS * ROOMY_SLOT_BYTES
     return peak_bytes([b for b in schedule.buffers if not b.name.startswith("weights")])

@@ -7,7 +7,7 @@ other two is outermost decides which operand stays, if its tiles are not cut alo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import product
 
 from trainlib.kernels import Call, im2row, layout, matmul
@@ -72,45 +72,43 @@ class _Step(ImageStep):
         return True
 
     def rows_of_input(self, task: Task, x: str, channels: Range, lines: Range) -> str:
-        """An input tile as a product takes it: as it is, or its im2row [pixels, channels x taps], unless it is there.
+        """An input tile as a product takes it: as it is, or its im2row [pixels, channels x taps]."""
+        at, (first, end) = self.at, self.geometry.input_rows(lines)
+        shape, top = (size(channels), end - first, at.width), at.top + first - lines[0] * at.stride_h
 
-        (Other lines may see the same rows of x: that x stays says nothing.)
-        """
-        at, (first, end), count = self.at, self.geometry.input_rows(lines), size(channels)
-        stride = self.odd(count * self.taps)
-        rows = x if self.direct else self.buffer("rows", size(lines) * at.out_w * stride)
-        if self.direct or self._in_rows == (channels, lines):
-            return rows
-        self._in_rows = channels, lines
-        top = at.top + first - lines[0] * at.stride_h
-
-        def call(where: Addresses) -> Call:
+        def call(source: int, target: int, row_stride: int) -> Call:
             return im2row.im2row(
-                where(x), where(rows), (count, end - first, at.width), (at.kernel_h, at.kernel_w),
-                (at.stride_h, at.stride_w), top, at.left, size(lines), at.out_w, self.work.cores,
-                row_stride=4 * stride,
+                source, target, shape, (at.kernel_h, at.kernel_w), (at.stride_h, at.stride_w), top, at.left,
+                size(lines), at.out_w, self.work.cores, row_stride=row_stride,
             )  # fmt: skip
 
-        task.compute(call, (x,), (rows,))
-        return rows
+        return self._rows(task, x, channels, lines, at.out_w, call)
 
     def rows_of_gradient(self, task: Task, dy: str, channels: Range, lines: Range) -> str:
         """Likewise a tile of dy, for the input rows `lines`."""
-        at, (first, end), count = self.at, self.geometry.output_rows(lines), size(channels)
-        stride = self.odd(count * self.taps)
-        rows = dy if self.direct else self.buffer("rows", size(lines) * at.width * stride)
-        if self.direct or self._in_rows == (channels, lines):
-            return rows
-        self._in_rows = channels, lines
+        at, (first, end) = self.at, self.geometry.output_rows(lines)
+        shape, offset = (size(channels), end - first, at.out_w), lines[0] - first * at.stride_h
 
-        def call(where: Addresses) -> Call:
+        def call(source: int, target: int, row_stride: int) -> Call:
             return im2row.im2row_gradient(
-                where(dy), where(rows), (count, end - first, at.out_w), (at.kernel_h, at.kernel_w),
-                (at.stride_h, at.stride_w), at.top, at.left, size(lines), at.width,
-                lines[0] - first * at.stride_h, self.work.cores, row_stride=4 * stride,
+                source, target, shape, (at.kernel_h, at.kernel_w), (at.stride_h, at.stride_w), at.top, at.left,
+                size(lines), at.width, offset, self.work.cores, row_stride=row_stride,
             )  # fmt: skip
 
-        task.compute(call, (dy,), (rows,))
+        return self._rows(task, dy, channels, lines, at.width, call)
+
+    def _rows(
+        self, task: Task, image: str, channels: Range, lines: Range, width: int, call: Callable[[int, int, int], Call]
+    ) -> str:
+        """The im2row of a tile, made by `call` unless it is there. (That the image stays says nothing: other lines may
+        see the same rows of it.)"""
+        if self.direct:
+            return image
+        stride = self.odd(size(channels) * self.taps)
+        rows = self.buffer("rows", size(lines) * width * stride)
+        if self._in_rows != (channels, lines):
+            self._in_rows = channels, lines
+            task.compute(lambda where: call(where(image), where(rows), 4 * stride), (image,), (rows,))
         return rows
 
     def multiply(

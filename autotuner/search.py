@@ -21,7 +21,7 @@ from pulpsim.errors import ProgramError
 from trainlib.errors import L1Error, ModelError
 from trainlib.memory_map import l1_available, l1_ranges
 from trainlib.model import Model
-from trainlib.plan import LayerStep
+from trainlib.plan import LayerStep, Vectors
 from trainlib.schedule import Schedule, compile_step
 
 #: how many runners-up are named
@@ -103,14 +103,16 @@ class _Item:
 class _Search:
     """One search under way: how each kind of item is looked at more closely."""
 
-    def __init__(self, model: Model, index: int, step: str, meter: Meter, allowed: Sequence[str]):
+    def __init__(
+        self, model: Model, index: int, step: str, meter: Meter, allowed: Sequence[str], vectors: Vectors
+    ):  # fmt: skip
         self.model, self.index, self.platform, self.meter = model, index, meter.platform, meter
+        self.vectors = vectors
         every = kernels(model, index, step)
         self.kernels = [chosen for chosen in every if not allowed or chosen.get("kernel", allowed[0]) in allowed]
         self.room = l1_available(self.platform)
         self.gap = max(high - low for low, high in l1_ranges(self.platform))
         self.too_large = 0
-        self.least_bytes = 1 << 60
         self.fault = ""
         self.keys: dict[bytes, LayerStep] = {}
 
@@ -118,10 +120,16 @@ class _Search:
         """What takes an item's place: what it consists of, or itself, with a closer bound; nothing if it cannot be."""
         return (self._shapes, self._candidates, self._compiled, self._simulated)[item.level](item)
 
+    def _footprint(self, step: LayerStep) -> Footprint:
+        return footprint(self.model, self.index, step, self.platform, self.vectors)
+
+    def _compile(self, step: LayerStep) -> Schedule:
+        return compile_step(self.model, self.index, step, self.platform, self.vectors)
+
     def _shapes(self, item: _Item) -> list[_Item]:
         found = []
         for number, shape in enumerate(shapes(self.model, self.index, item.step)):
-            known = footprint(self.model, self.index, replace(shape, **self.kernels[0]), self.platform)
+            known = self._footprint(replace(shape, **self.kernels[0]))
             if self._fits(shape, known):
                 bound = max(item.bound, len(SKEWS) * known.bound_cycles(0))
                 found.append(_Item(bound, (*item.place, number), SHAPE, shape, known))
@@ -134,10 +142,9 @@ class _Search:
         needed = known.at_once
         if needed <= self.room and known.bytes > self.gap:
             try:
-                compile_step(self.model, self.index, replace(shape, **self.kernels[0]), self.platform)
+                self._compile(replace(shape, **self.kernels[0]))
             except L1Error as error:
                 needed = max(error.needed_bytes, self.room + 1)
-        self.least_bytes = min(self.least_bytes, needed)
         return needed <= self.room
 
     def _candidates(self, item: _Item) -> list[_Item]:
@@ -153,7 +160,7 @@ class _Search:
     def _compiled(self, item: _Item) -> list[_Item]:
         """None if it cannot run, or is another one under a second name."""
         try:
-            schedule = compile_step(self.model, self.index, item.step, self.platform)
+            schedule = self._compile(item.step)
             least = max(self.meter.least(schedule), item.bound // len(SKEWS))
         except (L1Error, ModelError, ProgramError) as error:
             self.fault = str(error)
@@ -177,15 +184,25 @@ class _Search:
             items = self._simulated(items[0])
         return items[0] if items else None
 
-    def infeasible(self, step: str) -> Infeasible:
-        name = self.model.layers[self.index].name
+    def infeasible(self, smallest: LayerStep) -> Infeasible:
+        """smallest: the tile that needs the least."""
+        name, step = self.model.layers[self.index].name, smallest.step
         if self.fault:
             return Infeasible(name, step, f"cannot run on {self.platform.name}: {self.fault}")
+        least = min(self._needed(shape) for shape in shapes(self.model, self.index, smallest))
         reason = (
-            f"needs {self.least_bytes:,} bytes of L1 with its smallest tile, {self.room:,} are available beside the "
+            f"needs {least:,} bytes of L1 with its smallest tile, {self.room:,} are available beside the "
             f"stacks (l1.size_bytes = {self.platform.l1.size_bytes:,})"
         )
-        return Infeasible(name, step, reason, self.least_bytes)
+        return Infeasible(name, step, reason, least)
+
+    def _needed(self, shape: LayerStep) -> int:
+        """Bytes of L1 that a shape which does not fit needs at once."""
+        try:
+            self._compile(replace(shape, **self.kernels[0]))
+        except L1Error as error:
+            return error.needed_bytes
+        return self.room
 
 
 def search(
@@ -196,13 +213,14 @@ def search(
     first: Iterable[LayerStep] = (),
     allowed: Sequence[str] = (),
     prune: bool = True,
+    vectors: Vectors = "resident",
 ) -> Found | Infeasible:
     """The best candidate for a step of layer `index`: the first in the space of equals.
 
     first: candidates to begin with, which need not be in the space. allowed: names of kernels (default: all).
-    prune=False simulates all that fits, for tests.
+    prune=False simulates all that fits, for tests. vectors: as in `Plan`.
     """
-    s, before = _Search(model, index, step, meter, allowed), (meter.simulated, meter.reused)
+    s, before = _Search(model, index, step, meter, allowed, vectors), (meter.simulated, meter.reused)
     if not s.kernels:
         return Infeasible(model.layers[index].name, step, f"has none of the kernels allowed: {', '.join(allowed)}")
     known = [s.measure(candidate, (-1, number)) for number, candidate in enumerate(first)]
@@ -212,9 +230,7 @@ def search(
     for number, tile in enumerate(tiles(model, index, step)):
         count = len(s.kernels) * sum(1 for _ in shapes(model, index, tile))
         space += count
-        needed = tile_bytes(model, index, tile)
-        if needed > s.room:
-            s.least_bytes = min(s.least_bytes, needed)
+        if tile_bytes(model, index, tile, vectors) > s.room:
             s.too_large += count
             continue
         heap.append(_Item(len(SKEWS) * tile_bound(model, index, tile, meter.platform), (number,), TILE, tile))
@@ -233,7 +249,7 @@ def search(
         for closer in s.closer(item):
             heappush(heap, closer)
     if not done:
-        return s.infeasible(step)
+        return s.infeasible(tile)
     best = min(done)
     pruned = space - len(simulated) - s.too_large
     return Found(

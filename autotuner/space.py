@@ -20,10 +20,10 @@ from trainlib.kernels import chunk_of, depthwise, matmul
 from trainlib.kernels.fully_connected import COLUMN_UNROLLS, ROW_UNROLLS
 from trainlib.layers import Conv2D, DepthWise, FullyConnected, Layer, Parametric, PointWise
 from trainlib.model import Model
-from trainlib.plan import LayerStep, Tile, kernels_of, residents_of, tile_limits
+from trainlib.plan import LayerStep, Tile, Vectors, kernels_of, residents_of, tile_limits
 from trainlib.schedule import cut_step
 from trainlib.steps.finish import fuses_relu
-from trainlib.tasks import Move, Rule, Task, Work
+from trainlib.tasks import Move, Task, Work
 from trainlib.tiling import PADDING_WORDS as DENSE_PADDING
 from trainlib.tiling_images import PADDING_WORDS as IMAGE_PADDING
 
@@ -101,7 +101,7 @@ def layer_key(layer: Layer) -> str:
 
 
 # -- bounds ----------------------------------------------------------------------------------------
-def tile_bytes(model: Model, index: int, tile: LayerStep) -> int:
+def tile_bytes(model: Model, index: int, tile: LayerStep, vectors: Vectors = "resident") -> int:
     """Bytes of L1 that no candidate with this tile does without: the operands and the result, once each."""
     layer, (shape, output) = model.layers[index], model.shapes[index]
     limits = tile_limits(model, index, tile.step)
@@ -110,7 +110,8 @@ def tile_bytes(model: Model, index: int, tile: LayerStep) -> int:
         return 8 * rows * columns * (layer.weights // (limits[0] * limits[1]))
     match layer:
         case FullyConnected():
-            return 4 * (rows * columns + layer.inputs + layer.outputs)
+            whole = vectors == "resident"
+            return 4 * (rows * columns + (layer.inputs + layer.outputs if whole else rows + columns))
         case Conv2D() | PointWise():
             x, y, taps = _seen(model, index, tile.step, lines)
             return 4 * (rows * columns * taps + columns * x + rows * y)
@@ -291,9 +292,11 @@ class Footprint:
         return max(self.transfers, self.forks + busy + max(self.alone, self.commands))
 
 
-def footprint(model: Model, index: int, step: LayerStep, platform: Platform) -> Footprint:
+def footprint(
+    model: Model, index: int, step: LayerStep, platform: Platform, vectors: Vectors = "resident"
+) -> Footprint:
     """Everything moved and allocated; the same for all kernels."""
-    work = cut_step(model, index, step, platform, Rule(0.0))
+    work = cut_step(model, index, step, platform, vectors=vectors)
     moves = [move for task in work.tasks for move in (*task.loads, *task.stores)]
     width = platform.dma.bytes_per_cycle
     inward, outward = (sum(move.size_bytes for move in moves if move.outward == way) for way in (False, True))

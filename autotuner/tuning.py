@@ -8,6 +8,7 @@ exchanges one kind of step after the other and counts the whole.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,8 +24,8 @@ from pulpsim.errors import PulpsimError
 from trainlib.errors import PlanError
 from trainlib.layers import FullyConnected
 from trainlib.model import Model
-from trainlib.plan import LayerStep, Plan, backward_choices, kernels_of
-from trainlib.steps.fully_connected import stays_in_l1
+from trainlib.plan import LayerStep, Plan, Vectors, backward_choices, between_dense, kernels_of
+from trainlib.schedule import check_l2
 from trainlib.tiling import default_plan, settled
 
 Outcome = Found | Infeasible
@@ -84,20 +85,22 @@ def jobs_of(model: Model, parts: Sequence[str] = (), layers: Sequence[int] = ())
 
 def _signature(model: Model, index: int, step: str) -> tuple[object, ...]:
     """What a step's tasks hang on."""
-    near = (stays_in_l1(model, index - 1), stays_in_l1(model, index))
+    near = (between_dense(model, index - 1), between_dense(model, index))
     return (layer_key(model.layers[index]), model.shapes[index], step, model.relu_below(index), near, index == 0)
 
 
-def search_job(meter: Meter, model: Model, job: Job, first: Sequence[LayerStep], allowed: Sequence[str]) -> Outcome:
+def search_job(
+    meter: Meter, model: Model, job: Job, first: Sequence[LayerStep], allowed: Sequence[str], vectors: Vectors
+) -> Outcome:
     """The search of one step, or what came of it another time."""
     name = model.layers[job[0]].name
     known = repr([replace(step, layer="") for step in first])
     key = key_of(
-        "step", search_version(), repr(meter.platform), repr(_signature(model, *job)), known, tuple(allowed)
+        "step", search_version(), repr(meter.platform), repr(_signature(model, *job)), known, tuple(allowed), vectors
     )  # fmt: skip
     text = meter.points.result(key)
     if text is None:
-        outcome = search(model, *job, meter, first, allowed)
+        outcome = search(model, *job, meter, first, allowed, vectors=vectors)
         if isinstance(outcome, Found):  # what does not run may hang on the model: all of it has to fit L2
             meter.points.put_result(key, msgspec.json.encode(outcome).decode())
         return outcome
@@ -118,8 +121,10 @@ def search_steps(
 ) -> None:  # fmt: skip
     """Collect the outcomes of steps, grouped by `jobs_of`, in `found` as they come.
 
-    rule: where searches begin. allowed: kernels (default: all).
+    rule: where searches begin. allowed: kernels (default: all). Raises ModelError if L2 cannot hold the model.
     """
+    check_l2(model, workers.platform)
+    vectors = _vectors(model, workers.platform, rule)
     jobs = sorted(groups, key=lambda job: -_size(model, job))  # the longest first, so that none is last
     by_rule = {} if rule is None else {(step.layer, step.step): step for step in rule.steps}
     saved = 0.0
@@ -129,7 +134,7 @@ def search_steps(
         return [known] if known else []
 
     for done, (number, outcome) in enumerate(
-        workers.run(search_job, [(model, job, first(job), allowed) for job in jobs]), start=1
+        workers.run(search_job, [(model, job, first(job), allowed, vectors) for job in jobs]), start=1
     ):
         job = jobs[number]
         for index, step in groups[job]:
@@ -137,6 +142,14 @@ def search_steps(
         if isinstance(outcome, Found) and outcome.first_cycles:
             saved += (outcome.first_mean - outcome.mean) * len(groups[job])
         tell(Progress(f"{model.layers[job[0]].name} {job[1]}", done, len(jobs), saved))
+
+
+def _vectors(model: Model, platform: Platform, rule: Plan | None) -> Vectors:
+    """Whether vectors between fully-connected layers stay in L1: as they do by rule."""
+    if rule is None:
+        with suppress(PlanError):
+            rule = default_plan(model, platform)
+    return rule.vectors if rule else "streamed"
 
 
 def _size(model: Model, job: Job) -> int:
@@ -241,7 +254,9 @@ def _of_found(
         choice = choices[0] if fixed else min(choices, key=lambda steps: cost(index, steps))
         chosen += [step_of(index, step) for step in choice]
     steps = tuple(step for step in chosen if step is not None)
-    return Plan(model=model.name, platform=platform.name, steps=steps) if len(steps) == len(chosen) else None
+    if len(steps) < len(chosen):
+        return None
+    return Plan(model=model.name, platform=platform.name, steps=steps, vectors=_vectors(model, platform, rule))
 
 
 class _Whole:

@@ -32,6 +32,7 @@ class Workers:
     """
 
     def __init__(self, platform: Platform, path: Path | None, count: int):
+        self.platform = platform
         self._held = ExitStack()
         self._pool: ProcessPoolExecutor | None = None
         if count == 1:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 
 from pulpsim import Platform
 from pulpsim.memory import L1_BASE, L2_BASE, STACK_WINDOW, stack_base
@@ -18,12 +18,13 @@ def aligned(size: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """An FP32 matrix in L2, row-major; a vector is one row."""
+    """An FP32 matrix in L2, row-major; a vector is one row. layer: whose it is, for people."""
 
     name: str
     rows: int
     columns: int
     address: int = 0
+    layer: str = ""
 
     @property
     def size_bytes(self) -> int:
@@ -34,16 +35,39 @@ def place_in_l2(tensors: Iterable[Tensor], code_bytes: int, platform: Platform) 
     """Tensors one behind the other, after the code. Raises ModelError if they do not fit."""
     placed, end = {}, L2_BASE + aligned(code_bytes)
     for tensor in tensors:
-        placed[tensor.name] = Tensor(tensor.name, tensor.rows, tensor.columns, end)
+        placed[tensor.name] = replace(tensor, address=end)
         end += aligned(tensor.size_bytes)
-    if end > L2_BASE + platform.l2.size_bytes:
-        largest = max(placed.values(), key=lambda tensor: tensor.size_bytes)
-        raise ModelError(
-            f"the model needs {end - L2_BASE:,} bytes of L2 (code {code_bytes:,}, weights, activations; the largest "
-            f"is {largest.name} with {largest.size_bytes:,}); {platform.name} has {platform.l2.size_bytes:,} "
-            f"(l2.size_bytes)"
-        )
+    check_fit(placed.values(), code_bytes, platform)
     return placed
+
+
+#: what tensors hold, by how their names begin: see `trainlib.steps`
+CONTENTS = {
+    "parameters": ("w", "b"),
+    "velocities": ("v",),
+    "activations": ("x",),
+    "gradients": ("g", "dw"),
+}
+
+
+def check_fit(tensors: Collection[Tensor], code_bytes: int, platform: Platform) -> None:
+    """Raises ModelError if L2 is too small for these tensors and the code."""
+    needed = aligned(code_bytes) + sum(aligned(tensor.size_bytes) for tensor in tensors)
+    available = platform.l2.size_bytes
+    if needed <= available:
+        return
+    largest = max(tensors, key=lambda tensor: tensor.size_bytes)
+    shares = {"code": code_bytes} | {
+        what: sum(tensor.size_bytes for tensor in tensors if tensor.name.startswith(begins))
+        for what, begins in CONTENTS.items()
+    }
+    parts = ", ".join(f"{what} {size:,}" for what, size in shares.items() if size)
+    copy = "; the velocities of momentum are a second copy of the parameters" if shares["velocities"] else ""
+    raise ModelError(
+        f"L2 is too small: a training step needs {needed:,} bytes there ({parts}; the largest tensor is {largest.name} "
+        f"of {largest.layer}, {largest.rows:,} x {largest.columns:,} numbers, {largest.size_bytes:,} bytes), "
+        f"{platform.name} has {available:,} (l2.size_bytes): {needed - available:,} are missing{copy}"
+    )
 
 
 @dataclass(slots=True)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from pulpsim.errors import nearest
+from pulpsim.platform import MAX_CORES
 from trainlib.errors import PlanError
 from trainlib.kernels import depthwise, matmul
 from trainlib.kernels.fully_connected import COLUMN_UNROLLS, ROW_UNROLLS
@@ -25,6 +26,8 @@ STEPS = ("fw", *dict.fromkeys(step for steps in (*BACKWARD, *FIRST_LAYER_BACKWAR
 #: the operands that a convolution's step may keep in L1, by step
 RESIDENT = {"fw": ("x", "w"), "wg": ("x", "dy"), "wg+update": ("x", "dy"), "ig": ("dy", "w")}
 FORMAT = "trainlib-plan-1"
+#: see `Plan.vectors`
+Vectors = Literal["resident", "streamed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +87,10 @@ class Plan:
 
     stores "overlapped": what a tile is stored from keeps its place in L1 while the next tile is computed, so that
     nobody waits for the store; "awaited": its place may be taken at once, which needs less L1.
+    vectors "resident": between fully-connected layers, and to the loss, outputs and gradients stay in L1, whole;
+    "streamed": they come from L2 with the tiles of W, for layers wider than L1.
+    cores: that share the work, 0 for all there are: a plan made for fewer cores runs on more as it does there. (The
+    loss takes all: its sum depends on their number.)
     made_by: the command, for people.
     """
 
@@ -91,6 +98,8 @@ class Plan:
     platform: str
     steps: tuple[LayerStep, ...]
     stores: Literal["overlapped", "awaited"] = "overlapped"
+    vectors: Vectors = "resident"
+    cores: int = 0
     made_by: str = ""
     format: str = FORMAT
 
@@ -126,6 +135,8 @@ class Plan:
         """Raises PlanError unless the plan is one for this model."""
         if self.model != model.name:
             raise PlanError(f"plan for model {self.model!r}, not for {model.name!r}")
+        if not 0 <= self.cores <= MAX_CORES:
+            raise PlanError(f"plan: cores = {self.cores}: must be 0, for all there are, to {MAX_CORES}")
         known = {layer.name: layer for layer in model.layers}
         for number, step in enumerate(self.steps):
             where = f"plan, step {number} ({step.layer} {step.step})"
@@ -137,6 +148,10 @@ class Plan:
             index = model.layers.index(known[step.layer])
             _check_tile(step.tile, tile_limits(model, index, step.step), where)
         self._check_order(model)
+
+    def stays_in_l1(self, model: Model, index: int) -> bool:
+        """Whether the output of layer `index`, and the gradient there, go on to their readers in L1."""
+        return self.vectors == "resident" and between_dense(model, index)
 
     def _check_order(self, model: Model) -> None:
         forward = [step.layer for step in self.steps if step.step == "fw"]
@@ -157,6 +172,11 @@ class Plan:
                         f"last layer to the first, a layer's own together"
                     )
             given = given[len(here) :]
+
+
+def between_dense(model: Model, index: int) -> bool:
+    """Whether layer `index` is fully connected and feeds another such layer, or the loss."""
+    return index >= 0 and all(isinstance(layer, FullyConnected) for layer in model.layers[index : index + 2])
 
 
 def backward_choices(model: Model, index: int) -> tuple[tuple[str, ...], ...]:

@@ -18,6 +18,7 @@ from pulpsim import Cluster, Copy, Platform, Program
 from pulpsim.code import Code
 from trainlib.errors import PlanError
 from trainlib.kernels import Call
+from trainlib.kernels.optimizer import PLAIN, Rule
 from trainlib.layers import (
     Activation,
     AveragePool,
@@ -25,17 +26,19 @@ from trainlib.layers import (
     DepthWise,
     FullyConnected,
     GlobalAveragePool,
+    Layer,
     MaxPool,
     PointWise,
+    Shape,
 )
-from trainlib.memory_map import Buffer, Tensor, place_in_l1, place_in_l2
+from trainlib.memory_map import Buffer, Tensor, check_fit, place_in_l1, place_in_l2
 from trainlib.model import Model
-from trainlib.plan import LayerStep, Plan
-from trainlib.steps import convolution, depthwise, fully_connected, pooling
-from trainlib.steps.fully_connected import WEIGHT_SLOTS
+from trainlib.plan import LayerStep, Plan, Vectors, between_dense
+from trainlib.steps import convolution, depthwise, fully_connected, pooling, streamed
+from trainlib.steps.dense import WEIGHT_SLOTS, Turns
 from trainlib.steps.loss import loss_step
 from trainlib.steps.update import update_step
-from trainlib.tasks import Compute, Move, Phase, Rule, Task, Work, matrix
+from trainlib.tasks import Compute, Move, Phase, Task, Work, matrix
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +107,8 @@ def _digest(program: Program) -> str:
 
 
 # -- cutting steps into tasks --------------------------------------------------------------------
-def _tasks(model: Model, plan: Plan, platform: Platform, rule: Rule) -> Work:
-    work, turns = Work(model, plan, platform, rule), fully_connected.Turns()
+def _tasks(model: Model, plan: Plan, platform: Platform, rule: Rule, outlined: bool = False) -> Work:
+    work, turns = Work(model, plan, platform, rule, outlined), Turns()
     indices = {layer.name: index for index, layer in enumerate(model.layers)}
     count = len(model.layers)
     for step in plan.steps[:count]:
@@ -116,15 +119,18 @@ def _tasks(model: Model, plan: Plan, platform: Platform, rule: Rule) -> Work:
     return work
 
 
-def cut_step(model: Model, index: int, step: LayerStep, platform: Platform, rule: Rule) -> Work:
-    """The tasks of one step of one layer alone."""
-    plan = Plan(model=model.name, platform=platform.name, steps=(step,), stores="awaited")
-    work = Work(model, plan, platform, rule)
-    _cut(work, fully_connected.Turns(), index, step)
+def cut_step(
+    model: Model, index: int, step: LayerStep, platform: Platform, rule: Rule = PLAIN,
+    vectors: Vectors = "resident", outlined: bool = False,
+) -> Work:  # fmt: skip
+    """The tasks of one step of one layer alone. outlined: as in `Work`."""
+    plan = Plan(model=model.name, platform=platform.name, steps=(step,), stores="awaited", vectors=vectors)
+    work = Work(model, plan, platform, rule, outlined)
+    _cut(work, Turns(), index, step)
     return work
 
 
-def _cut(work: Work, turns: fully_connected.Turns, index: int, step: LayerStep) -> None:
+def _cut(work: Work, turns: Turns, index: int, step: LayerStep) -> None:
     layer = work.model.layers[index]
     if step.step == "update":
         update_step(work, turns, index, step)
@@ -132,8 +138,8 @@ def _cut(work: Work, turns: fully_connected.Turns, index: int, step: LayerStep) 
     which = 0 if step.step == "fw" else 1 if "wg" in step.step else 2
     match layer:
         case FullyConnected():
-            make = fully_connected.backward if which else fully_connected.forward
-            make(work, turns, index, layer, step)
+            module = streamed if work.plan.vectors == "streamed" else fully_connected
+            (module.backward if which else module.forward)(work, turns, index, layer, step)
         case Conv2D() | PointWise():
             _MATMULS[which](work, index, layer, step)
         case DepthWise():
@@ -233,9 +239,10 @@ class _Emitter:
         lines, line_bytes = r1 - r0, 4 * (c1 - c0)
         if move.stride_bytes == line_bytes and c1 - c0 == tensor.columns:
             lines, line_bytes = 1, lines * line_bytes  # one behind the other on both sides
+        inside = self.address(move.buffer) + move.offset_bytes
         copy = Copy(
-            move.outward, self.address(move.buffer), tensor.address + 4 * (r0 * tensor.columns + c0),
-            line_bytes, lines, move.stride_bytes if lines > 1 else 0, 4 * tensor.columns if lines > 1 else 0,
+            move.outward, inside, tensor.address + 4 * (r0 * tensor.columns + c0), line_bytes, lines,
+            move.stride_bytes if lines > 1 else 0, 4 * tensor.columns if lines > 1 else 0,
         )  # fmt: skip
         self.operations.append(Issue(self._count, copy, phase))
         self._open.append((self._count, move))
@@ -260,24 +267,49 @@ def compile_schedule(
     model: Model, plan: Plan, platform: Platform, lr: float, momentum: float = 0.0, weight_decay: float = 0.0
 ) -> Schedule:
     """Compile one training step. Raises PlanError, ModelError if it does not fit."""
-    plan.check(model)
     rule = Rule(lr, momentum, weight_decay)
-    _check_rule(model, plan, rule)
+    check_l2(model, platform, rule)
+    plan.check(model)
+    if plan.cores > platform.cluster.cores:
+        raise PlanError(f"plan: cores = {plan.cores}: {platform.name} has {platform.cluster.cores}")
     return _assemble(_tasks(model, plan, platform, rule), plan)
 
 
-def compile_step(model: Model, index: int, step: LayerStep, platform: Platform) -> Schedule:
+def compile_step(
+    model: Model, index: int, step: LayerStep, platform: Platform, vectors: Vectors = "resident"
+) -> Schedule:
     """Compile one step of one layer alone, as it is timed by itself. Raises L1Error, ModelError."""
-    work = cut_step(model, index, step, platform, Rule(0.0))
+    work = cut_step(model, index, step, platform, vectors=vectors)
     return _assemble(work, work.plan, alone=True)
+
+
+def place_buffers(
+    model: Model, plan: Plan, platform: Platform, rule: Rule, outlined: bool = False
+) -> tuple[list[Buffer], int]:
+    """What a compiled step has in L1, placed, and the bytes used; nothing else is made. Raises L1Error.
+
+    outlined: with the first and last tiles of every step only, fast for any tiles. What does not fit then does not
+    fit whole either.
+    """
+    work = _tasks(model, plan, platform, rule, outlined)
+    return _place_buffers(work, plan, _issue_times(work.tasks))
+
+
+def _place_buffers(work: Work, plan: Plan, issued: list[list[tuple[int, Move]]]) -> tuple[list[Buffer], int]:
+    buffers = _lifetimes(work.tasks, issued, work.sizes, linger=plan.stores == "overlapped")
+    return buffers, place_in_l1(buffers, work.platform)
+
+
+def check_l2(model: Model, platform: Platform, rule: Rule = PLAIN) -> None:
+    """Raises ModelError if L2 cannot hold what every plan keeps there: parameters, activations, gradients."""
+    check_fit(_always(model, platform, rule), 0, platform)
 
 
 def _assemble(work: Work, plan: Plan, alone: bool = False) -> Schedule:
     """alone: gradients that would stay in L1 come from L2."""
     model, platform, rule = work.model, work.platform, work.rule
     issued = _issue_times(work.tasks)
-    buffers = _lifetimes(work.tasks, issued, work.sizes, linger=plan.stores == "overlapped")
-    l1_bytes = place_in_l1(buffers, platform)
+    buffers, l1_bytes = _place_buffers(work, plan, issued)
     code_bytes = _code_bytes(work.tasks)
     tensors = place_in_l2(_tensors(model, plan, platform, rule, alone), code_bytes, platform)
     emitter = _Emitter(tensors, buffers, work.phases)
@@ -299,16 +331,6 @@ def _assemble(work: Work, plan: Plan, alone: bool = False) -> Schedule:
     )  # fmt: skip
 
 
-def _check_rule(model: Model, plan: Plan, rule: Rule) -> None:
-    """Raises PlanError if a fusion cannot do what the rule asks for."""
-    dense = {layer.name for layer in model.layers if isinstance(layer, FullyConnected)}
-    for step in plan.steps:
-        if not rule.plain and step.layer in dense and step.step.endswith("+update"):
-            raise PlanError(
-                f"plan: {step.layer} {step.step}: momentum and weight decay need the gradient stored: ig, wg, update"
-            )
-
-
 def _code_bytes(tasks: list[Task]) -> int:
     code = Code()
     for task in tasks:
@@ -318,32 +340,43 @@ def _code_bytes(tasks: list[Task]) -> int:
 
 
 def _tensors(model: Model, plan: Plan, platform: Platform, rule: Rule, alone: bool) -> list[Tensor]:
-    tensors: list[Tensor] = []
-    gradients: list[Tensor] = []
+    tensors = _always(model, platform, rule)
     stored = {step.layer for step in plan.steps if step.step in ("wg", "update")}
     for index, layer in enumerate(model.layers):
+        if layer.name in stored:
+            tensors.append(_tensor(f"dw{index}", _matrix_of("w", layer.parameters["w"]), layer))
+    for index in range(model.lowest_trained, len(model.layers)):
+        if between_dense(model, index) and (alone or not plan.stays_in_l1(model, index)):
+            tensors.append(_tensor(f"g{index}", matrix(model.shapes[index][1]), model.layers[index]))
+    return tensors
+
+
+def _always(model: Model, platform: Platform, rule: Rule) -> list[Tensor]:
+    """What every plan keeps in L2."""
+    parameters, velocities, values, gradients = list[Tensor](), list[Tensor](), list[Tensor](), list[Tensor]()
+    values.append(Tensor("x0", *matrix(model.input_shape), layer="the sample"))
+    for index, layer in enumerate(model.layers):
+        output = matrix(model.shapes[index][1])
         for name, shape in layer.parameters.items():
-            rows, columns = (1, shape[0]) if name == "b" else (shape[0], prod(shape[1:]))
-            tensors.append(Tensor(f"{name}{index}", rows, columns))
+            parameters.append(_tensor(f"{name}{index}", _matrix_of(name, shape), layer))
             if rule.momentum and layer.trained:
-                gradients.append(Tensor(f"v{name}{index}", rows, columns))
-            if name == "w" and layer.name in stored:
-                gradients.append(Tensor(f"dw{index}", rows, columns))
-    tensors.append(Tensor("x0", *matrix(model.input_shape)))
-    outputs = [matrix(output) for _, output in model.shapes]
-    tensors += [Tensor(f"x{index + 1}", *output) for index, output in enumerate(outputs)]
+                velocities.append(_tensor(f"v{name}{index}", _matrix_of(name, shape), layer))
+        values.append(_tensor(f"x{index + 1}", output, layer))
+        if index >= model.lowest_trained and not between_dense(model, index):
+            gradients.append(_tensor(f"g{index}", output, layer))
     if not model.target_is_input:
-        tensors.append(Tensor("target", 1, 1 if model.loss == "cross-entropy" else model.outputs))
-    tensors.append(Tensor("loss", 1, platform.cluster.cores + 1))
-    return (
-        tensors
-        + gradients
-        + [
-            Tensor(f"g{index}", *output)
-            for index, output in enumerate(outputs)
-            if index >= model.lowest_trained and (alone or not fully_connected.stays_in_l1(model, index))
-        ]
-    )
+        values.append(Tensor("target", 1, 1 if model.loss == "cross-entropy" else model.outputs))
+    values.append(Tensor("loss", 1, platform.cluster.cores + 1))
+    return parameters + values + velocities + gradients
+
+
+def _tensor(name: str, sizes: tuple[int, int], layer: Layer) -> Tensor:
+    return Tensor(name, *sizes, layer=layer.name)
+
+
+def _matrix_of(name: str, shape: Shape) -> tuple[int, int]:
+    """Rows and columns of a parameter's tensor."""
+    return (1, shape[0]) if name == "b" else (shape[0], prod(shape[1:]))
 
 
 # -- execution -----------------------------------------------------------------------------------

@@ -7,10 +7,14 @@ from dataclasses import dataclass, field
 
 from pulpsim import Platform
 from trainlib.kernels import Call
+from trainlib.kernels.optimizer import Rule
 from trainlib.layers import Shape
 from trainlib.memory_map import aligned
 from trainlib.model import Model
 from trainlib.plan import LayerStep, Plan
+
+#: parts of a dimension that outlined work keeps at most
+OUTLINE = 4
 
 Addresses = Callable[[str], int]
 Range = tuple[int, int]
@@ -18,7 +22,11 @@ Range = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A DMA transfer between an L1 buffer and a part of a tensor: rows and columns [first, end)."""
+    """A DMA transfer between an L1 buffer and a part of a tensor: rows and columns [first, end).
+
+    stride_bytes: between rows in L1. offset_bytes: of the first row in the buffer. flat: the tensor is an image and
+    its rows, of which `rows` names the first, count as one long row.
+    """
 
     outward: bool
     buffer: str
@@ -26,13 +34,17 @@ class Move:
     rows: Range
     columns: Range
     stride_bytes: int
+    offset_bytes: int = 0
+    flat: bool = False
 
     @property
     def size_bytes(self) -> int:
         return 4 * (self.rows[1] - self.rows[0]) * (self.columns[1] - self.columns[0])
 
     def overlaps(self, other: Move) -> bool:
-        """Whether both touch the same bytes in L2."""
+        """Whether both touch the same bytes in L2; of one that is flat and one that is not, whether they may."""
+        if self.flat != other.flat:
+            return self.tensor == other.tensor
         return (
             self.tensor == other.tensor
             and self.rows[0] < other.rows[1]
@@ -64,19 +76,29 @@ class Task:
     computes: list[Compute] = field(default_factory=list)
     stores: list[Move] = field(default_factory=list)
 
-    def load(self, buffer: str, tensor: str, rows: Range, columns: Range, stride_bytes: int = 0) -> None:
-        """stride_bytes: between rows in L1; 0 if they lie one behind the other."""
-        self.loads.append(_move(False, buffer, tensor, rows, columns, stride_bytes))
+    def load(
+        self, buffer: str, tensor: str, rows: Range, columns: Range, stride_bytes: int = 0, offset_bytes: int = 0,
+        flat: bool = False,
+    ) -> None:  # fmt: skip
+        """stride_bytes: 0 if rows lie one behind the other in L1; the rest is as in `Move`."""
+        self.loads.append(_move(False, buffer, tensor, rows, columns, stride_bytes, offset_bytes, flat))
 
-    def store(self, buffer: str, tensor: str, rows: Range, columns: Range, stride_bytes: int = 0) -> None:
-        self.stores.append(_move(True, buffer, tensor, rows, columns, stride_bytes))
+    def store(
+        self, buffer: str, tensor: str, rows: Range, columns: Range, stride_bytes: int = 0, offset_bytes: int = 0,
+        flat: bool = False,
+    ) -> None:  # fmt: skip
+        self.stores.append(_move(True, buffer, tensor, rows, columns, stride_bytes, offset_bytes, flat))
 
     def compute(self, call: Callable[[Addresses], Call], reads: tuple[str, ...], writes: tuple[str, ...]) -> None:
         self.computes.append(Compute(call, reads, writes))
 
 
-def _move(outward: bool, buffer: str, tensor: str, rows: Range, columns: Range, stride_bytes: int) -> Move:
-    return Move(outward, buffer, tensor, rows, columns, stride_bytes or 4 * (columns[1] - columns[0]))
+def _move(
+    outward: bool, buffer: str, tensor: str, rows: Range, columns: Range, stride_bytes: int, offset_bytes: int,
+    flat: bool,
+) -> Move:  # fmt: skip
+    stride = stride_bytes or 4 * (columns[1] - columns[0])
+    return Move(outward, buffer, tensor, rows, columns, stride, offset_bytes, flat)
 
 
 @dataclass(slots=True)
@@ -91,25 +113,18 @@ class Phase:
     kernels: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """How parameters change: see `functional.SGD`."""
-
-    lr: float
-    momentum: float = 0.0
-    weight_decay: float = 0.0
-
-    @property
-    def plain(self) -> bool:
-        return self.momentum == 0 == self.weight_decay
-
-
 class Work:
-    """Collects the tasks of a training step, and the sizes of their buffers in L1."""
+    """Collects the tasks of a training step, and the sizes of their buffers in L1.
 
-    def __init__(self, model: Model, plan: Plan, platform: Platform, rule: Rule):
+    outlined: only sizes of buffers and who lives beside whom are asked for: of the parts of a dimension there are
+    the first two, the last, and one with the widest halo.
+    """
+
+    def __init__(self, model: Model, plan: Plan, platform: Platform, rule: Rule, outlined: bool = False):
         self.model, self.plan, self.platform, self.rule, self.lr = model, plan, platform, rule, rule.lr
-        self.cores = platform.cluster.cores
+        self.all_cores = platform.cluster.cores
+        self.cores = plan.cores or self.all_cores
+        self._outlined = outlined
         self.tasks: list[Task] = []
         self.phases: list[Phase] = []
         self.sizes: dict[str, int] = {}
@@ -118,6 +133,19 @@ class Work:
         """A new phase; tasks that follow belong to it."""
         tile = plan.tile.as_dict() if plan else {}
         self.phases.append(Phase(layer, step, macs, tile, plan.buffering if plan else "single"))
+
+    def parts(self, size: int, tile: int, seen: Callable[[Range], Range] = lambda part: part) -> list[Range]:
+        """[0, size) in pieces of `tile`, the last one smaller if it must be. seen: what a piece needs, halo and all."""
+        starts = range(0, size, tile)
+        if not self._outlined or len(starts) <= OUTLINE:
+            return ranges(size, tile)
+
+        def width(number: int) -> int:
+            first, end = seen((starts[number], min(starts[number] + tile, size)))
+            return end - first
+
+        kept = {0, 1, max(range(len(starts)), key=width), len(starts) - 1}
+        return [(starts[number], min(starts[number] + tile, size)) for number in sorted(kept)]
 
     def task(self, single: bool = False, earliest: int = 0) -> Task:
         """single: its loads are issued right before its calls."""
@@ -138,6 +166,10 @@ class Work:
     def relu_below(self, index: int) -> bool:
         """Whether the input of layer `index` is the output of a ReLU that belongs to the layer before."""
         return self.model.relu_below(index)
+
+    def stays_in_l1(self, index: int) -> bool:
+        """Whether the output of layer `index`, and the gradient there, go on to their readers in L1."""
+        return self.plan.stays_in_l1(self.model, index)
 
 
 class Slots:

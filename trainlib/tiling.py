@@ -3,152 +3,177 @@
 Fully-connected layers: one tile size for all, as large as L1 allows. A tile is at most 128 columns wide, rows as
 many as fit in its slot, rows padded by three words in L1 so that the cores' rows start in different banks; the
 kernel unrolls as far as all cores still get a block; the slot is the largest for which every buffer of the step
-finds a place in L1. Other layers: see `tiling_images`.
+finds a place in L1. Other layers: see `tiling_images`; what one of their steps may take of L1 is lowered until buffers
+of neighbouring steps fit beside each other. Vectors stay in L1 between fully-connected layers unless they are too long.
+Nothing is refused as long as there is a plan: the last one tried has the smallest tiles there are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import product
+from typing import Literal
 
 from pulpsim import Platform
-from pulpsim.platform import MAX_L1_BYTES
 from trainlib.errors import L1Error, PlanError
 from trainlib.kernels.fully_connected import COLUMN_UNROLLS, ROW_UNROLLS
+from trainlib.kernels.optimizer import PLAIN, Rule
 from trainlib.layers import FullyConnected
-from trainlib.memory_map import ALIGN, l1_available, peak_bytes
+from trainlib.memory_map import ALIGN, l1_available
 from trainlib.model import Model
-from trainlib.plan import LayerStep, Plan, Tile, backward_choices
-from trainlib.schedule import Schedule, compile_schedule
-from trainlib.steps.fully_connected import WEIGHT_SLOTS
-from trainlib.tiling_images import image_step
+from trainlib.plan import LayerStep, Plan, Tile, Vectors, backward_choices
+from trainlib.schedule import Schedule, check_l2, compile_schedule, place_buffers
+from trainlib.tiling_images import ImageSteps
 
 MAX_COLUMNS = 128
 PADDING_WORDS = 3
-#: tiles so large that there are few of them, yet any L1 of MAX_L1_BYTES holds them
-ROOMY_SLOT_BYTES = 64 << 10
-#: what image steps may take of L1 together: tried in turn until buffers of neighbouring steps fit beside each other
-BUDGET_SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
+#: what an image step may take of L1: tried in turn until buffers of neighbouring steps fit beside each other
+BUDGET_SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02, 0.01)
+#: of a slot that proves too large, the part that it is made smaller by
+RETREAT = 32
+STORES: tuple[Literal["overlapped", "awaited"], ...] = ("overlapped", "awaited")
 
 
-def default_plan(model: Model, platform: Platform, store_gradients: bool = False) -> Plan:
-    """The rules above. store_gradients: no update is fused. Raises PlanError if not even the smallest tile fits L1."""
-    available = l1_available(platform)
-    if not any(isinstance(layer, FullyConnected) for layer in model.layers):
-        return _for_budgets(
-            model, platform, store_gradients,
-            lambda budget: plan_for_slot(model, platform, ALIGN, budget, store_gradients),
-        )  # fmt: skip
-    vectors = _bytes_without_tiles(model, platform, store_gradients)
-    if vectors > available:
-        raise _no_tile_fits(model, platform, vectors)
-    return _for_budgets(
-        model, platform, store_gradients, lambda budget: _largest_slot(model, platform, budget, store_gradients)
-    )
+def default_plan(model: Model, platform: Platform, rule: Rule = PLAIN) -> Plan:
+    """The rules above, with room for velocities if the parameters' rule has momentum.
 
-
-def _for_budgets(model: Model, platform: Platform, store_gradients: bool, make: Callable[[int], Plan]) -> Plan:
-    """The plan of the largest share of L1 for image steps with which all buffers find a place."""
-    available = l1_available(platform)
-    if all(isinstance(layer, FullyConnected) for layer in model.layers):
-        return settled(model, make(available), platform, momentum=store_gradients)[0]
-    for share in BUDGET_SHARES[:-1]:
-        try:
-            return settled(model, make(int(share * available)), platform, momentum=store_gradients)[0]
-        except (L1Error, PlanError):
-            continue
-    plan = make(int(BUDGET_SHARES[-1] * available))
-    try:
-        return settled(model, plan, platform, momentum=store_gradients)[0]
-    except L1Error:
-        return plan  # whoever compiles it says what is missing
-
-
-def settled(
-    model: Model, plan: Plan, platform: Platform, lr: float = 0.0, momentum: bool = False
-) -> tuple[Plan, Schedule]:
-    """With stores overlapped if L1 has room for it, and compiled. Raises L1Error if it has not even for awaited ones.
-
-    momentum: leave room for the velocities.
+    Raises ModelError if L2 is too small, PlanError if not even the smallest tiles fit L1.
     """
-    amount = 0.5 if momentum else 0.0
+    check_l2(model, platform, rule)
+    planner = _Planner(model, platform, rule)
+    for vectors, budget in product(planner.vectors, planner.budgets):
+        plan = planner.largest(budget, vectors)
+        if plan is not None:
+            return plan
+    return planner.least()
+
+
+def fits(model: Model, plan: Plan, platform: Platform, rule: Rule, outlined: bool = False) -> bool:
+    """Whether L1 holds what a plan needs. outlined: as in `place_buffers`."""
     try:
-        return plan, compile_schedule(model, plan, platform, lr, amount)
-    except L1Error:
-        plan = replace(plan, stores="awaited")
-        return plan, compile_schedule(model, plan, platform, lr, amount)
-
-
-def _largest_slot(model: Model, platform: Platform, budget: int, store_gradients: bool) -> Plan:
-    smallest, best = 1, 0
-    largest = l1_available(platform) // ALIGN
-    while smallest <= largest:  # more room per tile never makes the rest fit better
-        middle = (smallest + largest) // 2
-        if _fits(model, platform, middle * ALIGN, budget, store_gradients):
-            best, smallest = middle, middle + 1
-        else:
-            largest = middle - 1
-    if not best:
-        raise _no_tile_fits(model, platform, _bytes_without_tiles(model, platform, store_gradients))
-    return plan_for_slot(model, platform, best * ALIGN, budget, store_gradients)
-
-
-def _fits(model: Model, platform: Platform, slot_bytes: int, budget: int, store_gradients: bool) -> bool:
-    try:
-        plan = plan_for_slot(model, platform, slot_bytes, budget, store_gradients)
-        settled(model, plan, platform, momentum=store_gradients)
+        place_buffers(model, plan, platform, rule, outlined)
     except L1Error:
         return False
     return True
 
 
-def _bytes_without_tiles(model: Model, platform: Platform, store_gradients: bool) -> int:
-    """What activations and gradients need at once, whatever the tiles: seen where tiles are large and few."""
-    roomy = platform.replace({"l1.size_bytes": MAX_L1_BYTES})
+def settled(model: Model, plan: Plan, platform: Platform, lr: float = 0.0) -> tuple[Plan, Schedule]:
+    """Compiled, with stores overlapped if L1 has room for that, else awaited. Raises L1Error if it has no room."""
     try:
-        budget = int(BUDGET_SHARES[-1] * l1_available(platform))
-        plan = plan_for_slot(model, platform, ROOMY_SLOT_BYTES, budget, store_gradients)
-        schedule = settled(model, plan, roomy)[1]
-    except L1Error as error:
-        return error.needed_bytes - WEIGHT_SLOTS * ROOMY_SLOT_BYTES
-    return peak_bytes([b for b in schedule.buffers if not b.name.startswith("weights")])
+        return plan, compile_schedule(model, plan, platform, lr)
+    except L1Error:
+        plan = replace(plan, stores="awaited")
+        return plan, compile_schedule(model, plan, platform, lr)
 
 
-def _no_tile_fits(model: Model, platform: Platform, vectors: int) -> PlanError:
-    return PlanError(
-        f"{model.name} does not fit L1 of {platform.name}: its activations and gradients need {vectors:,} bytes at "
-        f"once and the smallest tiles {WEIGHT_SLOTS * ALIGN}, {l1_available(platform):,} are available beside the "
-        f"stacks (l1.size_bytes = {platform.l1.size_bytes:,})"
-    )
+class _Planner:
+    """What is tried for one model on one platform."""
 
+    def __init__(self, model: Model, platform: Platform, rule: Rule):
+        self.model, self.platform, self.rule = model, platform, rule
+        self.images = ImageSteps(model, platform, rule)
+        self.dense = [layer for layer in model.layers if isinstance(layer, FullyConnected)]
+        self.room = l1_available(platform)
 
-def plan_for_slot(
-    model: Model, platform: Platform, slot_bytes: int, budget: int, store_gradients: bool = False
-) -> Plan:
-    """The rules' plan for tiles of W of at most `slot_bytes`, and other steps' buffers of at most `budget` in all."""
-    cores = platform.cluster.cores
-    steps: list[LayerStep] = []
+    @property
+    def vectors(self) -> tuple[Vectors, ...]:
+        return ("resident", "streamed") if self.dense else ("resident",)
 
-    def add(index: int, step: str) -> None:
-        layer = model.layers[index]
-        if isinstance(layer, FullyConnected):
-            steps.append(_step(layer, step, slot_bytes, cores))
-        else:
-            steps.append(image_step(model, index, step, platform, budget, store_gradients))
+    @property
+    def budgets(self) -> list[int]:
+        """For image steps; where there is none one is as good as another."""
+        shares = BUDGET_SHARES if len(self.dense) < len(self.model.layers) else BUDGET_SHARES[:1]
+        return [int(share * self.room) for share in shares]
 
-    for index in range(len(model.layers)):
-        add(index, "fw")
-    for index in reversed(range(len(model.layers))):
-        stored = store_gradients and isinstance(model.layers[index], FullyConnected)
-        for step in backward_choices(model, index)[-1 if stored else 0]:
-            add(index, step)
-    return Plan(model=model.name, platform=platform.name, steps=tuple(steps))
+    # -- plans -------------------------------------------------------------------------------------
+    def largest(self, budget: int, vectors: Vectors) -> Plan | None:
+        """With image steps of at most `budget` bytes each, and the largest slot for tiles of W that then fits."""
+        try:
+            images = {step: self.images.within(*step, budget) for step in self._image_steps()}
+        except PlanError:
+            return None
 
+        def plan(slot: int) -> Plan:
+            return self._plan(lambda i, step: images.get((i, step)) or self._dense_step(i, step, slot * ALIGN), vectors)
 
-def _step(layer: FullyConnected, step: str, slot_bytes: int, cores: int) -> LayerStep:
-    columns = min(layer.inputs, MAX_COLUMNS, max(slot_bytes // 4 - PADDING_WORDS, 1))
-    padding = min(PADDING_WORDS, slot_bytes // 4 - columns)
-    rows = max(min(layer.outputs, slot_bytes // (4 * (columns + padding))), 1)
-    units, unrolls = (rows, ROW_UNROLLS) if step == "fw" else (columns, COLUMN_UNROLLS)
-    unroll = max(u for u in unrolls if u == 1 or -(-units // u) >= cores)
-    return LayerStep(layer=layer.name, step=step, tile=Tile(rows=rows, columns=columns, padding=padding), unroll=unroll)
+        slot = self._largest_slot(lambda slot: self._settled(plan(slot), outlined=True) is not None)
+        while slot:
+            found = self._settled(plan(slot))
+            if found is not None:
+                return found
+            slot -= -(-slot // RETREAT)
+        return None
+
+    def least(self) -> Plan:
+        """With the smallest tiles there are. Raises PlanError if even that does not fit."""
+        errors: list[L1Error] = []
+        for vectors, choice in product(self.vectors, (0, -1)):
+            plan = replace(self._plan(self._smallest, vectors, choice), stores="awaited")
+            try:
+                for outlined in (True, False):
+                    place_buffers(self.model, plan, self.platform, self.rule, outlined)
+                return plan
+            except L1Error as error:
+                errors.append(error)
+        raise self._refused(min(errors, key=lambda error: error.needed_bytes))
+
+    def _refused(self, error: L1Error) -> PlanError:
+        gaps = ", in gaps too small for them" if error.needed_bytes <= error.available_bytes else ""
+        return PlanError(
+            f"{self.model.name} does not fit L1 of {self.platform.name}: with the smallest tiles, single-buffered, its "
+            f"step needs {error.needed_bytes:,} bytes at once, {error.available_bytes:,} are available beside the "
+            f"stacks{gaps} (l1.size_bytes = {self.platform.l1.size_bytes:,})"
+        )
+
+    def _plan(self, make: Callable[[int, str], LayerStep], vectors: Vectors, choice: int = 0) -> Plan:
+        """choice: which of the ways to cut a backward pass into steps."""
+        count = len(self.model.layers)
+        steps = [make(index, "fw") for index in range(count)]
+        for index in reversed(range(count)):
+            steps += [make(index, step) for step in backward_choices(self.model, index)[choice]]
+        return Plan(model=self.model.name, platform=self.platform.name, steps=tuple(steps), vectors=vectors)
+
+    def _settled(self, plan: Plan, outlined: bool = False) -> Plan | None:
+        """With stores overlapped, else awaited; None if it fits neither way."""
+        for stores in STORES:
+            plan = replace(plan, stores=stores)
+            if fits(self.model, plan, self.platform, self.rule, outlined):
+                return plan
+        return None
+
+    # -- steps -------------------------------------------------------------------------------------
+    def _image_steps(self) -> Iterator[tuple[int, str]]:
+        for index, layer in enumerate(self.model.layers):
+            if not isinstance(layer, FullyConnected):
+                yield from ((index, step) for step in ("fw", *backward_choices(self.model, index)[0]))
+
+    def _dense_step(self, index: int, step: str, slot_bytes: int) -> LayerStep:
+        layer = self.model.layers[index]
+        assert isinstance(layer, FullyConnected)
+        columns = min(layer.inputs, MAX_COLUMNS, max(slot_bytes // 4 - PADDING_WORDS, 1))
+        padding = min(PADDING_WORDS, slot_bytes // 4 - columns)
+        rows = max(min(layer.outputs, slot_bytes // (4 * (columns + padding))), 1)
+        units, unrolls = (rows, ROW_UNROLLS) if step == "fw" else (columns, COLUMN_UNROLLS)
+        unroll = max(u for u in unrolls if u == 1 or -(-units // u) >= self.platform.cluster.cores)
+        tile = Tile(rows=rows, columns=columns, padding=padding)
+        return LayerStep(layer=layer.name, step=step, tile=tile, unroll=1 if step == "update" else unroll)
+
+    def _smallest(self, index: int, step: str) -> LayerStep:
+        layer = self.model.layers[index]
+        if not isinstance(layer, FullyConnected):
+            return self.images.smallest(index, step)
+        return LayerStep(layer=layer.name, step=step, tile=Tile(rows=1, columns=1), buffering="single")
+
+    def _largest_slot(self, fits: Callable[[int], bool]) -> int:
+        """In units of ALIGN, 0 if none fits: more room per tile never makes the rest fit better."""
+        words = max((d.outputs * (min(d.inputs, MAX_COLUMNS) + PADDING_WORDS) for d in self.dense), default=1)
+        best, above = 0, min(-(-4 * words // ALIGN), self.room // ALIGN) + 1
+        middle = above - 1  # as often as not, all of W is in one tile
+        while best < above - 1:
+            if fits(middle):
+                best = middle
+            else:
+                above = middle
+            middle = (best + above) // 2
+        return best

@@ -10,18 +10,22 @@ loads and U V multiplications per step of K.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import cache, partial
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 from pulpsim import Platform
 from trainlib.errors import PlanError
 from trainlib.kernels import depthwise, matmul
+from trainlib.kernels.optimizer import Rule
 from trainlib.layers import Conv2D, DepthWise, Layer, PointWise
 from trainlib.model import Model
 from trainlib.plan import LayerStep, Tile, kernels_of, tile_limits
 from trainlib.schedule import cut_step
-from trainlib.tasks import Rule
+
+Buffering = Literal["double", "single"]
+Choice = tuple[Tile, Buffering]
 
 #: tiles that a step is cut into at least where each number is used once, so that transfers overlap computation
 STREAMED_TILES = 4
@@ -30,33 +34,60 @@ STREAMED_TILES = 4
 PADDING_WORDS = 1
 
 
-@cache
-def image_step(
-    model: Model, index: int, step: str, platform: Platform, budget: int, momentum: bool = False
-) -> LayerStep:
-    """The rule's choice for buffers of at most `budget` bytes in all. Raises PlanError if no tile fits.
+class ImageSteps:
+    """The rule's choices for a model's image steps within any budget; what a tile needs is found out once."""
 
-    momentum: leave room for the velocities.
-    """
-    layer = model.layers[index]
-    smallest = 0
-    for tile, buffering in _candidates(model, index, step, platform.cluster.cores):
-        chosen = LayerStep(
-            layer=layer.name, step=step, tile=tile, buffering=buffering,
-            kernel=_kernel(model, index, step, tile, platform.cluster.cores),
-        )  # fmt: skip
-        smallest = footprint(model, index, chosen, platform, momentum)
-        if smallest <= budget:
-            return chosen
-    raise PlanError(
-        f"{model.name}: {layer.name} {step} needs {smallest:,} bytes of L1 with the smallest tile and single "
-        f"buffering, {budget:,} are available on {platform.name} (l1.size_bytes = {platform.l1.size_bytes:,})"
-    )
+    def __init__(self, model: Model, platform: Platform, rule: Rule):
+        self._model, self._platform, self._rule = model, platform, rule
+        self._tried: dict[Hashable, _Tried] = {}
+
+    def within(self, index: int, step: str, budget: int) -> LayerStep:
+        """The first choice with buffers of at most `budget` bytes in all. Raises PlanError if there is none."""
+        layer = self._model.layers[index]
+        key = replace(layer, name=""), self._model.shapes[index], step, self._model.relu_below(index)
+        if key not in self._tried:
+            self._tried[key] = _Tried(self._candidates(index, step), partial(self._needed, index, step))
+        chosen = self._tried[key].first_within(budget)
+        if chosen is None:
+            raise PlanError(f"{self._model.name}: {layer.name} {step}: no tile needs {budget:,} bytes or less")
+        return self._step(index, step, *chosen)
+
+    def smallest(self, index: int, step: str) -> LayerStep:
+        """What needs the least L1."""
+        lines = tile_limits(self._model, index, step)[2]
+        return self._step(index, step, Tile(rows=1, columns=1, lines=min(1, lines)), "single")
+
+    def _step(self, index: int, step: str, tile: Tile, buffering: Buffering) -> LayerStep:
+        kernel = _kernel(self._model, index, step, tile, self._platform.cluster.cores)
+        name = self._model.layers[index].name
+        return LayerStep(layer=name, step=step, tile=tile, buffering=buffering, kernel=kernel)
+
+    def _candidates(self, index: int, step: str) -> Iterator[Choice]:
+        return _candidates(self._model, index, step, self._platform.cluster.cores)
+
+    def _needed(self, index: int, step: str, choice: Choice) -> int:
+        """Bytes of all buffers."""
+        chosen = self._step(index, step, *choice)
+        return cut_step(self._model, index, chosen, self._platform, self._rule, outlined=True).buffer_bytes
 
 
-def footprint(model: Model, index: int, step: LayerStep, platform: Platform, momentum: bool = False) -> int:
-    """Bytes of all of a step's buffers."""
-    return cut_step(model, index, step, platform, Rule(0.0, 0.5 if momentum else 0.0)).buffer_bytes
+class _Tried:
+    """Choices in their order, with the bytes that those looked at need."""
+
+    def __init__(self, choices: Iterator[Choice], needed: Callable[[Choice], int]):
+        self._rest, self._needed = choices, needed
+        self._known: list[tuple[int, Choice]] = []
+
+    def first_within(self, budget: int) -> Choice | None:
+        for needed, choice in self._known:
+            if needed <= budget:
+                return choice
+        for choice in self._rest:
+            needed = self._needed(choice)
+            self._known.append((needed, choice))
+            if needed <= budget:
+                return choice
+        return None
 
 
 def _halvings(size: int, least: int = 1) -> list[int]:
@@ -65,9 +96,9 @@ def _halvings(size: int, least: int = 1) -> list[int]:
     return sorted((part for part in parts if part >= min(least, size)), reverse=True)
 
 
-def _candidates(model: Model, index: int, step: str, cores: int) -> Iterator[tuple[Tile, Literal["double", "single"]]]:
+def _candidates(model: Model, index: int, step: str, cores: int) -> Iterator[Choice]:
     rows, columns, lines = tile_limits(model, index, step)
-    bufferings: tuple[Literal["double", "single"], ...] = ("double", "single")
+    bufferings: tuple[Buffering, ...] = ("double", "single")
     layer = model.layers[index]
     padding = PADDING_WORDS if isinstance(layer, Conv2D | PointWise) else 0
     make = partial(Tile, padding=padding)

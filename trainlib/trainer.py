@@ -17,6 +17,7 @@ from pulpsim.trace import Timeline
 from trainlib import DEFAULT_LEARNING_RATE, functional
 from trainlib.bounds import bounds, least_bounds
 from trainlib.errors import DataError
+from trainlib.kernels.optimizer import Rule
 from trainlib.model import Model, Parameters
 from trainlib.plan import Plan
 from trainlib.plans import plan_for
@@ -110,7 +111,7 @@ class Trainer:
         self.model = model
         self.platform = platform or Platform.preset("pulp-2022")
         self._optimizer = functional.SGD(lr, momentum, weight_decay)
-        self.plan = plan or plan_for(model, self.platform, store_gradients=not self._optimizer.plain)
+        self.plan = plan or plan_for(model, self.platform, Rule(lr, momentum, weight_decay))
         self.lr = lr
         self.schedule: Schedule = compile_schedule(model, self.plan, self.platform, lr, momentum, weight_decay)
         self.parameters: Parameters = model.initial_parameters(seed)

@@ -344,14 +344,14 @@ def test_a_platform_that_cannot_run_the_kernels_has_no_plan(path: Path) -> None:
 
 
 def test_an_l1_too_small_for_any_tile_has_no_plan() -> None:
-    tuned = tune(SMALL, PLATFORM.replace({"l1.size_bytes": STACKS + 64}), 1, None)
-    assert tuned.plan is None and "bytes of L1" in tuned.fault
+    tuned = tune(SMALL, PLATFORM.replace({"l1.banks": 8, "l1.size_bytes": STACKS + 32}), 1, None)
+    assert tuned.plan is None and "bytes at once, 32 are available" in tuned.fault
     for name, outcome in tuned.outcomes.items():
         if name.endswith(" update"):
             assert isinstance(outcome, Found)  # it goes through few numbers at a time
             continue
-        assert isinstance(outcome, Infeasible) and outcome.needed_bytes > 64
-        assert f"{name} needs {outcome.needed_bytes:,} bytes of L1 with its smallest tile, 64 are" in str(outcome)
+        assert isinstance(outcome, Infeasible) and outcome.needed_bytes > 32
+        assert f"{name} needs {outcome.needed_bytes:,} bytes of L1 with its smallest tile, 32 are" in str(outcome)
 
 
 # -- interrupted -----------------------------------------------------------------------------------

@@ -127,14 +127,25 @@ def test_the_platform_counts() -> None:
 
 
 def test_an_infeasible_layer_says_what_it_needs() -> None:
-    lines = good("tune", "--workers", "1", "--steps", "fw", "--layer", "LINEAR 20000 2").splitlines()
+    arguments = "--steps", "fw", "--layer", "LINEAR 20 2", "--set", "l1.size_bytes=8224", "--set", "l1.banks=8"
+    lines = good("tune", "--workers", "1", *arguments).splitlines()
     assert any(line.startswith("│ fw ") and " infeasible " in line for line in lines)
     assert lines[-1] == (
-        "layer fw needs 80,012 bytes of L1 with its smallest tile, 57,344 are available beside the stacks "
-        "(l1.size_bytes = 65,536)"
+        "layer fw needs 48 bytes of L1 with its smallest tile, 32 are available beside the stacks "
+        "(l1.size_bytes = 8,224)"
     )
+    (one,) = tuned(*arguments)["steps"].values()
+    assert (one["type"], one["needed_bytes"]) == ("infeasible", 48)
+
+
+def test_layers_wider_than_l1_are_tuned_with_vectors_from_l2() -> None:
     (one,) = tuned("--steps", "fw", "--layer", "LINEAR 20000 2")["steps"].values()
-    assert (one["type"], one["needed_bytes"]) == ("infeasible", 80_012)
+    assert one["type"] == "found"
+
+
+def test_a_layer_that_cannot_fit_l2_is_refused_at_once() -> None:
+    text = refused("tune", "--layer", "LINEAR 999999999 2")
+    assert text.startswith("L2 is too small: a training step needs ") and "of layer, 2 x 999,999,999 numbers" in text
 
 
 def test_a_layer_has_no_plan_to_write() -> None:

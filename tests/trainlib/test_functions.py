@@ -238,7 +238,7 @@ def _calls() -> list[Call]:
         classification.cross_entropy(a, label, b, partial, n, cores),
         loss.mse_gradient(a, b, c, partial, n, cores),
         loss.l1(a, b, c, partial, n, cores),
-        optimizer.sgd(a, b, c, 0.1, 0.9, 0.01, n, cores),
+        optimizer.sgd(a, b, c, optimizer.Rule(0.1, 0.9, 0.01), n, cores),
     ]
 
 

@@ -119,7 +119,8 @@ def plans(draw: st.DrawFn, model: Model) -> Plan:
         for step in draw(st.sampled_from(backward_choices(model, index))):
             add(index, step)
     stores = draw(st.sampled_from(["overlapped", "awaited"]))
-    return Plan(model=model.name, platform="pulp-2022", steps=tuple(steps), stores=stores)  # type: ignore[arg-type]
+    vectors = draw(st.sampled_from(["resident", "streamed"]))
+    return Plan(model=model.name, platform="pulp-2022", steps=tuple(steps), stores=stores, vectors=vectors)  # type: ignore[arg-type]
 
 
 def sample(model: Model, rng: np.random.Generator) -> tuple[Any, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -29,6 +29,8 @@ from tests.trainlib.arrays import (
 from tests.trainlib.bench import Bench
 from trainlib import numerics
 from trainlib.kernels import Call, elementwise, fully_connected, loss
+from trainlib.kernels.optimizer import PLAIN, Rule
+from trainlib.numerics.optimizer import sgd
 
 BACKWARD = ("ig", "wg", "wg+update", "ig+wg+update")
 kinds = st.sampled_from(ALL_KINDS)
@@ -89,7 +91,10 @@ def test_forward_gives_the_product_and_writes_nothing_else(unroll: int, layer: L
 
 
 # -- fully connected, backward ---------------------------------------------------------------------
-def backward(layer: Layer, step: str, unroll: int, engine: Literal["jit", "reference"] = "jit") -> list[Result]:
+def backward(
+    layer: Layer, step: str, unroll: int, engine: Literal["jit", "reference"] = "jit", rule: Rule = PLAIN
+) -> list[Result]:
+    """rule: of the update; the velocities of a tile lie behind it."""
     bench = Bench(layer.cores, layer.seed, engine)
     rows, columns, padding = layer.rows, layer.columns, layer.padding
     w, x = values(bench.rng, (rows, columns), layer.kind), values(bench.rng, columns, layer.kind)
@@ -100,26 +105,31 @@ def backward(layer: Layer, step: str, unroll: int, engine: Literal["jit", "refer
     at_x, at_dx = bench.place(x), bench.space(columns)
     at_pairs = bench.place(np.stack([d, scaled], axis=1))
     new_w, dw = w.copy(), numerics.fc_weight_gradient(d, x)
-    numerics.fc_fused_update(new_w, d, x, minus_lr)
+    v = new_v = values(bench.rng, (rows if rule.momentum else 0, columns), layer.kind)
+    if rule.plain:
+        numerics.fc_fused_update(new_w, d, x, minus_lr)
+    else:
+        rule, new_v = replace(rule, lr=layer.lr), v.copy()
+        sgd(new_w, dw, new_v if rule.momentum else new_w, minus_lr, rule.momentum, rule.weight_decay)
     calls, tiles = [], []
     for a, b in layer.cuts(rows):
-        at_w = bench.place_tile(w[a:b], padding)
+        at_w = bench.place_tile(np.concatenate([w[a:b], v[a:b]]), padding)
         at_dw = bench.space((b - a) * (columns + padding)) if step == "wg" else 0
         tiles.append(at_dw or at_w)
         if step == "wg":
             bench.expect_tile(at_dw, dw[a:b], padding)
         elif "update" in parts:
-            bench.expect_tile(at_w, new_w[a:b], padding)
+            bench.expect_tile(at_w, np.concatenate([new_w[a:b], new_v[a:b]]), padding)
         calls.append(
             fully_connected.backward(
                 step, at_w, at_pairs + 8 * a, at_x, at_dx if "ig" in parts else 0, at_dw, b - a, columns,
-                4 * (columns + padding), layer.cores, unroll, accumulate=a > 0,
+                4 * (columns + padding), layer.cores, unroll, a > 0, rule,
             )
         )  # fmt: skip
     if "ig" in parts:
         bench.expect(at_dx, numerics.fc_input_gradient(w, d))
     results = bench.run(*calls)
-    if layer.kind not in FINITE:
+    if layer.kind not in FINITE or not rule.plain:
         return results
     w64, x64, d64 = (array.astype(np.float64) for array in (w, x, d))
     if "ig" in parts:
@@ -142,6 +152,17 @@ def backward(layer: Layer, step: str, unroll: int, engine: Literal["jit", "refer
 @given(layer=layers)
 def test_backward_gives_gradients_and_weights_and_writes_nothing_else(step: str, unroll: int, layer: Layer) -> None:
     backward(layer, step, unroll)
+
+
+@pytest.mark.parametrize("rule", [Rule(0, 0.9), Rule(0, 0, 0.01), Rule(0, 0.9, 0.01)])
+@pytest.mark.parametrize("unroll", fully_connected.COLUMN_UNROLLS)
+@pytest.mark.parametrize("step", ["wg+update", "ig+wg+update"])
+@settings(max_examples=25)
+@given(layer=layers)
+def test_a_fused_update_with_momentum_or_decay_is_that_of_a_stored_gradient(
+    step: str, unroll: int, rule: Rule, layer: Layer
+) -> None:
+    backward(layer, step, unroll, rule=rule)
 
 
 def test_accumulating_is_not_a_matter_of_the_steps_that_only_write_weights() -> None:

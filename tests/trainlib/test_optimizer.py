@@ -52,7 +52,7 @@ def run(u: Update, momentum: float, weight_decay: float, engine: Literal["jit", 
     bench = Bench(u.cores, u.seed, engine)
     w, dw, v = (values(bench.rng, u.n, u.kind) for _ in range(3))
     at_w, at_dw, at_v = (bench.place(array) for array in (w, dw, v))
-    call = optimizer.sgd(at_w, at_dw, at_v, u.lr, momentum, weight_decay, u.n, u.cores)
+    call = optimizer.sgd(at_w, at_dw, at_v, optimizer.Rule(u.lr, momentum, weight_decay), u.n, u.cores)
     for _ in range(2):
         sgd(w, dw, v, -np.float32(u.lr), momentum, weight_decay)
     bench.expect(at_w, w)
@@ -76,7 +76,7 @@ def test_both_engines_run_it_alike(momentum: float, weight_decay: float, u: Upda
 
 
 def test_without_momentum_and_decay_it_is_the_update_alone() -> None:
-    assert optimizer.sgd(4, 8, 0, 0.5, 0, 0, 9, 2) == elementwise.sgd_update(4, 8, 0.5, 9, 2)
+    assert optimizer.sgd(4, 8, 0, optimizer.Rule(0.5), 9, 2) == elementwise.sgd_update(4, 8, 0.5, 9, 2)
 
 
 # -- the rule --------------------------------------------------------------------------------------

@@ -112,7 +112,7 @@ def changed(place: tuple[str | int, ...], value: Any) -> str:
         ),
         (changed(("format",), "trainlib-plan-9"), f"my.json: format 'trainlib-plan-9': must be '{FORMAT}'"),
         (changed(("modle",), "two"), "my.json: no field 'modle' (did you mean 'model'?); "
-         "fields: model, platform, steps, stores, made_by, format"),
+         "fields: model, platform, steps, stores, vectors, cores, made_by, format"),
         (changed(("steps", 2, "bufering"), "single"), "my.json: step 2: no field 'bufering' (did you mean "
          "'buffering'?); fields: layer, step, tile, unroll, kernel, buffering, resident, relu"),
         (changed(("steps", 3, "tile", "pad"), 1), "my.json: tile of step 3: no field 'pad' (did you mean "
@@ -302,9 +302,9 @@ def test_with_room_enough_a_tile_is_a_whole_small_layer(model: Model, cores: int
 
 
 def test_an_l1_too_small_for_any_tile_says_what_is_needed() -> None:
-    assert refused(lambda: default_plan(models.get("autoencoder"), sized(16 << 10))) == (
-        "autoencoder does not fit L1 of pulp-2022: its activations and gradients need 10,800 bytes at once and the "
-        "smallest tiles 48, 8,192 are available beside the stacks (l1.size_bytes = 16,384)"
+    assert refused(lambda: default_plan(models.get("autoencoder"), sized((8 << 10) + 64))) == (
+        "autoencoder does not fit L1 of pulp-2022: with the smallest tiles, single-buffered, its step needs 112 bytes "
+        "at once, 64 are available beside the stacks (l1.size_bytes = 8,256)"
     )
 
 
@@ -320,8 +320,11 @@ def test_a_plan_too_large_for_l1_says_what_is_needed_and_what_would_do() -> None
 def test_an_l2_too_small_says_what_is_needed() -> None:
     platform = Platform.preset("pulp-2022", {"l2.size_bytes": 1 << 20})
     text = refused(lambda: default_plan(models.get("autoencoder"), platform), ModelError)
-    assert text.startswith("the model needs 1,0") and "the largest is w0 with 327,680" in text
-    assert text.endswith("pulp-2022 has 1,048,576 (l2.size_bytes)")
+    assert text == (
+        "L2 is too small: a training step needs 1,066,064 bytes there (parameters 1,056,768, activations 9,248; the "
+        "largest tensor is w0 of fc0, 128 x 640 numbers, 327,680 bytes), pulp-2022 has 1,048,576 (l2.size_bytes): "
+        "17,488 are missing"
+    )
 
 
 # -- models ----------------------------------------------------------------------------------------

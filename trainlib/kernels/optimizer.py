@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -14,20 +15,45 @@ from trainlib.kernels.functions import UNROLL
 from trainlib.kernels.vector import Constants, bits, vector_program
 
 
-def sgd(w: int, dw: int, v: int, lr: float, momentum: float, weight_decay: float, n: int, cores: int) -> Call:
+@dataclass(frozen=True)
+class Rule:
+    """How parameters change, with numbers that FP32 holds: see `sgd`."""
+
+    lr: float
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "momentum", "weight_decay"):
+            object.__setattr__(self, name, float(np.float32(getattr(self, name))))
+
+    @property
+    def plain(self) -> bool:
+        """Neither momentum nor weight decay."""
+        return self.momentum == 0 == self.weight_decay
+
+    @property
+    def suffix(self) -> str:
+        """What kernels' names say of it."""
+        return "+momentum" * bool(self.momentum) + "+decay" * bool(self.weight_decay)
+
+
+#: of no rate: for kernels that change nothing, and where only sizes are asked for
+PLAIN = Rule(0.0)
+
+
+def sgd(w: int, dw: int, v: int, rule: Rule, n: int, cores: int) -> Call:
     """g = fma(weight_decay, w, dw); v = fma(momentum, v, g); w = fma(-lr, v, w).
 
     A weight decay of zero leaves g = dw; a momentum of zero g in place of v, and v is not touched. With
     momentum v must hold zeros before the first step.
     """
-    moving, decaying = bool(momentum), bool(weight_decay)
-    if not moving and not decaying:
-        return sgd_update(w, dw, lr, n, cores)
-    velocity = [v] if moving else []
-    factors = [bits(factor) for factor in (momentum, weight_decay) if factor]
-    name = "sgd" + "+momentum" * moving + "+decay" * decaying
-    arguments = (w, dw, *velocity, bits(-np.float32(lr)), *factors, n, chunk_of(n, cores, UNROLL))
-    return Call(sgd_program(moving, decaying), name, arguments)
+    if rule.plain:
+        return sgd_update(w, dw, rule.lr, n, cores)
+    velocity = [v] if rule.momentum else []
+    factors = [bits(factor) for factor in (rule.momentum, rule.weight_decay) if factor]
+    arguments = (w, dw, *velocity, bits(-np.float32(rule.lr)), *factors, n, chunk_of(n, cores, UNROLL))
+    return Call(sgd_program(bool(rule.momentum), bool(rule.weight_decay)), f"sgd{rule.suffix}", arguments)
 
 
 @cache

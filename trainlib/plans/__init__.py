@@ -6,13 +6,23 @@ platforms and to `autotuner tune --from`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 from importlib import resources
 
 from pulpsim import Platform
 from trainlib import models
+from trainlib.errors import ModelError, PlanError
+from trainlib.kernels.optimizer import PLAIN, Rule
 from trainlib.model import Model
 from trainlib.plan import Plan
-from trainlib.tiling import default_plan
+from trainlib.schedule import compile_schedule
+from trainlib.tiling import default_plan, fits
+from trainlib.timing import Relaxed, cycles_of
+
+#: of the least relaxed time: how much longer a plan's may be that could still be the fastest
+PROMISING = 1.1
 
 
 def tuned_plan(model: Model, platform: Platform) -> Plan | None:
@@ -21,28 +31,73 @@ def tuned_plan(model: Model, platform: Platform) -> Plan | None:
     It is also used where other numbers of the preset were changed than its cores and the size of L1, which decide
     what a good plan is: so that a change of one number shows this number's effect.
     """
-    file = resources.files(__name__) / f"{model.name}.{platform.name}.json"
-    if model.name not in models.MODELS or models.get(model.name) != model or not file.is_file():
+    if platform.name not in Platform.presets() or not _alike(Platform.preset(platform.name), platform):
         return None
-    preset = Platform.preset(platform.name)
-    if (preset.cluster, preset.l1.size_bytes) != (platform.cluster, platform.l1.size_bytes):
+    return _shipped(model, platform.name)
+
+
+def plan_for(model: Model, platform: Platform, rule: Rule = PLAIN) -> Plan:
+    """What a training uses unless a plan is given.
+
+    The tuned plan where there is one; else the fastest of the rule's for this platform and of its preset's plans that
+    fit it, on as many cores as they are for and on all: so that more hardware is not slower by default. rule: of the
+    parameters; momentum needs room for velocities. Raises PlanError, ModelError if nothing fits.
+    """
+    tuned = tuned_plan(model, platform)
+    if tuned is not None and fits(model, tuned, platform, rule):
+        return tuned
+    plans = [default_plan(model, platform, rule)]
+    plans += [plan for plan in _of_presets(model, platform, rule) if fits(model, plan, platform, rule)]
+    return plans[0] if len(plans) == 1 else _fastest(model, plans, platform, rule)
+
+
+def _fastest(model: Model, plans: list[Plan], platform: Platform, rule: Rule) -> Plan:
+    """Simulated are those that promise it: where FPUs are shared, what nothing is ever in the way of says little."""
+    schedules = [
+        compile_schedule(model, plan, platform, rule.lr, rule.momentum, rule.weight_decay) for plan in plans
+    ]
+    relaxed = Relaxed(platform)
+    least = [relaxed.cycles(schedule) for schedule in schedules]
+    promising = [number for number, cycles in enumerate(least) if cycles <= PROMISING * min(least)]
+    if len(promising) == 1:
+        return plans[promising[0]]
+    return plans[min(promising, key=lambda number: cycles_of(schedules[number], platform))]
+
+
+def _of_presets(model: Model, platform: Platform, rule: Rule) -> Iterator[Plan]:
+    """The tuned plan and the one by rule for the preset that the platform was made from, for all if from none."""
+    presets = Platform.presets()
+    for name in [platform.name] if platform.name in presets else presets:
+        preset = Platform.preset(name)
+        plans = [_shipped(model, name)]
+        if not _alike(preset, platform):
+            with suppress(PlanError, ModelError):
+                plans.append(replace(default_plan(model, preset, rule), made_by=f"by rule for {name} as it comes"))
+        for plan in plans:
+            if plan is not None:
+                yield plan
+                if preset.cluster.cores < platform.cluster.cores:
+                    yield replace(plan, cores=preset.cluster.cores)
+
+
+def _shipped(model: Model, preset: str) -> Plan | None:
+    file = resources.files(__name__) / f"{model.name}.{preset}.json"
+    if model.name not in models.MODELS or models.get(model.name) != model or not file.is_file():
         return None
     return Plan.from_json(file.read_bytes(), file.name)
 
 
-def plan_for(model: Model, platform: Platform, store_gradients: bool = False) -> Plan:
-    """What a training uses unless a plan is given: the tuned one, else `default_plan`.
-
-    store_gradients: no update of a fully-connected layer is fused, as momentum and weight decay need it; plans are
-    tuned without. Raises PlanError if nothing fits.
-    """
-    tuned = None if store_gradients else tuned_plan(model, platform)
-    return tuned or default_plan(model, platform, store_gradients)
+def _alike(preset: Platform, platform: Platform) -> bool:
+    """Whether a good plan for the one is one for the other."""
+    return (preset.cluster, preset.l1.size_bytes) == (platform.cluster, platform.l1.size_bytes)
 
 
 def origin(plan: Plan, platform: Platform) -> str:
     """Where a plan comes from, in a few words."""
+    cores = f", on {plan.cores} of {platform.cluster.cores} cores" if plan.cores else ""
     if not plan.made_by:
-        return "by rule"
-    changed = platform.name in Platform.presets() and Platform.preset(platform.name) != platform
-    return "tuned" + (f" for {platform.name} as it comes" if changed else "") + f" ({plan.made_by})"
+        return "by rule" + cores
+    if plan.made_by.startswith("by rule"):
+        return plan.made_by + cores
+    changed = plan.platform in Platform.presets() and Platform.preset(plan.platform) != platform
+    return "tuned" + (f" for {plan.platform} as it comes" if changed else "") + f" ({plan.made_by})" + cores

@@ -24,7 +24,7 @@ from trainlib.steps.finish import (
 )
 from trainlib.steps.geometry import Geometry
 from trainlib.steps.image import ImageStep
-from trainlib.tasks import Addresses, Range, Slots, Task, Work, ranges
+from trainlib.tasks import Addresses, Range, Slots, Task, Work
 
 Layer = Conv2D | PointWise
 
@@ -42,7 +42,8 @@ class _Step(ImageStep):
         super().__init__(work, index, layer, step, macs, _geometry(layer, work.model.shapes[index][0]))
         self.taps = self.at.taps
         self.direct = isinstance(layer, PointWise)
-        self.outputs, self.inputs = ranges(layer.outputs, step.tile.rows), ranges(layer.inputs, step.tile.columns)
+        self.outputs = work.parts(layer.outputs, step.tile.rows)
+        self.inputs = work.parts(layer.inputs, step.tile.columns)
         self._in_rows: tuple[Range, Range] | None = None  # channels and lines that im2row was last made for
 
     def outer(self, first: list[Range], second: list[Range]) -> Iterator[tuple[Range, Range]]:

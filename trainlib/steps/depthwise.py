@@ -20,7 +20,7 @@ from trainlib.steps.finish import (
 )
 from trainlib.steps.geometry import Geometry
 from trainlib.steps.image import ImageStep
-from trainlib.tasks import Addresses, Range, Slots, Task, Work, ranges
+from trainlib.tasks import Addresses, Range, Slots, Task, Work
 
 
 class _Step(ImageStep):
@@ -29,7 +29,7 @@ class _Step(ImageStep):
     def __init__(self, work: Work, index: int, layer: DepthWise, step: LayerStep, macs: str):
         super().__init__(work, index, layer, step, macs, Geometry(layer.window(work.model.shapes[index][0])))
         self.variant = depthwise.NAMES.index(step.kernel)
-        self.channels = ranges(layer.channels, step.tile.rows)
+        self.channels = work.parts(layer.channels, step.tile.rows)
 
     def load(self, task: Task, slots: Slots, tensor: str, channels: Range, lines: Range, width: int) -> None:
         slots.take((channels, lines), size(channels) * size(lines) * width)

@@ -63,17 +63,22 @@ def update(work: Work, task: Task, w: str, dw: str, tensor: str, rows: Range, co
 
     def call(at: Addresses) -> Call:
         velocity = at(v) if rule.momentum else 0
-        return optimizer.sgd(at(w), at(dw), velocity, rule.lr, rule.momentum, rule.weight_decay, words, work.cores)
+        return optimizer.sgd(at(w), at(dw), velocity, rule, words, work.cores)
 
     task.compute(call, (w, dw, v) if rule.momentum else (w, dw), (w, dw, v) if rule.momentum else (w,))
     task.store(w, tensor, rows, columns)
 
 
-def finish_gradient(work: Work, index: int, task: Task, dx: str, rows: Range, columns: Range, name: str) -> None:
-    """Take dx, a tile of the input's gradient, back through the ReLU of the layer below, and store it."""
+def finish_gradient(
+    work: Work, index: int, task: Task, dx: str, rows: Range, columns: Range, name: str, flat: bool = False
+) -> None:
+    """Take dx, a tile of the input's gradient, back through the ReLU of the layer below, and store it.
+
+    flat: as in `Move`.
+    """
     words = size(rows) * size(columns)
     if work.relu_below(index):
         x = work.buffer(f"{name} below", words)
-        task.load(x, f"x{index}", rows, columns)
+        task.load(x, f"x{index}", rows, columns, flat=flat)
         task.compute(lambda at: elementwise.relu_backward(at(dx), at(x), at(dx), words, work.cores), (dx, x), (dx,))
-    task.store(dx, f"g{index - 1}", rows, columns)
+    task.store(dx, f"g{index - 1}", rows, columns, flat=flat)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from trainlib.layers import Layer
 from trainlib.plan import LayerStep
 from trainlib.steps.geometry import Geometry
-from trainlib.tasks import Slots, Task, Work, ranges
+from trainlib.tasks import Slots, Task, Work
 
 
 class ImageStep:
@@ -17,7 +17,9 @@ class ImageStep:
         self.name, self.single = f"{layer.name} {step.step}", step.buffering == "single"
         work.begin(layer.name, step.step, layer.macs(macs, work.model.shapes[index][0]), step)
         self._first = len(work.tasks)
-        self.out_lines, self.in_lines = (ranges(n, step.tile.lines or n) for n in (self.at.out_h, self.at.height))
+        lines = step.tile.lines
+        self.out_lines = work.parts(self.at.out_h, lines or self.at.out_h, geometry.input_rows)
+        self.in_lines = work.parts(self.at.height, lines or self.at.height, geometry.output_rows)
 
     def task(self) -> Task:
         return self.work.task(self.single, self._first)

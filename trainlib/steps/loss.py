@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from trainlib.kernels import Call, classification, loss
-from trainlib.layers import FullyConnected
-from trainlib.steps.fully_connected import linear_pairs, stays_in_l1, whole
+from trainlib.steps.fully_connected import linear_pairs, whole
 from trainlib.tasks import Addresses, Work, matrix
 
 
@@ -12,27 +11,27 @@ def loss_step(work: Work) -> None:
     """A last layer that is fully connected takes the gradient as pairs in L1, others read it from L2."""
     model, last, n = work.model, len(work.model.layers) - 1, work.model.outputs
     work.begin("loss", model.loss, 0, None)
-    sums = work.cores + 1 + (work.cores if model.loss == "cross-entropy" else 0)  # and the largest of each core
+    sums = work.all_cores + 1 + (work.all_cores if model.loss == "cross-entropy" else 0)  # and the largest of each core
     y, partial = work.buffer(f"x{last + 1}", n), work.buffer("partial", sums)
     target = work.buffer("target", 1 if model.loss == "cross-entropy" else n)
     task = work.task()
-    if not stays_in_l1(work.model, last):
+    pairs = work.stays_in_l1(last)
+    if not pairs:
         task.loads.append(whole(work, False, y, f"x{last + 1}", last, output=True))
     rows, columns = matrix(model.input_shape) if model.target_is_input else (1, work.sizes[target] // 4)
     task.load(target, "x0" if model.target_is_input else "target", (0, rows), (0, columns))
-    pairs = isinstance(model.layers[last], FullyConnected)
     fused = pairs and model.loss == "mse"
     gradient = work.buffer(f"d{last}" if fused else f"g{last}", 2 * n if fused else n)
 
     def call(at: Addresses) -> Call:
         if fused:
-            return loss.mse(at(y), at(target), at(gradient), at(partial), n, work.lr, work.cores)
+            return loss.mse(at(y), at(target), at(gradient), at(partial), n, work.lr, work.all_cores)
         make = {"mse": loss.mse_gradient, "l1": loss.l1, "cross-entropy": classification.cross_entropy}[model.loss]
-        return make(at(y), at(target), at(gradient), at(partial), n, work.cores)
+        return make(at(y), at(target), at(gradient), at(partial), n, work.all_cores)
 
     task.compute(call, (y, target), (gradient, partial))
     if pairs and not fused:
         linear_pairs(work, task, gradient, last)
     elif not pairs:
         task.stores.append(whole(work, True, gradient, f"g{last}", last, output=True))
-    task.store(partial, "loss", (0, 1), (0, work.cores + 1))
+    task.store(partial, "loss", (0, 1), (0, work.all_cores + 1))

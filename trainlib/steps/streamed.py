@@ -1,0 +1,110 @@
+"""Fully-connected layers wider than L1: parts of their vectors come from L2 with the tiles of W, and go back there.
+
+Every sum runs in the same order as where the vectors stay in L1: the bits are the same.
+"""
+
+from __future__ import annotations
+
+from trainlib.kernels import Call, elementwise, fully_connected
+from trainlib.layers import FullyConnected
+from trainlib.plan import LayerStep
+from trainlib.steps.dense import Tile, Turns, tiles, update_bias
+from trainlib.steps.finish import finish_gradient, finish_output, fuses_relu, size
+from trainlib.tasks import Addresses, Range, Slots, Task, Work
+
+
+class _Vectors:
+    """The parts of a layer's vectors that one step has in L1."""
+
+    def __init__(self, work: Work, index: int, step: LayerStep):
+        self.work, self.index, self.step = work, index, step
+        self.name = f"{work.model.layers[index].name} {step.step}"
+        self.flat = len(work.model.shapes[index][0]) == 3  # an image, read as a vector
+
+    def slots(self, name: str) -> Slots:
+        return Slots(self.work, f"{self.name} {name}", 1 if self.step.buffering == "single" else 2)
+
+    def input(self, task: Task, slots: Slots, columns: Range) -> str:
+        """The buffer of a part of x."""
+        if slots.take(columns, size(columns)):
+            task.load(slots.buffer, f"x{self.index}", (0, 1), columns, flat=self.flat)
+        return slots.buffer
+
+    def pairs(self, task: Task, gradients: Slots, pairs: Slots, rows: Range) -> str:
+        """The buffer of (d, -(lr d)) of a part of the gradient."""
+        work, n = self.work, size(rows)
+        gradients.take(rows, n)
+        if pairs.take(rows, 2 * n):
+            g, target = gradients.buffer, pairs.buffer
+            task.load(g, f"g{self.index}", (0, 1), rows)
+            task.compute(
+                lambda at: elementwise.linear_pairs(at(g), at(g), at(target), work.lr, n, work.cores), (g,), (target,)
+            )
+        return pairs.buffer
+
+
+def forward(work: Work, turns: Turns, index: int, layer: FullyConnected, step: LayerStep) -> None:
+    work.begin(layer.name, "fw", layer.macs("fw"), step)
+    vectors, fused = _Vectors(work, index, step), fuses_relu(layer, step)
+    x_slots, y_slots = vectors.slots("x"), vectors.slots("y")
+    for rows, columns in tiles(work, layer, step, columns_outside=False):
+        task = work.task(step.buffering == "single")
+        tile = Tile(work, turns, index, step, rows, columns)
+        tile.load(task)
+        x = vectors.input(task, x_slots, columns)
+        y_slots.take(rows, size(rows))
+        last = columns[1] == layer.inputs
+
+        def call(
+            at: Addresses, w: str = tile.buffer, x: str = x, y: str = y_slots.buffer, rows: Range = rows,
+            columns: Range = columns, relu: bool = fused and last,
+        ) -> Call:  # fmt: skip
+            return fully_connected.forward(
+                at(w), at(x), at(y), size(rows), size(columns), step.tile.stride_bytes, work.cores, step.unroll,
+                accumulate=columns[0] > 0, relu=relu,
+            )  # fmt: skip
+
+        old = (y_slots.buffer,) if columns[0] else ()
+        task.compute(call, (tile.buffer, x, *old), (y_slots.buffer,))
+        if last:
+            finish_output(work, index, task, y_slots.buffer, rows, 1, fused, vectors.name)
+            task.store(y_slots.buffer, f"x{index + 1}", (0, 1), rows)
+
+
+def backward(work: Work, turns: Turns, index: int, layer: FullyConnected, step: LayerStep) -> None:
+    """Steps "ig", "wg", "wg+update" and "ig+wg+update"."""
+    work.begin(layer.name, step.step, layer.macs(step.step), step)
+    parts = step.step.split("+")
+    vectors = _Vectors(work, index, step)
+    x_slots, g_slots, d_slots, dx_slots = (vectors.slots(name) for name in ("x", "g", "d", "dx"))
+    for rows, columns in tiles(work, layer, step, columns_outside="ig" in parts):
+        task = work.task(step.buffering == "single")
+        tile = Tile(work, turns, index, step, rows, columns)
+        pairs = vectors.pairs(task, g_slots, d_slots, rows)
+        x = vectors.input(task, x_slots, columns) if "wg" in parts else ""
+        tile.load(task)
+        dx = ""
+        if "ig" in parts:
+            dx_slots.take(columns, size(columns))
+            dx = dx_slots.buffer
+        _multiply(work, task, tile, (pairs, x, dx))
+        tile.store(task)
+        if dx and rows[1] == layer.outputs:
+            finish_gradient(work, index, task, dx, (0, 1), columns, vectors.name, vectors.flat)
+        if layer.bias and "wg" in parts and columns[1] == layer.inputs:
+            update_bias(work, task, index, rows, (pairs, f"{vectors.name} bias", f"{vectors.name} pairs apart"))
+
+
+def _multiply(work: Work, task: Task, tile: Tile, vectors: tuple[str, str, str]) -> None:
+    """vectors: buffers of pairs, x and dx; "" for those that the step does without."""
+    (pairs, x, dx), step, w = vectors, tile.step, tile.buffer
+    accumulate = bool(dx) and tile.rows[0] > 0
+
+    def call(at: Addresses) -> Call:
+        return fully_connected.backward(
+            step.step, at(w), at(pairs), at(x) if x else 0, at(dx) if dx else 0, at(w), size(tile.rows),
+            size(tile.columns), step.tile.stride_bytes, work.cores, step.unroll, accumulate, work.rule,
+        )  # fmt: skip
+
+    reads = tuple(name for name in (w, pairs, x, dx if accumulate else "") if name)
+    task.compute(call, reads, ((dx,) if dx else ()) + ((w,) if "wg" in step.step.split("+") else ()))

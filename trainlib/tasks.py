@@ -14,7 +14,7 @@ from trainlib.model import Model
 from trainlib.plan import LayerStep, Plan
 
 #: parts of a dimension that outlined work keeps at most
-OUTLINE = 4
+OUTLINE = 5
 
 Addresses = Callable[[str], int]
 Range = tuple[int, int]
@@ -145,6 +145,8 @@ class Work:
             return end - first
 
         kept = {0, 1, max(range(len(starts)), key=width), len(starts) - 1}
+        if (len(starts) - len(kept)) % 2:  # the last part lies in the slot of two that it has among all
+            kept.add(next(number for number in range(2, OUTLINE) if number not in kept))
         return [(starts[number], min(starts[number] + tile, size)) for number in sorted(kept)]
 
     def task(self, single: bool = False, earliest: int = 0) -> Task:

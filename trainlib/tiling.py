@@ -30,8 +30,8 @@ MAX_COLUMNS = 128
 PADDING_WORDS = 3
 #: what an image step may take of L1: tried in turn until buffers of neighbouring steps fit beside each other
 BUDGET_SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02, 0.01)
-#: of a slot that proves too large, the part that it is made smaller by
-RETREAT = 32
+#: of the largest slot that fits in outline: what is tried until all of the step fits
+RETREAT = (1.0, 0.9, 0.6)
 STORES: tuple[Literal["overlapped", "awaited"], ...] = ("overlapped", "awaited")
 
 
@@ -98,12 +98,8 @@ class _Planner:
             return self._plan(lambda i, step: images.get((i, step)) or self._dense_step(i, step, slot * ALIGN), vectors)
 
         slot = self._largest_slot(lambda slot: self._settled(plan(slot), outlined=True) is not None)
-        while slot:
-            found = self._settled(plan(slot))
-            if found is not None:
-                return found
-            slot -= -(-slot // RETREAT)
-        return None
+        smaller = dict.fromkeys(int(share * slot) for share in RETREAT)
+        return next(filter(None, (self._settled(plan(slot)) for slot in smaller if slot)), None)
 
     def least(self) -> Plan:
         """With the smallest tiles there are. Raises PlanError if even that does not fit."""

@@ -111,7 +111,7 @@ def _candidates(model: Model, index: int, step: str, cores: int) -> Iterator[Cho
                             yield make(rows=count, columns=width, lines=height % lines if lines else 0), buffering
                 continue
             summed, produced = (rows, columns) if step == "ig" else (columns, rows)
-            for k in _halvings(summed) if step != "wg" else [summed]:
+            for k in _halvings(summed):
                 for height in _halvings(lines) if lines else [0]:
                     for count in _halvings(produced, least):
                         pair = (k, count) if step == "ig" else (count, k)

@@ -2,27 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import product
 from typing import Any
 
 import numpy as np
+from hypothesis import assume
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pulpsim.machine import Cluster, Machine
+from pulpsim.machine import Cluster, Machine, Process, Result
 from pulpsim.platform import STACK_BYTES, Platform
+from pulpsim.trace import Timeline
 from tests.trainlib.arrays import Floats, values
+from tests.trainlib.hazards import compiled
+from trainlib.errors import ModelError
 from trainlib.kernels.fully_connected import COLUMN_UNROLLS, ROW_UNROLLS
-from trainlib.layers import FullyConnected
-from trainlib.model import Model
-from trainlib.plan import BACKWARD, FIRST_LAYER_BACKWARD, LayerStep, Plan, Tile
-from trainlib.schedule import Schedule, compile_schedule, execute
+from trainlib.layers import (
+    AveragePool,
+    Conv2D,
+    DepthWise,
+    FullyConnected,
+    GlobalAveragePool,
+    Layer,
+    LeakyReLU,
+    MaxPool,
+    PointWise,
+    ReLU,
+    Sigmoid,
+    Tanh,
+)
+from trainlib.model import LOSSES, Model
+from trainlib.plan import LayerStep, Plan, Tile, Vectors, backward_choices, kernels_of, residents_of, tile_limits
+from trainlib.schedule import Schedule, execute
+
+flags = st.booleans()
+Shape = tuple[int, ...]
 
 
+# -- networks ----------------------------------------------------------------------------------------
 @st.composite
 def models(draw: st.DrawFn) -> Model:
+    """Fully-connected layers only."""
     widths = draw(st.lists(st.one_of(st.integers(1, 24), st.just(1)), min_size=3, max_size=5))
     autoencoder = draw(st.booleans())
     if autoencoder:
@@ -36,98 +59,254 @@ def models(draw: st.DrawFn) -> Model:
 
 
 @st.composite
-def layer_steps(draw: st.DrawFn, layer: FullyConnected, step: str) -> LayerStep:
-    def part(size: int) -> int:  # at most about four tiles along a side, their number is squared
-        return draw(st.integers(-(-size // 4), size))
+def windows(draw: st.DrawFn, height: int, width: int, padded: bool = True) -> dict[str, Any]:
+    """kernel, stride and, if it may be, padding of a window that fits; the stride may exceed the kernel."""
+    same = padded and draw(flags)
+    kernel = tuple(draw(st.integers(1, 4 if same else min(4, size))) for size in (height, width))
+    found: dict[str, Any] = {"kernel": kernel, "stride": draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))}
+    if same:
+        return found | {"padding": "same"}
+    sides = st.tuples(*(st.integers(0, size - 1) for size in kernel for _ in range(2)))
+    return found | ({"padding": draw(sides)} if padded else {})
 
-    return LayerStep(
-        layer=layer.name,
-        step=step,
-        tile=Tile(rows=part(layer.outputs), columns=part(layer.inputs), padding=draw(st.integers(0, 4))),
-        unroll=draw(st.sampled_from(ROW_UNROLLS if step == "fw" else COLUMN_UNROLLS)),
-        buffering=draw(st.sampled_from(["single", "double"])),
-        relu=draw(st.sampled_from(["fused", "separate"])),
+
+@st.composite
+def layers(draw: st.DrawFn, name: str, shape: Shape, last: bool) -> Layer:
+    """Any layer that takes `shape`. last: it feeds the loss."""
+    common: dict[str, Any] = {
+        "relu": not last and draw(flags),
+        "bias": draw(flags),
+        "trainable": draw(st.sampled_from([True, True, False])),
+    }
+    outputs = draw(st.one_of(st.integers(1, 6), st.integers(1, 20)))
+    channels, image = shape[0], shape[1:]
+    kinds = {
+        "fc": lambda: FullyConnected(name, int(np.prod(shape)), outputs, **common),
+        "relu": lambda: ReLU(name),
+        "leaky": lambda: LeakyReLU(name, 0.1),
+        "sigmoid": lambda: Sigmoid(name),
+        "tanh": lambda: Tanh(name),
+    }
+    images = {
+        "pw": lambda: PointWise(name, channels, outputs, **common),
+        "conv": lambda: Conv2D(name, channels, outputs, **draw(windows(*image)), **common),
+        "dw": lambda: DepthWise(name, channels, **draw(windows(*image)), **common),
+        "gap": lambda: GlobalAveragePool(name),
+        "average": lambda: AveragePool(name, **draw(windows(*image, padded=False))),
+        "max": lambda: MaxPool(name, **draw(windows(*image, padded=False))),
+    }
+    names = [*images, *images, *kinds] if image else list(kinds)  # images end at the first "fc"
+    return (images | kinds)[draw(st.sampled_from(names))]()
+
+
+small_images: st.SearchStrategy[Shape] = st.tuples(st.integers(1, 4), st.integers(1, 8), st.integers(1, 8))
+#: also vectors, images of one row or column, larger ones
+shapes: st.SearchStrategy[Shape] = st.one_of(
+    st.tuples(st.integers(1, 40)),
+    small_images,
+    st.tuples(st.integers(1, 3), st.just(1), st.integers(1, 24)),
+    st.tuples(st.integers(1, 3), st.integers(1, 24), st.just(1)),
+    st.tuples(st.integers(1, 12), st.integers(1, 16), st.integers(1, 16)),
+)
+
+
+@st.composite
+def networks(draw: st.DrawFn, most: int = 4, given: st.SearchStrategy[Shape] = small_images) -> Model:
+    """Up to `most` layers of any kind on samples of a shape that is `given`; autoencoders where it may be any."""
+    given_shape = shape = draw(given)
+    chosen: list[Layer] = []
+    count, itself = draw(st.integers(1, most)), given is shapes and draw(st.integers(0, 5)) == 5
+    for i in range(count):
+        last = i == count - 1
+        if last and itself:
+            size = int(np.prod(given_shape))
+            chosen.append(FullyConnected(f"l{i}", int(np.prod(shape)), size, relu=False, bias=draw(flags)))
+        else:
+            chosen.append(draw(layers(f"l{i}", shape, last)))
+        shape = chosen[-1].output_shape(shape)
+    loss = draw(st.sampled_from(LOSSES[:2] if itself else LOSSES))
+    try:
+        return Model("random", tuple(chosen), itself, given_shape, loss)
+    except ModelError:  # nothing to train
+        assume(False)
+        raise
+
+
+# -- plans -------------------------------------------------------------------------------------------
+@st.composite
+def layer_steps(draw: st.DrawFn, model: Model, index: int, step: str) -> LayerStep:
+    """Any step that is accepted, of at most about three tiles along each side of W."""
+    layer, (rows, columns, lines) = model.layers[index], tile_limits(model, index, step)
+    names = () if step == "update" else kernels_of(layer)
+    unrolls = (1,)
+    if isinstance(layer, FullyConnected):
+        unrolls = ROW_UNROLLS if step == "fw" else COLUMN_UNROLLS
+    tile = Tile(
+        rows=draw(st.integers(-(-rows // 3), rows)),
+        columns=draw(st.integers(-(-columns // 3), columns)),
+        padding=draw(st.integers(0, 4)),
+        lines=draw(st.integers(0, lines)),
     )
+    return LayerStep(
+        layer=layer.name, step=step, tile=tile, unroll=draw(st.sampled_from(unrolls)),
+        kernel=draw(st.sampled_from(names)) if names else "",
+        buffering=draw(st.sampled_from(["single", "double"])),
+        resident=draw(st.sampled_from(["", *residents_of(layer, step)])),  # type: ignore[arg-type]
+        relu=draw(st.sampled_from(["fused", "separate"])),
+    )  # fmt: skip
 
 
 @st.composite
-def plans(draw: st.DrawFn, model: Model) -> Plan:
-    steps = [draw(layer_steps(layer, "fw")) for layer in model.layers]
-    for layer in reversed(model.layers):
-        fusions = FIRST_LAYER_BACKWARD if layer is model.layers[0] else BACKWARD
-        steps += [draw(layer_steps(layer, step)) for step in draw(st.sampled_from(fusions))]
-    return Plan(model=model.name, platform="pulp-2022", steps=tuple(steps))
+def plans(draw: st.DrawFn, model: Model, cores: int = 1, resident: bool = False) -> Plan:
+    """For a machine of so many cores, all of them or fewer. resident: vectors stay in L1."""
+    steps = [draw(layer_steps(model, index, "fw")) for index in range(len(model.layers))]
+    for index in reversed(range(len(model.layers))):
+        choices = backward_choices(model, index)
+        steps += [draw(layer_steps(model, index, step)) for step in draw(st.sampled_from(choices))]
+    choices_of_all: dict[str, Any] = {
+        "stores": draw(st.sampled_from(["overlapped", "awaited"])),
+        "vectors": "resident" if resident else draw(st.sampled_from(["resident", "streamed"])),
+        "cores": draw(st.one_of(st.just(0), st.integers(0, cores))),
+    }
+    return Plan(model=model.name, platform="pulp-2022", steps=tuple(steps), **choices_of_all)
 
 
+def smallest_step(model: Model, index: int, step: str, tile: Tile | None = None) -> LayerStep:
+    """A step of one row, one column and one line a tile, or of the tile given, single-buffered."""
+    layer, lines = model.layers[index], tile_limits(model, index, step)[2]
+    names = () if step == "update" else kernels_of(layer)
+    return LayerStep(
+        layer=layer.name, step=step, tile=tile or Tile(rows=1, columns=1, lines=min(lines, 1)),
+        kernel=names[0] if names else "", buffering="single",
+    )  # fmt: skip
+
+
+def smallest_plans(model: Model) -> Iterator[Plan]:
+    """The plans of the smallest tiles, single-buffered and awaited: one with each way to cut the backward pass, with
+    vectors in L1 and from L2."""
+    ways = max(len(backward_choices(model, index)) for index in range(len(model.layers)))
+    every: tuple[Vectors, ...] = ("resident", "streamed")
+    for way, vectors in product(range(ways), every):
+        steps = [smallest_step(model, index, "fw") for index in range(len(model.layers))]
+        for index in reversed(range(len(model.layers))):
+            choices = backward_choices(model, index)
+            steps += [smallest_step(model, index, step) for step in choices[min(way, len(choices) - 1)]]
+        yield Plan(model=model.name, platform="any", steps=tuple(steps), stores="awaited", vectors=vectors)
+
+
+# -- clusters ----------------------------------------------------------------------------------------
 @st.composite
-def platforms(draw: st.DrawFn) -> Platform:
-    """Clusters whose timing differs in all that a schedule could come to rely on."""
-    cores = draw(st.integers(1, 8))
+def platforms(
+    draw: st.DrawFn, most_cores: int = 8, l1_kib: tuple[int, ...] = (64, 128, 48), l2_kib: int = 64
+) -> Platform:
+    """Clusters whose timing differs in all that a schedule could come to rely on; L1 has room beside the stacks."""
+    cores = draw(st.integers(1, most_cores))
     settings: dict[str, Any] = {
         "cluster.cores": cores,
-        "l1.size_bytes": draw(st.sampled_from([64 << 10, 128 << 10, 48 << 10])),
+        "l1.size_bytes": draw(st.sampled_from([kib for kib in l1_kib if kib > cores])) << 10,
         "l1.conflicts": draw(st.booleans()),
         "l1.arbitration": draw(st.sampled_from(["fifo", "round-robin"])),
-        "l2.size_bytes": 64 << 10,
-        "dma.bytes_per_cycle": draw(st.sampled_from([4, 8, 32])),
+        "l2.size_bytes": l2_kib << 10,
+        "dma.bytes_per_cycle": draw(st.sampled_from([4, 8, 16, 32])),
         "dma.outstanding": draw(st.sampled_from([1, 8])),
         "controller.fork_cycles": draw(st.sampled_from([19, 100])),
         "controller.command_cycles": draw(st.sampled_from([0, 10])),
     }
-    return _platform(draw(st.sampled_from(["pulp-2022", "pulp-open"])), tuple(settings.items()))
+    return platform_of(draw(st.sampled_from(["pulp-2022", "pulp-open"])), tuple(settings.items()))
 
 
 @cache
-def _platform(preset: str, settings: tuple[tuple[str, Any], ...]) -> Platform:
+def platform_of(preset: str, settings: tuple[tuple[str, Any], ...] = ()) -> Platform:
     return Platform.preset(preset, dict(settings))
+
+
+def with_l1_for(platform: Platform, needed_bytes: int) -> Platform:
+    """With the smallest L1 that offers so many bytes beside the stacks."""
+    bank_row = 4 * platform.l1.banks
+    size = needed_bytes + STACK_BYTES * platform.cluster.cores
+    return platform.replace({"l1.size_bytes": max(-(-size // bank_row), 1) * bank_row})
+
+
+# -- cases -------------------------------------------------------------------------------------------
+Data = tuple[list[Floats], Floats, Any]
 
 
 @dataclass(frozen=True)
 class Case:
-    """A step to run: random weights in ALL layers, a sample and a target."""
+    """Training steps to run: random parameters in ALL layers, samples and targets. No plan: the default one."""
 
     model: Model
-    plan: Plan
+    plan: Plan | None
     platform: Platform
     seed: int
-
-    @property
-    def lr(self) -> float:
-        return 0.05
+    lr: float = 0.05
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    steps: int = 1
 
     def schedule(self) -> Schedule:
-        return compile_schedule(self.model, self.plan, self.platform, self.lr)
+        assert self.plan is not None
+        return compiled(self.model, self.plan, self.platform, self.lr, self.momentum, self.weight_decay)
 
-    def data(self) -> tuple[list[Floats], Floats, Floats | None]:
-        """(parameters, sample, target or None)."""
+    def data(self) -> Data:
+        """(parameters, sample, target or None) of the first step."""
         rng = np.random.default_rng(self.seed)
-        kinds = rng.choice(["plain", "zeros"], len(self.model.layers))
-        parameters = [
-            values(rng, (layer.outputs, layer.inputs), kind)
-            for layer, kind in zip(self.model.layers, kinds, strict=True)
-        ]
-        target = None if self.model.target_is_input else values(rng, self.model.outputs)
-        return parameters, values(rng, self.model.inputs), target
+        parameters = []
+        for shape in self.model.parameter_shapes:
+            scale = np.float32(np.sqrt(2 / max(np.prod(shape[1:]), 1)))
+            parameters.append(values(rng, shape, rng.choice(["plain", "zeros"])) * scale)
+        return parameters, *self.sample(rng)
+
+    def sample(self, rng: np.random.Generator) -> tuple[Floats, Any]:
+        """(sample, target or None)."""
+        model = self.model
+        x = values(rng, model.input_shape, rng.choice(["plain", "plain", "zeros"]))
+        if model.loss == "cross-entropy":
+            return x, int(rng.integers(model.outputs))
+        return x, None if model.target_is_input else values(rng, model.outputs)
 
     def untiled(self) -> Case:
         """The same steps, each on whole layers."""
-        sizes = {layer.name: (layer.outputs, layer.inputs) for layer in self.model.layers}
-        steps = tuple(
-            replace(step, tile=Tile(rows=sizes[step.layer][0], columns=sizes[step.layer][1]))
-            for step in self.plan.steps
-        )
-        return replace(self, plan=replace(self.plan, steps=steps))
+        assert self.plan is not None
+        index = {layer.name: i for i, layer in enumerate(self.model.layers)}
+        steps = []
+        for step in self.plan.steps:
+            rows, columns, _ = tile_limits(self.model, index[step.layer], step.step)
+            steps.append(replace(step, tile=Tile(rows=rows, columns=columns)))
+        return replace(self, plan=replace(self.plan, steps=tuple(steps)))
+
+    def tight(self) -> Case:
+        """In an L1 with no word to spare: every buffer's place is someone else's before and after."""
+        return replace(self, platform=with_l1_for(self.platform, self.schedule().l1_bytes))
 
 
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
+    """Networks of fully-connected layers only."""
     model = draw(models())
-    case = Case(model, draw(plans(model)), draw(platforms()), draw(st.integers(0, 2**32 - 1)))
-    if draw(st.booleans()):  # an L1 with no word to spare: every buffer's place is someone else's before and after
-        row = 4 * case.platform.l1.banks
-        needed = case.schedule().l1_bytes + STACK_BYTES * case.platform.cluster.cores
-        case = replace(case, platform=case.platform.replace({"l1.size_bytes": -(-needed // row) * row}))
-    return case
+    platform = draw(platforms())
+    plan = draw(plans(model, platform.cluster.cores, resident=True))
+    case = Case(model, plan, platform, draw(st.integers(0, 2**32 - 1)))
+    return case.tight() if draw(st.booleans()) else case
+
+
+# -- machines ----------------------------------------------------------------------------------------
+class DirtyMachine(Machine):
+    """Memories full of random bytes: what is read before it is written becomes a wrong number.
+
+    l1_before, l2_before: what they held as the controller began. result: what its run cost.
+    """
+
+    def __init__(self, platform: Platform, seed: int):
+        super().__init__(platform)
+        rng = np.random.default_rng(seed)
+        for memory in (self.memory.l1, self.memory.l2):
+            memory[:] = np.frombuffer(rng.bytes(memory.size), np.uint8)
+
+    def simulate(self, controller: Any, max_cycles: int | None = None, timeline: Timeline | None = None) -> Result:
+        self.l1_before, self.l2_before = self.memory.l1.copy(), self.memory.l2.copy()
+        self.result = super().simulate(controller, max_cycles, timeline)
+        return self.result
 
 
 @dataclass(frozen=True)
@@ -135,9 +314,7 @@ class Run:
     """A step as it ran: marks are (cycle, counters [cores, causes]) at each phase's begin and at the end."""
 
     schedule: Schedule
-    machine: Machine
-    l1_before: NDArray[np.uint8]
-    l2_before: NDArray[np.uint8]
+    machine: DirtyMachine
     marks: list[tuple[int, NDArray[np.int64]]]
 
     def tensor(self, name: str) -> Floats:
@@ -150,24 +327,20 @@ class Run:
 
 
 def run(case: Case) -> Run:
-    """Run a step in memories full of random bytes: what is read before it is written becomes a wrong number."""
-    schedule, machine = case.schedule(), Machine(case.platform)
+    """Run a step of fully-connected layers without bias."""
+    schedule, machine = case.schedule(), DirtyMachine(case.platform, case.seed + 1)
     parameters, x, target = case.data()
-    rng = np.random.default_rng(case.seed + 1)
-    memory = machine.memory
-    for store in (memory.l1, memory.l2):
-        store[:] = np.frombuffer(rng.bytes(store.size), np.uint8)
+    tensors, memory = schedule.tensors, machine.memory
     for i, w in enumerate(parameters):
-        memory.write(schedule.tensors[f"w{i}"].address, w)
-    memory.write(schedule.tensors["x0"].address, x)
+        memory.write(tensors[f"w{i}"].address, w)
+    memory.write(tensors["x0"].address, x)
     if target is not None:
-        memory.write(schedule.tensors["target"].address, target)
-    before = memory.l1.copy(), memory.l2.copy()
+        memory.write(tensors["target"].address, target)
     marks: list[tuple[int, NDArray[np.int64]]] = []
 
-    def controller(cluster: Cluster) -> Generator[Any, Any, None]:
+    def controller(cluster: Cluster) -> Process:
         yield from execute(schedule, cluster, lambda phase: marks.append((cluster.now, cluster.counters())))
         marks.append((cluster.now, cluster.counters()))
 
     machine.simulate(controller)
-    return Run(schedule, machine, *before, marks)
+    return Run(schedule, machine, marks)

@@ -97,6 +97,25 @@ def test_a_layer_without_parameters_computes_its_definition_and_its_slopes(
     assert_near(functional.input_gradient(layer, {}, dy, x, y), dx, "input gradient")
 
 
+@settings(max_examples=60)
+@given(case=st.one_of(parametric_layers(), plain_layers()), seed=seeds)
+def test_the_rules_of_the_oracle_are_the_slopes(case: tuple[Layer, tuple[int, ...]], seed: int) -> None:
+    layer, shape = case
+    if type(layer) in textbook.ACTIVATIONS:
+        return
+    rng = np.random.default_rng(seed)
+    linear: Any = replace(layer, relu=False, bias=False) if isinstance(layer, Parametric) else layer
+    own = [rng.standard_normal(size) for size in linear.parameters.values()]
+    x = rng.permutation(np.linspace(-2, 2, int(np.prod(shape)))).reshape(shape)  # no two alike: no tie of a maximum
+    d = rng.standard_normal(layer.output_shape(shape))
+    w = own[0] if own else x
+    dx = slopes(lambda value: textbook.forward_layer(linear, own, value), x, d)
+    np.testing.assert_allclose(textbook.input_gradient(layer, w, d, x), dx, atol=1e-7)
+    if isinstance(layer, Parametric):
+        dw = slopes(lambda value: textbook.forward_layer(linear, [value], x), w, d)
+        np.testing.assert_allclose(textbook.weight_gradient(layer, d, x), dw, atol=1e-7)
+
+
 def steps_of(layer: Parametric, w: Floats, x: Floats, dy: Floats) -> list[Floats]:
     own = {"w": w.reshape(layer.weight_shape)}
     y = functional.forward_layer(layer, own, x)

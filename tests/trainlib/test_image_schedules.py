@@ -3,190 +3,52 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pulpsim.machine import Machine
 from pulpsim.platform import Platform
 from tests.regenerate_golden import case_of, load
-from tests.trainlib.arrays import assert_same_bits, seeds
-from trainlib import models, trainer
-from trainlib.errors import ModelError
-from trainlib.kernels.fully_connected import COLUMN_UNROLLS, ROW_UNROLLS
-from trainlib.layers import (
-    AveragePool,
-    Conv2D,
-    DepthWise,
-    FullyConnected,
-    GlobalAveragePool,
-    Layer,
-    LeakyReLU,
-    MaxPool,
-    PointWise,
-    ReLU,
-    Sigmoid,
-    Tanh,
-)
+from tests.trainlib.agreement import check
+from tests.trainlib.arrays import seeds
+from tests.trainlib.networks import Case, networks, plans
+from trainlib import models
+from trainlib.layers import Conv2D, PointWise
 from trainlib.model import Model
-from trainlib.plan import LayerStep, Plan, Tile, backward_choices, kernels_of, residents_of, tile_limits
+from trainlib.plan import Tile, residents_of, tile_limits
 from trainlib.tiling import default_plan
 from trainlib.trainer import Trainer
 
 PLATFORM = Platform.preset("pulp-2022")
-flags = st.booleans()
-
-
-@st.composite
-def layers(draw: st.DrawFn, name: str, shape: tuple[int, ...], last: bool) -> Layer:
-    channels = shape[0]
-    common: dict[str, Any] = {
-        "relu": not last and draw(flags),
-        "bias": draw(flags),
-        "trainable": draw(st.sampled_from([True, True, False])),
-    }
-    outputs = draw(st.integers(1, 6))
-    window = {
-        "kernel": (draw(st.integers(1, 3)), draw(st.integers(1, 3))),
-        "stride": (draw(st.integers(1, 2)), draw(st.integers(1, 2))),
-    }
-    padding = draw(st.sampled_from([0, 1, "same", (1, 0, 0, 1)]))
-    kinds = {
-        "conv": lambda: Conv2D(name, channels, outputs, **window, padding=padding, **common),
-        "pw": lambda: PointWise(name, channels, outputs, **common),
-        "dw": lambda: DepthWise(name, channels, **window, padding=padding, **common),
-        "avg": lambda: AveragePool(name, **window),
-        "max": lambda: MaxPool(name, **window),
-        "gap": lambda: GlobalAveragePool(name),
-        "relu": lambda: ReLU(name),
-        "leaky": lambda: LeakyReLU(name, 0.1),
-        "sigmoid": lambda: Sigmoid(name),
-        "tanh": lambda: Tanh(name),
-        "fc": lambda: FullyConnected(name, int(np.prod(shape)), outputs, **common),
-    }
-    images = ["conv", "pw", "dw", "avg", "max", "gap", "fc"] if len(shape) == 3 else ["fc"]
-    return kinds[draw(st.sampled_from([*images, "relu", "leaky", "sigmoid", "tanh"]))]()
-
-
-@st.composite
-def networks(draw: st.DrawFn) -> Model:
-    shape: tuple[int, ...] = (draw(st.integers(1, 4)), draw(st.integers(2, 8)), draw(st.integers(2, 7)))
-    given_shape, chosen, count = shape, [], draw(st.integers(1, 4))
-    try:
-        for i in range(count):
-            layer = draw(layers(f"l{i}", shape, i == count - 1))
-            shape = layer.output_shape(shape)
-            chosen.append(layer)
-        loss = draw(st.sampled_from(["mse", "l1", "cross-entropy"]))
-        return Model("random", tuple(chosen), input_shape=given_shape, loss=loss)
-    except ModelError:
-        assume(False)
-        raise
-
-
-@st.composite
-def plans(draw: st.DrawFn, model: Model) -> Plan:
-    steps = []
-
-    def add(index: int, step: str) -> None:
-        layer, (rows, columns, lines) = model.layers[index], tile_limits(model, index, step)
-        names = () if step == "update" else kernels_of(layer)
-        unrolls = (1,)
-        if isinstance(layer, FullyConnected):
-            unrolls = ROW_UNROLLS if step == "fw" else COLUMN_UNROLLS
-        tile = Tile(
-            rows=draw(st.integers(-(-rows // 3), rows)),
-            columns=draw(st.integers(-(-columns // 3), columns)),
-            padding=draw(st.integers(0, 1)),
-            lines=draw(st.integers(0, lines)),
-        )
-        steps.append(
-            LayerStep(
-                layer=layer.name, step=step, tile=tile, unroll=draw(st.sampled_from(unrolls)),
-                kernel=draw(st.sampled_from(names)) if names else "",
-                buffering=draw(st.sampled_from(["single", "double"])),
-                resident=draw(st.sampled_from(["", *residents_of(layer, step)])),  # type: ignore[arg-type]
-                relu=draw(st.sampled_from(["fused", "separate"])),
-            )
-        )  # fmt: skip
-
-    for index in range(len(model.layers)):
-        add(index, "fw")
-    for index in reversed(range(len(model.layers))):
-        for step in draw(st.sampled_from(backward_choices(model, index))):
-            add(index, step)
-    stores = draw(st.sampled_from(["overlapped", "awaited"]))
-    vectors = draw(st.sampled_from(["resident", "streamed"]))
-    return Plan(model=model.name, platform="pulp-2022", steps=tuple(steps), stores=stores, vectors=vectors)  # type: ignore[arg-type]
-
-
-def sample(model: Model, rng: np.random.Generator) -> tuple[Any, Any]:
-    x = rng.standard_normal(model.input_shape).astype(np.float32)
-    if model.loss == "cross-entropy":
-        return x, int(rng.integers(model.outputs))
-    return x, None if model.target_is_input else rng.standard_normal(model.outputs).astype(np.float32)
-
-
-def assert_steps_agree(
-    model: Model, plan: Plan | None, platform: Platform, seed: int, momentum: float = 0.0, weight_decay: float = 0.0
-) -> None:
-    """Timed and functional steps from random parameters: the same loss and parameters, bit for bit."""
-    timed, functional = (
-        Trainer(model, platform, plan, lr=0.05, momentum=momentum, weight_decay=weight_decay) for _ in range(2)
-    )
-    rng = np.random.default_rng(seed)
-    for one, other in zip(timed.parameters, functional.parameters, strict=True):
-        one[:] = other[:] = rng.standard_normal(one.shape).astype(np.float32) * 0.5
-    x, target = sample(model, rng)
-
-    def dirty(platform: Platform) -> Machine:
-        """Memories full of random bytes: what is read before it is written becomes a wrong number."""
-        machine = Machine(platform)
-        for memory in (machine.memory.l1, machine.memory.l2):
-            memory[:] = np.frombuffer(np.random.default_rng(seed).bytes(memory.size), np.uint8)
-        return machine
-
-    if momentum:  # velocities that are not zero
-        assert timed.functional_step(x, target) == functional.functional_step(x, target)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "Machine", dirty)
-        report = timed.timed_step(x, target)
-    assert_same_bits(np.float32(report.loss), np.float32(functional.functional_step(x, target)), "loss")
-    for number, (one, other) in enumerate(zip(timed.parameters, functional.parameters, strict=True)):
-        assert_same_bits(one, other, f"parameters {number}")
-    assert report.cycles == sum(phase.cycles for phase in report.phases)
-    assert sum(report.causes.values()) == report.cycles * report.cores
+L2 = {"l2.size_bytes": 512 << 10}
 
 
 @settings(max_examples=120)
 @given(data=st.data(), cores=st.integers(1, 8), seed=seeds)
 def test_any_plan_leaves_the_bits_of_the_functional_step(data: st.DataObject, cores: int, seed: int) -> None:
     model = data.draw(networks())
-    platform = Platform.preset("pulp-2022", {"cluster.cores": cores, "l2.size_bytes": 256 << 10})
-    assert_steps_agree(model, data.draw(plans(model)), platform, seed)
+    platform = Platform.preset("pulp-2022", {"cluster.cores": cores} | L2)
+    check(Case(model, data.draw(plans(model, cores)), platform, seed))
 
 
 @settings(max_examples=40)
-@given(data=st.data(), kib=st.sampled_from([16, 20, 24, 32]), seed=seeds)
-def test_the_default_plan_runs_where_it_fits(data: st.DataObject, kib: int, seed: int) -> None:
-    model = data.draw(networks())
-    platform = Platform.preset("pulp-open", {"l1.size_bytes": kib << 10, "l2.size_bytes": 256 << 10})
-    assert_steps_agree(model, None, platform, seed)
+@given(model=networks(), kib=st.sampled_from([16, 20, 24, 32]), seed=seeds)
+def test_the_default_plan_runs_where_it_fits(model: Model, kib: int, seed: int) -> None:
+    check(Case(model, None, Platform.preset("pulp-open", {"l1.size_bytes": kib << 10} | L2), seed))
 
 
 @settings(max_examples=40)
-@given(data=st.data(), momentum=st.sampled_from([0.0, 0.9]), decay=st.sampled_from([0.0, 0.01]), seed=seeds)
-def test_momentum_and_weight_decay(data: st.DataObject, momentum: float, decay: float, seed: int) -> None:
-    platform = Platform.preset("pulp-2022", {"l2.size_bytes": 256 << 10})
-    assert_steps_agree(data.draw(networks()), None, platform, seed, momentum, decay)
+@given(model=networks(), momentum=st.sampled_from([0.0, 0.9]), decay=st.sampled_from([0.0, 0.01]), seed=seeds)
+def test_momentum_and_weight_decay(model: Model, momentum: float, decay: float, seed: int) -> None:
+    platform = Platform.preset("pulp-2022", L2)
+    check(Case(model, None, platform, seed, momentum=momentum, weight_decay=decay, steps=2))
 
 
 @pytest.mark.parametrize("name", ["tutorial_cnn", "ds_cnn_paper", "ds_cnn"])
 def test_shipped_models(name: str) -> None:
-    assert_steps_agree(models.get(name), None, Platform.preset("pulp-2022"), 0)
+    check(Case(models.get(name), None, PLATFORM, 0))
 
 
 def test_small_l1_means_more_and_smaller_tiles() -> None:
@@ -194,7 +56,7 @@ def test_small_l1_means_more_and_smaller_tiles() -> None:
     platform = Platform.preset("pulp-2022", {"l1.size_bytes": 24 << 10})
     plan = default_plan(models.get("ds_cnn_paper"), platform)
     assert any(step.tile.lines for step in plan.steps)
-    assert_steps_agree(models.get("ds_cnn_paper"), plan, platform, 1)
+    check(Case(models.get("ds_cnn_paper"), plan, platform, 1))
 
 
 def test_input_gradient_of_a_pointwise_layer_multiplies_by_the_transposed_weights() -> None:
@@ -243,4 +105,4 @@ def test_rows_of_windows_are_made_anew_for_other_lines_of_the_same_image_rows(
         )
         names = residents_of(model.layers[index], step.step)
         steps.append(replace(step, tile=tile, resident=names[resident] if names else ""))
-    assert_steps_agree(model, replace(plan, steps=tuple(steps)), PLATFORM, 1)
+    check(Case(model, replace(plan, steps=tuple(steps)), PLATFORM, 1))

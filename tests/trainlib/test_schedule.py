@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from pulpsim.memory import L1_BASE, L2_BASE
 from pulpsim.platform import Platform
+from tests.trainlib.agreement import assert_unchanged
 from tests.trainlib.arrays import assert_same_bits
-from tests.trainlib.hazards import places, violations
+from tests.trainlib.hazards import compiled, places, violations
 from tests.trainlib.networks import Case, Run, cases, run
 from trainlib import models
 from trainlib.memory_map import l1_ranges
 from trainlib.plan import LayerStep
-from trainlib.schedule import WEIGHT_SLOTS, Issue, Schedule, Wait, compile_schedule
+from trainlib.schedule import WEIGHT_SLOTS, Issue, Schedule, Wait
 from trainlib.tiling import default_plan
 from trainlib.trainer import Trainer
 
@@ -82,14 +83,6 @@ def test_buffers_that_live_at_once_share_no_byte_and_stay_out_of_the_stacks(case
             assert one.end <= other.address or other.end <= one.address, (one, other)
 
 
-def outside(image: NDArray[np.uint8], base: int, kept: list[tuple[int, int]]) -> NDArray[np.uint8]:
-    """An image with the given (address, bytes) taken out."""
-    mask = np.ones(image.size, bool)
-    for address, size in kept:
-        mask[address - base : address - base + size] = False
-    return image[mask]
-
-
 @large
 @given(case=cases())
 def test_nothing_is_written_but_what_the_step_is_there_to_write(case: Case) -> None:
@@ -97,9 +90,9 @@ def test_nothing_is_written_but_what_the_step_is_there_to_write(case: Case) -> N
     memory, schedule = found.machine.memory, found.schedule
     written = [t for t in schedule.tensors.values() if t.name not in ("x0", "target")]
     l2 = [(t.address, t.size_bytes) for t in written]
-    assert (outside(memory.l2, L2_BASE, l2) == outside(found.l2_before, L2_BASE, l2)).all()
+    assert_unchanged(memory.l2, found.machine.l2_before, L2_BASE, l2, "L2")
     l1 = [(b.address, b.size_bytes) for b in schedule.buffers]
-    assert (outside(memory.l1, L1_BASE, l1) == outside(found.l1_before, L1_BASE, l1)).all()
+    assert_unchanged(memory.l1, found.machine.l1_before, L1_BASE, l1, "L1")
 
 
 # -- times -----------------------------------------------------------------------------------------
@@ -112,7 +105,7 @@ def test_no_operation_meets_a_transfer_that_is_under_way(case: Case) -> None:
 @pytest.mark.parametrize("preset", ["pulp-2022", "pulp-open"])
 def test_no_operation_of_the_autoencoder_meets_a_transfer_that_is_under_way(preset: str) -> None:
     model, platform = models.get("autoencoder"), Platform.preset(preset)
-    assert violations(compile_schedule(model, default_plan(model, platform), platform, 0.03), platform) == []
+    assert violations(compiled(model, default_plan(model, platform), platform, 0.03), platform) == []
 
 
 def without(schedule: Schedule, dropped: set[int]) -> Schedule:

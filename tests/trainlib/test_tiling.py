@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pulpsim.platform import Platform
+from tests.trainlib.agreement import check
 from tests.trainlib.arrays import assert_same_bits, seeds
-from tests.trainlib.test_image_schedules import assert_steps_agree, networks, plans
+from tests.trainlib.networks import Case, networks, plans
 from trainlib import models, tiling
 from trainlib.errors import L1Error, ModelError
 from trainlib.kernels.optimizer import PLAIN, Rule
@@ -92,7 +93,7 @@ def test_velocities_that_do_not_fit_are_named_as_what_is_short() -> None:
 
 # -- a plan where there is one -------------------------------------------------------------------------
 def test_the_autoencoder_trains_with_weight_decay_on_the_default_machine() -> None:
-    assert_steps_agree(models.get("autoencoder"), None, Platform.preset("pulp-2022"), 0, weight_decay=0.01)
+    check(Case(models.get("autoencoder"), None, Platform.preset("pulp-2022"), 0, weight_decay=0.01))
 
 
 def mlp(*widths: int, bias: bool = False) -> Model:
@@ -107,7 +108,7 @@ def test_layers_wider_than_l1_come_from_l2_in_parts(momentum: float) -> None:
     platform = Platform.preset("pulp-2022", {"l2.size_bytes": 8 << 20})
     model = mlp(20_000, 8, 20_000, 3, bias=True)
     assert default_plan(model, platform).vectors == "streamed"
-    assert_steps_agree(model, None, platform, 3, momentum)
+    check(Case(model, None, platform, 3, momentum=momentum))
 
 
 @settings(max_examples=60)
@@ -120,7 +121,7 @@ def test_a_little_l1_is_enough(data: st.DataObject, seed: int, cores: int, momen
     least = planner.least()
     needed = max(b.end for b in place_buffers(model, least, platform, rule)[0]) - 0x10000000
     tight = platform.replace({"l1.size_bytes": -(-(needed + 1024 * cores) // 64) * 64})
-    assert_steps_agree(model, None, tight, seed, momentum)
+    check(Case(model, None, tight, seed, momentum=momentum))
 
 
 def test_the_smallest_tiles_are_the_measure_of_what_is_refused() -> None:
@@ -135,15 +136,6 @@ def _sized(available: int) -> Platform:
 
 
 # -- cores ---------------------------------------------------------------------------------------------
-@settings(max_examples=40)
-@given(data=st.data(), seed=seeds, cores=st.integers(2, 16))
-def test_a_plan_for_fewer_cores_leaves_the_same_bits(data: st.DataObject, seed: int, cores: int) -> None:
-    model = data.draw(networks())
-    platform = PLATFORM.replace({"cluster.cores": cores, "cluster.fpus": cores})
-    plan = replace(data.draw(plans(model)), cores=data.draw(st.integers(1, cores)))
-    assert_steps_agree(model, plan, platform, seed)
-
-
 def test_a_plan_for_more_cores_than_there_are_is_refused() -> None:
     model, platform = mlp(6, 5, 4), PLATFORM.replace({"cluster.cores": 4, "cluster.fpus": 4})
     plan = replace(default_plan(model, platform), cores=5)

@@ -1,6 +1,7 @@
 """Layers, losses and slopes as a textbook has them: float64, by definition, nothing fast. The oracle of gradients.
 
-A slope is a central difference of the function itself: no rule of differentiation stands twice.
+A slope is a central difference of the function itself. `weight_gradient` and `input_gradient` are the rules, for
+where a difference for every element would take too long; a test holds them to the slopes.
 """
 
 from __future__ import annotations
@@ -73,6 +74,48 @@ def forward_layer(layer: Layer, own: Sequence[Doubles], x: Doubles) -> Doubles:
     if layer.bias:
         y = y + own[1].reshape(-1, *[1] * (y.ndim - 1))
     return np.maximum(y, 0) if layer.relu else y
+
+
+def _gather(parts: Doubles, layer: Layer, shape: tuple[int, ...]) -> Doubles:
+    """The inverse of `windows`: what each window gives to its elements, added up on an image of `shape`."""
+    at = layer.window(shape)
+    padded = np.zeros((shape[0], at.padded_h, at.padded_w))
+    for row, column in product(range(at.out_h), range(at.out_w)):
+        u, v = at.stride_h * row, at.stride_w * column
+        padded[:, u : u + at.kernel_h, v : v + at.kernel_w] += parts[:, row, column]
+    return padded[:, at.top : at.top + at.height, at.left : at.left + at.width]
+
+
+def weight_gradient(layer: Parametric, d: Doubles, x: Doubles) -> Doubles:
+    """d: the gradient before the layer's own ReLU."""
+    match layer:
+        case FullyConnected():
+            return np.outer(d, x.reshape(-1))
+        case PointWise():
+            return np.einsum("oyx,cyx->oc", d, x)
+        case DepthWise():
+            return np.einsum("cyx,cyxij->cij", d, windows(x, layer))
+    return np.einsum("oyx,cyxij->ocij", d, windows(x, layer))
+
+
+def input_gradient(layer: Layer, w: Doubles, d: Doubles, x: Doubles) -> Doubles:
+    """Of layers that are linear, and of maxima, whose first one takes all; d: before the layer's own ReLU."""
+    match layer:
+        case FullyConnected():
+            return (w.T @ d).reshape(x.shape)
+        case PointWise():
+            return np.einsum("oc,oyx->cyx", w, d)
+        case DepthWise():
+            return _gather(np.einsum("cij,cyx->cyxij", w, d), layer, x.shape)
+        case Conv2D():
+            return _gather(np.einsum("ocij,oyx->cyxij", w, d), layer, x.shape)
+    seen = windows(x, layer)
+    flat = seen.reshape(*seen.shape[:3], -1)
+    if isinstance(layer, MaxPool):
+        shares = (np.arange(flat.shape[3]) == flat.argmax(axis=3)[..., None]).astype(float)
+    else:
+        shares = np.full(flat.shape, 1 / flat.shape[3])
+    return _gather((shares * d[..., None]).reshape(seen.shape), layer, x.shape)
 
 
 def forward(model: Model, parameters: Sequence[Doubles], x: Doubles) -> Doubles:

@@ -1,0 +1,218 @@
+"""Training steps from every side: timed = functional to the bit, near float64, no hazard, no byte out of place.
+
+`check` runs a case and raises a `DifferenceError` that says what kind it is; what is refused raises what refuses it.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from pulpsim.memory import L1_BASE, L2_BASE, stack_pointer
+from pulpsim.platform import Platform
+from tests.trainlib.arrays import Floats, assert_same_bits
+from tests.trainlib.hazards import known_calls, violations
+from tests.trainlib.networks import Case, DirtyMachine, smallest_plans
+from tests.trainlib.rounding import assert_step_is_near
+from trainlib import trainer as trainers
+from trainlib.errors import PlanError
+from trainlib.functional import SGD
+from trainlib.kernels.optimizer import Rule
+from trainlib.plan import Plan
+from trainlib.plans import plan_for
+from trainlib.schedule import compile_schedule
+from trainlib.trainer import StepReport, Trainer
+
+#: a core's stack takes no more: what a matrix product keeps of its registers (see kernels.matmul)
+STACK_USED = 32
+
+
+class DifferenceError(AssertionError):
+    """kind: what differed, with no word about the case."""
+
+    def __init__(self, kind: str, text: str):
+        super().__init__(f"{kind}: {text}")
+        self.kind, self.text = kind, text
+
+
+@contextmanager
+def finding(kind: str) -> Iterator[None]:
+    """What is asserted here and does not hold is a difference of this kind."""
+    try:
+        yield
+    except DifferenceError:
+        raise
+    except AssertionError as error:
+        what = str(error).partition(":")[0]
+        raise DifferenceError(f"{kind}, {what}" if what else kind, str(error)) from error
+
+
+@contextmanager
+def no_error(kind: str) -> Iterator[None]:
+    """What is raised here is a difference: nothing may go wrong any more."""
+    try:
+        yield
+    except DifferenceError:
+        raise
+    except Exception as error:
+        raise raw(kind, error) from error
+
+
+def raw(kind: str, error: Exception) -> DifferenceError:
+    """An error that none should be, told apart by its type and by where it comes from."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"{Path(last.filename).name}, {last.name}"
+    return DifferenceError(f"{kind} {type(error).__name__} in {place}", f"{error} (line {last.lineno})")
+
+
+# -- plans -------------------------------------------------------------------------------------------
+def planned(case: Case) -> Case:
+    """With the plan that a training uses. Raises what refuses it."""
+    if case.plan is not None:
+        return case
+    rule = Rule(case.lr, case.momentum, case.weight_decay)
+    return replace(case, plan=plan_for(case.model, case.platform, rule))
+
+
+def smallest_that_fits(case: Case) -> Plan | None:
+    """A plan of the smallest tiles that compiles for a case; None if there is none."""
+    for plan in smallest_plans(case.model):
+        try:
+            compile_schedule(case.model, plan, case.platform, case.lr, case.momentum, case.weight_decay)
+        except PlanError:
+            continue
+        return plan
+    return None
+
+
+# -- trainers ----------------------------------------------------------------------------------------
+def trainers_of(case: Case) -> tuple[Trainer, Trainer]:
+    """For the timed and for the functional steps, from the same random parameters. Raises what refuses the case."""
+    with known_calls():
+        made = tuple(
+            Trainer(
+                case.model, case.platform, case.plan, case.lr, momentum=case.momentum, weight_decay=case.weight_decay
+            )
+            for _ in range(2)
+        )
+    for trainer in made:
+        trainer.parameters[:] = [parameter.copy() for parameter in case.data()[0]]
+    return made  # type: ignore[return-value]
+
+
+def timed_step(trainer: Trainer, x: Floats, target: Any, seed: int) -> tuple[StepReport, DirtyMachine]:
+    """A timed step from memories full of random bytes, and the machine it leaves."""
+    machines: list[DirtyMachine] = []
+
+    def dirty(platform: Platform) -> DirtyMachine:
+        machines.append(DirtyMachine(platform, seed))
+        return machines[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainers, "Machine", dirty)
+        report = trainer.timed_step(x, target)
+    return report, machines[-1]
+
+
+def _optimizer(trainer: Trainer) -> SGD:
+    return trainer._optimizer
+
+
+# -- checks ------------------------------------------------------------------------------------------
+def check(case: Case) -> None:
+    """All that must hold of a case's steps."""
+    timed, functional = trainers_of(planned(case))
+    with no_error("replay"):
+        found = violations(timed.schedule, case.platform)
+    if found:
+        raise DifferenceError(f"hazard, {_of_a_kind(found[0])}", "; ".join(found[:3]))
+    rng = np.random.default_rng([case.seed, 1])
+    for number in range(case.steps):
+        x, target = case.data()[1:] if number == 0 else case.sample(rng)
+        _check_step(case, timed, functional, x, target)
+
+
+def _of_a_kind(violation: str) -> str:
+    """Without the operation's number and what it is."""
+    return violation.partition(") ")[2] or " ".join(violation.split()[2:])
+
+
+def _check_step(case: Case, timed: Trainer, functional: Trainer, x: Floats, target: Any) -> None:
+    before = [parameter.copy() for parameter in functional.parameters]
+    optimizer = _optimizer(functional)
+    unmoved = replace(optimizer, velocity={slot: v.copy() for slot, v in optimizer.velocity.items()})
+    with no_error("functional step"):
+        value = functional.functional_step(x, target)
+    with no_error("timed step"):
+        report, machine = timed_step(timed, x, target, case.seed)
+    with finding("bits"):
+        assert_same_values(timed, functional, report.loss, value)
+    with finding("accounts"):
+        assert_accounts(report, machine)
+    with finding("bytes"):
+        assert_bytes_in_place(timed, machine)
+    if all(np.isfinite(parameter).all() for parameter in functional.parameters):
+        with finding("float64"):
+            assert_step_is_near(
+                case.model, before, functional.parameters, x, target, case.platform.cluster.cores, unmoved, value
+            )
+
+
+def assert_same_values(timed: Trainer, functional: Trainer, loss: float, expected: float) -> None:
+    """Loss, parameters and velocities, bit for bit."""
+    assert_same_bits(np.float32(loss), np.float32(expected), "loss")
+    for layer, slots in zip(timed.model.layers, timed.model.slots, strict=True):
+        for name, slot in slots.items():
+            what = f"{name} of {type(layer).__name__}: {layer.name}"
+            assert_same_bits(timed.parameters[slot], functional.parameters[slot], what)
+            velocities = [_optimizer(trainer).velocity.get(slot) for trainer in (timed, functional)]
+            if any(velocity is not None for velocity in velocities):
+                assert_same_bits(*velocities, f"velocity of {what}")  # type: ignore[arg-type]
+
+
+def assert_accounts(report: StepReport, machine: DirtyMachine) -> None:
+    """Phases add up to the step, and every cycle of every core is counted once."""
+    assert report.cycles == sum(phase.cycles for phase in report.phases), "phases do not add up"
+    assert report.cycles == machine.result.cycles, "the report's cycles are not the machine's"
+    for core, counters in enumerate(machine.result.cores):
+        assert counters.total == report.cycles, f"core's causes do not add up: {core}: {counters.total}"
+    for phase in report.phases:
+        causes = sum(phase.causes.values())
+        assert causes == phase.cycles * report.cores, f"phase's causes do not add up: {phase.layer} {phase.step}"
+        assert min(phase.causes.values()) >= 0, f"negative cause: {phase.layer} {phase.step}"
+
+
+def assert_bytes_in_place(trainer: Trainer, machine: DirtyMachine) -> None:
+    """Nothing is written but tensors that a step may change, buffers, and the top of the stacks."""
+    tensors, memory = trainer.schedule.tensors, machine.memory
+    kept = {"x0", "target"} | {
+        f"{name}{index}"
+        for index, layer in enumerate(trainer.model.layers)
+        for name in layer.parameters
+        if not layer.trained
+    }
+    l2 = [(t.address, t.size_bytes) for t in tensors.values() if t.name not in kept]
+    assert_unchanged(memory.l2, machine.l2_before, L2_BASE, l2, "L2 outside what a step writes")
+    l1 = [(buffer.address, buffer.size_bytes) for buffer in trainer.schedule.buffers]
+    tops = [stack_pointer(machine.platform, core) for core in range(machine.platform.cluster.cores)]
+    l1 += [(top - STACK_USED, STACK_USED) for top in tops]
+    assert_unchanged(memory.l1, machine.l1_before, L1_BASE, l1, "L1 outside the buffers")
+
+
+def assert_unchanged(
+    image: NDArray[np.uint8], before: NDArray[np.uint8], base: int, written: list[tuple[int, int]], what: str
+) -> None:
+    """written: (address, bytes) of what may differ."""
+    differs = image != before
+    for address, size in written:
+        differs[address - base : address - base + size] = False
+    places = np.flatnonzero(differs)
+    assert not len(places), f"{what}: {len(places)} bytes differ, the first at {base + int(places[0]):#010x}"

@@ -1,0 +1,139 @@
+"""Protects whole training steps of any network on any cluster: timed = functional = float64, and nothing out of place.
+
+A short part of `python -m tests.networks`, and the command itself.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import event, given, settings
+
+from pulpsim.errors import PulpsimError
+from pulpsim.platform import Platform
+from tests import networks as command
+from tests.networks import cases
+from tests.trainlib import agreement
+from tests.trainlib.agreement import DifferenceError, check, smallest_that_fits
+from tests.trainlib.networks import Case
+from trainlib import functional
+from trainlib.errors import PlanError
+from trainlib.layers import Conv2D, FullyConnected
+from trainlib.model import Model
+
+
+@settings(max_examples=max(60, settings().max_examples))
+@given(case=cases())
+def test_steps_agree_from_every_side(case: Case) -> None:
+    try:
+        check(case)
+    except PulpsimError as error:
+        event(command.kind_of_refusal(error))
+
+
+# -- the checks see what they are there for ----------------------------------------------------------
+MODEL = Model(
+    "net", (Conv2D("conv", 2, 3, 3, bias=True), FullyConnected("fc", 36, 4, relu=False)), input_shape=(2, 6, 5)
+)
+CASE = Case(MODEL, None, Platform.preset("pulp-2022"), seed=3, momentum=0.9, steps=2)
+
+
+def difference(case: Case = CASE) -> DifferenceError:
+    with pytest.raises(DifferenceError) as caught:
+        check(case)
+    return caught.value
+
+
+def test_a_case_without_fault_passes() -> None:
+    check(CASE)
+
+
+def test_a_twin_that_is_off_by_a_bit_is_a_difference_of_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = functional.bias_gradient
+    monkeypatch.setattr(functional, "bias_gradient", lambda dy: np.nextafter(original(dy), np.float32(9)))
+    found = difference()
+    assert found.kind.startswith("bits, ") and found.kind.endswith("b of Conv2D")
+    assert "conv" in str(found) and "the first at [" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("weight_gradient", "new w of FullyConnected"),
+        ("input_gradient", "input gradient of FullyConnected"),
+        ("forward_layer", "output of Conv2D"),
+        ("loss", "loss mse"),
+    ],
+)
+def test_a_value_that_rounding_does_not_explain_is_a_difference_from_float64(
+    name: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both the cluster and its twin in error: of a few units in the last place, in one number."""
+    original = getattr(functional, name)
+
+    def wrong(*arguments: object) -> object:
+        value = original(*arguments)
+        if isinstance(value, tuple):
+            return value[0] * (1 + 1e-5), value[1]
+        value.reshape(-1)[np.abs(value).argmax()] *= np.float32(1 + 1e-5)
+        return value
+
+    monkeypatch.setattr(functional, name, wrong)
+    monkeypatch.setattr(agreement, "assert_same_values", lambda *arguments: None)
+    assert difference().kind == f"float64, {kind}"
+
+
+def test_a_byte_out_of_place_is_a_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = agreement.timed_step
+
+    def writing(*arguments: object) -> object:
+        report, machine = original(*arguments)
+        machine.memory.l1[40_000] ^= 1
+        return report, machine
+
+    monkeypatch.setattr(agreement, "timed_step", writing)
+    assert difference().kind == "bytes, L1 outside the buffers"
+
+
+def test_an_error_that_none_should_be_is_a_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(functional, "forward_layer", lambda *arguments: 1 / 0)
+    assert "ZeroDivisionError" in difference().kind
+
+
+# -- the command -------------------------------------------------------------------------------------
+def test_the_command_says_what_it_ran(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "smallest_that_fits", lambda case: None)
+    assert command.main(["--seconds", "3", "--seed", "5"]) == 0
+    out = capsys.readouterr().out
+    for expected in ("cases", "layers of those run:", "default plan", "the slowest", "no difference"):
+        assert expected in out
+
+
+def test_the_command_ends_with_a_small_program_that_runs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gradient, written = functional.bias_gradient, list[Case]()
+    monkeypatch.setattr(command, "smallest_that_fits", lambda case: None)
+    monkeypatch.setattr(functional, "bias_gradient", lambda dy: np.nextafter(gradient(dy), np.float32(9)))
+    monkeypatch.setattr(command, "SHRINKING", 8.0)
+    program = command.program
+    monkeypatch.setattr(command, "program", lambda case: written.append(case) or program(case))
+    assert command.main(["--seconds", "4", "--seed", "1"]) == 1
+    out, text = capsys.readouterr().out, program(written[0])
+    assert text in out and "# bits, " in out and "the first at [" in out and "differs" in out
+    assert len(written[0].model.layers) <= 3
+    with pytest.raises(DifferenceError, match="b of"):
+        exec(text, {})  # the text is our own
+    monkeypatch.undo()
+    exec(text, {})
+
+
+def test_a_refusal_where_a_plan_exists_is_a_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(case: Case) -> Case:
+        raise PlanError("conv fw needs 70,000 bytes of L1 with the smallest tile")
+
+    monkeypatch.setattr(command, "planned", refuse)
+    assert smallest_that_fits(CASE)
+    with pytest.raises(DifferenceError, match="wrong refusal, PlanError: conv fw needs N bytes of L1") as caught:
+        command.attempt(CASE, command.Tally())
+    assert "Yet this compiles" in str(caught.value)

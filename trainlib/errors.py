@@ -13,6 +13,16 @@ class ModelError(PulpsimError):
     """A network that cannot be built or does not fit."""
 
 
+def unknown_kind(layer: object, what: str, note: str = "") -> ModelError:
+    """The error where a layer meets code that does not know its kind. what: cannot be ..., "computed", "timed"."""
+    return ModelError(f"{getattr(layer, 'name', layer)}: a layer of type {type(layer).__name__} cannot be {what}{note}")
+
+
+def unknown_loss(model: str, loss: str, what: str) -> ModelError:
+    """Likewise for a loss."""
+    return ModelError(f"{model}: the loss {loss!r} cannot be {what}")
+
+
 class PlanError(PulpsimError):
     """A plan that does not fit its model or platform."""
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trainlib import DEFAULT_LEARNING_RATE
-from trainlib.errors import DataError, ModelError
+from trainlib.errors import DataError, ModelError, unknown_kind, unknown_loss
 from trainlib.layers import (
     AveragePool,
     Conv2D,
@@ -33,6 +33,7 @@ from trainlib.layers import (
     ReLU,
     Sigmoid,
     Tanh,
+    require_known,
 )
 from trainlib.model import Model, Parameters
 from trainlib.numerics import (
@@ -131,7 +132,11 @@ def _padded(layer: DepthWise, x: Floats) -> Floats:
 
 
 def forward_layer(layer: Layer, own: Own, x: Floats) -> Floats:
-    """A layer's output, through its ReLU if it has one; x and the output in the layer's shapes."""
+    """A layer's output, through its ReLU if it has one; x and the output in the layer's shapes.
+
+    Raises ModelError for a kind that is not known.
+    """
+    require_known(layer, "computed")
     match layer:
         case FullyConnected():
             y = fully_connected.fc_forward(own["w"], x.reshape(-1), False)
@@ -172,7 +177,7 @@ def _activate(layer: Layer, x: Floats) -> Floats:
             return activations.sigmoid(x)
         case Tanh():
             return activations.tanh(x)
-    raise ModelError(f"{layer.name}: a layer of type {type(layer).__name__} cannot be computed")
+    raise unknown_kind(layer, "computed")
 
 
 def _activation_gradient(layer: Layer, dy: Floats, y: Floats) -> Floats:
@@ -185,7 +190,7 @@ def _activation_gradient(layer: Layer, dy: Floats, y: Floats) -> Floats:
             return activations.sigmoid_backward(dy, y)
         case Tanh():
             return activations.tanh_backward(dy, y)
-    raise ModelError(f"{layer.name}: a layer of type {type(layer).__name__} cannot be computed")
+    raise unknown_kind(layer, "computed")
 
 
 def through_relu(layer: Layer, dy: Floats, y: Floats) -> Floats:
@@ -197,6 +202,7 @@ def through_relu(layer: Layer, dy: Floats, y: Floats) -> Floats:
 
 def weight_gradient(layer: Parametric, dy: Floats, x: Floats) -> Floats:
     """dw, in the weights' shape. dy: the gradient before the layer's own ReLU, in the output's shape."""
+    require_known(layer, "computed")
     match layer:
         case FullyConnected():
             return fully_connected.fc_weight_gradient(dy, x.reshape(-1))
@@ -208,7 +214,7 @@ def weight_gradient(layer: Parametric, dy: Floats, x: Floats) -> Floats:
             at = layer.window(x.shape)
             padded = _padded(layer, x)
             return depthwise.dw_weight_gradient(padded, dy, at.kernel_h, at.kernel_w, at.stride_h, at.stride_w)
-    raise ModelError(f"{layer.name}: a layer of type {type(layer).__name__} cannot be computed")
+    raise unknown_kind(layer, "computed")
 
 
 def bias_gradient(dy: Floats) -> Floats:
@@ -218,6 +224,7 @@ def bias_gradient(dy: Floats) -> Floats:
 
 def input_gradient(layer: Layer, own: Own, dy: Floats, x: Floats, y: Floats) -> Floats:
     """dx, in x's shape. dy: the gradient before the layer's own ReLU; x, y: the layer's input and output."""
+    require_known(layer, "computed")
     match layer:
         case FullyConnected():
             return fully_connected.fc_input_gradient(own["w"], dy).reshape(x.shape)
@@ -285,8 +292,10 @@ def loss(model: Model, y: Floats, target: ArrayLike, cores: int = DEFAULT_CORES)
         if given.size != y.size:
             raise DataError(f"{model.name}: a target of shape {list(given.shape)}: must be {list(y.shape)}")
         wanted = np.ascontiguousarray(given, np.float32).reshape(-1)
-        function = losses.mse if model.loss == "mse" else losses.l1
-        value, gradient = function(y.reshape(-1), wanted, cores)
+        functions = {"mse": losses.mse, "l1": losses.l1}
+        if model.loss not in functions:
+            raise unknown_loss(model.name, model.loss, "computed")
+        value, gradient = functions[model.loss](y.reshape(-1), wanted, cores)
     return float(value), gradient.reshape(y.shape)
 
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from trainlib.errors import unknown_loss
 from trainlib.kernels import Call, classification, loss
 from trainlib.layers import FullyConnected
 from trainlib.steps.fully_connected import linear_pairs, stays_in_l1, whole
 from trainlib.tasks import Addresses, Work, matrix
 
+#: of each loss, the kernel that leaves its gradient
+_GRADIENTS = {"mse": loss.mse_gradient, "l1": loss.l1, "cross-entropy": classification.cross_entropy}
+
 
 def loss_step(work: Work) -> None:
     """A last layer that is fully connected takes the gradient as pairs in L1, others read it from L2."""
     model, last, n = work.model, len(work.model.layers) - 1, work.model.outputs
+    if model.loss not in _GRADIENTS:
+        raise unknown_loss(model.name, model.loss, "timed")
     work.begin("loss", model.loss, 0, None)
     sums = work.cores + 1 + (work.cores if model.loss == "cross-entropy" else 0)  # and the largest of each core
     y, partial = work.buffer(f"x{last + 1}", n), work.buffer("partial", sums)
@@ -27,8 +33,7 @@ def loss_step(work: Work) -> None:
     def call(at: Addresses) -> Call:
         if fused:
             return loss.mse(at(y), at(target), at(gradient), at(partial), n, work.lr, work.cores)
-        make = {"mse": loss.mse_gradient, "l1": loss.l1, "cross-entropy": classification.cross_entropy}[model.loss]
-        return make(at(y), at(target), at(gradient), at(partial), n, work.cores)
+        return _GRADIENTS[model.loss](at(y), at(target), at(gradient), at(partial), n, work.cores)
 
     task.compute(call, (y, target), (gradient, partial))
     if pairs and not fused:

@@ -90,7 +90,7 @@ class Layer:
     @property
     def kernels(self) -> tuple[str, ...]:
         """What is tried, by the published ids."""
-        return depthwise.NAMES if self.type == "DW" else matmul.NAMES
+        return tuple(depthwise.PUBLISHED_IDS if self.type == "DW" else matmul.PUBLISHED_IDS)
 
     def require(self, step: Step) -> None:
         """Raises PlanError unless the published tuner profiles this step."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -59,10 +60,15 @@ class Result:
 
 
 class Machine:
-    """A cluster with its memories. `engine`: "jit" (fast) or "reference" (plain Python)."""
+    """A cluster with its memories. `engine`: "jit" (fast) or "reference" (plain Python).
 
-    def __init__(self, platform: Platform | None = None, engine: Literal["jit", "reference"] = "jit"):
-        self.platform = platform or Platform.preset("pulp-2022")
+    platform: also a preset's name or a TOML file. Raises PlatformError, ProgramError.
+    """
+
+    def __init__(
+        self, platform: Platform | str | Path | None = None, engine: Literal["jit", "reference"] = "jit"
+    ):
+        self.platform = Platform.of(platform)
         self.memory = Memory(self.platform)
         self.code = Code()
         self.engine: Engine

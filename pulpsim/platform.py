@@ -228,6 +228,18 @@ class Platform:
         return cls.from_toml(content, source=str(path), overrides=overrides)
 
     @classmethod
+    def of(cls, platform: Platform | str | Path | None) -> Platform:
+        """The platform itself, the preset or file of this name, or "pulp-2022" for None. Raises PlatformError."""
+        if isinstance(platform, Platform):
+            return platform
+        if platform is None or isinstance(platform, str | Path):
+            return cls.load("pulp-2022" if platform is None else platform)
+        raise PlatformError(
+            f"platform of type {type(platform).__name__}: must be a Platform, the name of a preset "
+            f"({', '.join(cls.presets())}) or a TOML file"
+        )
+
+    @classmethod
     def from_toml(cls, text: str, source: str = "<text>", overrides: Mapping[str, Any] | None = None) -> Platform:
         """Parse TOML; a file may name a preset in `base` and give only what differs."""
         try:

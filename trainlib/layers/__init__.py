@@ -8,7 +8,7 @@ from trainlib.layers.activation import Activation, LeakyReLU, ReLU, Sigmoid, Tan
 from trainlib.layers.convolution import Conv2D, DepthWise, PointWise
 from trainlib.layers.fully_connected import FullyConnected
 from trainlib.layers.kinds import KINDS, require_known
-from trainlib.layers.layer import Layer, Parametric, Shape, is_shape
+from trainlib.layers.layer import Layer, Parametric, Shape, shape_of
 from trainlib.layers.pooling import AveragePool, GlobalAveragePool, MaxPool, Pool
 from trainlib.layers.window import Window
 
@@ -31,6 +31,6 @@ __all__ = [
     "Sigmoid",
     "Tanh",
     "Window",
-    "is_shape",
     "require_known",
+    "shape_of",
 ]

@@ -1,0 +1,39 @@
+"""Numbers as they are given: Python's and NumPy's alike, as Python's own, told from what only looks like one."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import operator
+from typing import Any
+
+
+def whole(value: Any) -> int | None:
+    """A whole number; None if it is none, as True, 4.0 and '4' are not."""
+    if type(value) is int:
+        return value
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:  # an array, or NumPy's own bool
+        return None
+
+
+def real(value: Any) -> float | None:
+    """A real number, which may be infinite or not a number at all; None if it is none, as True and '4' are not."""
+    if getattr(value, "shape", None) == ():  # NumPy's, also an array without dimensions
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return None
+    try:
+        return float(value)
+    except OverflowError:  # beyond the range of floats
+        return math.inf
+
+
+def flag(value: Any) -> bool | None:
+    """True or False; None if it is neither."""
+    if getattr(value, "shape", None) == ():
+        value = value.item()
+    return value if isinstance(value, bool) else None

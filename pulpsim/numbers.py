@@ -7,6 +7,9 @@ import numbers
 import operator
 from typing import Any
 
+#: what cores load and store, as NumPy calls it
+DTYPES = ("float32", "int32", "uint32", "int16", "uint16", "int8", "uint8")
+
 
 def whole(value: Any) -> int | None:
     """A whole number; None if it is none, as True, 4.0 and '4' are not."""

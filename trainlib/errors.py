@@ -23,7 +23,8 @@ class DivergedError(ModelError):
     """A training step left parameters that are not finite, which stay as it left them.
 
     step: the number of the trainer's step, from 1. loss: the step's. found: layer, parameter ("w" or "b"), how many
-    such numbers and of how many, of each array that has some; layer, parameter, count, size: of the first. what: in words.
+    such numbers and of how many, of each array that has some; layer, parameter, count, size: of the first. what: in
+    words.
     """
 
     def __init__(self, model: str, step: int, loss: float, found: Sequence[tuple[str, str, int, int]], hint: str):

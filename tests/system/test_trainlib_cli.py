@@ -281,7 +281,7 @@ def test_a_plan_for_a_larger_l1_is_refused_with_what_it_needs() -> None:
 
 def test_training_that_diverges_says_so() -> None:
     text = refused("autoencoder", "--data", "small.npz", "--lr", "5", "--steps", "9")
-    assert re.match(r"training diverged: step \d left [\d,]+ of [\d,]+ numbers of w of fc\d that are not finite; ", text)
+    assert re.match(r"training diverged: step \d left [\d,]+ of [\d,]+ numbers of w of fc\d that are not finite;", text)
     assert text.endswith("; try an --lr below 5")
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from pulpsim import __version__
+from pulpsim.arguments import DTYPES
 from pulpsim.console import (
     Commands,
     InputError,
@@ -29,7 +30,6 @@ from pulpsim.console import (
     write_atomically,
 )
 from pulpsim.errors import AddressError, nearest
-from pulpsim.numbers import DTYPES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from pulpsim.arguments import DTYPES, whole
 from pulpsim.errors import AddressError
-from pulpsim.numbers import DTYPES, whole
 from pulpsim.platform import STACK_BYTES, Platform
 
 L1_BASE = 0x10000000
@@ -52,10 +52,7 @@ class Memory:
         self._window(address, size)
 
     def _window(self, address: int, size: int) -> NDArray[np.uint8]:
-        number = whole(address)
-        if number is None:
-            raise AddressError(f"address {address!r}: must be a whole number, as 0x10000000")
-        address = number
+        address, size = _whole("address", address), _whole("size", size)
         for name, base, store in (("L1", L1_BASE, self.l1), ("L2", L2_BASE, self.l2)):
             if base <= address < base + len(store):
                 if address + size > base + len(store):
@@ -87,6 +84,13 @@ class Memory:
         kind, dimensions = _number_type(dtype), _sizes(shape)
         size = math.prod(dimensions) * kind.itemsize
         return self._window(address, size).copy().view(kind).reshape(dimensions)
+
+
+def _whole(what: str, value: int) -> int:
+    number = whole(value)
+    if number is None:
+        raise AddressError(f"{what} {value!r}: must be a whole number")
+    return number
 
 
 def _number_type(dtype: DTypeLike) -> np.dtype[Any]:

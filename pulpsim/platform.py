@@ -18,8 +18,8 @@ from typing import Any, Literal, get_args, get_type_hints
 
 import msgspec
 
+from pulpsim.arguments import flag, text, whole
 from pulpsim.errors import PlatformError, nearest
-from pulpsim.numbers import flag, whole
 
 MAX_CORES = 16
 MAX_L1_BYTES = 2 << 20
@@ -215,20 +215,20 @@ class Platform:
 
         Sizes, the keys that end in `_bytes`, may also be texts: "128K", "2MiB", "0x20000".
         """
-        if name not in cls.presets():
+        if text(name) not in cls.presets():
             raise PlatformError(
                 f"no platform {name!r}{nearest(name, cls.presets())}; presets: {', '.join(cls.presets())}"
             )
-        text = (resources.files("pulpsim") / "platforms" / f"{name}.toml").read_text(encoding="utf-8")
-        return cls.from_toml(text, source=name, overrides=overrides)
+        content = (resources.files("pulpsim") / "platforms" / f"{name}.toml").read_text(encoding="utf-8")
+        return cls.from_toml(content, source=name, overrides=overrides)
 
     @classmethod
     def load(cls, name_or_file: str | Path, overrides: Mapping[str, Any] | None = None) -> Platform:
         """A preset by name, or a TOML file (anything with a slash or ending in .toml)."""
-        text = str(name_or_file)
-        if not text.endswith(".toml") and "/" not in text:
-            return cls.preset(text, overrides)
-        path = Path(text)
+        name = str(name_or_file)
+        if not name.endswith(".toml") and "/" not in name:
+            return cls.preset(name, overrides)
+        path = Path(name)
         try:
             content = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -265,7 +265,7 @@ class Platform:
                 raise PlatformError(f"{source}: base: {error}") from None
             _override(merged, table, source)
             table = merged
-        return cls._from_table(table, overrides or {}, source)
+        return cls._from_table(table, {} if overrides is None else overrides, source)
 
     @classmethod
     def _from_table(cls, table: dict[str, Any], overrides: Mapping[str, Any], source: str) -> Platform:

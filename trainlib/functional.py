@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pulpsim.numbers import real
+from pulpsim.arguments import real
 from trainlib import DEFAULT_LEARNING_RATE
 from trainlib.errors import DataError, ModelError, unknown_kind, unknown_loss
 from trainlib.layers import (

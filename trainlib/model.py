@@ -11,8 +11,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pulpsim.arguments import flag, whole
 from pulpsim.errors import nearest
-from pulpsim.numbers import flag, whole
 from trainlib.errors import ModelError
 from trainlib.layers import FullyConnected, Layer, Parametric, Shape, shape_of
 

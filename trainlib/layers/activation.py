@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pulpsim.numbers import real
+from pulpsim.arguments import real
 from trainlib.errors import ModelError
 from trainlib.layers.layer import Layer, Shape
 

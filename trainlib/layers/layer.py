@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import prod
 
-from pulpsim.numbers import flag, whole
+from pulpsim.arguments import flag, whole
 from trainlib.errors import ModelError
 
 Shape = tuple[int, ...]

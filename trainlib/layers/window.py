@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pulpsim.numbers import whole
+from pulpsim.arguments import whole
 from trainlib.errors import ModelError
 from trainlib.layers.layer import Layer, Shape
 

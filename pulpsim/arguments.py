@@ -1,4 +1,7 @@
-"""Numbers as they are given: Python's and NumPy's alike, as Python's own, told from what only looks like one."""
+"""Arguments as they are given: NumPy's numbers are taken as Python's own, what only looks like one is not.
+
+Each function gives None for what is not of its kind; whoever asks says where, what was given and what is accepted.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ DTYPES = ("float32", "int32", "uint32", "int16", "uint16", "int8", "uint8")
 
 
 def whole(value: Any) -> int | None:
-    """A whole number; None if it is none, as True, 4.0 and '4' are not."""
+    """A whole number. True, 4.0 and '4' are none."""
     if type(value) is int:
         return value
     if isinstance(value, bool) or not hasattr(value, "__index__"):
@@ -24,7 +27,7 @@ def whole(value: Any) -> int | None:
 
 
 def real(value: Any) -> float | None:
-    """A real number, which may be infinite or not a number at all; None if it is none, as True and '4' are not."""
+    """A real number, which may be infinite or NaN. True and '4' are none."""
     if getattr(value, "shape", None) == ():  # NumPy's, also an array without dimensions
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
@@ -36,7 +39,12 @@ def real(value: Any) -> float | None:
 
 
 def flag(value: Any) -> bool | None:
-    """True or False; None if it is neither."""
+    """True or False."""
     if getattr(value, "shape", None) == ():
         value = value.item()
     return value if isinstance(value, bool) else None
+
+
+def text(value: Any) -> str | None:
+    """A text."""
+    return value if isinstance(value, str) else None

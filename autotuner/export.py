@@ -12,7 +12,7 @@ a forward kernel of U rows is mm_unroll_Ux1, a backward one of V inputs mm_M_unr
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from textwrap import wrap
 
 from autotuner.published import Step, layer_of, primitives_of
@@ -21,14 +21,18 @@ from trainlib.errors import PlanError
 from trainlib.kernels import depthwise, matmul
 from trainlib.layers import Conv2D, DepthWise, FullyConnected, Layer
 from trainlib.model import Model
-from trainlib.plan import LayerStep, Plan, kernels_of
+from trainlib.plan import LayerStep, Plan
 
 #: characters of a line of comment
 WIDTH = 110
 
 
 def export(plan: Plan, model: Model, platform: Platform) -> str:
-    """The header. Raises PlanError if the plan is not one for the model, or two layers would have one name in C."""
+    """The header.
+
+    Raises PlanError if the plan is not one for the model, two layers would have one name in C, or a kernel has no id
+    in the published library.
+    """
     plan.check(model)
     names = _macros(model)
     defines: list[str] = []
@@ -54,8 +58,13 @@ def export(plan: Plan, model: Model, platform: Platform) -> str:
 def _defines(model: Model, index: int, step: LayerStep, primitive: Step, prefix: str) -> list[str]:
     layer = model.layers[index]
     kernel = _kernel(layer, step, primitive)
-    ids = kernels_of(layer) or matmul.NAMES
-    lines = [f"#define {prefix}_MATMUL_TYPE {ids.index(kernel)} /* {kernel} */"]
+    ids = depthwise.PUBLISHED_IDS if isinstance(layer, DepthWise) else matmul.PUBLISHED_IDS
+    if kernel not in ids:
+        raise PlanError(
+            f"{step.layer} {step.step}: the kernel {kernel} has no id in PULP-TrainLib: choose one that has: "
+            f"{', '.join(ids)}"
+        )
+    lines = [f"#define {prefix}_MATMUL_TYPE {ids[kernel]} /* {kernel} */"]
     sizes = zip(("CI", "H", "W", "CO"), _tile(model, index, step, primitive), strict=True)
     return lines + [f"#define {prefix}_TILE_{name} {size}" for name, size in sizes]
 
@@ -114,13 +123,13 @@ def _explanation(model: Model, platform: Platform) -> list[str]:
         "may be smaller.",
         "Fully-connected layers: the plan's kernels are not among these; the nearest are named, which unroll as many "
         "outputs (FW) or inputs (WG, IG).",
-        f"matmul_type: {_ids(matmul.NAMES)}.",
-        f"matmul_type of depthwise layers: {_ids(depthwise.NAMES)}.",
+        f"matmul_type: {_ids(matmul.PUBLISHED_IDS)}.",
+        f"matmul_type of depthwise layers: {_ids(depthwise.PUBLISHED_IDS)}.",
     )
 
 
-def _ids(names: Sequence[str]) -> str:
-    return ", ".join(f"{number}={name}" for number, name in enumerate(names))
+def _ids(ids: Mapping[str, int]) -> str:
+    return ", ".join(f"{number}={name}" for name, number in ids.items())
 
 
 def _comment(*paragraphs: str) -> list[str]:

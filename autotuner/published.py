@@ -90,7 +90,7 @@ class Layer:
     @property
     def kernels(self) -> tuple[str, ...]:
         """What is tried, by the published ids."""
-        return depthwise.NAMES if self.type == "DW" else matmul.NAMES
+        return tuple(depthwise.PUBLISHED_IDS if self.type == "DW" else matmul.PUBLISHED_IDS)
 
     def require(self, step: Step) -> None:
         """Raises PlanError unless the published tuner profiles this step."""
@@ -298,11 +298,12 @@ def best_primitive(layer: Layer, step: Step, platform: Platform) -> Row:
 
 # -- in a network ----------------------------------------------------------------------------------
 def layer_of(model: Model, index: int) -> Layer | None:
-    """A model's layer as the tuner's input describes it, None of a kind that it does not know.
+    """A model's layer as the tuner's input describes it, None of a kind that it does not tune: pooling, activations.
 
     The input is the one that gives the layer's output without stride and padding.
     """
     layer, (shape, output) = model.layers[index], model.shapes[index]
+    layers.require_known(layer, "tuned")
     match layer:
         case layers.FullyConnected():
             return Layer("LINEAR", layer.inputs, 1, 1, layer.outputs)

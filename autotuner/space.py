@@ -16,9 +16,21 @@ from math import ceil, prod
 from typing import Any, Literal
 
 from pulpsim import Platform
+from trainlib.errors import unknown_kind
 from trainlib.kernels import chunk_of, depthwise, matmul
 from trainlib.kernels.fully_connected import COLUMN_UNROLLS, ROW_UNROLLS
-from trainlib.layers import Conv2D, DepthWise, FullyConnected, Layer, Parametric, PointWise
+from trainlib.layers import (
+    Activation,
+    Conv2D,
+    DepthWise,
+    FullyConnected,
+    GlobalAveragePool,
+    Layer,
+    Parametric,
+    PointWise,
+    Pool,
+    require_known,
+)
 from trainlib.model import Model
 from trainlib.plan import LayerStep, Tile, Vectors, kernels_of, residents_of, tile_limits
 from trainlib.schedule import cut_step
@@ -118,8 +130,10 @@ def tile_bytes(model: Model, index: int, tile: LayerStep, vectors: Vectors = "re
         case DepthWise():
             x, y, taps = _seen(model, index, tile.step, lines)
             return 4 * rows * (taps + x + y)
-    pixels = prod(shape[1:]) + prod(output[1:])
-    return 4 * (2 * columns if len(shape) == 1 or rows == 1 < columns else rows * pixels)
+        case Activation() | Pool() | GlobalAveragePool():
+            pixels = prod(shape[1:]) + prod(output[1:])
+            return 4 * (2 * columns if len(shape) == 1 or rows == 1 < columns else rows * pixels)
+    raise unknown_kind(layer, "tuned")
 
 
 def _seen(model: Model, index: int, step: str, lines: int) -> tuple[int, int, int]:
@@ -151,6 +165,7 @@ def tile_bound(model: Model, index: int, tile: LayerStep, platform: Platform) ->
 def busy_cycles(model: Model, index: int, step: LayerStep, platform: Platform) -> int:
     """Cycles that some core issues instructions at least, were it to wait for an FPU only if all are busy."""
     layer, cores = model.layers[index], platform.cluster.cores
+    require_known(layer, "tuned")
     around = -(-_around(model, index, step) // cores)
     if step.step == "update":
         return around

@@ -116,6 +116,8 @@ def assemble(text: str, source: str = "<text>") -> Program:
 
     Raises AssemblyError with all faults of the text, one `source:line: what` each.
     """
+    if not isinstance(text, str):
+        raise AssemblyError([f"{source}: a text of type {type(text).__name__}: must be a str, as of Path.read_text()"])
     faults: Faults = set()
     layout = _place(_read(text, faults), faults)
     rows = np.array(layout.rows, np.int32).reshape(-1, len(COLUMNS))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from pulpsim import __version__
+from pulpsim.arguments import DTYPES
 from pulpsim.console import (
     Commands,
     InputError,
@@ -28,7 +29,7 @@ from pulpsim.console import (
     table_console,
     write_atomically,
 )
-from pulpsim.errors import nearest
+from pulpsim.errors import AddressError, nearest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
     from pulpsim.program import Program
 
 DEFAULT_MAX_CYCLES = 1_000_000_000
-#: element types of --dump
-DTYPES = ("float32", "int32", "uint32", "int16", "uint16", "int8", "uint8")
 
 
 @click.group(cls=Commands, name="pulpsim", context_settings={"help_option_names": ["-h", "--help"]})
@@ -300,6 +299,8 @@ def read_array(text: str) -> tuple[int, NDArray[Any]]:
     """FILE.npy@ADDR -> (address, array). Raises InputError, OSError."""
     import numpy as np
 
+    from pulpsim.memory import require_stored
+
     path, at, address_text = text.rpartition("@")
     if not at or not path:
         raise InputError(f"--load {text}: must be FILE.npy@ADDR, as in weights.npy@0x1c010000")
@@ -311,8 +312,10 @@ def read_array(text: str) -> tuple[int, NDArray[Any]]:
         raise InputError(f"--load {path}: not an array of numbers in NumPy's .npy format: {error}") from None
     if array.dtype.kind not in "biuf":
         raise InputError(f"--load {path}: holds {array.dtype}: must be whole or floating-point numbers")
-    if array.dtype == np.float64:
-        click.echo(f"pulpsim: note: {path} holds float64; the cores compute in float32", err=True)
+    try:
+        require_stored(array.dtype, "numbers")
+    except AddressError as error:
+        raise InputError(f"--load {path}: holds {error}") from None
     return address, array
 
 

@@ -9,13 +9,14 @@ order; `outstanding` of them may be in flight, `queue_per_core` more wait, then 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import simpy
 
+from pulpsim.arguments import flag, whole
 from pulpsim.engine import Transfer
-from pulpsim.errors import AddressError
+from pulpsim.errors import AddressError, ProgramError
 from pulpsim.memory import L1_BASE, L2_BASE
 from pulpsim.platform import Platform
 
@@ -36,6 +37,12 @@ class Copy:
     l1_stride: int = 0
     l2_stride: int = 0
 
+    def __post_init__(self) -> None:
+        for name in ("l1", "l2", "line_bytes", "lines", "l1_stride", "l2_stride"):
+            given = getattr(self, name)
+            if type(given) is not int and (number := whole(given)) is not None:
+                object.__setattr__(self, name, number)  # NumPy's, which could overflow
+
     @property
     def size_bytes(self) -> int:
         return self.lines * self.line_bytes
@@ -51,6 +58,11 @@ class Copy:
 
     def check(self, platform: Platform) -> None:
         """Raises AddressError if the command cannot be executed."""
+        for name in ("l1", "l2", "line_bytes", "lines", "l1_stride", "l2_stride"):
+            if whole(getattr(self, name)) is None:
+                raise AddressError(f"DMA command: {name} = {getattr(self, name)!r}: must be a whole number")
+        if flag(self.outward) is None:
+            raise AddressError(f"DMA command: outward = {self.outward!r}: must be True or False")
         for name in ("l1", "l2", "line_bytes", "l1_stride", "l2_stride"):
             if getattr(self, name) % 4:
                 raise AddressError(
@@ -133,6 +145,17 @@ class DmaQueue:
         self._done[number].succeed()
         self._dispatch()
         return transfer
+
+    def known(self, numbers: Iterable[int]) -> list[int]:
+        """Numbers of transfers, as `submit` returned them. Raises ProgramError for others."""
+        try:
+            found = [whole(number) for number in numbers]
+        except TypeError:
+            raise ProgramError(f"transfers = {numbers!r}: must be a list of numbers") from None
+        for number in found:
+            if number not in self._done:
+                raise ProgramError(f"transfers = {found}: no transfer was given such a number")
+        return [number for number in found if number is not None]
 
     def done(self, number: int) -> simpy.Event:
         """The event of a transfer's completion."""

@@ -42,7 +42,7 @@ class CycleLimitError(PulpsimError):
     """The run reached its limit of cycles."""
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """' (did you mean X?)' for the accepted word closest to `word`, or ''."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+def nearest(word: object, known: Iterable[str]) -> str:
+    """' (did you mean X?)' for the accepted word closest to `word`, or ''; also where `word` is no text."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6) if isinstance(word, str) else []
     return f" (did you mean {close[0]!r}?)" if close else ""

@@ -10,9 +10,9 @@ cause, so this is exact.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +20,7 @@ import simpy
 from numpy.typing import NDArray
 
 from pulpsim import isa
+from pulpsim.arguments import text, whole
 from pulpsim.code import RETURN_ROW, Code, address_of, check_registers
 from pulpsim.counters import Cause, CoreCounters
 from pulpsim.dma import Copy, DmaQueue
@@ -32,6 +33,8 @@ from pulpsim.trace import Timeline
 
 #: cycles simulated between looks at the keyboard
 SLICE = 4_000_000
+#: of a core's start
+MAX_DELAY = 10**15
 
 Registers = Mapping[str, int] | Callable[[int], Mapping[str, int]]
 Process = Generator[simpy.Event, Any, Any]
@@ -59,27 +62,35 @@ class Result:
 
 
 class Machine:
-    """A cluster with its memories. `engine`: "jit" (fast) or "reference" (plain Python)."""
+    """A cluster with its memories. `engine`: "jit" (fast) or "reference" (plain Python).
 
-    def __init__(self, platform: Platform | None = None, engine: Literal["jit", "reference"] = "jit"):
-        self.platform = platform or Platform.preset("pulp-2022")
+    platform: also a preset's name or a TOML file. Raises PlatformError, ProgramError.
+    """
+
+    def __init__(
+        self, platform: Platform | str | Path | None = None, engine: Literal["jit", "reference"] = "jit"
+    ):
+        self.platform = Platform.of(platform)
         self.memory = Memory(self.platform)
         self.code = Code()
         self.engine: Engine
         self._team: list[int] = []
-        if engine == "jit":
+        if text(engine) == "jit":
             from pulpsim.engine.jit import JitEngine
 
             self.engine = JitEngine(self.platform, self.memory, self.code)
-        elif engine == "reference":
+        elif text(engine) == "reference":
             from pulpsim.engine.reference import ReferenceEngine
 
             self.engine = ReferenceEngine(self.platform, self.memory, self.code)
         else:
-            raise ProgramError(f"no engine {engine!r}: jit or reference")
+            raise ProgramError(f"no engine {engine!r}{nearest(engine, ('jit', 'reference'))}: jit or reference")
 
     def load(self, program: Program) -> int:
         """Place a program in L2 (once); returns its first row. Raises ProgramError."""
+        if not isinstance(program, Program):
+            kind = type(program).__name__
+            raise ProgramError(f"program of type {kind}: must be a Program; assemble(text) and Builder make some")
         if not self.code.holds(program):
             check_registers(program, self.platform.cluster.fp_registers == "separate")
         return self.code.load(program)
@@ -103,9 +114,8 @@ class Machine:
         """
         self.require_rest()
         count = self.team_size(cores)
-        delays = [0] * count if start_delays is None else [int(delay) for delay in start_delays]
-        if len(delays) != count or min(delays) < 0:
-            raise ProgramError(f"start_delays = {delays}: must be {count} numbers of cycles, none negative")
+        delays = self.delays(start_delays, count)
+        max_cycles = limit_of(max_cycles)
         row = self.load(program) + program.entry(entry)
         files = [self.register_file(core, registers) for core in range(count)]
         engine, begin = self.engine, self.engine.now
@@ -137,10 +147,21 @@ class Machine:
 
     def team_size(self, cores: int | None) -> int:
         available = self.platform.cluster.cores
-        count = available if cores is None else cores
-        if not 1 <= count <= available:
-            raise ProgramError(f"cores = {count}: {self.platform.name} has 1 to {available}")
+        count = available if cores is None else whole(cores)
+        if count is None or not 1 <= count <= available:
+            raise ProgramError(f"cores = {cores}: {self.platform.name} has 1 to {available}")
         return count
+
+    def delays(self, given: Sequence[int] | None, count: int) -> list[int]:
+        """Cycles after which each of so many cores starts. Raises ProgramError."""
+        if given is None or (isinstance(given, tuple) and not given):
+            return [0] * count
+        several = isinstance(given, Sequence) or getattr(given, "shape", ()) != ()
+        delays = [whole(part) for part in given] if several else []
+        found = [delay for delay in delays if delay is not None and 0 <= delay <= MAX_DELAY]
+        if not len(found) == len(delays) == count:
+            raise ProgramError(f"start_delays = {given}: must be {count} numbers of cycles, none negative")
+        return found
 
     def register_file(self, core: int, registers: Registers | None) -> NDArray[np.uint32]:
         """A core's registers at its start, uint32 [64]. Raises ProgramError."""
@@ -148,17 +169,18 @@ class Machine:
         values = np.zeros(isa.REGISTERS, np.uint32)
         values[1] = address_of(RETURN_ROW)
         values[2] = stack_pointer(self.platform, core)
-        given = registers(core) if callable(registers) else registers or {}
+        given = registers(core) if callable(registers) else {} if registers is None else registers
+        if not isinstance(given, Mapping):
+            raise ProgramError(f'registers = {given!r}: must be names with values, as in {{"a0": 0x10000000}}')
         for name, value in given.items():
-            if name not in isa.REGISTER_NUMBERS:
+            if text(name) not in isa.REGISTER_NUMBERS:
                 raise ProgramError(f"no register {name!r}{nearest(name, isa.REGISTER_NUMBERS)}")
             number = isa.REGISTER_NUMBERS[name]
             if number >= isa.F0 and not separate:
                 raise ProgramError(f"register {name}: {self.platform.name} has x registers only")
-            try:
-                pattern = operator.index(value)
-            except TypeError:
-                raise ProgramError(f"register {name} = {value!r}: must be a whole number") from None
+            pattern = whole(value)
+            if pattern is None:
+                raise ProgramError(f"register {name} = {value!r}: must be a whole number")
             if not -(1 << 31) <= pattern < 1 << 32:
                 raise ProgramError(f"register {name} = {value} on core {core}: must fit in 32 bits")
             if number == 0 and pattern:
@@ -229,7 +251,17 @@ class Machine:
         for DMA commands, and what the controller raises.
         """
         self.require_rest()
-        return Cluster(self, timeline).simulate(controller, max_cycles)
+        if not callable(controller):
+            raise ProgramError(f"controller of type {type(controller).__name__}: must be a generator function")
+        return Cluster(self, timeline).simulate(controller, limit_of(max_cycles))
+
+
+def limit_of(max_cycles: int | None) -> int | None:
+    """A limit of cycles, None for none. Raises ProgramError."""
+    limit = None if max_cycles is None else whole(max_cycles)
+    if max_cycles is not None and (limit is None or limit < 0):
+        raise ProgramError(f"max_cycles = {max_cycles!r}: must be a whole number, at least 0, or None")
+    return limit
 
 
 class Cluster:
@@ -284,19 +316,25 @@ class Cluster:
 
     # -- the controller's vocabulary ---------------------------------------------------------------
     def pause(self, cycles: int, cause: Cause = Cause.IDLE) -> Process:
-        """Let cycles pass, charged to one cause on every core."""
-        if cycles:
-            yield from self._wait(self.env.timeout(cycles), cause)
+        """Let cycles pass, charged to one cause on every core. Raises ProgramError."""
+        count = whole(cycles)
+        if count is None or not 0 <= count <= MAX_DELAY:
+            raise ProgramError(f"pause of {cycles!r} cycles: must be a whole number, at least 0")
+        if count:
+            yield from self._wait(self.env.timeout(count), cause)
 
     def copy(self, command: Copy) -> Process:
         """Write a DMA command; returns the transfer's number. Blocks while the queue is full."""
+        if not isinstance(command, Copy):
+            raise ProgramError(f"DMA command of type {type(command).__name__}: must be a Copy")
         yield from self.pause(self.dma.command_cycles(command), Cause.COMMAND)
         while (space := self.dma.full()) is not None:
             yield from self._wait(space, Cause.DMA_WAIT)
         return self.dma.submit(command)
 
     def wait(self, transfers: Iterable[int]) -> Process:
-        """Sleep until all these transfers are done; no cycle passes if they are."""
+        """Sleep until all these transfers are done; no cycle passes if they are. Raises ProgramError."""
+        transfers = self.dma.known(transfers)
         open_ones = [self.dma.done(number) for number in transfers if not self.dma.done(number).triggered]
         if open_ones:
             yield from self._wait(simpy.AllOf(self.env, open_ones), Cause.DMA_WAIT)
@@ -315,7 +353,7 @@ class Cluster:
         registers: Registers,
         entry: str | None = None,
         cores: int | None = None,
-        start_delays: Sequence[int] = (),
+        start_delays: Sequence[int] | None = None,
     ) -> Process:
         """Run a program on the first `cores` cores (default all) and join them.
 
@@ -331,7 +369,7 @@ class Cluster:
         self._joined, self._forked = self.env.event(), self.now
         begin = self.now + unit.start_cycles
         self._ends = dict.fromkeys(range(count, total), begin)
-        delays = list(start_delays) or [0] * count
+        delays = self.machine.delays(start_delays, count)
         self._other[:count, Cause.IDLE] += delays
         self._command((0, 0), self.machine.begin_team, list(range(count)))
         for core, values in enumerate(files):
@@ -395,7 +433,10 @@ class Cluster:
         begin, before = self.now, self.counters()
 
         def whole() -> Process:
-            yield from controller(self)
+            process: Any = controller(self)
+            if not isinstance(process, Generator):
+                raise ProgramError(f"controller gave {process!r}: must be a generator function, which yields")
+            yield from process
             if self._joined is not None:
                 yield self._joined
             yield from self.wait(self.dma.unfinished())

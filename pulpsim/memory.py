@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from pulpsim.arguments import DTYPES, whole
 from pulpsim.errors import AddressError
 from pulpsim.platform import STACK_BYTES, Platform
 
@@ -31,6 +32,14 @@ def stack_pointer(platform: Platform, core: int) -> int:
     return stack_base(platform) + (core + 1) * STACK_BYTES
 
 
+def require_stored(dtype: np.dtype[Any], what: str) -> None:
+    """Raises AddressError, beginning with `what`, unless cores load and store such numbers."""
+    if dtype.newbyteorder("=").name not in DTYPES:
+        known = {"f": "float32", "c": "float32", "i": "int32", "u": "int32", "b": "int32"}.get(dtype.kind)
+        word = f"; .astype(np.{known}) makes what they have" if known else ""
+        raise AddressError(f"{what} of {dtype}: the cores have {', '.join(DTYPES)}{word}")
+
+
 class Memory:
     """L1 and L2 as byte arrays (`l1`, `l2`: uint8), zero at the start."""
 
@@ -43,6 +52,7 @@ class Memory:
         self._window(address, size)
 
     def _window(self, address: int, size: int) -> NDArray[np.uint8]:
+        address, size = _whole("address", address), _whole("size", size)
         for name, base, store in (("L1", L1_BASE, self.l1), ("L2", L2_BASE, self.l2)):
             if base <= address < base + len(store):
                 if address + size > base + len(store):
@@ -57,15 +67,49 @@ class Memory:
         )
 
     def write(self, address: int, values: NDArray[Any]) -> None:
-        """Copy an array's little-endian bytes, in C order, to any L1 or L2 address. Raises AddressError."""
-        data = np.ascontiguousarray(values, values.dtype.newbyteorder("<")).reshape(-1).view(np.uint8)
+        """Copy an array's little-endian bytes, in C order, to any L1 or L2 address.
+
+        Of one of DTYPES: others are not converted. Raises AddressError.
+        """
+        try:
+            array = np.asarray(values)
+        except ValueError:
+            raise AddressError("values that are no array: lists of different lengths?") from None
+        require_stored(array.dtype, "values")
+        data = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1).view(np.uint8)
         self._window(address, data.size)[:] = data
 
     def read(self, address: int, shape: int | Sequence[int], dtype: DTypeLike = np.float32) -> NDArray[Any]:
         """A copy of the bytes at `address` as an array. Raises AddressError."""
-        dtype = np.dtype(dtype)
-        dimensions = (shape,) if isinstance(shape, int) else tuple(shape)
-        if any(n < 0 for n in dimensions):
-            raise AddressError(f"shape {dimensions}: sizes must not be negative")
-        size = math.prod(dimensions) * dtype.itemsize
-        return self._window(address, size).copy().view(dtype).reshape(dimensions)
+        kind, dimensions = _number_type(dtype), _sizes(shape)
+        size = math.prod(dimensions) * kind.itemsize
+        return self._window(address, size).copy().view(kind).reshape(dimensions)
+
+
+def _whole(what: str, value: int) -> int:
+    number = whole(value)
+    if number is None:
+        raise AddressError(f"{what} {value!r}: must be a whole number")
+    return number
+
+
+def _number_type(dtype: DTypeLike) -> np.dtype[Any]:
+    """Raises AddressError for what is no type of numbers."""
+    try:
+        kind = np.dtype(dtype)
+    except TypeError:
+        raise AddressError(f"dtype {dtype!r}: must be one of NumPy's, as np.float32") from None
+    if kind.kind not in "biufc":
+        raise AddressError(f"dtype {kind}: must be one of numbers, as np.float32")
+    return kind
+
+
+def _sizes(shape: int | Sequence[int]) -> tuple[int, ...]:
+    """Raises AddressError for what is no shape."""
+    given = tuple(shape) if isinstance(shape, Sequence) and not isinstance(shape, str) else (shape,)
+    sizes = tuple(size for part in given if (size := whole(part)) is not None)
+    if len(sizes) < len(given):
+        raise AddressError(f"shape {shape!r}: must be whole numbers")
+    if any(size < 0 for size in sizes):
+        raise AddressError(f"shape {sizes}: sizes must not be negative")
+    return sizes

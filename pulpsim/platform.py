@@ -7,6 +7,7 @@ into the dataclasses below (`l1.banks`); `Platform.preset("vega", {"l1.banks": 3
 from __future__ import annotations
 
 import dataclasses
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from typing import Any, Literal, get_args, get_type_hints
 
 import msgspec
 
+from pulpsim.arguments import flag, text, whole
 from pulpsim.errors import PlatformError, nearest
 
 MAX_CORES = 16
@@ -115,7 +117,7 @@ class Controller:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Platform:
-    """A cluster and its memories. Raises PlatformError if a value is out of range."""
+    """A cluster and its memories. Raises PlatformError if a value is of another kind or out of range."""
 
     name: str
     clock_hz: int
@@ -130,6 +132,9 @@ class Platform:
     description: str = field(default="")
 
     def __post_init__(self) -> None:
+        for key in _keys():
+            part, name = _place(self, key)
+            object.__setattr__(part, name, _checked(key, getattr(part, name, None), ""))
         _in_range("", self, "clock_hz", 1, 10**11)
         for name in Core.__slots__:
             _in_range("core", self.core, name, 0 if name.endswith("use_cycles") else 1, 60)
@@ -206,21 +211,24 @@ class Platform:
 
     @classmethod
     def preset(cls, name: str, overrides: Mapping[str, Any] | None = None) -> Platform:
-        """A shipped platform, with dotted keys replaced. Raises PlatformError."""
-        if name not in cls.presets():
+        """A shipped platform, with dotted keys replaced. Raises PlatformError.
+
+        Sizes, the keys that end in `_bytes`, may also be texts: "128K", "2MiB", "0x20000".
+        """
+        if text(name) not in cls.presets():
             raise PlatformError(
                 f"no platform {name!r}{nearest(name, cls.presets())}; presets: {', '.join(cls.presets())}"
             )
-        text = (resources.files("pulpsim") / "platforms" / f"{name}.toml").read_text(encoding="utf-8")
-        return cls.from_toml(text, source=name, overrides=overrides)
+        content = (resources.files("pulpsim") / "platforms" / f"{name}.toml").read_text(encoding="utf-8")
+        return cls.from_toml(content, source=name, overrides=overrides)
 
     @classmethod
     def load(cls, name_or_file: str | Path, overrides: Mapping[str, Any] | None = None) -> Platform:
         """A preset by name, or a TOML file (anything with a slash or ending in .toml)."""
-        text = str(name_or_file)
-        if not text.endswith(".toml") and "/" not in text:
-            return cls.preset(text, overrides)
-        path = Path(text)
+        name = str(name_or_file)
+        if not name.endswith(".toml") and "/" not in name:
+            return cls.preset(name, overrides)
+        path = Path(name)
         try:
             content = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -228,12 +236,26 @@ class Platform:
         return cls.from_toml(content, source=str(path), overrides=overrides)
 
     @classmethod
+    def of(cls, platform: Platform | str | Path | None) -> Platform:
+        """The platform itself, the preset or file of this name, or "pulp-2022" for None. Raises PlatformError."""
+        if isinstance(platform, Platform):
+            return platform
+        if platform is None or isinstance(platform, str | Path):
+            return cls.load("pulp-2022" if platform is None else platform)
+        raise PlatformError(
+            f"platform of type {type(platform).__name__}: must be a Platform, the name of a preset "
+            f"({', '.join(cls.presets())}) or a TOML file"
+        )
+
+    @classmethod
     def from_toml(cls, text: str, source: str = "<text>", overrides: Mapping[str, Any] | None = None) -> Platform:
         """Parse TOML; a file may name a preset in `base` and give only what differs."""
         try:
             table = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+        except (tomllib.TOMLDecodeError, RecursionError) as error:
             raise PlatformError(f"{source}: not TOML: {error}") from None
+        except (TypeError, AttributeError):
+            raise PlatformError(f"{source}: a text of type {type(text).__name__}: must be TOML, a str") from None
         base = table.pop("base", None)
         if base is not None:
             table = _flatten(table)
@@ -243,10 +265,12 @@ class Platform:
                 raise PlatformError(f"{source}: base: {error}") from None
             _override(merged, table, source)
             table = merged
-        return cls._from_table(table, overrides or {}, source)
+        return cls._from_table(table, {} if overrides is None else overrides, source)
 
     @classmethod
     def _from_table(cls, table: dict[str, Any], overrides: Mapping[str, Any], source: str) -> Platform:
+        if not isinstance(overrides, Mapping):
+            raise PlatformError(f'{source}: overrides = {overrides!r}: must be keys with values, as {{"l1.banks": 32}}')
         for key in _flatten(table):
             _check_key(key, source)
         _override(table, overrides, source)
@@ -256,11 +280,7 @@ class Platform:
             raise PlatformError(
                 f'{source}: no value for {some}; to give only what differs, name a preset: base = "pulp-2022"'
             )
-        for key, value in values.items():
-            try:
-                msgspec.convert(value, _keys()[key])
-            except msgspec.ValidationError:
-                raise PlatformError(f"{source}: {key} = {value!r}: must be {_accepted(key)}") from None
+        _override(table, {key: _checked(key, value, f"{source}: ") for key, value in values.items()}, source)
         try:
             return msgspec.convert(table, cls)
         except (msgspec.ValidationError, PlatformError) as error:
@@ -292,15 +312,60 @@ def _keys(cls: type = Platform, prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
+def _place(platform: Platform, key: str) -> tuple[Any, str]:
+    """The dataclass that holds a key, and the field's name there."""
+    section, _, name = key.rpartition(".")
+    return (getattr(platform, section) if section else platform), name
+
+
 def _accepted(key: str) -> str:
     """What a key's value may be, for messages."""
     hint = _keys()[key]
     plain = {int: "a whole number", bool: "true or false", str: "a text"}
-    return plain.get(hint) or " or ".join(get_args(hint))
+    size = " of bytes, as 131072, 0x20000, 128K or 2M" if _is_size(key) else ""
+    return (plain.get(hint) or " or ".join(get_args(hint))) + size
+
+
+def _is_size(key: str) -> bool:
+    """A key whose value is a number of bytes."""
+    return key.endswith("_bytes")
+
+
+def _checked(key: str, value: Any, where: str) -> Any:
+    """The value of a key as a Python object of the key's own type. Raises PlatformError, which begins with `where`."""
+    hint = _keys()[key]
+    if hint is int:
+        found: Any = _number(value, UNITS) if isinstance(value, str) and _is_size(key) else whole(value)
+    elif hint is bool:
+        found = flag(value)
+    else:
+        fits = isinstance(value, str) and (hint is str or value in get_args(hint))
+        found = str(value) if fits else None
+    if found is None:
+        raise PlatformError(f"{where}{key} = {value!r}: must be {_accepted(key)}")
+    return found
+
+
+#: what a number of bytes may be followed by
+UNITS = {"": 1, "K": 1 << 10, "KIB": 1 << 10, "M": 1 << 20, "MIB": 1 << 20}
+_NUMBER = re.compile(r"([+-]?(?:0[xX][0-9a-fA-F_]+|[0-9][0-9_]*)) ?([A-Za-z]*)", re.ASCII)
+
+
+def _number(text: str, units: Mapping[str, int]) -> int | None:
+    """131072, 131_072 or 0x20000, and with UNITS also 128K or 2MiB, as a number; None if it is nothing of these."""
+    match = _NUMBER.fullmatch(text.strip())
+    if not match or match[2].upper() not in units:
+        return None
+    try:
+        return int(match[1], 0) * units[match[2].upper()]
+    except ValueError:  # 0128, 1__0, or of thousands of digits
+        return None
 
 
 def _check_key(key: str, source: str) -> Any:
     leaves = _keys()
+    if not isinstance(key, str):
+        raise PlatformError(f"{source}: key {key!r}: must be a text, as 'l1.banks'")
     if key not in leaves:
         inside = [leaf for leaf in leaves if leaf.startswith(key + ".")]
         if inside:
@@ -328,7 +393,10 @@ def _override(table: dict[str, Any], overrides: Mapping[str, Any], source: str) 
 
 
 def parse_overrides(settings: list[str]) -> dict[str, Any]:
-    """Command-line KEY=VALUE texts -> overrides with the key's own type. Raises PlatformError."""
+    """Command-line KEY=VALUE texts -> overrides with the key's own type. Raises PlatformError.
+
+    Numbers may be hexadecimal and have underscores; sizes, the keys that end in `_bytes`, may be 128K or 2MiB.
+    """
     overrides: dict[str, Any] = {}
     for setting in settings:
         key, equals, text = setting.partition("=")
@@ -336,8 +404,9 @@ def parse_overrides(settings: list[str]) -> dict[str, Any]:
         if not equals:
             raise PlatformError(f"--set {setting}: must be KEY=VALUE, as in l1.banks=32")
         hint = _check_key(key, "--set")
+        number = _number(text, UNITS if _is_size(key) else {"": 1}) if hint is int else None
         try:
-            overrides[key] = msgspec.convert(text, hint, strict=False)
+            overrides[key] = msgspec.convert(text, hint, strict=False) if number is None else number
         except msgspec.ValidationError:
             raise PlatformError(f"--set {key} = {text}: must be {_accepted(key)}") from None
     return overrides

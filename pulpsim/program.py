@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pulpsim import isa
+from pulpsim.arguments import text, whole
 from pulpsim.errors import ProgramError, nearest
 
 #: columns of Program.rows
@@ -32,7 +34,17 @@ class Program:
     source: str = "<program>"
 
     def __post_init__(self) -> None:
-        self.rows.setflags(write=False)
+        rows: Any = self.rows
+        if not isinstance(rows, np.ndarray) or rows.dtype != np.int32 or rows.shape[1:] != (len(COLUMNS),):
+            given = f"{rows.dtype} {list(rows.shape)}" if isinstance(rows, np.ndarray) else type(rows).__name__
+            raise ProgramError(
+                f"{self.source}: rows are {given}: must be int32 [instructions, {len(COLUMNS)}]; "
+                f"assemble(text) and Builder make programs"
+            )
+        limits = np.array([len(isa.INSTRUCTIONS), *[isa.REGISTERS] * 4])
+        if rows.size and not ((rows[:, : RS3 + 1] >= 0) & (rows[:, : RS3 + 1] < limits)).all():
+            raise ProgramError(f"{self.source}: rows hold operations or registers that there are not")
+        rows.setflags(write=False)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -41,7 +53,7 @@ class Program:
         """Row of an entry label (default: the first row). Raises ProgramError."""
         if name is None:
             return 0
-        if name not in self.labels:
+        if text(name) not in self.labels:
             known = ", ".join(sorted(label for label in self.labels if not label.startswith(".L"))) or "none"
             raise ProgramError(
                 f"{self.source}: no entry {name!r}{nearest(name, self.labels)}; labels: {known}"
@@ -160,7 +172,7 @@ class Builder:
     def register(self, name: str, at: str | None = None) -> Register:
         """Take a free register (or the one called `at`) for the value `name`."""
         if at is not None:
-            number = isa.REGISTER_NUMBERS[at]
+            number = isa.REGISTER_NUMBERS[_known_register(self.name, at)]
             if number not in self._free:
                 holder = self._names.get(number, "nothing: it is reserved")
                 raise ProgramError(f"{self.name}: register {at} for {name!r} holds {holder}")
@@ -174,7 +186,10 @@ class Builder:
         return Register(number, name)
 
     def registers(self, name: str, count: int) -> list[Register]:
-        return [self.register(f"{name}{i}") for i in range(count)]
+        number = whole(count)
+        if number is None:
+            raise ProgramError(f"{self.name}: {count!r} registers for {name!r}: must be a whole number")
+        return [self.register(f"{name}{i}") for i in range(number)]
 
     def arguments(self, *names: str) -> list[Register]:
         """The argument registers a0, a1, ... under the given names."""
@@ -183,6 +198,8 @@ class Builder:
     def free(self, *registers: Register) -> None:
         """Give registers back; freed ones are handed out again first."""
         for register in registers:
+            if _number(register) not in self._names:
+                raise ProgramError(f"{self.name}: {register} cannot be given back: it is not in use")
             del self._names[register.number]
             self._free.insert(0, register.number)
 
@@ -201,6 +218,8 @@ class Builder:
 
     def place(self, label: Label) -> None:
         """The next instruction is where `label` is."""
+        if getattr(label, "number", len(self._labels)) >= len(self._labels):
+            raise ProgramError(f"{self.name}: {label} cannot be placed: it is no label of this Builder")
         self._labels[label.number] = len(self._rows)
 
     def here(self, name: str = "") -> Label:
@@ -210,6 +229,8 @@ class Builder:
 
     def entry(self, name: str) -> None:
         """The next instruction is the entry `name`."""
+        if not isinstance(name, str):
+            raise ProgramError(f"{self.name}: entry {name!r}: must be a text")
         self._entries[name] = len(self._rows)
 
     @contextlib.contextmanager
@@ -219,7 +240,7 @@ class Builder:
         A count of 0 runs the body once, as the hardware does: branch around it where that matters.
         """
         end = self.label("loop end")
-        if isinstance(count, int):
+        if whole(count) is not None:
             self("lp.setupi", level, count, end)
         else:
             self("lp.setup", level, count, end)
@@ -232,15 +253,15 @@ class Builder:
     # -- instructions ----------------------------------------------------------------------------
     def __call__(self, mnemonic: str, *operands: object) -> None:
         """Emit one instruction. Raises ProgramError if no form of it takes these operands."""
-        for instruction in isa.BY_MNEMONIC.get(mnemonic, ()):
+        for instruction in isa.BY_MNEMONIC.get(text(mnemonic) or "", ()):
             if len(instruction.operands) == len(operands):
                 row = [instruction.op, 0, 0, 0, 0, 0, 0]
                 if all(self._operand(row, o, v) for o, v in zip(instruction.operands, operands, strict=True)):
                     self._rows.append(row)
                     return
-        known = "" if mnemonic in isa.BY_MNEMONIC else nearest(mnemonic, isa.BY_MNEMONIC)
-        text = ", ".join(map(str, operands))
-        raise ProgramError(f"{self.name}: no instruction {mnemonic!r} with operands ({text}){known}")
+        known = "" if text(mnemonic) in isa.BY_MNEMONIC else nearest(mnemonic, isa.BY_MNEMONIC)
+        given = ", ".join(map(str, operands))
+        raise ProgramError(f"{self.name}: no instruction {mnemonic!r} with operands ({given}){known}")
 
     def _operand(self, row: list[int], kind: str, value: object) -> bool:
         if "(" in kind:
@@ -257,8 +278,8 @@ class Builder:
             row[IMM] = names.index(str(value))
             return True
         if kind == "loop":
-            row[RS3] = int(value == 1)
-            return value in (0, 1)
+            row[RS3] = int(whole(value) == 1)
+            return whole(value) in (0, 1)
         if kind[0] in "rf":
             number = _number(value)
             if number is None or (kind[0] == "r" and number >= isa.F0):
@@ -266,9 +287,10 @@ class Builder:
             row[COLUMNS.index("r" + kind[1:])] = number
             return True
         low, high = IMMEDIATES[kind]
-        if not isinstance(value, int) or not low <= value <= high:
+        number = whole(value)
+        if number is None or not low <= number <= high:
             return False
-        row[IMM] = value
+        row[IMM] = number
         return True
 
     def _memory_operand(self, row: list[int], kind: str, value: object) -> bool:
@@ -279,7 +301,10 @@ class Builder:
 
     def li(self, register: Register, value: int) -> None:
         """Load a 32-bit constant: one instruction if it fits in 12 bits, else lui and addi."""
-        for mnemonic, operands in load_immediate(value):
+        number = whole(value)
+        if number is None or not -(1 << 31) <= number < 1 << 32:
+            raise ProgramError(f"{self.name}: li of {value!r}: must be a whole number of 32 bits")
+        for mnemonic, operands in load_immediate(number):
             self(
                 mnemonic,
                 register,
@@ -313,6 +338,13 @@ IMMEDIATES: dict[str, tuple[int, int]] = {
     "u5": (0, 31),
     "u20": (0, 0xFFFFF),
 }
+
+
+def _known_register(builder: str, name: str) -> str:
+    """Raises ProgramError for what is no register's name."""
+    if text(name) not in isa.REGISTER_NUMBERS:
+        raise ProgramError(f"{builder}: no register {name!r}{nearest(name, isa.REGISTER_NUMBERS)}")
+    return name
 
 
 def _number(value: object) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pulpsim import Platform
+from trainlib.layers import require_known
 from trainlib.model import Model
 
 
@@ -19,6 +20,8 @@ def bounds(platform: Platform, macs: int, bytes_in: int, bytes_out: int, instruc
 
 def least_bounds(model: Model, platform: Platform) -> dict[str, int]:
     """Of the best conceivable plan: weights in once for each pass that reads them, out once, and the sample in."""
+    for layer in model.layers:
+        require_known(layer, "bounded")
     trained = [layer for layer in model.layers if layer.trained]
     backward = sum(
         layer.weights for index, layer in enumerate(model.layers) if layer.trained or index > model.lowest_trained

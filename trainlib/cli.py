@@ -143,6 +143,7 @@ def plan_command(model: str, platform: Platform, plan: str | None, as_json: bool
 def _learn(trainer: Trainer, lessons: Lessons, steps: int, timeline: Timeline | None) -> Learned:
     import numpy as np
 
+    from trainlib.errors import DivergedError
     from trainlib.learning import learn
 
     done = 0
@@ -151,8 +152,11 @@ def _learn(trainer: Trainer, lessons: Lessons, steps: int, timeline: Timeline | 
         nonlocal done
         done = step
 
-    with progress(lambda: f"training: step {done} of {steps}"):
-        learned = learn(trainer, lessons, steps, timeline, advance)
+    try:
+        with progress(lambda: f"training: step {done} of {steps}"):
+            learned = learn(trainer, lessons, steps, timeline, advance)
+    except DivergedError as error:
+        raise InputError(f"training diverged: {error.what}; try an --lr below {trainer.lr:g}") from None
     losses = [*learned.losses, learned.held_out_loss[1]]
     if not np.isfinite(losses).all():
         step = int(np.argmin(np.isfinite(losses))) + 1

@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pulpsim.arguments import real
 from trainlib import DEFAULT_LEARNING_RATE
-from trainlib.errors import DataError, ModelError
+from trainlib.errors import DataError, ModelError, unknown_kind, unknown_loss
 from trainlib.layers import (
     AveragePool,
     Conv2D,
@@ -31,8 +32,10 @@ from trainlib.layers import (
     Parametric,
     PointWise,
     ReLU,
+    Shape,
     Sigmoid,
     Tanh,
+    require_known,
 )
 from trainlib.model import Model, Parameters
 from trainlib.numerics import (
@@ -62,6 +65,11 @@ Own = dict[str, Floats]
 DEFAULT_CORES = 8
 
 
+def _single(value: float) -> np.float32:
+    with np.errstate(over="ignore"):
+        return np.float32(value)
+
+
 @dataclass(eq=False)
 class SGD:
     """Stochastic gradient descent: g = dw + weight_decay w; v = momentum v + g; w -= lr v.
@@ -76,16 +84,16 @@ class SGD:
     velocity: dict[int, Floats] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        with np.errstate(over="ignore"):
-            rate, decay = np.float32(self.lr), np.float32(self.weight_decay)
-        if not 0 < rate < np.inf:
-            raise ModelError(f"SGD: lr = {self.lr}: must be a positive number, one that FP32 holds")
-        if not 0 <= self.momentum < 1:
-            raise ModelError(f"SGD: momentum = {self.momentum}: must be at least 0 and below 1")
-        if not 0 <= decay < np.inf:
+        lr, momentum, decay = real(self.lr), real(self.momentum), real(self.weight_decay)
+        if lr is None or not 0 < _single(lr) < np.inf:
+            raise ModelError(f"SGD: lr = {self.lr!r}: must be a positive number, one that FP32 holds")
+        if momentum is None or not 0 <= momentum < 1 or _single(momentum) == 1:
+            raise ModelError(f"SGD: momentum = {self.momentum!r}: must be at least 0 and below 1")
+        if decay is None or not 0 <= _single(decay) < np.inf:
             raise ModelError(
-                f"SGD: weight_decay = {self.weight_decay}: must be at least 0 and a number that FP32 holds"
+                f"SGD: weight_decay = {self.weight_decay!r}: must be at least 0 and a number that FP32 holds"
             )
+        self.lr, self.momentum, self.weight_decay = lr, momentum, decay
 
     @property
     def minus_lr(self) -> np.float32:
@@ -131,7 +139,11 @@ def _padded(layer: DepthWise, x: Floats) -> Floats:
 
 
 def forward_layer(layer: Layer, own: Own, x: Floats) -> Floats:
-    """A layer's output, through its ReLU if it has one; x and the output in the layer's shapes."""
+    """A layer's output, through its ReLU if it has one; x and the output in the layer's shapes.
+
+    Raises ModelError for a kind that is not known.
+    """
+    require_known(layer, "computed")
     match layer:
         case FullyConnected():
             y = fully_connected.fc_forward(own["w"], x.reshape(-1), False)
@@ -172,7 +184,7 @@ def _activate(layer: Layer, x: Floats) -> Floats:
             return activations.sigmoid(x)
         case Tanh():
             return activations.tanh(x)
-    raise ModelError(f"{layer.name}: a layer of type {type(layer).__name__} cannot be computed")
+    raise unknown_kind(layer, "computed")
 
 
 def _activation_gradient(layer: Layer, dy: Floats, y: Floats) -> Floats:
@@ -185,7 +197,7 @@ def _activation_gradient(layer: Layer, dy: Floats, y: Floats) -> Floats:
             return activations.sigmoid_backward(dy, y)
         case Tanh():
             return activations.tanh_backward(dy, y)
-    raise ModelError(f"{layer.name}: a layer of type {type(layer).__name__} cannot be computed")
+    raise unknown_kind(layer, "computed")
 
 
 def through_relu(layer: Layer, dy: Floats, y: Floats) -> Floats:
@@ -197,6 +209,7 @@ def through_relu(layer: Layer, dy: Floats, y: Floats) -> Floats:
 
 def weight_gradient(layer: Parametric, dy: Floats, x: Floats) -> Floats:
     """dw, in the weights' shape. dy: the gradient before the layer's own ReLU, in the output's shape."""
+    require_known(layer, "computed")
     match layer:
         case FullyConnected():
             return fully_connected.fc_weight_gradient(dy, x.reshape(-1))
@@ -208,7 +221,7 @@ def weight_gradient(layer: Parametric, dy: Floats, x: Floats) -> Floats:
             at = layer.window(x.shape)
             padded = _padded(layer, x)
             return depthwise.dw_weight_gradient(padded, dy, at.kernel_h, at.kernel_w, at.stride_h, at.stride_w)
-    raise ModelError(f"{layer.name}: a layer of type {type(layer).__name__} cannot be computed")
+    raise unknown_kind(layer, "computed")
 
 
 def bias_gradient(dy: Floats) -> Floats:
@@ -218,6 +231,7 @@ def bias_gradient(dy: Floats) -> Floats:
 
 def input_gradient(layer: Layer, own: Own, dy: Floats, x: Floats, y: Floats) -> Floats:
     """dx, in x's shape. dy: the gradient before the layer's own ReLU; x, y: the layer's input and output."""
+    require_known(layer, "computed")
     match layer:
         case FullyConnected():
             return fully_connected.fc_input_gradient(own["w"], dy).reshape(x.shape)
@@ -253,11 +267,23 @@ def _own(model: Model, index: int, parameters: Parameters) -> Own:
     return {name: parameters[slot] for name, slot in model.slots[index].items()}
 
 
+def numbers(what: str, values: ArrayLike, shapes: Collection[Shape], accepted: str) -> Floats:
+    """values in FP32, contiguous, in one of the shapes. what, accepted: for the message. Raises DataError."""
+    try:
+        array = np.asarray(values)
+    except ValueError:  # lists of different lengths
+        raise DataError(f"{what} that is no array: must be {accepted}") from None
+    if array.shape not in shapes:
+        raise DataError(f"{what} of shape {list(array.shape)}: must be {accepted}")
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"{what} of {array.dtype}: must be numbers, {accepted}")
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(array, np.float32)
+
+
 def _sample(model: Model, x: ArrayLike) -> Floats:
-    sample = np.ascontiguousarray(x, np.float32)
-    if sample.shape not in (model.input_shape, (model.inputs,)):
-        raise DataError(f"{model.name}: a sample of shape {list(sample.shape)}: must be {list(model.input_shape)}")
-    return sample.reshape(model.input_shape)
+    shape = model.input_shape
+    return numbers(f"{model.name}: a sample", x, (shape, (model.inputs,)), f"{list(shape)}").reshape(shape)
 
 
 def forward(model: Model, parameters: Parameters, x: ArrayLike) -> list[Floats]:
@@ -272,21 +298,22 @@ def forward(model: Model, parameters: Parameters, x: ArrayLike) -> list[Floats]:
 
 
 def loss(model: Model, y: Floats, target: ArrayLike, cores: int = DEFAULT_CORES) -> tuple[float, Floats]:
-    """(loss, gradient by y). target: y's numbers, or for cross-entropy the number of the class.
+    """(loss, gradient by y). target: y's numbers, in its shape or flat, or for cross-entropy the number of the class.
 
     cores: among which the sum is shared, which decides its last bits. Raises DataError.
     """
-    given = np.asarray(target)
     if model.loss == "cross-entropy":
+        given = np.asarray(target)
         if given.shape or given.dtype.kind not in "iu" or not 0 <= given < y.size:
             raise DataError(f"{model.name}: target {target!r}: must be the number of a class, 0 to {y.size - 1}")
         value, gradient = classification.cross_entropy(y.reshape(-1), int(given), cores)
     else:
-        if given.size != y.size:
-            raise DataError(f"{model.name}: a target of shape {list(given.shape)}: must be {list(y.shape)}")
-        wanted = np.ascontiguousarray(given, np.float32).reshape(-1)
-        function = losses.mse if model.loss == "mse" else losses.l1
-        value, gradient = function(y.reshape(-1), wanted, cores)
+        shape = model.shapes[-1][1]
+        wanted = numbers(f"{model.name}: a target", target, (shape, (model.outputs,)), f"{list(shape)}").reshape(-1)
+        functions = {"mse": losses.mse, "l1": losses.l1}
+        if model.loss not in functions:
+            raise unknown_loss(model.name, model.loss, "computed")
+        value, gradient = functions[model.loss](y.reshape(-1), wanted, cores)
     return float(value), gradient.reshape(y.shape)
 
 
@@ -294,7 +321,7 @@ def _target(model: Model, x: ArrayLike, target: ArrayLike | None) -> ArrayLike:
     if model.target_is_input:
         if target is not None:
             raise DataError(f"{model.name} learns its input: it takes no other target")
-        return x
+        return _sample(model, x).reshape(-1)
     if target is None:
         raise DataError(f"{model.name} needs a target with every sample")
     return target

@@ -81,7 +81,10 @@ class Learned:
 def learn(
     trainer: Trainer, lessons: Lessons, steps: int, timeline: Timeline | None, progress: Callable[[int], None]
 ) -> Learned:
-    """`steps` steps over the shuffled training samples, the last one timed. progress: told of every step."""
+    """`steps` steps over the shuffled training samples, the last one timed. progress: told of every step.
+
+    Raises DivergedError.
+    """
     order = np.random.default_rng(0).permutation(len(lessons.samples))
     before, right_before = _held_out(trainer, lessons)
     losses = []

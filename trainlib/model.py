@@ -11,9 +11,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pulpsim.arguments import flag, whole
 from pulpsim.errors import nearest
 from trainlib.errors import ModelError
-from trainlib.layers import FullyConnected, Layer, Parametric, Shape, is_shape
+from trainlib.layers import FullyConnected, Layer, Parametric, Shape, shape_of
 
 #: float32 arrays, each layer's "w" and then its "b", in layer order; a layer has those of `Layer.parameters`
 Parameters = list[NDArray[np.float32]]
@@ -38,6 +39,7 @@ class Model:
     loss: Loss = "mse"
 
     def __post_init__(self) -> None:
+        self._check_kinds()
         if not self.layers:
             raise ModelError(f"{self.name}: a model needs at least one layer")
         first = self.layers[0]
@@ -51,20 +53,40 @@ class Model:
             raise ModelError(f"{self.name}: no layer has parameters to train")
         self._check_loss()
 
+    def _check_kinds(self) -> None:
+        """What is given is of the kinds it must be; other sequences of layers become a tuple."""
+        if not isinstance(self.name, str):
+            raise ModelError(f"a model's name = {self.name!r}: must be a text")
+        if not isinstance(self.layers, Sequence):
+            raise ModelError(f"{self.name}: layers = {self.layers!r}: must be a tuple of layers, as in (layer,) of one")
+        for layer in self.layers:
+            if not isinstance(layer, Layer):
+                raise ModelError(f"{self.name}: layers hold {layer!r}: each must be a layer of trainlib.layers")
+        if (itself := flag(self.target_is_input)) is None:
+            raise ModelError(f"{self.name}: target_is_input = {self.target_is_input!r}: must be True or False")
+        if not isinstance(self.input_shape, tuple):
+            raise self._no_shape()
+        object.__setattr__(self, "layers", tuple(self.layers))
+        object.__setattr__(self, "target_is_input", itself)
+
     def _check_shapes(self) -> None:
         shape = self.input_shape
         if not shape:
             raise ModelError(
                 f"{self.name}: input_shape is missing: the first layer, {self.layers[0].name}, takes several shapes"
             )
-        if not is_shape(shape):
-            raise ModelError(
-                f"{self.name}: input_shape = {shape!r}: must be (n,) or (channels, height, width), each at least 1"
-            )
+        checked = shape_of(shape)
+        if checked is None:
+            raise self._no_shape()
+        object.__setattr__(self, "input_shape", checked)
         try:
             _ = self.shapes
         except ModelError as error:
             raise ModelError(f"{self.name}: {error}") from None
+
+    def _no_shape(self) -> ModelError:
+        accepted = "(n,) or (channels, height, width), each at least 1"
+        return ModelError(f"{self.name}: input_shape = {self.input_shape!r}: must be {accepted}")
 
     def _check_loss(self) -> None:
         last = self.layers[-1]
@@ -147,11 +169,18 @@ class Model:
     def check_parameters(self, parameters: Sequence[NDArray[np.float32]]) -> None:
         """Raises ModelError unless these are arrays that the network can compute with."""
         shapes = self.parameter_shapes
+        if not isinstance(parameters, Sequence):
+            raise ModelError(f"{self.name}: parameters of type {type(parameters).__name__}: must be a list of arrays")
         if len(parameters) != len(shapes):
             raise ModelError(f"{self.name}: {len(parameters)} parameter arrays: must be {len(shapes)}")
         for layer, slots in zip(self.layers, self.slots, strict=True):
             for name, slot in slots.items():
                 array = parameters[slot]
+                if not isinstance(array, np.ndarray):
+                    raise ModelError(
+                        f"{self.name}: {name} of {layer.name}, parameter array {slot}, is of type "
+                        f"{type(array).__name__}: must be a float32 array {list(shapes[slot])}"
+                    )
                 if array.shape != shapes[slot] or array.dtype != np.float32 or not array.flags.c_contiguous:
                     kind = "" if array.flags.c_contiguous else ", not contiguous"
                     raise ModelError(
@@ -168,7 +197,10 @@ class Model:
         gradient is at most 1 an output, nothing dies, and a random last layer lets those below it learn from
         the first step on: on the keywords both ds_cnn learn faster with it than with zeros, for every seed tried.
         """
-        rng = np.random.default_rng(seed)
+        number = whole(seed)
+        if number is None or number < 0:
+            raise ModelError(f"{self.name}: seed = {seed!r}: must be a whole number, at least 0")
+        rng = np.random.default_rng(number)
         parameters: Parameters = []
         parametric = [layer for layer in self.layers if isinstance(layer, Parametric)]
         for layer in parametric:

@@ -11,10 +11,22 @@ import msgspec
 
 from pulpsim.errors import nearest
 from pulpsim.platform import MAX_CORES
-from trainlib.errors import PlanError
+from trainlib.errors import PlanError, unknown_kind
 from trainlib.kernels import depthwise, matmul
 from trainlib.kernels.fully_connected import COLUMN_UNROLLS, ROW_UNROLLS
-from trainlib.layers import Activation, Conv2D, DepthWise, FullyConnected, Layer, PointWise
+from trainlib.layers import (
+    Activation,
+    AveragePool,
+    Conv2D,
+    DepthWise,
+    FullyConnected,
+    GlobalAveragePool,
+    Layer,
+    MaxPool,
+    Parametric,
+    PointWise,
+    require_known,
+)
 from trainlib.model import Model
 
 #: what a layer's backward pass may be cut into, in execution order; without input gradient; all of the kernels
@@ -140,13 +152,10 @@ class Plan:
         known = {layer.name: layer for layer in model.layers}
         for number, step in enumerate(self.steps):
             where = f"plan, step {number} ({step.layer} {step.step})"
-            if step.step not in STEPS:
-                raise PlanError(f"{where}: no step {step.step!r}{nearest(step.step, STEPS)}; steps: {', '.join(STEPS)}")
+            _check_step(step.step, STEPS, where)
             if step.layer not in known:
                 raise PlanError(f"{where}: no layer {step.layer!r} in {model.name}{nearest(step.layer, known)}")
-            _check_kernel(known[step.layer], step, where)
-            index = model.layers.index(known[step.layer])
-            _check_tile(step.tile, tile_limits(model, index, step.step), where)
+            check_step(model, model.layers.index(known[step.layer]), step, where)
         self._check_order(model)
 
     def stays_in_l1(self, model: Model, index: int) -> bool:
@@ -179,9 +188,17 @@ def between_dense(model: Model, index: int) -> bool:
     return index >= 0 and all(isinstance(layer, FullyConnected) for layer in model.layers[index : index + 2])
 
 
+def check_step(model: Model, index: int, step: LayerStep, where: str) -> None:
+    """Raises PlanError unless layer `index` can take the step as it is described. where: for the message."""
+    limits = tile_limits(model, index, step.step)
+    _check_kernel(model.layers[index], step, where)
+    _check_tile(step.tile, limits, where)
+
+
 def backward_choices(model: Model, index: int) -> tuple[tuple[str, ...], ...]:
     """What the backward steps of a layer may be."""
     layer = model.layers[index]
+    require_known(layer, "planned")
     if index < model.lowest_trained:
         return ((),)
     if not layer.trained:
@@ -191,9 +208,26 @@ def backward_choices(model: Model, index: int) -> tuple[tuple[str, ...], ...]:
     return BACKWARD if isinstance(layer, FullyConnected) else IMAGE_BACKWARD
 
 
+def steps_of(layer: Layer) -> tuple[str, ...]:
+    """The steps that a layer of its kind may have. Raises ModelError for a kind that is not known."""
+    require_known(layer, "planned")
+    if not isinstance(layer, Parametric):
+        return ("fw", "ig")
+    return STEPS if isinstance(layer, FullyConnected) else tuple(step for step in STEPS if step not in BACKWARD[0])
+
+
+def _check_step(step: str, accepted: tuple[str, ...], where: str) -> None:
+    if step not in accepted:
+        raise PlanError(f"{where}: no step {step!r}{nearest(step, accepted)}; steps: {', '.join(accepted)}")
+
+
 def tile_limits(model: Model, index: int, step: str) -> tuple[int, int, int]:
-    """The largest rows, columns and lines of a tile; 0 lines where there are none."""
+    """The largest rows, columns and lines of a tile; 0 lines where there are none.
+
+    Raises ModelError, PlanError for a layer or a step that is not known.
+    """
     layer, (shape, output) = model.layers[index], model.shapes[index]
+    _check_step(step, steps_of(layer), layer.name)
     lines = 0 if step == "update" else shape[-2] if step == "ig" and len(shape) == 3 else output[-2:][0]
     match layer:
         case FullyConnected():
@@ -204,11 +238,14 @@ def tile_limits(model: Model, index: int, step: str) -> tuple[int, int, int]:
             return layer.channels, 1, lines
         case Activation():
             return 1, prod(shape), 0
-    return shape[0], 1, 0
+        case AveragePool() | MaxPool() | GlobalAveragePool():
+            return shape[0], 1, 0
+    raise unknown_kind(layer, "planned")
 
 
 def kernels_of(layer: Layer) -> tuple[str, ...]:
     """Names that a layer's steps may ask for; none where there is no choice."""
+    require_known(layer, "planned")
     if isinstance(layer, Conv2D | PointWise):
         return matmul.NAMES
     return depthwise.NAMES if isinstance(layer, DepthWise) else ()
@@ -216,6 +253,7 @@ def kernels_of(layer: Layer) -> tuple[str, ...]:
 
 def residents_of(layer: Layer, step: str) -> tuple[str, ...]:
     """What `LayerStep.resident` may be; none where there is no choice."""
+    require_known(layer, "planned")
     return RESIDENT.get(step, ()) if isinstance(layer, Conv2D | PointWise) else ()
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from pulpsim import Cluster, Copy, Platform, Program
 from pulpsim.code import Code
-from trainlib.errors import PlanError
+from trainlib.errors import PlanError, unknown_kind
 from trainlib.kernels import Call
 from trainlib.kernels.optimizer import PLAIN, Rule
 from trainlib.layers import (
@@ -30,10 +30,11 @@ from trainlib.layers import (
     MaxPool,
     PointWise,
     Shape,
+    require_known,
 )
 from trainlib.memory_map import Buffer, Tensor, check_fit, place_in_l1, place_in_l2
 from trainlib.model import Model
-from trainlib.plan import LayerStep, Plan, Vectors, between_dense
+from trainlib.plan import LayerStep, Plan, Vectors, between_dense, check_step, steps_of
 from trainlib.steps import convolution, depthwise, fully_connected, pooling, streamed
 from trainlib.steps.dense import WEIGHT_SLOTS, Turns
 from trainlib.steps.loss import loss_step
@@ -132,6 +133,9 @@ def cut_step(
 
 def _cut(work: Work, turns: Turns, index: int, step: LayerStep) -> None:
     layer = work.model.layers[index]
+    require_known(layer, "timed")
+    if step.step not in steps_of(layer):
+        raise PlanError(f"{layer.name}: no step {step.step!r}; steps: {', '.join(steps_of(layer))}")
     if step.step == "update":
         update_step(work, turns, index, step)
         return
@@ -148,6 +152,8 @@ def _cut(work: Work, turns: Turns, index: int, step: LayerStep) -> None:
             (pooling.activation_gradient if which else pooling.activation_forward)(work, index, layer, step)
         case AveragePool() | MaxPool() | GlobalAveragePool():
             (pooling.pool_gradient if which else pooling.pool_forward)(work, index, layer, step)
+        case _:
+            raise unknown_kind(layer, "timed")
 
 
 _MATMULS = (convolution.forward, convolution.weight_gradient, convolution.input_gradient)
@@ -278,7 +284,8 @@ def compile_schedule(
 def compile_step(
     model: Model, index: int, step: LayerStep, platform: Platform, vectors: Vectors = "resident"
 ) -> Schedule:
-    """Compile one step of one layer alone, as it is timed by itself. Raises L1Error, ModelError."""
+    """Compile one step of one layer alone, as it is timed by itself. Raises PlanError, L1Error, ModelError."""
+    check_step(model, index, step, f"{step.layer} {step.step}")
     work = cut_step(model, index, step, platform, vectors=vectors)
     return _assemble(work, work.plan, alone=True)
 

@@ -6,7 +6,11 @@ describe a long run.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,10 +18,11 @@ from numpy.typing import ArrayLike, NDArray
 from pulpsim import Cluster, Machine, Platform
 from pulpsim.counters import Cause
 from pulpsim.trace import Timeline
-from trainlib import DEFAULT_LEARNING_RATE, functional
+from trainlib import DEFAULT_LEARNING_RATE, functional, models
 from trainlib.bounds import bounds, least_bounds
-from trainlib.errors import DataError
+from trainlib.errors import DataError, DivergedError, FixedError, PlanError
 from trainlib.kernels.optimizer import Rule
+from trainlib.layers import Shape
 from trainlib.model import Model, Parameters
 from trainlib.plan import Plan
 from trainlib.plans import plan_for
@@ -90,41 +95,72 @@ class StepReport:
         return {name: sum(phase.causes[name] for phase in self.phases) for name in self.phases[0].causes}
 
 
+#: a trainer's attributes that its schedule is compiled from
+COMPILED_IN = ("model", "platform", "plan", "schedule", "lr", "momentum", "weight_decay")
+
+
 class Trainer:
     """Trains a model on a platform, one sample at a time.
 
-    plan: None takes the tuned one, or one by rule: see `trainlib.plans`. lr: learning rate. momentum, weight_decay: see
-    `functional.SGD`. parameters: float32 [outputs, inputs]
-    a layer, initialised from `seed`. Raises PlanError or ModelError if the step does not fit.
+    model: or the name of one that is shipped. platform: or a preset's name, or a TOML file. plan: or a file; None takes
+    the tuned one, or one by rule: see `trainlib.plans`. lr: learning rate. momentum, weight_decay: see
+    `functional.SGD`. These are compiled in: they can be read, not set. parameters: float32, as `Model.parameter_shapes`
+    says, initialised from `seed`; others of these shapes may take their place. steps: how many were made.
+
+    Raises PlanError, PlatformError or ModelError if the step does not fit. A step that leaves a parameter that is not
+    finite raises DivergedError.
     """
 
     def __init__(
         self,
-        model: Model,
-        platform: Platform | None = None,
-        plan: Plan | None = None,
+        model: Model | str,
+        platform: Platform | str | Path | None = None,
+        plan: Plan | str | Path | None = None,
         lr: float = DEFAULT_LEARNING_RATE,
         seed: int = 0,
         momentum: float = 0.0,
         weight_decay: float = 0.0,
     ):
-        self.model = model
-        self.platform = platform or Platform.preset("pulp-2022")
-        self._optimizer = functional.SGD(lr, momentum, weight_decay)
-        self.plan = plan or plan_for(model, self.platform, Rule(lr, momentum, weight_decay))
-        self.lr = lr
-        self.schedule: Schedule = compile_schedule(model, self.plan, self.platform, lr, momentum, weight_decay)
-        self.parameters: Parameters = model.initial_parameters(seed)
+        self.model, self.platform = models.of(model), Platform.of(platform)
+        self._optimizer = sgd = functional.SGD(lr, momentum, weight_decay)
+        self.lr, self.momentum, self.weight_decay = sgd.lr, sgd.momentum, sgd.weight_decay
+        self.plan = self._plan(plan)
+        self.schedule: Schedule = compile_schedule(
+            self.model, self.plan, self.platform, self.lr, self.momentum, self.weight_decay
+        )
+        self._parameters = self.model.initial_parameters(seed)
+        self.steps = 0
         self._stored_gradients = {step.layer for step in self.plan.steps if step.step == "update"}
         self._timed: dict[int | None, StepReport] = {}
 
-    def _numbers(self, values: ArrayLike, size: int, what: str, shape: tuple[int, ...] = ()) -> NDArray[np.float32]:
-        """A contiguous vector. shape: also accepted."""
-        if np.shape(values) not in ((size,), shape or (size,)):
-            accepted = f"[{size}]" + (f" or {list(shape)}" if len(shape) > 1 else "")
-            raise DataError(f"{self.model.name}: a {what} of shape {list(np.shape(values))}: must be {accepted}")
-        with np.errstate(over="ignore"):
-            vector = np.ascontiguousarray(values, np.float32).reshape(-1)
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in COMPILED_IN and name in self.__dict__:
+            raise FixedError(f"{name} of a trainer is compiled in: make a new Trainer(..., {name}=...)")
+        super().__setattr__(name, value)
+
+    @property
+    def parameters(self) -> Parameters:
+        return self._parameters
+
+    @parameters.setter
+    def parameters(self, parameters: Sequence[NDArray[np.float32]]) -> None:
+        self.model.check_parameters(parameters)
+        self._parameters = list(parameters)
+
+    def _plan(self, plan: Plan | str | Path | None) -> Plan:
+        if plan is None:
+            return plan_for(self.model, self.platform, Rule(self.lr, self.momentum, self.weight_decay))
+        if isinstance(plan, str | Path):
+            return Plan.load(plan)
+        if isinstance(plan, Plan):
+            return plan
+        raise PlanError(f"plan of type {type(plan).__name__}: must be a Plan, a file with one, or None for the default")
+
+    def _numbers(self, values: ArrayLike, what: str, shape: Shape) -> NDArray[np.float32]:
+        """A contiguous vector of numbers that are finite, from one or from an array of the shape."""
+        size = prod(shape)
+        accepted = f"[{size}]" + (f" or {list(shape)}" if len(shape) > 1 else "")
+        vector = functional.numbers(f"{self.model.name}: a {what}", values, ((size,), shape), accepted).reshape(-1)
         if not np.isfinite(vector).all():
             count = np.count_nonzero(~np.isfinite(vector))
             raise DataError(
@@ -134,7 +170,7 @@ class Trainer:
         return vector
 
     def _sample(self, x: ArrayLike) -> NDArray[np.float32]:
-        return self._numbers(x, self.model.inputs, "sample", self.model.input_shape)
+        return self._numbers(x, "sample", self.model.input_shape)
 
     def _target(self, target: ArrayLike | None) -> ArrayLike | None:
         """None where the input is the target."""
@@ -148,7 +184,7 @@ class Trainer:
             raise DataError(f"{model.name} needs a target of {wanted} with every sample")
         if model.loss == "cross-entropy":
             return target
-        return self._numbers(target, model.outputs, "target")
+        return self._numbers(target, "target", model.shapes[-1][1])
 
     # -- on the host -------------------------------------------------------------------------------
     def predict(self, x: ArrayLike) -> list[NDArray[np.float32]]:
@@ -162,11 +198,32 @@ class Trainer:
         return functional.loss(self.model, y, x if target is None else target, self.platform.cluster.cores)[0]
 
     def functional_step(self, x: ArrayLike, target: ArrayLike | None = None) -> float:
-        """One training step in `numerics`; the loss before it. Same bits as `timed_step`."""
-        return functional.step(
+        """One training step in `numerics`; the loss before it. Same bits as `timed_step`.
+
+        Raises DataError, having learned nothing, and DivergedError.
+        """
+        loss = functional.step(
             self.model, self.parameters, self._sample(x), self._target(target), self._optimizer,
             self.platform.cluster.cores, self._stored_gradients,
         )  # fmt: skip
+        self._learned(loss)
+        return loss
+
+    def _learned(self, loss: float) -> None:
+        """Count a step. Raises DivergedError if it left a parameter that is not finite."""
+        self.steps += 1
+        arrays = [
+            (layer, name, self.parameters[slot])
+            for layer, slots in zip(self.model.layers, self.model.slots, strict=True)
+            for name, slot in slots.items()
+        ]
+        found = [
+            (layer.name, name, count, array.size) for layer, name, array in arrays if (count := _not_finite(array))
+        ]
+        if found:
+            trained = any(layer.trained for layer in self.model.layers if layer.name == found[0][0])
+            hint = f"a learning rate below {self.lr:g}?" if trained else "this layer is not trained: given so?"
+            raise DivergedError(self.model.name, self.steps, loss, found, hint)
 
     # -- on the cluster ----------------------------------------------------------------------------
     def timed_step(
@@ -183,17 +240,21 @@ class Trainer:
         on a machine just made - caches empty, nothing reserved, no transfer under way - with the same
         programs at the same addresses. None of them branches on data or computes addresses from it, but that
         cross-entropy looks up its class: the class must have been timed before.
+
+        Raises DataError, having learned nothing, and DivergedError.
         """
         label = self._label(target) if self.model.loss == "cross-entropy" else None
         if reuse and label in self._timed and timeline is None:
             return replace(self._timed[label], loss=self.functional_step(x, target))
-        self._timed[label] = self._simulated_step(x, target, label, timeline)
-        return self._timed[label]
+        report = self._timed[label] = self._simulated_step(x, target, label, timeline)
+        self._learned(report.loss)
+        return report
 
     def _simulated_step(
         self, x: ArrayLike, target: ArrayLike | None, label: int | None, timeline: Timeline | None
     ) -> StepReport:
         x, target = self._sample(x), self._target(target)
+        self.model.check_parameters(self.parameters)
         machine = Machine(self.platform)
         tensors, memory = self.schedule.tensors, machine.memory
         places = self._parameter_places()
@@ -220,7 +281,7 @@ class Trainer:
             for phase, (begin, _), (end, _) in zip(self.schedule.phases, marks, marks[1:], strict=False):
                 timeline.span("layer and step", f"{phase.layer} {phase.step}", begin, end)
         shapes = self.model.parameter_shapes
-        self.parameters[:] = [memory.read(at, shape) for at, shape in zip(places, shapes, strict=True)]
+        self._parameters[:] = [memory.read(at, shape) for at, shape in zip(places, shapes, strict=True)]
         for slot, place in self._velocity_places().items():
             self._optimizer.velocity[slot] = memory.read(place, shapes[slot])
         cores = self.platform.cluster.cores
@@ -282,3 +343,9 @@ class Trainer:
             marks[-1][0] - marks[0][0], macs, loss, tuple(phases), max(best.values()), max(own.values()),
             self.schedule.l1_bytes, self.schedule.l2_bytes,
         )  # fmt: skip
+
+
+def _not_finite(array: NDArray[np.float32]) -> int:
+    """How many numbers are not."""
+    finite = np.isfinite(array)
+    return 0 if finite.all() else int(array.size - np.count_nonzero(finite))

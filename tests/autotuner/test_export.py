@@ -114,7 +114,19 @@ def test_comments_say_what_it_is() -> None:
 
 def test_ids_are_said_beside_their_names() -> None:
     for number, name in re.findall(r"_MATMUL_TYPE (\d+) /\* (\w+) \*/", export(PLAN, MODEL, PLATFORM)):
-        assert (depthwise.NAMES if name.startswith("dw") else matmul.NAMES)[int(number)] == name
+        assert (depthwise if name.startswith("dw") else matmul).PUBLISHED_IDS[name] == int(number)
+
+
+def test_a_kernel_without_an_id_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(matmul.GEOMETRIES, "mm_unroll_3x3", matmul.Geometry("N", 3, 3))
+    monkeypatch.setattr(matmul, "NAMES", ("mm_unroll_3x3", *matmul.NAMES))
+    monkeypatch.setattr(depthwise, "NAMES", (*depthwise.NAMES, "dw_1x8"))
+    header = export(PLAN, MODEL, PLATFORM)
+    assert defines(header) == EXPECTED and "3x3" not in header and "1x8" not in header.replace("unroll_1x8", "")
+    for place, kernel in ((0, "mm_unroll_3x3"), (1, "dw_1x8")):
+        steps = [replace(s, kernel=kernel) if number == place else s for number, s in enumerate(PLAN.steps)]
+        with pytest.raises(PlanError, match=rf"^{steps[place].layer} fw: the kernel {kernel} has no id in PULP-Train"):
+            export(replace(PLAN, steps=tuple(steps)), MODEL, PLATFORM)
 
 
 @settings(max_examples=50)
@@ -127,7 +139,7 @@ def test_fully_connected_plans_have_all_primitives(data: st.DataObject) -> None:
         for primitive in primitives_of(chosen.step):
             number, *tile = found.pop(f"{chosen.layer}_{primitive}".upper())
             assert tile == [chosen.tile.columns, 1, 1, chosen.tile.rows]
-            along, geometry = "N" if primitive == "fw" else "M", matmul.GEOMETRIES[matmul.NAMES[number]]
+            along, geometry = "N" if primitive == "fw" else "M", matmul.GEOMETRIES[list(matmul.PUBLISHED_IDS)[number]]
             assert (geometry.split, geometry.along, geometry.across) == (along, chosen.unroll, 1)
     assert not found
 

@@ -42,7 +42,7 @@ from trainlib.layers import Conv2D, DepthWise, PointWise
 from trainlib.layers.window import Padding
 from trainlib.model import Model
 from trainlib.models.autoencoder import WIDTHS
-from trainlib.plan import Plan
+from trainlib.plan import Plan, kernels_of
 from trainlib.plan import Tile as PlanTile
 from trainlib.schedule import compile_step
 from trainlib.tiling import default_plan
@@ -228,6 +228,18 @@ def test_every_tile_meets_every_kernel_best_first(weight_gradients: list[Row]) -
     assert len(weight_gradients) == 120
     speeds = [row.macs_per_cycle for row in weight_gradients]
     assert speeds == sorted(speeds, reverse=True)
+
+
+def test_a_kernel_that_is_not_published_is_not_tried(monkeypatch: pytest.MonkeyPatch, platform: Platform) -> None:
+    monkeypatch.setitem(matmul.GEOMETRIES, "mm_unroll_3x3", matmul.Geometry("N", 3, 3))
+    monkeypatch.setattr(matmul, "NAMES", (*matmul.NAMES, "mm_unroll_3x3"))
+    monkeypatch.setattr(depthwise, "NAMES", (*depthwise.NAMES, "dw_1x8"))
+    monkeypatch.setattr(depthwise, "UNROLLS", (*depthwise.UNROLLS, (8, 1)))
+    assert kernels_of(PointWise("pw", 1, 1))[-1] == "mm_unroll_3x3"
+    for layer, count in ((POINTWISE, 24), (DEPTHWISE, 7)):
+        tile = candidates(layer, BUDGET_BYTES, CORES)[-1:]
+        assert len(layer.kernels) == len(ranking(layer, "wg", platform, tiles=tile)) == count
+        assert not {"mm_unroll_3x3", "dw_1x8"} & set(layer.kernels)
 
 
 def test_a_cold_cache_costs(platform: Platform) -> None:

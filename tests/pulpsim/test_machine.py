@@ -11,6 +11,7 @@ import pytest
 import simpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays, scalar_dtypes
 from numpy.typing import NDArray
 
 from pulpsim import Cluster, Copy, Machine, Platform, Program, Result, assemble
@@ -674,6 +675,35 @@ def test_arrays_of_any_layout_are_written_as_little_endian_rows() -> None:
         assert memory.read(DATA, (2, 3)).tolist() == values.tolist()
     memory.write(DATA, np.float32(7)[None])
     assert memory.read(DATA, 1)[0] == 7
+
+
+STORED = ("float32", "int32", "uint32", "int16", "uint16", "int8", "uint8")
+
+
+@given(st.data())
+def test_what_the_cores_have_is_written_and_nothing_else(data: st.DataObject) -> None:
+    """Doubles and 64-bit integers would lie there as twice as many words of another meaning."""
+    memory = machine().memory
+    dtype = data.draw(st.one_of(scalar_dtypes(), st.sampled_from([np.dtype(name) for name in STORED])))
+    values = data.draw(arrays(dtype, array_shapes(max_dims=3, max_side=4)))
+    memory.write(DATA, np.full(512, 0xEE, np.uint8))
+    if dtype.newbyteorder("=").name in STORED:
+        memory.write(DATA, values)
+        found = memory.read(DATA, values.shape, dtype.newbyteorder("<"))
+        assert found.astype(dtype).tobytes() == values.tobytes()
+        return
+    with pytest.raises(AddressError) as caught:
+        memory.write(DATA, values)
+    assert str(caught.value).startswith(f"values of {dtype}: the cores have float32, int32, ")
+    word = {"f": "np.float32", "c": "np.float32", "i": "np.int32", "u": "np.int32", "b": "np.int32"}.get(dtype.kind, "")
+    assert str(caught.value).endswith(f"; .astype({word}) makes what they have" if word else "uint8")
+    assert (memory.read(DATA, 512, np.uint8) == 0xEE).all()
+
+
+@pytest.mark.parametrize("values", [[1, 2], [1.5], 3, 2.5, [True], "text", [[1], [2, 3]], None, {}, [object()]])
+def test_what_is_no_array_is_not_written(values: Any) -> None:
+    with pytest.raises(AddressError):
+        machine().memory.write(DATA, values)
 
 
 def test_host_accesses_outside_the_memories_are_refused() -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -288,3 +292,75 @@ def test_settings_that_cannot_be_read_are_refused(text: str, expected: str) -> N
     with pytest.raises(PlatformError) as caught:
         parse_overrides([text])
     assert str(caught.value) == expected
+
+
+# -- sizes, and numbers of other types ---------------------------------------------------------------
+SIZES = {
+    "131072": 131072, "131_072": 131072, "0x20000": 131072, "0X2_0000": 131072, "128K": 131072, "128k": 131072,
+    "128KiB": 131072, "128 KIB": 131072, "0x80K": 131072, "1M": 1 << 20, "1MiB": 1 << 20, " 2M ": 2 << 20,
+}  # fmt: skip
+SIZE_KEYS = ("l1.size_bytes", "l2.size_bytes", "dma.burst_bytes")
+
+
+@pytest.mark.parametrize("text", SIZES)
+def test_sizes_may_have_units_wherever_they_are_given(text: str) -> None:
+    for key in SIZE_KEYS[:2]:
+        assert parse_overrides([f"{key}={text}"]) == {key: SIZES[text]}
+        toml = f'base = "pulp-2022"\n{key} = "{text}"'
+        for made in (Platform.preset("pulp-2022", {key: text}), DEFAULT.replace({key: text}), Platform.from_toml(toml)):
+            assert made == Platform.preset("pulp-2022", {key: SIZES[text]})
+
+
+@pytest.mark.parametrize(
+    "text", ["128B", "128KB", "1.5M", "K", "", "1__0K", "0128", "128 K K", "1G", "0x", "12 8", "\u0663K", "9" * 5000]
+)
+def test_sizes_that_cannot_be_read_are_refused(text: str) -> None:
+    for key in SIZE_KEYS:
+        with pytest.raises(PlatformError, match=f"{key} = .*: must be a whole number of bytes, as 131072, 0x20000, 12"):
+            parse_overrides([f"{key}={text}"])
+        assert f": {key} = {text!r}: must be a whole number of bytes" in refusal({key: text})
+
+
+def test_units_are_for_bytes_only_but_other_numbers_may_be_hexadecimal() -> None:
+    assert parse_overrides(["l1.banks=0x20", "clock_hz=450_000_000", "dma.bytes_per_cycle=0x8"]) == {
+        "l1.banks": 32, "clock_hz": 450_000_000, "dma.bytes_per_cycle": 8,
+    }  # fmt: skip
+    for text in ("clock_hz=450M", "l1.banks=1K", "dma.bytes_per_cycle=1K"):
+        with pytest.raises(PlatformError, match=r"must be a whole number$"):
+            parse_overrides([text])
+    assert refusal({"l1.banks": "0x20"}) == "pulp-2022: l1.banks = '0x20': must be a whole number"
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint16, np.int8, np.array])
+def test_numbers_of_numpys_types_become_pythons(kind: Callable[[int], object]) -> None:
+    values = {"l1.banks": kind(32), "l1.conflicts": np.bool_(False), "name": np.str_("own"), "cluster.cores": kind(4)}
+    made = Platform.preset("pulp-2022", values)
+    assert made == Platform.preset(
+        "pulp-2022", {"l1.banks": 32, "l1.conflicts": False, "name": "own", "cluster.cores": 4}
+    )
+    json.dumps(made.to_dict())
+    assert repr(made) == repr(Platform.from_toml(made.to_toml()))
+    direct = dataclasses.replace(DEFAULT, clock_hz=kind(100), l1=dataclasses.replace(DEFAULT.l1, banks=kind(8)))
+    assert (type(direct.clock_hz), type(direct.l1.banks)) == (int, int)
+
+
+@pytest.mark.parametrize("value", [True, 4.0, "4", None, float("nan"), [4], 4j, object()])
+def test_values_that_only_look_like_numbers_are_refused_however_they_come(value: object) -> None:
+    expected = re.escape(f"clock_hz = {value!r}: must be a whole number")
+    for make in (
+        lambda: Platform.preset("pulp-2022", {"clock_hz": value}),
+        lambda: dataclasses.replace(DEFAULT, clock_hz=value),
+    ):
+        with pytest.raises(PlatformError, match=expected):
+            make()
+    with pytest.raises(PlatformError, match="must be a whole number"):
+        dataclasses.replace(DEFAULT, l1=value)
+
+
+def test_a_platform_is_found_by_what_it_is_called() -> None:
+    assert Platform.of(None) == Platform.of("pulp-2022") == Platform.of(DEFAULT) == DEFAULT
+    with pytest.raises(PlatformError, match="platform of type int: must be a Platform, the name of a preset"):
+        Platform.of(5)
+    for load in (Platform.preset, Platform.load, Platform.of):
+        with pytest.raises(PlatformError, match=r"no platform 'pulp-2023' \(did you mean 'pulp-2022'\?\)"):
+            load("pulp-2023")

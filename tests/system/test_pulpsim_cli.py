@@ -170,11 +170,15 @@ def test_load_and_dump_of_any_type() -> None:
     assert not list(Path().glob(".*"))
 
 
-def test_float64_is_loaded_with_a_note() -> None:
-    np.save("in.npy", np.zeros(4))
-    result = call("run", "team.S", "--entry", "other", "--load", "in.npy@0x10000000")
-    assert result.exit_code == 0
-    assert result.stderr == "pulpsim: note: in.npy holds float64; the cores compute in float32\n"
+@pytest.mark.parametrize("dtype", ["float64", "float16", "int64", "uint64", "bool"])
+def test_numbers_that_the_cores_do_not_have_are_not_loaded(dtype: str) -> None:
+    np.save("in.npy", np.zeros(4, dtype))
+    found = refusal("run", "team.S", "--entry", "other", "--load", "in.npy@0x10000000")
+    kind = "float32" if dtype.startswith("float") else "int32"
+    assert found == (
+        f"--load in.npy: holds numbers of {dtype}: the cores have float32, int32, uint32, int16, uint16, int8, uint8; "
+        f".astype(np.{kind}) makes what they have"
+    )
 
 
 def test_platform_files_and_settings() -> None:

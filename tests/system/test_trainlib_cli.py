@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -282,9 +283,16 @@ def test_a_plan_for_a_larger_l1_is_refused_with_what_it_needs() -> None:
 
 
 def test_training_that_diverges_says_so() -> None:
-    text = refused("autoencoder", "--data", "small.npz", "--lr", "1e30", "--steps", "9")
-    assert text.startswith("training diverged: the loss of step ")
-    assert text.endswith(" is no finite number; try an --lr below 1e+30")
+    text = refused("autoencoder", "--data", "small.npz", "--lr", "5", "--steps", "9")
+    assert re.match(r"training diverged: step \d left [\d,]+ of [\d,]+ numbers of w of fc\d that are not finite;", text)
+    assert text.endswith("; try an --lr below 5")
+
+
+def test_a_loss_that_is_no_number_is_divergence_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where all parameters are still finite."""
+    monkeypatch.setattr(Trainer, "functional_step", lambda *_: float("inf"))
+    text = refused("autoencoder", "--data", "small.npz", "--steps", "3")
+    assert text == "training diverged: the loss of step 1 is no finite number; try an --lr below 0.03"
 
 
 @pytest.mark.parametrize(

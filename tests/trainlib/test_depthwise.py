@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -378,3 +379,21 @@ def test_both_engines_run_depthwise_kernels_alike(layer: Layer, variant: int) ->
     for step in STEPS:
         assert step(layer, variant) == step(layer, variant, "reference")
     assert forward(layer, variant, relu=True) == forward(layer, variant, "reference", relu=True)
+
+
+unrolls = st.tuples(st.integers(1, 9), st.integers(1, 9))
+
+
+@given(new=unrolls, variant=st.integers(0, len(depthwise.NAMES)), taps=st.integers(1, 9), outputs=st.integers(1, 9))
+def test_a_variant_without_an_id_has_a_smaller_one_too(
+    new: tuple[int, int], variant: int, taps: int, outputs: int
+) -> None:
+    with mock.patch.object(depthwise, "UNROLLS", (*depthwise.UNROLLS, new)):
+        pixels, neighbours = depthwise.UNROLLS[depthwise.resolve(variant, taps, outputs)]
+        wanted = depthwise.UNROLLS[variant]
+        assert pixels <= min(wanted[0], outputs) and neighbours <= min(wanted[1], taps)
+
+
+def test_the_published_variants_have_their_ids() -> None:
+    assert list(depthwise.PUBLISHED_IDS.items()) == [(name, n) for n, name in enumerate(depthwise.NAMES)]
+    assert len(depthwise.PUBLISHED_IDS) == 7

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Literal
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -28,7 +29,8 @@ from tests.trainlib.arrays import (
 )
 from tests.trainlib.bench import Bench
 from trainlib.kernels import Call
-from trainlib.kernels.matmul import GEOMETRIES, NAMES, matmul, resolve
+from trainlib.kernels.matmul import GEOMETRIES, NAMES, PUBLISHED_IDS, Geometry, matmul, resolve
+from trainlib.kernels.matmul_blocks import Dimension
 from trainlib.numerics.elementwise import relu_backward as through_relu
 from trainlib.numerics.matmul import matmul as ab
 from trainlib.numerics.matmul import matmul_accumulate as add_ab
@@ -186,10 +188,26 @@ def test_at_k_1_the_sums_start_at_plus_zero(kernel: str) -> None:
 
 
 # -- which kernel runs -----------------------------------------------------------------------------
-def test_names_are_in_the_order_of_the_published_ids() -> None:
+def test_the_published_kernels_have_their_ids() -> None:
     unrolls = ["u2"] + [f"unroll_{uv}" for uv in "1x2 1x4 1x8 2x1 4x1 8x1 2x2 2x4 4x2 4x4".split()]
     expected = ["mm", "mm_M"] + [f"{split}_{unroll}" for split in ("mm", "mm_M") for unroll in unrolls]
-    assert list(NAMES) == expected and len(NAMES) == 24
+    assert {name: number for number, name in enumerate(expected)} == PUBLISHED_IDS and len(PUBLISHED_IDS) == 24
+    assert set(PUBLISHED_IDS) <= set(GEOMETRIES) == set(NAMES)
+
+
+unrolls = st.integers(1, 20)
+
+
+@given(
+    split=st.sampled_from(["N", "M"]), along=unrolls, across=unrolls, n=st.integers(1, 300), m=st.integers(1, 300),
+    cores=st.integers(1, 16),
+)  # fmt: skip
+def test_a_kernel_without_an_id_falls_back_to_one_that_runs(
+    split: Dimension, along: int, across: int, n: int, m: int, cores: int
+) -> None:
+    with mock.patch.dict(GEOMETRIES, {"mm_new": Geometry(split, along, across)}):
+        found = resolve("mm_new", n, 1, m, cores)
+        assert resolve(found, n, 1, m, cores) == found and GEOMETRIES[found].split == split
 
 
 #: asked for, N, M, cores, what runs; from the published table, by hand

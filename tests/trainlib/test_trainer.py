@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from io import StringIO
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from rich.console import Console
 
 from pulpsim.counters import MEANINGS, Cause
 from pulpsim.platform import Platform
-from trainlib import models
-from trainlib.errors import DataError
-from trainlib.layers import FullyConnected
+from trainlib import functional, models
+from trainlib.errors import DataError, DivergedError, ModelError
+from trainlib.layers import Conv2D, FullyConnected, MaxPool, PointWise
 from trainlib.model import Model
 from trainlib.report import as_json, print_report
-from trainlib.trainer import DEFAULT_LEARNING_RATE, StepReport, Trainer
+from trainlib.trainer import COMPILED_IN, DEFAULT_LEARNING_RATE, StepReport, Trainer
 
 Given = tuple[NDArray[Any], NDArray[Any] | None]
 NETWORK = Model("net", (FullyConnected("a", 6, 4), FullyConnected("b", 4, 3, relu=False)))
@@ -105,6 +108,142 @@ def test_trainers_share_nothing() -> None:
     one.functional_step(X, TARGET)
     assert (other.parameters[1] == 0).all()
     assert other.lr == DEFAULT_LEARNING_RATE and other.platform.name == "pulp-2022"
+
+
+# -- targets of the output's shape -----------------------------------------------------------------
+IMAGES = Model("images", (Conv2D("conv", 2, 3, kernel=2, relu=False),), input_shape=(2, 4, 3))
+IMAGE_ITSELF = Model("itself", (PointWise("pw", 2, 2, relu=False),), target_is_input=True, input_shape=(2, 3, 4))
+
+
+def test_targets_and_samples_may_have_their_own_shape_or_be_flat() -> None:
+    rng = np.random.default_rng(0)
+    x, target = rng.standard_normal((2, 4, 3)), rng.standard_normal((3, 3, 2))
+    results = set()
+    for sample in (x, x.reshape(-1)):
+        for wanted in (target, target.reshape(-1), target.tolist()):
+            on_host, on_cluster = Trainer(IMAGES), Trainer(IMAGES)
+            results |= {on_host.functional_step(sample, wanted), on_cluster.timed_step(sample, wanted).loss}
+            results |= {functional.step(IMAGES, IMAGES.initial_parameters(), sample, wanted)}
+            assert on_host.parameters[0].tobytes() == on_cluster.parameters[0].tobytes()
+    assert len(results) == 1
+    for sample in (np.ones((2, 3, 4)), np.ones(24)):
+        assert Trainer(IMAGE_ITSELF).loss(sample) == Trainer(IMAGE_ITSELF).functional_step(sample)
+        functional.step(IMAGE_ITSELF, IMAGE_ITSELF.initial_parameters(), sample)
+
+
+@pytest.mark.parametrize("shape", [(3, 2, 3), (2, 3, 3), (3, 6), (1, 18), (18, 1), (9,), (1, 3, 3, 2), ()])
+def test_targets_of_another_shape_are_refused_on_both_ways(shape: tuple[int, ...]) -> None:
+    trainer, parameters = Trainer(IMAGES), IMAGES.initial_parameters()
+    for step in (
+        lambda: trainer.functional_step(np.zeros(24), np.zeros(shape)),
+        lambda: trainer.timed_step(np.zeros(24), np.zeros(shape)),
+        lambda: trainer.loss(np.zeros(24), np.zeros(shape)),
+        lambda: functional.step(IMAGES, parameters, np.zeros(24), np.zeros(shape)),
+        lambda: functional.gradients(IMAGES, parameters, np.zeros(24), np.zeros(shape)),
+        lambda: functional.loss(IMAGES, np.zeros((3, 3, 2), np.float32), np.zeros(shape)),
+    ):
+        with pytest.raises(DataError, match=re.escape(f"images: a target of shape {list(shape)}: must be ")):
+            step()
+
+
+@pytest.mark.parametrize("values", ["text", ["a"] * 6, [[1, 2], [3]], [None] * 6, {}, np.ones(6, complex), object()])
+def test_what_is_no_array_of_numbers_is_refused(values: Any) -> None:
+    parameters = NETWORK.initial_parameters()
+    for step in (
+        lambda: Trainer(NETWORK).functional_step(values, TARGET),
+        lambda: Trainer(NETWORK).predict(values),
+        lambda: functional.forward(NETWORK, parameters, values),
+        lambda: Trainer(NETWORK).timed_step(X, values),
+        lambda: functional.step(NETWORK, parameters, X, values),
+    ):
+        with pytest.raises(DataError, match=r"^net: a (sample|target) "):
+            step()
+
+
+# -- divergence ------------------------------------------------------------------------------------
+#: where what is not finite is swallowed before the loss: by a ReLU, by a maximum
+SWALLOWING = {
+    "relu": Model("relu", (FullyConnected("a", 6, 4, bias=True), FullyConnected("b", 4, 3, relu=False, bias=True))),
+    "max": Model(
+        "max",
+        (Conv2D("a", 1, 2, kernel=1, relu=False, bias=True), MaxPool("pool", 2), FullyConnected("b", 2, 3, relu=False)),
+        input_shape=(1, 2, 3),
+    ),
+}
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+@pytest.mark.parametrize("name", SWALLOWING)
+@pytest.mark.parametrize("parameter", ["w", "b"])
+@settings(max_examples=10)
+@given(data=st.data())
+def test_a_step_that_leaves_what_is_not_finite_says_where(
+    name: str, parameter: str, momentum: float, data: st.DataObject
+) -> None:
+    """Also where the loss stays finite; with the same words on both ways, and the parameters as the step left them."""
+    model = SWALLOWING[name]
+    slot = model.slots[0][parameter]
+    places = data.draw(st.sets(st.integers(0, int(np.prod(model.parameter_shapes[slot])) - 1), min_size=1))
+    value = data.draw(st.sampled_from([-np.inf, np.inf, np.nan]))
+    caught, trainers = [], []
+    for step in (Trainer.functional_step, Trainer.timed_step):
+        trainer = Trainer(model, lr=0.25, momentum=momentum)
+        trainer.parameters[slot].reshape(-1)[list(places)] = value
+        with pytest.raises(DivergedError) as error:
+            step(trainer, X, TARGET)
+        caught.append(error.value)
+        trainers.append(trainer)
+    one, other = caught
+    assert str(one) == str(other) and (one.layer, one.step) == ("a", 1)
+    left = [[int(np.count_nonzero(~np.isfinite(w))) for w in trainer.parameters] for trainer in trainers]
+    assert left[0] == left[1] and [count for _, _, count, _ in one.found] == [count for count in left[0] if count]
+    (count,) = (count for layer, name, count, _ in one.found if (layer, name) == ("a", parameter))
+    assert count == left[0][slot] >= len(places)
+    first = f"step 1 left {one.count} of {one.size} numbers of {one.parameter} of a"
+    assert str(one).startswith(f"{model.name}: training diverged: {first}")
+    assert str(one).endswith(" that are not finite; a learning rate below 0.25?")
+
+
+def test_training_that_diverges_is_an_error_that_counts_the_steps() -> None:
+    trainer = Trainer(NETWORK, lr=1e20)
+    with pytest.raises(DivergedError) as caught:
+        for _ in range(100):
+            trainer.functional_step(X, TARGET)
+    assert 1 < caught.value.step == trainer.steps < 100
+    with pytest.raises(DivergedError, match=rf"step {trainer.steps + 1} left"):
+        trainer.functional_step(X, TARGET)
+
+
+def test_frozen_parameters_that_are_not_finite_are_no_matter_of_the_learning_rate() -> None:
+    layers = FullyConnected("a", 6, 4, trainable=False), FullyConnected("b", 4, 3, relu=False)
+    trainer = Trainer(Model("frozen", layers))
+    trainer.parameters[0][1, 2] = np.nan
+    with pytest.raises(DivergedError, match="1 of 24 numbers of w of a that are not finite; this layer is not trained"):
+        trainer.functional_step(X, TARGET)
+
+
+# -- what can be set -------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", COMPILED_IN)
+def test_what_is_compiled_in_can_be_read_but_not_set(name: str) -> None:
+    trainer = Trainer(NETWORK)
+    before = getattr(trainer, name)
+    for kind in (ModelError, AttributeError):
+        with pytest.raises(kind, match=f"^{name} of a trainer is compiled in: make a new Trainer"):
+            setattr(trainer, name, before)
+    assert getattr(trainer, name) is before
+
+
+def test_parameters_can_be_set_if_they_are_the_networks() -> None:
+    one, other = Trainer(NETWORK), Trainer(NETWORK, seed=1)
+    other.parameters = tuple(w.copy() for w in one.parameters)
+    assert one.functional_step(X, TARGET) == other.functional_step(X, TARGET)
+    for wrong in ([], one.parameters[:1], [w.astype(float) for w in one.parameters], None, [[1.0], [2.0]], 5):
+        with pytest.raises(ModelError, match=r"^net: "):
+            other.parameters = wrong
+    other.parameters[0] = np.zeros((4, 6))
+    for step in STEPS:
+        with pytest.raises(ModelError, match=r"net: w of a, parameter array 0, is float64 \[4, 6\]: must be "):
+            step(other, X, TARGET)
 
 
 # -- reports ---------------------------------------------------------------------------------------

@@ -34,6 +34,9 @@ from trainlib.kernels.matmul_blocks import add_product
 from trainlib.kernels.partition import take_share
 from trainlib.kernels.pieces import MAX_IMMEDIATE, add_constant, constant_loop, step
 
+#: the ids of those that the published library, PULP-TrainLib, has too
+PUBLISHED_IDS = {"dw": 0, "dw_u2": 1, "dw_u3": 2, "dw_1x2": 3, "dw_1x4": 4, "dw_1x2_u2": 5, "dw_1x4_u2": 6}
+#: all variants there are, by their numbers
 NAMES = ("dw", "dw_u2", "dw_u3", "dw_1x2", "dw_1x4", "dw_1x2_u2", "dw_1x4_u2")
 #: (pixels, taps) of each variant
 UNROLLS = ((1, 1), (1, 2), (1, 3), (2, 1), (4, 1), (2, 2), (4, 2))
@@ -76,10 +79,8 @@ class Shape:
 
 def resolve(variant: int, kernel_w: int, out_w: int) -> int:
     """The variant that runs: with fewer taps or outputs in a row than it takes, the next smaller one."""
-    pixels, taps = UNROLLS[variant]
-    while pixels > out_w:
-        pixels //= 2
-    return UNROLLS.index((pixels, min(taps, kernel_w)))
+    pixels, taps = min(UNROLLS[variant][0], out_w), min(UNROLLS[variant][1], kernel_w)
+    return UNROLLS.index(max(unroll for unroll in UNROLLS if unroll[0] <= pixels and unroll[1] <= taps))
 
 
 def _blocks(size: int, width: int, merged: bool = False) -> list[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""The 24 published matmuls C = A B, written by one generator.
+"""Matmuls C = A B, the 24 published ones among them, written by one generator.
 
 `mm_unroll_UxV` computes blocks of U rows of A by V columns of B (`matmul_blocks`), `mm_u2` unrolls k. Blocks are
 shared out over the cores along N, by `mm_M...` along M: core i takes one run of whole blocks along that
@@ -54,12 +54,22 @@ def _family(split: Dimension) -> dict[str, Geometry]:
 
 
 GEOMETRIES = _family("N") | _family("M")
-#: the kernels by their published ids
-NAMES = ("mm", "mm_M", *(name for name in GEOMETRIES if name not in ("mm", "mm_M")))
+#: the ids of those that the published library, PULP-TrainLib, has too
+PUBLISHED_IDS = {
+    name: number
+    for number, name in enumerate((
+        "mm", "mm_M", "mm_u2", "mm_unroll_1x2", "mm_unroll_1x4", "mm_unroll_1x8", "mm_unroll_2x1", "mm_unroll_4x1",
+        "mm_unroll_8x1", "mm_unroll_2x2", "mm_unroll_2x4", "mm_unroll_4x2", "mm_unroll_4x4", "mm_M_u2",
+        "mm_M_unroll_1x2", "mm_M_unroll_1x4", "mm_M_unroll_1x8", "mm_M_unroll_2x1", "mm_M_unroll_4x1",
+        "mm_M_unroll_8x1", "mm_M_unroll_2x2", "mm_M_unroll_2x4", "mm_M_unroll_4x2", "mm_M_unroll_4x4",
+    ))
+}  # fmt: skip
+#: all kernels there are; of equals the first is chosen
+NAMES = (*PUBLISHED_IDS, *(name for name in GEOMETRIES if name not in PUBLISHED_IDS))
 
 
 def resolve(kernel: str, n: int, k: int, m: int, cores: int) -> str:
-    """The kernel that runs when `kernel` is asked for: where a shape is too small, its published fallback.
+    """The kernel that runs when `kernel` is asked for: where a shape is too small, its fallback, as published.
 
     Total: any sizes and cores from 1 on; K never matters.
     """
@@ -69,22 +79,27 @@ def resolve(kernel: str, n: int, k: int, m: int, cores: int) -> str:
     sizes = (n, m) if geometry.split == "N" else (m, n)
     while smaller := _fallback(geometry, *sizes, cores):
         geometry = replace(geometry, along=smaller[0], across=smaller[1])
-    return next(name for name in NAMES if GEOMETRIES[name] == geometry)
+    return next(name for name, known in GEOMETRIES.items() if known == geometry)
 
 
 def _fallback(geometry: Geometry, size_along: int, size_across: int, cores: int) -> tuple[int, int] | None:
-    """The unrolls to try next; None if these will do."""
+    """The unrolls to try next, of a published kernel; None if these will do."""
     along, across = geometry.along, geometry.across
     share = size_along // along * along // cores
     if along == 1:
-        return (1, across // 2) if size_across < across else None
+        return (1, _half(across)) if size_across < across else None
     if across == 1:
-        return (along // 2, 1) if share < along else None
+        return (_half(along), 1) if share < along else None
     if share < (4 if (along, across) == (4, 2) else 2):
         return 1, 8
     if share < along:
         return 2, 4
     return (2, 2) if size_across < across and (along, across) != (2, 2) else None
+
+
+def _half(unroll: int) -> int:
+    """The largest power of two below: half of one."""
+    return 1 << (unroll - 1).bit_length() - 1
 
 
 def matmul(

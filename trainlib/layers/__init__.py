@@ -7,11 +7,13 @@ Descriptions only: `functional` computes them on the host, `schedule` on the clu
 from trainlib.layers.activation import Activation, LeakyReLU, ReLU, Sigmoid, Tanh
 from trainlib.layers.convolution import Conv2D, DepthWise, PointWise
 from trainlib.layers.fully_connected import FullyConnected
-from trainlib.layers.layer import Layer, Parametric, Shape, is_shape
+from trainlib.layers.kinds import KINDS, require_known
+from trainlib.layers.layer import Layer, Parametric, Shape, shape_of
 from trainlib.layers.pooling import AveragePool, GlobalAveragePool, MaxPool, Pool
 from trainlib.layers.window import Window
 
 __all__ = [
+    "KINDS",
     "Activation",
     "AveragePool",
     "Conv2D",
@@ -29,5 +31,6 @@ __all__ = [
     "Sigmoid",
     "Tanh",
     "Window",
-    "is_shape",
+    "require_known",
+    "shape_of",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pulpsim.arguments import real
 from trainlib.errors import ModelError
 from trainlib.layers.layer import Layer, Shape
 
@@ -30,8 +31,11 @@ class LeakyReLU(Activation):
     slope: float = 0.01
 
     def __post_init__(self) -> None:
-        if not 0 < self.slope <= 1:
-            raise ModelError(f"{self.name}: slope = {self.slope}: must be above 0 and at most 1")
+        self.check_name()
+        slope = real(self.slope)
+        if slope is None or not 0 < slope <= 1:
+            raise ModelError(f"{self.name}: slope = {self.slope!r}: must be above 0 and at most 1")
+        self.settle("slope", slope)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,12 @@ def _check_channels(name: str, inputs: int, outputs: int) -> None:
         raise ModelError(f"{name}: {inputs} input channels, {outputs} output channels: both must be at least 1")
 
 
+def _settle_window(layer: Conv2D | DepthWise) -> None:
+    checked = check_window(layer.name, layer.kernel, layer.stride, layer.padding)
+    for field, value in zip(("kernel", "stride", "padding"), checked, strict=True):
+        layer.settle(field, value)
+
+
 @dataclass(frozen=True, slots=True)
 class Conv2D(Parametric):
     """y[o] = sum over channels and taps of w[o, c, i, j] x[c, stride row + i, stride column + j], + b[o].
@@ -33,8 +39,9 @@ class Conv2D(Parametric):
     trainable: bool = True
 
     def __post_init__(self) -> None:
+        self.settle_numbers("inputs", "outputs")
         _check_channels(self.name, self.inputs, self.outputs)
-        check_window(self.name, self.kernel, self.stride, self.padding)
+        _settle_window(self)
 
     @property
     def weight_shape(self) -> Shape:
@@ -60,6 +67,7 @@ class PointWise(Parametric):
     trainable: bool = True
 
     def __post_init__(self) -> None:
+        self.settle_numbers("inputs", "outputs")
         _check_channels(self.name, self.inputs, self.outputs)
 
     @property
@@ -85,8 +93,9 @@ class DepthWise(Parametric):
     trainable: bool = True
 
     def __post_init__(self) -> None:
+        self.settle_numbers("channels")
         _check_channels(self.name, self.channels, self.channels)
-        check_window(self.name, self.kernel, self.stride, self.padding)
+        _settle_window(self)
 
     @property
     def weight_shape(self) -> Shape:

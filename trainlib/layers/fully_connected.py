@@ -20,6 +20,7 @@ class FullyConnected(Parametric):
     trainable: bool = True
 
     def __post_init__(self) -> None:
+        self.settle_numbers("inputs", "outputs")
         if self.inputs < 1 or self.outputs < 1:
             raise ModelError(f"{self.name}: {self.inputs} inputs, {self.outputs} outputs: both must be at least 1")
 

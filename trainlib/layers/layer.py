@@ -9,23 +9,37 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import prod
 
+from pulpsim.arguments import flag, whole
 from trainlib.errors import ModelError
 
 Shape = tuple[int, ...]
 
 
-def is_shape(value: object) -> bool:
-    """Whether this is (n,) or (channels, height, width), each a whole number of at least 1."""
-    return (
-        isinstance(value, tuple) and len(value) in (1, 3) and all(isinstance(size, int) and size >= 1 for size in value)
-    )
+def shape_of(value: object) -> Shape | None:
+    """(n,) or (channels, height, width), each a whole number of at least 1, as Python's numbers; None if it is none."""
+    if not isinstance(value, tuple) or len(value) not in (1, 3):
+        return None
+    sizes = tuple(size for part in value if (size := whole(part)) is not None and size >= 1)
+    return sizes if len(sizes) == len(value) else None
 
 
 @dataclass(frozen=True, slots=True)
 class Layer(ABC):
-    """A layer without parameters; `Parametric` is one that has some."""
+    """A layer without parameters; `Parametric` is one that has some. Raises ModelError for what is no text as name."""
 
     name: str
+
+    def __post_init__(self) -> None:
+        self.check_name()
+
+    def check_name(self) -> None:
+        if not isinstance(self.name, str):
+            raise ModelError(f"a layer's name = {self.name!r}: must be a text")
+        self.settle("name", str(self.name))
+
+    def settle(self, field: str, value: object) -> None:
+        """Put what was checked in the place of what was given: NumPy's numbers become Python's."""
+        object.__setattr__(self, field, value)
 
     @abstractmethod
     def output_shape(self, input_shape: Shape, source: str = "") -> Shape:
@@ -67,6 +81,18 @@ class Parametric(Layer):
     """
 
     __slots__ = ()
+
+    def settle_numbers(self, *sizes: str) -> None:
+        """Check name, flags and the named sizes, which may still be below 1. Raises ModelError."""
+        self.check_name()
+        for field in sizes:
+            if (size := whole(getattr(self, field))) is None:
+                raise ModelError(f"{self.name}: {field} = {getattr(self, field)!r}: must be a whole number, at least 1")
+            self.settle(field, size)
+        for field in ("relu", "bias", "trainable"):
+            if (value := flag(getattr(self, field))) is None:
+                raise ModelError(f"{self.name}: {field} = {getattr(self, field)!r}: must be True or False")
+            self.settle(field, value)
 
     @property
     @abstractmethod

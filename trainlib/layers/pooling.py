@@ -16,7 +16,10 @@ class Pool(Layer):
     stride: Pair | None = None
 
     def __post_init__(self) -> None:
-        check_window(self.name, self.kernel, self._stride)
+        self.check_name()
+        kernel, stride, _ = check_window(self.name, self.kernel, self._stride)
+        self.settle("kernel", kernel)
+        self.settle("stride", None if self.stride is None else stride)
 
     @property
     def _stride(self) -> Pair:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from pulpsim.arguments import whole
 from trainlib.errors import ModelError
 from trainlib.layers.layer import Layer, Shape
 
@@ -57,36 +58,41 @@ def pair(value: Pair) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else value
 
 
-def check_window(name: str, kernel: Pair, stride: Pair, padding: Padding = 0) -> None:
-    """Raises ModelError, naming the layer, unless these describe a window."""
+def check_window(name: str, kernel: Pair, stride: Pair, padding: Padding = 0) -> tuple[Pair, Pair, Padding]:
+    """The same in Python's numbers. Raises ModelError, naming the layer, unless these describe a window."""
+    sizes: list[Pair] = []
     for what, value in (("kernel", kernel), ("stride", stride)):
-        if not _whole(pair(value), (2,), 1):
+        size = _numbers(value, (2,), 1)
+        if size is None:
             raise ModelError(
                 f"{name}: {what} = {value!r}: must be a whole number, at least 1, or two (vertical, horizontal)"
             )
-    if padding == "same":
-        return
-    amounts = (padding, padding) if isinstance(padding, int) else padding
-    if isinstance(amounts, str) or not _whole(amounts, (2, 4), 0):
+        sizes.append(size)
+    if isinstance(padding, str) and padding == "same":
+        return sizes[0], sizes[1], str(padding)
+    amounts = _numbers(padding, (2, 4), 0)
+    if amounts is None:
         raise ModelError(
             f"{name}: padding = {padding!r}: must be 'same' or whole numbers, at least 0: one, two "
             f"(vertical, horizontal) or four (top, bottom, left, right)"
         )
-    top, bottom, left, right = _sides(amounts)
-    kernel_h, kernel_w = pair(kernel)
+    top, bottom, left, right = _sides((amounts, amounts) if isinstance(amounts, int) else amounts)
+    kernel_h, kernel_w = pair(sizes[0])
     if max(top, bottom) >= kernel_h or max(left, right) >= kernel_w:
         raise ModelError(
             f"{name}: padding = {padding!r}: must be less than the kernel, {kernel_h} x {kernel_w}, on every side: "
             f"outputs would see zeros only"
         )
+    return sizes[0], sizes[1], amounts
 
 
-def _whole(values: Sequence[int], lengths: tuple[int, ...], least: int) -> bool:
-    return (
-        isinstance(values, tuple)
-        and len(values) in lengths
-        and all(isinstance(value, int) and value >= least for value in values)
-    )
+def _numbers(value: object, lengths: tuple[int, ...], least: int) -> Any:
+    """One whole number, or a tuple of as many as `lengths` says, as Python's; None if it is neither."""
+    if isinstance(value, tuple):
+        found = tuple(number for part in value if (number := whole(part)) is not None and number >= least)
+        return found if len(found) == len(value) and len(found) in lengths else None
+    number = whole(value)
+    return number if number is not None and number >= least else None
 
 
 def _sides(amounts: tuple[int, int] | tuple[int, int, int, int]) -> tuple[int, int, int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from trainlib.errors import unknown_loss
 from trainlib.kernels import Call, classification, loss
 from trainlib.steps.fully_connected import linear_pairs, whole
 from trainlib.tasks import Addresses, Work, matrix
@@ -10,6 +11,9 @@ from trainlib.tasks import Addresses, Work, matrix
 def loss_step(work: Work) -> None:
     """A last layer that is fully connected takes the gradient as pairs in L1, others read it from L2."""
     model, last, n = work.model, len(work.model.layers) - 1, work.model.outputs
+    make = {"mse": loss.mse_gradient, "l1": loss.l1, "cross-entropy": classification.cross_entropy}.get(model.loss)
+    if make is None:
+        raise unknown_loss(model.name, model.loss, "timed")
     work.begin("loss", model.loss, 0, None)
     sums = work.all_cores + 1 + (work.all_cores if model.loss == "cross-entropy" else 0)  # and the largest of each core
     y, partial = work.buffer(f"x{last + 1}", n), work.buffer("partial", sums)
@@ -26,7 +30,6 @@ def loss_step(work: Work) -> None:
     def call(at: Addresses) -> Call:
         if fused:
             return loss.mse(at(y), at(target), at(gradient), at(partial), n, work.lr, work.all_cores)
-        make = {"mse": loss.mse_gradient, "l1": loss.l1, "cross-entropy": classification.cross_entropy}[model.loss]
         return make(at(y), at(target), at(gradient), at(partial), n, work.all_cores)
 
     task.compute(call, (y, target), (gradient, partial))

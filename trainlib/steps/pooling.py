@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from trainlib.errors import unknown_kind
 from trainlib.kernels import Call, activations, elementwise, pooling
 from trainlib.layers import (
     Activation,
@@ -13,6 +14,7 @@ from trainlib.layers import (
     MaxPool,
     ReLU,
     Sigmoid,
+    Tanh,
 )
 from trainlib.plan import LayerStep
 from trainlib.steps.finish import finish_gradient, size
@@ -107,12 +109,16 @@ def activation_forward(work: Work, index: int, layer: Activation, step: LayerSte
 
 
 def _function(layer: Activation, x: int, y: int, n: int, cores: int) -> Call:
-    if isinstance(layer, LeakyReLU):
-        return activations.leaky_relu_forward(x, y, layer.slope, n, cores)
-    if isinstance(layer, ReLU):
-        return elementwise.relu_forward(x, y, n, cores)
-    make = activations.sigmoid_forward if isinstance(layer, Sigmoid) else activations.tanh_forward
-    return make(x, y, n, cores)
+    match layer:
+        case ReLU():
+            return elementwise.relu_forward(x, y, n, cores)
+        case LeakyReLU():
+            return activations.leaky_relu_forward(x, y, layer.slope, n, cores)
+        case Sigmoid():
+            return activations.sigmoid_forward(x, y, n, cores)
+        case Tanh():
+            return activations.tanh_forward(x, y, n, cores)
+    raise unknown_kind(layer, "timed")
 
 
 def activation_gradient(work: Work, index: int, layer: Activation, step: LayerStep) -> None:
@@ -131,9 +137,13 @@ def activation_gradient(work: Work, index: int, layer: Activation, step: LayerSt
 
 
 def _derivative(layer: Activation, dy: int, y: int, dx: int, n: int, cores: int) -> Call:
-    if isinstance(layer, LeakyReLU):
-        return activations.leaky_relu_backward(dy, y, dx, layer.slope, n, cores)
-    if isinstance(layer, ReLU):
-        return elementwise.relu_backward(dy, y, dx, n, cores)
-    make = activations.sigmoid_backward if isinstance(layer, Sigmoid) else activations.tanh_backward
-    return make(dy, y, dx, n, cores)
+    match layer:
+        case ReLU():
+            return elementwise.relu_backward(dy, y, dx, n, cores)
+        case LeakyReLU():
+            return activations.leaky_relu_backward(dy, y, dx, layer.slope, n, cores)
+        case Sigmoid():
+            return activations.sigmoid_backward(dy, y, dx, n, cores)
+        case Tanh():
+            return activations.tanh_backward(dy, y, dx, n, cores)
+    raise unknown_kind(layer, "timed")

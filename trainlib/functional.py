@@ -298,9 +298,10 @@ def forward(model: Model, parameters: Parameters, x: ArrayLike) -> list[Floats]:
 
 
 def loss(model: Model, y: Floats, target: ArrayLike, cores: int = DEFAULT_CORES) -> tuple[float, Floats]:
-    """(loss, gradient by y). target: y's numbers, in its shape or flat, or for cross-entropy the number of the class.
+    """(loss, gradient by y).
 
-    cores: among which the sum is shared, which decides its last bits. Raises DataError.
+    target: y's numbers, in its shape or flat (an autoencoder's: in the input's shape), or for cross-entropy the number
+    of the class. cores: among which the sum is shared, which decides its last bits. Raises DataError.
     """
     if model.loss == "cross-entropy":
         given = np.asarray(target)
@@ -309,7 +310,8 @@ def loss(model: Model, y: Floats, target: ArrayLike, cores: int = DEFAULT_CORES)
         value, gradient = classification.cross_entropy(y.reshape(-1), int(given), cores)
     else:
         shape = model.shapes[-1][1]
-        wanted = numbers(f"{model.name}: a target", target, (shape, (model.outputs,)), f"{list(shape)}").reshape(-1)
+        shapes = (shape, (model.outputs,), *([model.input_shape] if model.target_is_input else []))
+        wanted = numbers(f"{model.name}: a target", target, shapes, f"{list(shape)}").reshape(-1)
         functions = {"mse": losses.mse, "l1": losses.l1}
         if model.loss not in functions:
             raise unknown_loss(model.name, model.loss, "computed")

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 #: exit status of a program ended by Ctrl-C
 INTERRUPTED = 130
-PARTS = ("fw", "wg", "ig", "update")
 FORMATS = ("pulp-trainlib",)
 
 
@@ -56,11 +55,12 @@ def tune(
     Points that were measured are kept: a search that was interrupted goes on where it stopped.
     """
     from autotuner.layer_spec import parse
+    from autotuner.tuning import MAX_WORKERS
     from trainlib import models
 
     count = workers if workers is not None else os.cpu_count() or 1
-    if count < 1:
-        raise InputError(f"--workers {count}: must be at least 1")
+    if not 1 <= count <= MAX_WORKERS:
+        raise InputError(f"--workers {count}: must be at least 1" + f", at most {MAX_WORKERS:,}" * (count > 1))
     if (model is None) == (layer is None):
         raise InputError(
             'give a MODEL or a --layer, one of them: tune ds_cnn_paper, or tune --layer "PW 8x5x5 8"'
@@ -80,6 +80,7 @@ def tune(
 
 
 def _parts(steps: str | None) -> tuple[str, ...]:
+    from autotuner.tuning import PARTS
     from pulpsim.errors import nearest
 
     parts = tuple(part.strip() for part in steps.split(",")) if steps is not None else ()

@@ -16,11 +16,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pulpsim import Cluster, Machine, Platform
+from pulpsim.arguments import flag
 from pulpsim.counters import Cause
 from pulpsim.trace import Timeline
 from trainlib import DEFAULT_LEARNING_RATE, functional, models
 from trainlib.bounds import bounds, least_bounds
-from trainlib.errors import DataError, DivergedError, FixedError, PlanError
+from trainlib.errors import DataError, DivergedError, FixedError
 from trainlib.layers import Shape
 from trainlib.model import Model, Parameters
 from trainlib.plan import Plan
@@ -123,11 +124,11 @@ class Trainer:
         self.model, self.platform = models.of(model), Platform.of(platform)
         self._optimizer = sgd = functional.SGD(lr, momentum, weight_decay)
         self.lr, self.momentum, self.weight_decay = sgd.lr, sgd.momentum, sgd.weight_decay
-        self._parameters = self.model.initial_parameters(seed)
         self.plan = self._plan(plan)
         self.schedule: Schedule = compile_schedule(
             self.model, self.plan, self.platform, self.lr, self.momentum, self.weight_decay
         )
+        self._parameters = self.model.initial_parameters(seed)
         self.steps = 0
         self._stored_gradients = {step.layer for step in self.plan.steps if step.step == "update"}
         self._timed: dict[int | None, StepReport] = {}
@@ -149,11 +150,7 @@ class Trainer:
     def _plan(self, plan: Plan | str | Path | None) -> Plan:
         if plan is None:
             return plan_for(self.model, self.platform, store_gradients=not self._optimizer.plain)
-        if isinstance(plan, str | Path):
-            return Plan.load(plan)
-        if isinstance(plan, Plan):
-            return plan
-        raise PlanError(f"plan of type {type(plan).__name__}: must be a Plan, a file with one, or None for the default")
+        return Plan.of(plan)
 
     def _numbers(self, values: ArrayLike, what: str, shape: Shape) -> NDArray[np.float32]:
         """A contiguous vector of numbers that are finite, from one or from an array of the shape."""
@@ -242,6 +239,8 @@ class Trainer:
 
         Raises DataError, having learned nothing, and DivergedError.
         """
+        if flag(reuse) is None:
+            raise DataError(f"{self.model.name}: reuse = {reuse!r}: must be True or False")
         label = self._label(target) if self.model.loss == "cross-entropy" else None
         if reuse and label in self._timed and timeline is None:
             return replace(self._timed[label], loss=self.functional_step(x, target))

@@ -30,12 +30,13 @@ def tuned_plan(model: Model, platform: Platform) -> Plan | None:
     return Plan.from_json(file.read_bytes(), file.name)
 
 
-def plan_for(model: Model, platform: Platform, store_gradients: bool = False) -> Plan:
+def plan_for(model: Model | str, platform: Platform | str, store_gradients: bool = False) -> Plan:
     """What a training uses unless a plan is given: the tuned one, else `default_plan`.
 
     store_gradients: no update of a fully-connected layer is fused, as momentum and weight decay need it; plans are
     tuned without. Raises PlanError if nothing fits.
     """
+    model, platform = models.of(model), Platform.of(platform)
     tuned = None if store_gradients else tuned_plan(model, platform)
     return tuned or default_plan(model, platform, store_gradients)
 

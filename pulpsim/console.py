@@ -33,9 +33,9 @@ from pulpsim.errors import PulpsimError
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
     from pulpsim.counters import CoreCounters
+    from pulpsim.tables import Folding
 
 #: exit statuses: what the user gave cannot be used; stopped by Ctrl-C
 BAD_INPUT, INTERRUPTED = 2, 130
@@ -186,27 +186,22 @@ def table_console() -> Console:
     )  # fmt: skip
 
 
-def causes_table(rows: Mapping[str, CoreCounters], first: str = "core", title: str | None = None) -> Table:
-    """A rich table: a line a row with its instructions, every cause that is not zero anywhere and the
+def causes_table(rows: Mapping[str, CoreCounters], first: str = "core", title: str = "") -> Folding:
+    """A table: a line a row with its instructions, every cause that is not zero anywhere and the
     total; then their sum and each cause's share of all cycles. `first` heads the rows' names.
     """
-    from rich import box
-    from rich.table import Table
+    from pulpsim.tables import Folding
 
     names = cause_names()
     sums = {name: sum(getattr(row, name) for row in rows.values()) for name in names}
     shown = [name for name in names if sums[name]]
     total = sum(sums.values())
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
-    table.add_column(first)
-    for heading in ["instructions", *shown, "total"]:
-        table.add_column(heading.replace("_", " "), justify="right", overflow="fold")
-    lines = [
-        [label, f"{row.instructions:,}", *(f"{getattr(row, name):,}" for name in shown), f"{row.total:,}"]
-        for label, row in rows.items()
-    ]
-    for line in lines:
-        table.add_row(*line, end_section=line is lines[-1])
+    table = Folding(
+        [heading.replace("_", " ") for heading in [first, "instructions", *shown, "total"]], {first}, title=title
+    )
+    for label, row in rows.items():
+        table.add_row(label, f"{row.instructions:,}", *(f"{getattr(row, name):,}" for name in shown), f"{row.total:,}")
+    table.end_section()
     instructions = sum(row.instructions for row in rows.values())
     table.add_row("sum", f"{instructions:,}", *(f"{sums[name]:,}" for name in shown), f"{total:,}")
     table.add_row("share", "", *(f"{100 * sums[name] / max(total, 1):.1f} %" for name in shown), "100 %")

@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -177,8 +177,8 @@ def as_samples(x: NDArray[np.float32], input_shape: tuple[int, ...]) -> NDArray[
     columns: of frames of coefficients, the frames in the middle and the coefficients that tell most. Raises
     DataError if the shapes allow neither.
     """
-    is_shape = isinstance(input_shape, tuple) and None not in map(whole, input_shape)
-    if not (is_shape and isinstance(x, np.ndarray)):
+    sizes: Any = input_shape
+    if not isinstance(sizes, tuple) or None in map(whole, sizes) or not isinstance(x, np.ndarray):
         raise DataError(f"samples of type {type(x).__name__} for a network that takes {input_shape}: must be an array")
     shape = x.shape[1:]
     if shape != input_shape and len(shape) == 2 and len(input_shape) == 3 and input_shape[0] == 1:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from pulpsim import __version__
 from pulpsim.arguments import DTYPES
 from pulpsim.console import (
     Commands,
@@ -26,7 +25,9 @@ from pulpsim.console import (
     read_text,
     set_option,
     source_name,
+    starting,
     table_console,
+    version_option,
     write_atomically,
 )
 from pulpsim.errors import AddressError, nearest
@@ -42,7 +43,7 @@ DEFAULT_MAX_CYCLES = 1_000_000_000
 
 
 @click.group(cls=Commands, name="pulpsim", context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="pulpsim")
+@version_option("pulpsim")
 def main() -> None:
     """A cycle-level model of a PULP cluster: 1 to 16 RISC-V cores on one banked scratchpad."""
 
@@ -128,7 +129,8 @@ def run(
     for address, array in arrays:
         machine.memory.write(address, array)
     check_dumps(targets, machine)
-    with progress(lambda: f"{machine.engine.now:,} cycles simulated" if machine.engine.now else "simulating"):
+    begin = starting("starting")
+    with progress(lambda: f"{machine.engine.now:,} cycles simulated" if machine.engine.now else begin):
         result = machine.run(program, entry, cores, values.__getitem__, delays, max_cycles)
     for target in targets:
         write_atomically(

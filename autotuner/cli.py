@@ -5,19 +5,25 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from pulpsim.console import (
+    INTERRUPTED,
     Commands,
     InputError,
+    OutFolder,
+    Stage,
     json_option,
+    out_file_option,
+    out_option,
     platform_options,
     print_json,
     progress,
+    starting,
     table_console,
+    version_option,
     write_atomically,
 )
 
@@ -25,14 +31,13 @@ if TYPE_CHECKING:
     from autotuner.tuning import Job, Outcome, Progress, Tuned
     from pulpsim.platform import Platform
     from trainlib.model import Model
+    from trainlib.plan import Plan
 
-#: exit status of a program ended by Ctrl-C
-INTERRUPTED = 130
-PARTS = ("fw", "wg", "ig", "update")
 FORMATS = ("pulp-trainlib",)
 
 
 @click.group(cls=Commands, name="autotuner", context_settings={"help_option_names": ["-h", "--help"]})
+@version_option("autotuner")
 def main() -> None:
     """Find the tiles, kernels and buffering that train a network fastest."""
 
@@ -45,22 +50,25 @@ def main() -> None:
 @click.option("--published", is_flag=True, help="Show what the published tuner would choose, and what that costs.")
 @click.option("--from", "start", metavar="PLAN.json", default=None, help="A plan to beat, beside the default one.")
 @click.option("--workers", default=None, type=int, help="Processes to search with (default: one a processor).")
-@click.option("--out", metavar="DIR", default=None, help="Write plan.json and tuning.json to this directory.")
+@out_option("plan.json and tuning.json")
 @json_option
 def tune(
     model: str | None, layer: str | None, platform: Platform, steps: str | None, published: bool, start: str | None,
-    workers: int | None, out: str | None, as_json: bool,
+    workers: int | None, out: OutFolder | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Search the plan of MODEL's training step with the fewest simulated cycles.
 
-    Points that were measured are kept: a search that was interrupted goes on where it stopped.
+    Points that were measured are kept: a search that was interrupted (Ctrl-C or SIGTERM, both with status 130) goes on
+    where it stopped, and shows and writes the best it had.
     """
     from autotuner.layer_spec import parse
+    from autotuner.tuning import MAX_WORKERS
     from trainlib import models
+    from trainlib.plan import Plan
 
     count = workers if workers is not None else os.cpu_count() or 1
-    if count < 1:
-        raise InputError(f"--workers {count}: must be at least 1")
+    if not 1 <= count <= MAX_WORKERS:
+        raise InputError(f"--workers {count}: must be at least 1" + f", at most {MAX_WORKERS:,}" * (count > 1))
     if (model is None) == (layer is None):
         raise InputError(
             'give a MODEL or a --layer, one of them: tune ds_cnn_paper, or tune --layer "PW 8x5x5 8"'
@@ -69,17 +77,20 @@ def tune(
         raise InputError("--from: goes with a MODEL, without --published")
     parts = _parts(steps)
     network = parse(layer) if layer is not None else models.get(str(model))
+    also = [Plan.load(start)] if start is not None else []
     layers = () if layer is None else (1,)
-    _make_folder(out)  # before a search that takes minutes
+    if out is not None:
+        out.make()
     if published:
         _compare(network, platform, parts, layers, count, out, as_json)
     elif layer is not None:
         _tune_layer(network, platform, parts, count, out, as_json)
     else:
-        _tune_model(network, platform, parts, count, start, out, as_json)
+        _tune_model(network, platform, parts, count, also, out, as_json)
 
 
 def _parts(steps: str | None) -> tuple[str, ...]:
+    from autotuner.tuning import PARTS
     from pulpsim.errors import nearest
 
     parts = tuple(part.strip() for part in steps.split(",")) if steps is not None else ()
@@ -91,15 +102,13 @@ def _parts(steps: str | None) -> tuple[str, ...]:
 
 # -- what is run -----------------------------------------------------------------------------------
 def _tune_model(
-    model: Model, platform: Platform, parts: tuple[str, ...], workers: int, start: str | None, out: str | None,
+    model: Model, platform: Platform, parts: tuple[str, ...], workers: int, also: list[Plan], out: OutFolder | None,
     as_json: bool,
 ) -> None:  # fmt: skip
     from autotuner.points import default_path
     from autotuner.report import steps_table
     from autotuner.tuning import tune as run
-    from trainlib.plan import Plan
 
-    also = [Plan.load(start)] if start is not None else []
     made_by = f"autotuner tune {model.name} --platform {platform.name}"
     made_by += f" --steps {','.join(parts)}" if parts else ""
     with _telling() as tell:
@@ -120,7 +129,7 @@ def _tune_model(
 
 
 def _tune_layer(
-    model: Model, platform: Platform, parts: tuple[str, ...], workers: int, out: str | None, as_json: bool
+    model: Model, platform: Platform, parts: tuple[str, ...], workers: int, out: OutFolder | None, as_json: bool
 ) -> None:
     from autotuner.points import default_path
     from autotuner.report import steps_table
@@ -147,8 +156,8 @@ def _tune_layer(
 
 
 def _compare(
-    model: Model, platform: Platform, parts: tuple[str, ...], layers: tuple[int, ...], workers: int, out: str | None,
-    as_json: bool,
+    model: Model, platform: Platform, parts: tuple[str, ...], layers: tuple[int, ...], workers: int,
+    out: OutFolder | None, as_json: bool,
 ) -> None:  # fmt: skip
     from autotuner.comparison import compare
     from autotuner.points import default_path
@@ -175,14 +184,13 @@ def _compare(
 @contextmanager
 def _telling() -> Iterator[Callable[[Progress], None]]:
     """A status line, and what to tell it with."""
-    text = "searching"
+    stage = Stage(starting("starting to search"))
 
     def tell(now: Progress) -> None:
-        nonlocal text
         saved = f", best so far {now.saved:,.0f} cycles below the default plan" if now.saved else ""
-        text = f"searching: {now.done} of {now.of}, last {now.what}{saved}"
+        stage.text = f"searching: {now.done} of {now.of}, last {now.what}{saved}"
 
-    with progress(lambda: text):
+    with progress(stage):
         yield tell
 
 
@@ -219,24 +227,9 @@ def _plain(value: Any) -> Any:
     return msgspec.to_builtins(value)
 
 
-def _make_folder(out: str | None) -> None:
-    if out is not None and Path(out).exists() and not Path(out).is_dir():
-        raise InputError(f"--out {out}: is a file; it must be a directory, new or not")
-    try:
-        Path(out or ".").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out {out}: {error.strerror}") from None
-
-
-def _write(out: str | None, result: dict[str, Any], plan: str | None) -> None:
-    import json
-
-    if out is None:
-        return
-    folder = Path(out)
-    write_atomically(folder / "tuning.json", (json.dumps(result, indent=1) + "\n").encode())
-    if plan is not None:
-        write_atomically(folder / "plan.json", plan.encode())
+def _write(out: OutFolder | None, result: dict[str, Any], plan: str | None) -> None:
+    if out is not None:
+        out.write(tuning=result, plan=None if plan is None else plan.encode())
 
 
 def _print_faults(outcomes: Iterable[Outcome]) -> None:
@@ -247,7 +240,7 @@ def _print_faults(outcomes: Iterable[Outcome]) -> None:
             click.echo(str(outcome))
 
 
-def _print_whole(tuned: Tuned, out: str | None) -> None:
+def _print_whole(tuned: Tuned, out: OutFolder | None) -> None:
     if tuned.plan is None:
         return
     console = table_console()
@@ -269,7 +262,7 @@ def _print_whole(tuned: Tuned, out: str | None) -> None:
 @main.command(name="export")
 @click.argument("plan", metavar="PLAN.json")
 @click.option("--format", "form", default=FORMATS[0], show_default=True, help="What to write.")
-@click.option("--out", metavar="FILE", default=None, help="Where to write it (default: standard output).")
+@out_file_option("it (default: standard output)")
 @platform_options
 def export_command(plan: str, form: str, out: str | None, platform: Platform) -> None:
     """Write PLAN.json for another library: kernels' ids and tiles of every layer and step, as a C header."""
@@ -280,9 +273,10 @@ def export_command(plan: str, form: str, out: str | None, platform: Platform) ->
 
     if form not in FORMATS:
         raise InputError(f"--format {form}: no such format{nearest(form, FORMATS)}; formats: {', '.join(FORMATS)}")
-    chosen = Plan.load(plan)
-    text = export(chosen, models.get(chosen.model), platform)
+    with progress(Stage(f"exporting {plan}")):
+        chosen = Plan.load(plan)
+        text = export(chosen, models.get(chosen.model), platform)
     if out is None:
         click.echo(text, nl=False)
     else:
-        write_atomically(Path(out), text.encode())
+        write_atomically(out, text.encode())

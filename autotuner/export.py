@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from textwrap import wrap
 
 from autotuner.published import Step, layer_of, primitives_of
 from pulpsim import Platform
+from trainlib import models
 from trainlib.errors import PlanError
 from trainlib.kernels import depthwise, matmul
 from trainlib.layers import Conv2D, DepthWise, FullyConnected, Layer
@@ -27,12 +29,13 @@ from trainlib.plan import LayerStep, Plan
 WIDTH = 110
 
 
-def export(plan: Plan, model: Model, platform: Platform) -> str:
-    """The header.
+def export(plan: Plan | str | Path, model: Model | str, platform: Platform | str | Path) -> str:
+    """The header. Plans and platforms may also be files, models and platforms names.
 
     Raises PlanError if the plan is not one for the model, two layers would have one name in C, or a kernel has no id
     in the published library.
     """
+    plan, model, platform = Plan.of(plan), models.of(model), Platform.of(platform)
     plan.check(model)
     names = _macros(model)
     defines: list[str] = []

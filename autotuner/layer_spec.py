@@ -54,6 +54,8 @@ def parse(text: str) -> Model:
     "below" has one channel or number in and no ReLU. A layer with ReLU cannot feed a loss: another ReLU, named
     "above", follows it. Raises ModelError, which shows the text, the word and what is accepted.
     """
+    if not isinstance(text, str):
+        raise ModelError(f"layer {text!r}: must be a text, as 'PW 64x25x5 64 relu'")
     words = [word for word in re.split(r"[\s,]+", text) if word]
     usage: Iterable[str] = USAGE.values()
     try:

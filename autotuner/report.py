@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from rich.table import Table
-
 from autotuner.comparison import Compared
 from autotuner.search import Found
 from autotuner.tuning import Outcome
+from pulpsim.tables import Folding
 from trainlib.plan import LayerStep
 
 
@@ -24,14 +23,14 @@ def how(step: LayerStep) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def steps_table(title: str, outcomes: Mapping[str, Outcome]) -> Table:
+def steps_table(title: str, outcomes: Mapping[str, Outcome]) -> Folding:
     """Each step by itself: the winner, and what the search looked at."""
     table = _table(title, ("step", "tile", "how"), (
         "cycles", "spread", "by rule", "above bound", "space", "simulated", "reused", "pruned", "too large",
     ))  # fmt: skip
     for name, found in outcomes.items():
         if not isinstance(found, Found):
-            table.add_row(name, "-", "infeasible")
+            table.add_row(name, "-", "infeasible", *[""] * 9)
             continue
         spread = 100 * (max(found.cycles) / min(found.cycles) - 1)
         first = f"{found.first_mean:,.0f}" if found.first_cycles else ""
@@ -43,7 +42,7 @@ def steps_table(title: str, outcomes: Mapping[str, Outcome]) -> Table:
     return table
 
 
-def comparison_table(title: str, rows: Sequence[Compared]) -> Table:
+def comparison_table(title: str, rows: Sequence[Compared]) -> Folding:
     """The published tuner's choices, and ours."""
     table = _table(title, ("step", "published: tile", "kernel"), (
         "MAC/cycle in L1", "rank that fits", "whole step", "ours", "times",
@@ -64,10 +63,5 @@ def comparison_table(title: str, rows: Sequence[Compared]) -> Table:
     return table
 
 
-def _table(title: str, texts: Sequence[str], numbers: Sequence[str]) -> Table:
-    table = Table(title=title, title_justify="left")
-    for name in texts:
-        table.add_column(name)
-    for name in numbers:
-        table.add_column(name, justify="right")
-    return table
+def _table(title: str, texts: Sequence[str], numbers: Sequence[str]) -> Folding:
+    return Folding([*texts, *numbers], texts, title=title, ruled=True)

@@ -44,8 +44,12 @@ BUFFERINGS: tuple[Literal["double", "single"], ...] = ("double", "single")
 
 # -- what there is ---------------------------------------------------------------------------------
 def tile_sizes(size: int) -> list[int]:
-    """The largest first."""
-    return sorted({-(-size // parts) for parts in range(1, size + 1)}, reverse=True)
+    """The largest first. There are about twice as many as the square root of `size`, and no more are looked at."""
+    found, parts = [], 1
+    while parts <= size:
+        found.append(-(-size // parts))
+        parts = -(-size // (found[-1] - 1)) if found[-1] > 1 else size + 1  # the fewest of a smaller size
+    return found
 
 
 def tiles(model: Model, index: int, step: str) -> Iterator[LayerStep]:

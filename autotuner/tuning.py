@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -20,8 +21,12 @@ from autotuner.search import Found, Infeasible, search
 from autotuner.space import layer_key
 from autotuner.workers import Workers
 from pulpsim import Platform
-from pulpsim.errors import PulpsimError
+from pulpsim.arguments import text as text_of
+from pulpsim.arguments import whole
+from pulpsim.errors import PulpsimError, nearest
+from trainlib import models
 from trainlib.errors import PlanError
+from trainlib.kernels import depthwise, matmul
 from trainlib.layers import FullyConnected
 from trainlib.model import Model
 from trainlib.plan import LayerStep, Plan, Vectors, backward_choices, between_dense, kernels_of
@@ -38,6 +43,16 @@ SIMULATED_EXCHANGES = 4
 LEARNING_RATE = 0.01
 #: times that the descent goes through all kinds of steps at most
 PASSES = 2
+
+
+#: processes of one search
+MAX_WORKERS = 1024
+#: what a search may be restricted to
+PARTS = ("fw", "wg", "ig", "update")
+
+
+class TuningError(PulpsimError):
+    """A search that cannot be made as it was asked for."""
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -160,20 +175,27 @@ def _size(model: Model, job: Job) -> int:
 
 # -- the whole step --------------------------------------------------------------------------------
 def tune(
-    model: Model, platform: Platform, workers: int = 1, path: Path | None = None, *, parts: Sequence[str] = (),
-    allowed: Sequence[str] = (), also: Sequence[Plan] = (), made_by: str = "",
+    model: Model | str, platform: Platform | str | Path, workers: int = 1, path: str | Path | None = None, *,
+    parts: Sequence[str] = (), allowed: Sequence[str] = (), also: Sequence[Plan | str | Path] = (), made_by: str = "",
     tell: Callable[[Progress], None] = lambda progress: None,
 ) -> Tuned:  # fmt: skip
     """Search every step on `workers` processes and put the best plan together.
 
-    path: of the file that keeps points. parts: see `jobs_of`; other steps stay as they are by rule. allowed: kernels
-    of image layers (default: all). also: further plans, than which the result is not slower. made_by: put into the
-    plan. tell: of progress. The result is the same for any number of workers. Ctrl-C ends the search with what has
-    been found; a second run goes on from the points. Raises PlanError for `also`, PointsError, WorkersError.
+    model, platform, also: a name or a file will do. path: of the file that keeps points. parts: see `jobs_of`; other
+    steps stay as they are by rule. allowed: kernels of image layers (default: all). also: further plans, than which
+    the result is not slower. made_by: put into the plan. tell: of progress. The result is the same for any number of
+    workers. Ctrl-C ends the search with what has been found; a second run goes on from the points. Raises TuningError,
+    PlanError for `also`, ModelError, PlatformError, PointsError, WorkersError.
     """
-    for plan in also:
+    model, platform, path = models.of(model), Platform.of(platform), file_of(path)
+    workers, parts = workers_of(workers), _words("parts", parts, PARTS)
+    allowed = _words("allowed", allowed, (*matmul.NAMES, *depthwise.NAMES))
+    rivals = [Plan.of(plan) for plan in _several("also", also)]
+    if text_of(made_by) is None or not callable(tell):
+        raise TuningError(f"made_by = {made_by!r}, tell = {tell!r}: must be a text and something to call")
+    for plan in rivals:
         plan.check(model)
-    plans = repr([replace(plan, made_by="") for plan in also])
+    plans = repr([replace(plan, made_by="") for plan in rivals])
     key = key_of("model", search_version(), repr(platform), repr(model), plans, tuple(parts), tuple(allowed))
     with Points(path) as points:
         text = points.result(key)
@@ -189,18 +211,49 @@ def tune(
     try:
         with Workers(platform, path, workers) as pool:
             search_steps(model, pool, jobs_of(model, parts), found, rule, allowed, tell)
-            whole.begin(pool, rule, [*also, *_put_together(model, platform, rule, found)])
+            whole.begin(pool, rule, [*rivals, *_put_together(model, platform, rule, found)])
             whole.descend(pool, found, tell)
     except KeyboardInterrupt:
         complete = False
         if not whole.best:
             with Workers(platform, path, 1) as here:
-                whole.begin(here, rule, [*also, *_put_together(model, platform, rule, found)])
+                whole.begin(here, rule, [*rivals, *_put_together(model, platform, rule, found)])
     tuned = whole.result(found, complete, made_by)
     if complete:
         with Points(path) as points:
             points.put_result(key, msgspec.json.encode(tuned).decode())
     return tuned
+
+
+def workers_of(workers: int) -> int:
+    """Raises TuningError for what is no number of processes."""
+    count = whole(workers)
+    if count is None or not 1 <= count <= MAX_WORKERS:
+        raise TuningError(f"workers = {workers!r}: must be a whole number, 1 to {MAX_WORKERS:,}")
+    return count
+
+
+def file_of(path: str | Path | None) -> Path | None:
+    """Raises TuningError for what is no file's name."""
+    is_name = path is None or isinstance(path, str | Path)
+    if not is_name or "\0" in str(path):
+        raise TuningError(f"path = {path!r}: must be the name of the file that keeps points, or None")
+    return None if path is None else Path(path)
+
+
+def _several(what: str, given: Sequence[Any]) -> Sequence[Any]:
+    """Raises TuningError for one thing where several may be."""
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        raise TuningError(f"{what} = {given!r}: must be a list")
+    return given
+
+
+def _words(what: str, given: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+    """Raises TuningError for a word that is not known."""
+    for word in _several(what, given):
+        if text_of(word) not in known:
+            raise TuningError(f"{what} = {given!r}: no {word!r}{nearest(word, known)}; known: {', '.join(known)}")
+    return tuple(given)
 
 
 def _with_kernels(model: Model, plan: Plan, allowed: Sequence[str]) -> Plan:

@@ -75,11 +75,11 @@ class Workers:
 
 @contextmanager
 def _deaf() -> Iterator[None]:
-    """Processes started in it never see Ctrl-C, not even before `_begin`; we see it afterwards."""
+    """Processes started in it never see Ctrl-C, and SIGTERM not before `_begin`; we see both afterwards."""
     if not hasattr(signal, "pthread_sigmask"):  # not POSIX
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
     finally:
@@ -93,6 +93,8 @@ def _begin(platform: Platform, path: Path | None, stop: Event) -> None:
     """Ctrl-C reaches all processes of a terminal: ours end when they are told to, or when nobody is left to tell."""
     global _meter  # noqa: PLW0603
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     Thread(target=_end_with_parent, daemon=True).start()
     _meter = Meter(platform, Points(path), stop.is_set)
 

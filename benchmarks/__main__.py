@@ -20,9 +20,8 @@ def main() -> None:
 @json_option
 def speed(seconds: float, as_json: bool) -> None:
     """Simulated instructions a second of the fast engine, one thread, all counters on."""
-    from rich.table import Table
-
     from benchmarks.speed import SCENARIOS, measure, start_up, training_step
+    from pulpsim.tables import Folding
 
     cold, warm = start_up()
     rows = [measure(scenario, seconds) for scenario in SCENARIOS]
@@ -31,9 +30,8 @@ def speed(seconds: float, as_json: bool) -> None:
         record = {"first_import_and_compile_s": cold, "warm_import_s": warm, "autoencoder_timed_step_s": step}
         print_json(record | {"rows": rows})
         return
-    table = Table(title="simulated instructions a second", title_justify="left")
-    for name in ("kernel", "platform", "cores", "M instructions/s", "best 50 ms", "M cycles/s"):
-        table.add_column(name, justify="left" if name in ("kernel", "platform") else "right")
+    headings = ("kernel", "platform", "cores", "M instructions/s", "best 50 ms", "M cycles/s")
+    table = Folding(headings, ("kernel", "platform"), title="simulated instructions a second", ruled=True)
     for row in rows:
         table.add_row(
             row["kernel"], row["platform"], str(row["cores"]), f"{row['instructions_per_second'] / 1e6:.1f}",
@@ -52,18 +50,16 @@ def speed(seconds: float, as_json: bool) -> None:
 @json_option
 def fidelity(check: bool, as_json: bool) -> None:
     """Every measured row against the model; writes docs/validation.md."""
-    from rich.table import Table
-
     from benchmarks import fidelity as found
+    from pulpsim.tables import Folding
 
     lines = found.measure()
     if as_json:
         print_json(found.document(lines))
     else:
-        table = Table(title="error by group: mean, worst, cycles; icache off, on, cold", title_justify="left")
         headings = ["group", "rows", "off", "worst", "cycles", "in skews", "on", "worst", "cycles", "in skews"]
-        for place, heading in enumerate([*headings, "cold", "worst", "cycles"]):
-            table.add_column(heading, justify="right" if place else "left")
+        title = "error by group: mean, worst, cycles; icache off, on, cold"
+        table = Folding([*headings, "cold", "worst", "cycles"], ["group"], title=title, ruled=True)
         for texts in found.group_texts(lines):
             table.add_row(*texts)
         console = table_console()

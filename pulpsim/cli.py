@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from pulpsim import __version__
 from pulpsim.arguments import DTYPES
 from pulpsim.console import (
     Commands,
@@ -26,7 +25,9 @@ from pulpsim.console import (
     read_text,
     set_option,
     source_name,
+    starting,
     table_console,
+    version_option,
     write_atomically,
 )
 from pulpsim.errors import AddressError, nearest
@@ -42,7 +43,7 @@ DEFAULT_MAX_CYCLES = 1_000_000_000
 
 
 @click.group(cls=Commands, name="pulpsim", context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="pulpsim")
+@version_option("pulpsim")
 def main() -> None:
     """A cycle-level model of a PULP cluster: 1 to 16 RISC-V cores on one banked scratchpad."""
 
@@ -128,7 +129,8 @@ def run(
     for address, array in arrays:
         machine.memory.write(address, array)
     check_dumps(targets, machine)
-    with progress(lambda: f"{machine.engine.now:,} cycles simulated" if machine.engine.now else "simulating"):
+    begin = starting("starting")
+    with progress(lambda: f"{machine.engine.now:,} cycles simulated" if machine.engine.now else begin):
         result = machine.run(program, entry, cores, values.__getitem__, delays, max_cycles)
     for target in targets:
         write_atomically(
@@ -136,11 +138,10 @@ def run(
         )
     name = entry or label_of(program, 0)
     if as_json:
-        print_json(run_record(result, platform, name))
+        print_json(run_record(result, platform, name, count))
     else:
-        print_run(
-            result, f"{name or source_name(file)} on {count} core{'s' * (count != 1)} of {platform.name}"
-        )
+        title = f"{name or source_name(file)} on {count} core{'s' * (count != 1)} of {platform.name}"
+        print_run(result, title, count)
 
 
 def assemble_file(path: str) -> Program:
@@ -155,8 +156,8 @@ def label_of(program: Program, row: int) -> str | None:
     return next((name for name, at in program.labels.items() if at == row), None)
 
 
-def run_record(result: Result, platform: Platform, entry: str | None) -> dict[str, Any]:
-    """What --json prints."""
+def run_record(result: Result, platform: Platform, entry: str | None, cores: int) -> dict[str, Any]:
+    """What --json prints: `cores` are those that ran, the first ones of the platform."""
     return {
         "cycles": result.cycles,
         "milliseconds": result.milliseconds,
@@ -167,18 +168,19 @@ def run_record(result: Result, platform: Platform, entry: str | None) -> dict[st
             {"core": number, "instructions": core.instructions}
             | {name: getattr(core, name) for name in cause_names()}
             | {"total": core.total}
-            for number, core in enumerate(result.cores)
+            for number, core in enumerate(result.cores[:cores])
         ],
     }
 
 
-def print_run(result: Result, title: str) -> None:
+def print_run(result: Result, title: str, cores: int) -> None:
+    """Only the cores that ran: those that did not would make every share smaller than it is."""
     ipc = result.instructions / result.cycles if result.cycles else 0.0
     click.echo(
         f"{result.cycles:,} cycles, {result.milliseconds:,.{3 if result.milliseconds >= 1 else 6}f} ms, "
         f"{result.instructions:,} instructions, IPC {ipc:.2f}"
     )
-    rows = {str(number): core for number, core in enumerate(result.cores)}
+    rows = {str(number): core for number, core in enumerate(result.cores[:cores])}
     table_console().print(causes_table(rows, title=f"{title}: cycles by cause"))
 
 
@@ -482,12 +484,9 @@ def platforms(name: str | None, settings: Sequence[str], as_json: bool) -> None:
 
 
 def print_presets(presets: Mapping[str, str]) -> None:
-    from rich import box
-    from rich.table import Table
+    from pulpsim.tables import Folding
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("platform", no_wrap=True)
-    table.add_column("what it stands for")
+    table = Folding(("platform", "what it stands for"), ("platform", "what it stands for"))
     for name, description in presets.items():
         table.add_row(name, description)
     table_console().print(table)

@@ -3,6 +3,7 @@
 Nothing slow is imported before it is used: importing this costs what click costs.
 
     @click.group(cls=Commands, name="pulpsim")
+    @version_option("pulpsim")
     def main() -> None: ...
 
     @main.command()
@@ -18,27 +19,32 @@ import errno
 import functools
 import json
 import os
+import signal
 import stat
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from pulpsim import __version__
 from pulpsim.errors import PulpsimError
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
     from pulpsim.counters import CoreCounters
+    from pulpsim.tables import Folding
 
-#: exit statuses: what the user gave cannot be used; stopped by Ctrl-C
+#: exit statuses: what the user gave cannot be used; stopped by Ctrl-C or SIGTERM
 BAD_INPUT, INTERRUPTED = 2, 130
+#: where stderr is no terminal: how long nothing is said, and how often something is
+SILENT_SECONDS, LINE_SECONDS = 2.0, 5.0
 #: width of tables that go to a file or a pipe
 PIPE_WIDTH = 200
 
@@ -53,10 +59,12 @@ def reports_errors(program: str) -> Iterator[None]:
     """End the process with one message on stderr, `program: what`, and no traceback.
 
     Status BAD_INPUT for PulpsimError and OSError (a closed pipe is left to click), INTERRUPTED for
-    Ctrl-C. To be used in a `with` statement or as a decorator; the groups of class Commands do it.
+    Ctrl-C and for SIGTERM, which is taken as Ctrl-C. To be used in a `with` statement or as a decorator;
+    the groups of class Commands do it.
     """
     try:
-        yield
+        with _terminated_as_interrupted():
+            yield
     except PulpsimError as error:
         message, status = str(error), BAD_INPUT
     except OSError as error:
@@ -69,6 +77,19 @@ def reports_errors(program: str) -> Iterator[None]:
         return
     click.echo(f"{program}: {message}", err=True)
     raise SystemExit(status)
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM raises KeyboardInterrupt: what is written and said on Ctrl-C is on SIGTERM too."""
+    if threading.current_thread() is not threading.main_thread():  # which alone may handle signals
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
 
 
 def os_error_text(error: OSError) -> str:
@@ -106,6 +127,30 @@ set_option: Callable[[Any], Any] = click.option(
 json_option: Callable[[Any], Any] = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON instead of tables."
 )
+
+
+def version_option(program: str) -> Callable[[Any], Any]:
+    """Adds --version to a program's group."""
+    return click.version_option(__version__, prog_name=program)
+
+
+def out_option(what: str) -> Callable[[Any], Any]:
+    """Adds --out DIR for `what`; the command gets an `OutFolder` as `out`, None without the option."""
+    return click.option(
+        "--out", metavar="DIR", default=None, help=f"Write {what} to this directory.",
+        callback=lambda context, option, text: None if text is None else OutFolder(text),
+    )  # fmt: skip
+
+
+def out_file_option(what: str) -> Callable[[Any], Any]:
+    """Adds --out FILE for `what`; the command gets the name as `out`, None for standard output."""
+
+    def checked(context: click.Context, option: click.Parameter, text: str | None) -> str | None:
+        if text is not None and (not text or Path(text).is_dir()):
+            raise InputError(f"--out {text or repr(text)}: must be the name of a file")
+        return text
+
+    return click.option("--out", metavar="FILE", default=None, help=f"Where to write {what}.", callback=checked)
 
 
 def platform_options(command: Callable[..., Any]) -> Any:
@@ -164,6 +209,36 @@ def write_atomically(path: str | Path, data: bytes) -> None:
         raise
 
 
+class OutFolder:
+    """The directory of an --out, new or not. Raises InputError if it cannot be one, before anything is done."""
+
+    def __init__(self, text: str):
+        self.text, self.path = text, Path(text)
+        if not text:
+            raise InputError("--out '': must be a directory, new or not; . is the one you are in")
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"--out {text}: is a file; it must be a directory, new or not")
+
+    def make(self) -> None:
+        """Make the directory: before work that takes minutes, after what can be refused. Raises InputError."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except (OSError, ValueError) as error:
+            raise InputError(f"--out {self.text}: {getattr(error, 'strerror', None) or error}") from None
+        if not os.access(self.path, os.W_OK | os.X_OK):
+            raise InputError(f"--out {self.text}: nothing can be written there")
+
+    def write(self, **files: bytes | dict[str, Any] | None) -> None:
+        """Whole files by name, ".json" added: bytes, or what becomes JSON; None is left out. Raises InputError."""
+        for name, content in files.items():
+            data = content if isinstance(content, bytes) else (json.dumps(content, indent=1) + "\n").encode()
+            if content is not None:
+                write_atomically(self.path / f"{name}.json", data)
+
+    def __str__(self) -> str:
+        return self.text
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
@@ -186,27 +261,22 @@ def table_console() -> Console:
     )  # fmt: skip
 
 
-def causes_table(rows: Mapping[str, CoreCounters], first: str = "core", title: str | None = None) -> Table:
-    """A rich table: a line a row with its instructions, every cause that is not zero anywhere and the
+def causes_table(rows: Mapping[str, CoreCounters], first: str = "core", title: str = "") -> Folding:
+    """A table: a line a row with its instructions, every cause that is not zero anywhere and the
     total; then their sum and each cause's share of all cycles. `first` heads the rows' names.
     """
-    from rich import box
-    from rich.table import Table
+    from pulpsim.tables import Folding
 
     names = cause_names()
     sums = {name: sum(getattr(row, name) for row in rows.values()) for name in names}
     shown = [name for name in names if sums[name]]
     total = sum(sums.values())
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
-    table.add_column(first)
-    for heading in ["instructions", *shown, "total"]:
-        table.add_column(heading.replace("_", " "), justify="right", overflow="fold")
-    lines = [
-        [label, f"{row.instructions:,}", *(f"{getattr(row, name):,}" for name in shown), f"{row.total:,}"]
-        for label, row in rows.items()
-    ]
-    for line in lines:
-        table.add_row(*line, end_section=line is lines[-1])
+    table = Folding(
+        [heading.replace("_", " ") for heading in [first, "instructions", *shown, "total"]], {first}, title=title
+    )
+    for label, row in rows.items():
+        table.add_row(label, f"{row.instructions:,}", *(f"{getattr(row, name):,}" for name in shown), f"{row.total:,}")
+    table.end_section()
     instructions = sum(row.instructions for row in rows.values())
     table.add_row("sum", f"{instructions:,}", *(f"{sums[name]:,}" for name in shown), f"{total:,}")
     table.add_row("share", "", *(f"{100 * sums[name] / max(total, 1):.1f} %" for name in shown), "100 %")
@@ -220,30 +290,45 @@ def cause_names() -> list[str]:
     return [cause.name.lower() for cause in Cause]
 
 
+@dataclass
+class Stage:
+    """What a command is doing, for `progress`."""
+
+    text: str
+
+    def __call__(self) -> str:
+        return self.text
+
+
+def starting(what: str) -> str:
+    """A stage's text before the first result, which takes longer in the first run of a version."""
+    from pulpsim.jit import is_compiled
+
+    return what if is_compiled() else f"{what} (the first run of a version compiles, for about twenty seconds)"
+
+
 @contextlib.contextmanager
 def progress(message: Callable[[], str], after_seconds: float = 2.0) -> Iterator[None]:
-    """Show `message()` on stderr, renewed while the block runs, once it has taken `after_seconds`.
+    """Show `message()` on stderr while the block runs, once it has taken `after_seconds`.
 
-    Nothing is shown unless stderr is a terminal; the line is cleared at the end. The message is made
-    on another thread: it may read, not change.
+    On a terminal in one line, which is renewed and cleared at the end. Elsewhere in a line of its own now and then,
+    the first after SILENT_SECONDS at the earliest. The message is made on another thread: it may read, not change.
     """
-    if not sys.stderr.isatty():
-        yield
-        return
-    begin, ended = time.monotonic(), threading.Event()
+    begin, ended, stream = time.monotonic(), threading.Event(), sys.stderr
+    terminal = stream.isatty()
+    before, after, every = ("\r\033[K", "", 0.5) if terminal else ("", "\n", LINE_SECONDS)
 
     def show() -> None:
-        if ended.wait(after_seconds):
+        if ended.wait(after_seconds if terminal else max(after_seconds, SILENT_SECONDS)):
             return
-        while not ended.is_set():
-            print(
-                f"\r\033[K{message()}, {time.monotonic() - begin:.0f} s (Ctrl-C stops)",
-                end="",
-                file=sys.stderr,
-            )
-            sys.stderr.flush()
-            ended.wait(0.5)
-        print("\r\033[K", end="", file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError, ValueError):  # a reader that has gone ends no work
+            while not ended.is_set():
+                hint = " (Ctrl-C stops)" if terminal else ""
+                stream.write(f"{before}{message()}, {time.monotonic() - begin:.0f} s{hint}{after}")
+                stream.flush()
+                ended.wait(every)
+            stream.write("\r\033[K" if terminal else "")
+            stream.flush()
 
     thread = threading.Thread(target=show, daemon=True)
     thread.start()

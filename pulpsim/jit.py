@@ -3,16 +3,19 @@
 The cache lives in the user's cache directory, or in PULPSIM_CACHE_DIR. Its folder's name holds a digest
 of the sources of this package and of the modules beside the function, whose constants and functions end up in
 compiled code: a newer release never meets older machine code. (Numba itself looks at the decorated
-function's own file only.)
+function's own file only.) Every file ends in a digest of what is before it: what was damaged, cut short or cannot be
+read is compiled anew and written again.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ import llvmlite.ir as ir
 import numba
 import platformdirs
 from numba import types
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.extending import intrinsic
 
 CACHE_VARIABLE = "PULPSIM_CACHE_DIR"
@@ -66,10 +70,65 @@ def _compile(function: Callable[..., Any], **options: bool) -> Any:
     # Numba picks the cache's place while it decorates; other users' functions keep theirs.
     numba.config.CACHE_DIR = str(directory or "")
     try:
-        cached = directory is not None
-        return numba.njit(cache=cached, nogil=True, error_model="numpy", **options)(function)
+        dispatcher = numba.njit(nogil=True, error_model="numpy", **options)(function)
+        if directory is not None:
+            dispatcher._cache = _SealedCache(function)
+        return dispatcher
     finally:
         numba.config.CACHE_DIR = outer
+
+
+def is_compiled() -> bool:
+    """Whether an earlier run has left the fast engine's compiled code."""
+    directory = cache_directory() / "jit" / _digest(Path(__file__).with_name("engine"))
+    return any(directory.rglob("*.nbi"))
+
+
+class _SealedCache(FunctionCache):
+    """Numba's cache of a function's code, whose files are sealed."""
+
+    def __init__(self, function: Callable[..., Any]):
+        super().__init__(function)
+        stamp = self._impl.locator.get_source_stamp()
+        self._cache_file = _SealedFile(self._cache_path, self._impl.filename_base, stamp)
+
+    def save_overload(self, signature: Any, data: Any) -> None:
+        """What cannot be written is compiled again another time."""
+        with suppress(OSError):
+            super().save_overload(signature, data)
+
+
+class _SealedFile(IndexDataCacheFile):
+    """An index and its data. Numba reads nothing after the end of what it wrote: there the seal stands."""
+
+    def _load_index(self) -> Any:
+        return super()._load_index() if _is_sealed(self._index_path) else {}
+
+    def _load_data(self, name: str) -> Any:
+        if not _is_sealed(self._data_path(name)):
+            raise OSError(f"{name}: damaged")  # as if it were not there
+        return super()._load_data(name)
+
+    @contextmanager
+    def _open_for_write(self, path: str) -> Iterator[io.BytesIO]:
+        content = io.BytesIO()
+        yield content
+        with super()._open_for_write(path) as file:
+            file.write(content.getvalue() + _seal(content.getvalue()))
+
+
+def _seal(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()
+
+
+def _is_sealed(path: str) -> bool:
+    """Whether a file is there, can be read and is as it was written."""
+    try:
+        content = Path(path).read_bytes()
+    except OSError:
+        return False
+    length = len(_seal(b""))
+    return content[-length:] == _seal(content[:-length])
 
 
 @cache

@@ -253,6 +253,8 @@ class Machine:
         self.require_rest()
         if not callable(controller):
             raise ProgramError(f"controller of type {type(controller).__name__}: must be a generator function")
+        if timeline is not None and not isinstance(timeline, Timeline):
+            raise ProgramError(f"timeline of type {type(timeline).__name__}: must be a Timeline, or None")
         return Cluster(self, timeline).simulate(controller, limit_of(max_cycles))
 
 

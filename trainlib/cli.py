@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,12 +9,16 @@ import click
 from pulpsim.console import (
     Commands,
     InputError,
+    OutFolder,
+    Stage,
     json_option,
+    out_option,
     platform_options,
     print_json,
     progress,
+    starting,
     table_console,
-    write_atomically,
+    version_option,
 )
 from trainlib import DEFAULT_LEARNING_RATE
 
@@ -26,11 +28,14 @@ if TYPE_CHECKING:
     from trainlib.learning import Learned, Lessons
     from trainlib.trainer import Trainer
 
+#: after which a command says what it plans
+PLANNING_SECONDS = 0.5
 #: FP32's smallest and largest positive numbers
 LOWEST_RATE, HIGHEST_RATE = 2.0**-149, 2.0**128 - 2.0**104
 
 
 @click.group(cls=Commands, name="trainlib", context_settings={"help_option_names": ["-h", "--help"]})
+@version_option("trainlib")
 def main() -> None:
     """Train neural networks on a simulated PULP cluster: every cycle, and what it was spent on."""
 
@@ -48,12 +53,7 @@ def main() -> None:
 @click.option(
     "--plan", metavar="FILE.json", default=None, help="Tiles, kernels and buffering (default: tuned, else by rule)."
 )
-@click.option(
-    "--out",
-    metavar="DIR",
-    default=None,
-    help="Write report.json, plan.json and timeline.json (Perfetto) to this directory.",
-)
+@out_option("report.json, plan.json and timeline.json (Perfetto)")
 @json_option
 def train(
     model: str,
@@ -64,7 +64,7 @@ def train(
     weight_decay: float,
     data: str | None,
     plan: str | None,
-    out: str | None,
+    out: OutFolder | None,
     as_json: bool,
 ) -> None:
     """Train MODEL on-line, batch size 1, and time a step cycle by cycle.
@@ -84,18 +84,18 @@ def train(
         raise InputError(f"--steps {steps}: must be at least 1")
     if not LOWEST_RATE <= lr <= HIGHEST_RATE:
         raise InputError(f"--lr {lr}: must be a positive number, one that FP32 holds")
-    if out is not None and Path(out).exists() and not Path(out).is_dir():
-        raise InputError(f"--out {out}: is a file; it must be a directory, new or not")
-    network = models.get(model)
-    lessons = lessons_for(network, data)
-    given = None if plan is None else Plan.load(plan)
-    trainer = Trainer(network, platform, given, lr, momentum=momentum, weight_decay=weight_decay)
-    timeline = Timeline() if out is not None else None
-    learned = _learn(trainer, lessons, steps, timeline)
+    network, timeline = models.get(model), Timeline() if out is not None else None
+    with progress(stage := Stage(f"planning a training step of {model}"), PLANNING_SECONDS):
+        lessons = lessons_for(network, data)
+        given = None if plan is None else Plan.load(plan)
+        trainer = Trainer(network, platform, given, lr, momentum=momentum, weight_decay=weight_decay)
+        if out is not None:
+            out.make()
+        learned = _learn(trainer, lessons, steps, timeline, stage)
     source = plan if plan is not None else origin(trainer.plan, platform)
     result = _result(learned, lr, lessons.name) | {"plan": source}
     if out is not None and timeline is not None:
-        _write_output(Path(out), result, trainer, timeline)
+        out.write(report=result, plan=trainer.plan.to_json().encode(), timeline=timeline.to_json())
     if as_json:
         print_json(result)
         return
@@ -132,29 +132,27 @@ def plan_command(model: str, platform: Platform, plan: str | None, as_json: bool
     from trainlib.plans import origin, plan_for
 
     network = models.get(model)
-    chosen = plan_for(network, platform) if plan is None else Plan.load(plan)
-    record = plan_record(network, chosen, platform) | {"origin": plan or origin(chosen, platform)}
+    with progress(Stage(f"planning a training step of {model}"), PLANNING_SECONDS):
+        chosen = plan_for(network, platform) if plan is None else Plan.load(plan)
+        record = plan_record(network, chosen, platform) | {"origin": plan or origin(chosen, platform)}
     if as_json:
         print_json(record)
     else:
         print_plan(record, table_console())
 
 
-def _learn(trainer: Trainer, lessons: Lessons, steps: int, timeline: Timeline | None) -> Learned:
+def _learn(trainer: Trainer, lessons: Lessons, steps: int, timeline: Timeline | None, stage: Stage) -> Learned:
     import numpy as np
 
     from trainlib.errors import DivergedError
     from trainlib.learning import learn
 
-    done = 0
-
     def advance(step: int) -> None:
-        nonlocal done
-        done = step
+        stage.text = f"training: step {step} of {steps}"
 
+    stage.text = starting("starting to train")
     try:
-        with progress(lambda: f"training: step {done} of {steps}"):
-            learned = learn(trainer, lessons, steps, timeline, advance)
+        learned = learn(trainer, lessons, steps, timeline, advance)
     except DivergedError as error:
         raise InputError(f"training diverged: {error.what}; try an --lr below {trainer.lr:g}") from None
     losses = [*learned.losses, learned.held_out_loss[1]]
@@ -185,13 +183,3 @@ def _result(learned: Learned, lr: float, data: str) -> dict[str, Any]:
     if learned.accuracy is not None:
         learning["held_out_accuracy"] = list(learned.accuracy)
     return as_json(learned.report) | learning
-
-
-def _write_output(directory: Path, result: dict[str, Any], trainer: Trainer, timeline: Timeline) -> None:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out {directory}: {error.strerror}") from None
-    write_atomically(directory / "report.json", (json.dumps(result, indent=1) + "\n").encode())
-    write_atomically(directory / "plan.json", trainer.plan.to_json().encode())
-    write_atomically(directory / "timeline.json", timeline.to_json())

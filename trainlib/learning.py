@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pulpsim.trace import Timeline
+from trainlib import models
 from trainlib.data import as_samples, load_features, load_labelled
 from trainlib.errors import DataError
 from trainlib.model import Model
@@ -30,11 +31,12 @@ class Lessons:
     held_out_targets: list[Any]
 
 
-def lessons_for(model: Model, path: str | None = None) -> Lessons:
+def lessons_for(model: Model | str, path: str | None = None) -> Lessons:
     """The set at `path`; without a path engine sounds for autoencoders, spoken words for classifiers of them.
 
     For other networks random numbers, so that a step can be timed. Raises DataError.
     """
+    model = models.of(model)
     if model.target_is_input:
         return _of_features(model, path)
     if model.loss == "cross-entropy":

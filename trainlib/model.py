@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pulpsim.arguments import flag, whole
+from pulpsim.arguments import flag, text, whole
 from pulpsim.errors import nearest
 from trainlib.errors import ModelError
 from trainlib.layers import FullyConnected, Layer, Parametric, Shape, shape_of
@@ -90,7 +90,7 @@ class Model:
 
     def _check_loss(self) -> None:
         last = self.layers[-1]
-        if self.loss not in LOSSES:
+        if text(self.loss) not in LOSSES:
             raise ModelError(
                 f"{self.name}: no loss {self.loss!r}{nearest(self.loss, LOSSES)}; losses: {', '.join(LOSSES)}"
             )

@@ -36,11 +36,10 @@ def _model_record(model: Model) -> dict[str, Any]:
 
 
 def print_models(console: Console) -> None:
-    from rich.table import Table
+    from pulpsim.tables import Folding
 
-    table = Table()
-    for name in ("model", "input", "layers", "weights", "forward MAC", "MAC of a training step", "loss"):
-        table.add_column(name, justify="left" if name in ("model", "input", "loss") else "right")
+    headings = ("model", "input", "layers", "weights", "forward MAC", "MAC of a training step", "loss")
+    table = Folding(headings, ("model", "input", "loss"), ruled=True)
     for row in models_record():
         table.add_row(
             row["model"], "x".join(map(str, row["input_shape"])), str(row["layers"]), f"{row['weights']:,}",
@@ -98,6 +97,7 @@ def print_plan(record: dict[str, Any], console: Console) -> None:
         "steps",
         ("layer", "step", "tile", "buffering", "kernels", "MAC", "DMA in", "DMA out", "bound", "cycles"),
         [_phase_texts(phase) for phase in record["phases"]],
+        keys=2,
     )
     _table(
         console,
@@ -128,12 +128,11 @@ def _phase_texts(phase: dict[str, Any]) -> list[str]:
 NUMBERS = ("bytes", "MAC", "DMA in", "DMA out", "cycles")
 
 
-def _table(console: Console, title: str, headings: tuple[str, ...], rows: list[list[str]]) -> None:
-    from rich.table import Table
+def _table(console: Console, title: str, headings: tuple[str, ...], rows: list[list[str]], keys: int = 1) -> None:
+    from pulpsim.tables import Folding
 
-    table = Table(title=title, title_justify="left")
-    for heading in headings:
-        table.add_column(heading, justify="right" if heading in NUMBERS else "left")
+    texts = [heading for heading in headings if heading not in NUMBERS]
+    table = Folding(headings, texts, keys, title, ruled=True)
     for row in rows:
         table.add_row(*row)
     console.print(table)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from math import prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
+from pulpsim.arguments import text, whole
 from pulpsim.errors import nearest
 from pulpsim.platform import MAX_CORES
 from trainlib.errors import PlanError, unknown_kind
@@ -38,8 +39,19 @@ STEPS = ("fw", *dict.fromkeys(step for steps in (*BACKWARD, *FIRST_LAYER_BACKWAR
 #: the operands that a convolution's step may keep in L1, by step
 RESIDENT = {"fw": ("x", "w"), "wg": ("x", "dy"), "wg+update": ("x", "dy"), "ig": ("dy", "w")}
 FORMAT = "trainlib-plan-1"
-#: see `Plan.vectors`
+Buffering = Literal["single", "double"]
+Resident = Literal["", "x", "w", "dy"]
+Fusion = Literal["fused", "separate"]
+Stores = Literal["overlapped", "awaited"]
 Vectors = Literal["resident", "streamed"]
+
+
+def _settle(described: object, *fields: str) -> None:
+    """NumPy's whole numbers become Python's, in what is frozen; others stay for `Plan.check` to name."""
+    for name in fields:
+        given = getattr(described, name)
+        if type(given) is not int and (number := whole(given)) is not None:
+            object.__setattr__(described, name, number)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +68,9 @@ class Tile:
     columns: int
     padding: int = 0
     lines: int = 0
+
+    def __post_init__(self) -> None:
+        _settle(self, "rows", "columns", "padding", "lines")
 
     @property
     def stride_bytes(self) -> int:
@@ -88,9 +103,12 @@ class LayerStep:
     tile: Tile
     unroll: int = 1
     kernel: str = ""
-    buffering: Literal["single", "double"] = "double"
-    resident: Literal["", "x", "w", "dy"] = ""
-    relu: Literal["fused", "separate"] = "fused"
+    buffering: Buffering = "double"
+    resident: Resident = ""
+    relu: Fusion = "fused"
+
+    def __post_init__(self) -> None:
+        _settle(self, "unroll")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,22 +127,25 @@ class Plan:
     model: str
     platform: str
     steps: tuple[LayerStep, ...]
-    stores: Literal["overlapped", "awaited"] = "overlapped"
+    stores: Stores = "overlapped"
     vectors: Vectors = "resident"
     cores: int = 0
     made_by: str = ""
     format: str = FORMAT
 
+    def __post_init__(self) -> None:
+        _settle(self, "cores")
+
     def to_json(self) -> str:
         return msgspec.json.format(msgspec.json.encode(self), indent=1).decode() + "\n"
 
     @classmethod
-    def from_json(cls, text: str | bytes, source: str = "<plan>") -> Plan:
+    def from_json(cls, content: str | bytes, source: str = "<plan>") -> Plan:
         """Raises PlanError, naming the place in the file."""
         try:
-            plan = msgspec.json.decode(text, type=cls)
-            raw = msgspec.json.decode(text)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            plan = msgspec.json.decode(content, type=cls)
+            raw = msgspec.json.decode(content)
+        except (msgspec.DecodeError, UnicodeError, RecursionError, TypeError) as error:
             raise PlanError(f"{source}: not a plan: {error}") from None
         if plan.format != FORMAT:
             raise PlanError(f"{source}: format {plan.format!r}: must be {FORMAT!r}")
@@ -138,22 +159,42 @@ class Plan:
     def load(cls, path: str | Path) -> Plan:
         """Raises PlanError."""
         try:
-            text = Path(path).read_bytes()
-        except OSError as error:
-            raise PlanError(f"cannot read plan {path}: {error.strerror}") from None
-        return cls.from_json(text, str(path))
+            content = Path(path).read_bytes()
+        except (OSError, ValueError) as error:
+            raise PlanError(f"cannot read plan {path}: {getattr(error, 'strerror', None) or error}") from None
+        except TypeError:
+            raise PlanError(f"cannot read plan {path!r}: must be a file's name") from None
+        return cls.from_json(content, str(path))
+
+    @classmethod
+    def of(cls, plan: Plan | str | Path) -> Plan:
+        """The plan itself, or the one in a file. Raises PlanError."""
+        if isinstance(plan, Plan):
+            return plan
+        if isinstance(plan, str | Path):
+            return cls.load(plan)
+        raise PlanError(f"plan of type {type(plan).__name__}: must be a Plan, or a file with one")
 
     def check(self, model: Model) -> None:
         """Raises PlanError unless the plan is one for this model."""
-        if self.model != model.name:
+        if not isinstance(model, Model):
+            raise PlanError(f"plan for model {self.model!r}, not for {model!r}, which is no Model")
+        _check_word("stores", self.stores, get_args(Stores), "plan")
+        if not isinstance(self.steps, tuple):
+            raise PlanError(f"plan: steps of type {type(self.steps).__name__}: must be a tuple")
+        if text(self.model) != model.name:
             raise PlanError(f"plan for model {self.model!r}, not for {model.name!r}")
-        if not 0 <= self.cores <= MAX_CORES:
-            raise PlanError(f"plan: cores = {self.cores}: must be 0, for all there are, to {MAX_CORES}")
+        _check_word("vectors", self.vectors, get_args(Vectors), "plan")
+        cores = whole(self.cores)
+        if cores is None or not 0 <= cores <= MAX_CORES:
+            raise PlanError(f"plan: cores = {self.cores!r}: must be 0, for all there are, to {MAX_CORES}")
         known = {layer.name: layer for layer in model.layers}
         for number, step in enumerate(self.steps):
+            if not isinstance(step, LayerStep):
+                raise PlanError(f"plan, step {number}: {step!r}: must be a LayerStep")
             where = f"plan, step {number} ({step.layer} {step.step})"
             _check_step(step.step, STEPS, where)
-            if step.layer not in known:
+            if text(step.layer) not in known:
                 raise PlanError(f"{where}: no layer {step.layer!r} in {model.name}{nearest(step.layer, known)}")
             check_step(model, model.layers.index(known[step.layer]), step, where)
         self._check_order(model)
@@ -191,6 +232,8 @@ def between_dense(model: Model, index: int) -> bool:
 def check_step(model: Model, index: int, step: LayerStep, where: str) -> None:
     """Raises PlanError unless layer `index` can take the step as it is described. where: for the message."""
     limits = tile_limits(model, index, step.step)
+    _check_word("buffering", step.buffering, get_args(Buffering), where)
+    _check_word("relu", step.relu, get_args(Fusion), where)
     _check_kernel(model.layers[index], step, where)
     _check_tile(step.tile, limits, where)
 
@@ -216,8 +259,13 @@ def steps_of(layer: Layer) -> tuple[str, ...]:
     return STEPS if isinstance(layer, FullyConnected) else tuple(step for step in STEPS if step not in BACKWARD[0])
 
 
+def _check_word(what: str, value: str, accepted: tuple[str, ...], where: str) -> None:
+    if text(value) not in accepted:
+        raise PlanError(f"{where}: {what} = {value!r}{nearest(value, accepted)}: must be {' or '.join(accepted)}")
+
+
 def _check_step(step: str, accepted: tuple[str, ...], where: str) -> None:
-    if step not in accepted:
+    if text(step) not in accepted:
         raise PlanError(f"{where}: no step {step!r}{nearest(step, accepted)}; steps: {', '.join(accepted)}")
 
 
@@ -260,22 +308,27 @@ def residents_of(layer: Layer, step: str) -> tuple[str, ...]:
 def _check_kernel(layer: Layer, step: LayerStep, where: str) -> None:
     names = kernels_of(layer)
     needed = names and step.step != "update"
-    if needed and step.kernel not in names:
+    if text(step.kernel) is None or (needed and step.kernel not in names):
         raise PlanError(f"{where}: no kernel {step.kernel!r}{nearest(step.kernel, names)}; kernels: {', '.join(names)}")
     if step.kernel and not needed:
         raise PlanError(f"{where}: kernel = {step.kernel!r}: this step has no choice of kernels")
     unrolls: tuple[int, ...] = (1,)
     if isinstance(layer, FullyConnected):
         unrolls = ROW_UNROLLS if step.step == "fw" else COLUMN_UNROLLS
-    if step.unroll not in unrolls:
+    if whole(step.unroll) not in unrolls:
         raise PlanError(f"{where}: unroll = {step.unroll}: must be one of {', '.join(map(str, unrolls))}")
-    if step.resident not in ("", *residents_of(layer, step.step)):
+    if text(step.resident) not in ("", *residents_of(layer, step.step)):
         accepted = " or ".join(f'"{name}"' for name in residents_of(layer, step.step)) or "left out: there is no choice"
         raise PlanError(f'{where}: resident = "{step.resident}": must be {accepted}')
 
 
 def _check_tile(tile: Tile, limits: tuple[int, int, int], where: str) -> None:
     rows, columns, lines = limits
+    if not isinstance(tile, Tile):
+        raise PlanError(f"{where}: tile = {tile!r}: must be a Tile")
+    for name in ("rows", "columns", "padding", "lines"):
+        if whole(getattr(tile, name)) is None:
+            raise PlanError(f"{where}: {name} = {getattr(tile, name)!r} of its tile: must be a whole number")
     if not (1 <= tile.rows <= rows and 1 <= tile.columns <= columns):
         raise PlanError(f"{where}: tile of {tile.rows} x {tile.columns}: must be 1 x 1 to {rows} x {columns}")
     if not 0 <= tile.lines <= lines:

@@ -9,7 +9,8 @@ from trainlib.trainer import PhaseReport, StepReport
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
+
+    from pulpsim.tables import Folding
 
 
 def as_json(report: StepReport) -> dict[str, Any]:
@@ -59,28 +60,23 @@ def print_report(report: StepReport, console: Console) -> None:
     console.print(_causes_table(report))
 
 
-def _phases_table(report: StepReport) -> Table:
-    from rich import box
-    from rich.table import Table
+def _phases_table(report: StepReport) -> Folding:
+    from pulpsim.tables import Folding
 
     early = any(phase.cycles < phase.bound_cycles for phase in report.phases)
-    note = "negative: part of its transfers ran while the step before computed" if early else None
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption=note, caption_justify="left")
-    for name in ("layer", "step", "tile"):
-        table.add_column(name, no_wrap=True)
-    for name in ("cycles", "MAC/cyc", "KiB in", "KiB out"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("bound by", no_wrap=True)
-    table.add_column("distance", justify="right", no_wrap=True)
-    table.add_column("kernels", overflow="fold")
+    note = "negative: part of its transfers ran while the step before computed" if early else ""
+    table = Folding(
+        ("layer", "step", "tile", "cycles", "MAC/cyc", "KiB in", "KiB out", "bound by", "distance", "kernels"),
+        ("layer", "step", "tile", "bound by", "kernels"), keys=2, caption=note,
+    )  # fmt: skip
     for phase in report.phases:
         tile = "x".join(map(str, phase.tile.values()))
         table.add_row(
             phase.layer, phase.step, tile, f"{phase.cycles:,}", f"{phase.macs / phase.cycles:.2f}",
             f"{phase.dma_bytes_in / 1024:,.1f}", f"{phase.dma_bytes_out / 1024:,.1f}",
             f"{phase.bound} {phase.bound_cycles:,}", _percent(phase.cycles / phase.bound_cycles), phase.kernel,
-            end_section=phase is report.phases[-1],
         )  # fmt: skip
+    table.end_section()
     table.add_row(
         "step", "", "", f"{report.cycles:,}", f"{report.macs_per_cycle:.2f}",
         f"{report.dma_bytes_in / 1024:,.1f}", f"{report.dma_bytes_out / 1024:,.1f}",
@@ -93,15 +89,11 @@ def _percent(ratio: float) -> str:
     return f"{round(100 * (ratio - 1)):+d} %"
 
 
-def _causes_table(report: StepReport) -> Table:
-    from rich import box
-    from rich.table import Table
+def _causes_table(report: StepReport) -> Folding:
+    from pulpsim.tables import Folding
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="where the cycles went", title_justify="left")
-    table.add_column("cause", no_wrap=True)
-    table.add_column("cycles per core", justify="right")
-    table.add_column("share", justify="right")
-    table.add_column("")
+    headings = ("cause", "cycles per core", "share", "what it is")
+    table = Folding(headings, ("cause", "what it is"), title="where the cycles went")
     total = sum(report.causes.values())
     for name, cycles in sorted(report.causes.items(), key=lambda item: -item[1]):
         if cycles:

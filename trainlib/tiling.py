@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import product
-from typing import Literal
 
 from pulpsim import Platform
 from trainlib.errors import L1Error, PlanError
@@ -22,7 +21,7 @@ from trainlib.kernels.optimizer import PLAIN, Rule
 from trainlib.layers import FullyConnected
 from trainlib.memory_map import ALIGN, l1_available
 from trainlib.model import Model
-from trainlib.plan import LayerStep, Plan, Tile, Vectors, backward_choices
+from trainlib.plan import LayerStep, Plan, Stores, Tile, Vectors, backward_choices
 from trainlib.schedule import Schedule, check_l2, compile_schedule, place_buffers
 from trainlib.tiling_images import ImageSteps
 
@@ -32,7 +31,7 @@ PADDING_WORDS = 3
 BUDGET_SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02, 0.01)
 #: of the largest slot that fits in outline: what is tried until all of the step fits
 RETREAT = (1.0, 0.9, 0.6)
-STORES: tuple[Literal["overlapped", "awaited"], ...] = ("overlapped", "awaited")
+STORES: tuple[Stores, ...] = ("overlapped", "awaited")
 
 
 def default_plan(model: Model, platform: Platform, rule: Rule = PLAIN) -> Plan:

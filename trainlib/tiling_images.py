@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Literal
 
 from pulpsim import Platform
 from trainlib.errors import PlanError
@@ -21,10 +20,9 @@ from trainlib.kernels import depthwise, matmul
 from trainlib.kernels.optimizer import Rule
 from trainlib.layers import Conv2D, DepthWise, Layer, PointWise
 from trainlib.model import Model
-from trainlib.plan import LayerStep, Tile, kernels_of, tile_limits
+from trainlib.plan import Buffering, LayerStep, Tile, kernels_of, tile_limits
 from trainlib.schedule import cut_step
 
-Buffering = Literal["double", "single"]
 Choice = tuple[Tile, Buffering]
 
 #: tiles that a step is cut into at least where each number is used once, so that transfers overlap computation

@@ -16,11 +16,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pulpsim import Cluster, Machine, Platform
+from pulpsim.arguments import flag
 from pulpsim.counters import Cause
 from pulpsim.trace import Timeline
 from trainlib import DEFAULT_LEARNING_RATE, functional, models
 from trainlib.bounds import bounds, least_bounds
-from trainlib.errors import DataError, DivergedError, FixedError, PlanError
+from trainlib.errors import DataError, DivergedError, FixedError
 from trainlib.kernels.optimizer import Rule
 from trainlib.layers import Shape
 from trainlib.model import Model, Parameters
@@ -150,11 +151,7 @@ class Trainer:
     def _plan(self, plan: Plan | str | Path | None) -> Plan:
         if plan is None:
             return plan_for(self.model, self.platform, Rule(self.lr, self.momentum, self.weight_decay))
-        if isinstance(plan, str | Path):
-            return Plan.load(plan)
-        if isinstance(plan, Plan):
-            return plan
-        raise PlanError(f"plan of type {type(plan).__name__}: must be a Plan, a file with one, or None for the default")
+        return Plan.of(plan)
 
     def _numbers(self, values: ArrayLike, what: str, shape: Shape) -> NDArray[np.float32]:
         """A contiguous vector of numbers that are finite, from one or from an array of the shape."""
@@ -243,6 +240,8 @@ class Trainer:
 
         Raises DataError, having learned nothing, and DivergedError.
         """
+        if flag(reuse) is None:
+            raise DataError(f"{self.model.name}: reuse = {reuse!r}: must be True or False")
         label = self._label(target) if self.model.loss == "cross-entropy" else None
         if reuse and label in self._timed and timeline is None:
             return replace(self._timed[label], loss=self.functional_step(x, target))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
+from math import isqrt
 
 import pytest
 from hypothesis import assume, given, settings
@@ -248,3 +250,19 @@ def test_a_space_names_every_choice() -> None:
 
 def test_skews_are_fixed_and_the_first_is_none() -> None:
     assert SKEWS[0] == (0,) * 16 and {len(skew) for skew in SKEWS} == {16}
+
+
+# -- sizes of tiles --------------------------------------------------------------------------------
+@given(st.integers(1, 5000))
+def test_tile_sizes_are_those_of_every_number_of_parts(size: int) -> None:
+    every = {-(-size // parts) for parts in range(1, size + 1)}
+    assert tile_sizes(size) == sorted(every, reverse=True)
+
+
+@settings(max_examples=20)
+@given(st.integers(1, 10**9))
+def test_there_are_few_tile_sizes_however_large_a_layer(size: int) -> None:
+    """A billion would be minutes and gigabytes before anything is said."""
+    found = tile_sizes(size)
+    assert len(found) <= 2 * isqrt(size) + 1
+    assert found[0] == size and found[-1] == 1 and all(a > b for a, b in pairwise(found))

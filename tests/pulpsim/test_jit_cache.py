@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -39,3 +41,76 @@ def test_a_cache_that_cannot_be_written_is_said_and_done_without(kind: str, tmp_
     done = run(tmp_path, blocked if kind == "a file" else blocked / "cache")
     assert done.returncode == 0, done.stderr
     assert "compiled anew" in done.stderr and "PULPSIM_CACHE_DIR" in done.stderr
+
+
+# -- what was damaged ------------------------------------------------------------------------------
+HITS = CODE.replace("assert double(21) == 42", "assert double(21) == 42\nprint(sum(double.stats.cache_hits.values()))")
+
+
+def hits(tmp_path: Path, cache: Path) -> int:
+    """How often a run, which must work without a word, found its code."""
+    script = tmp_path / "script.py"
+    script.write_text(HITS)
+    environment = dict(os.environ) | {"PULPSIM_CACHE_DIR": str(cache)}
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, env=environment, check=False
+    )  # fmt: skip
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    return int(done.stdout)
+
+
+def noise(file: Path) -> None:
+    file.write_bytes(random.Random(0).randbytes(len(file.read_bytes())))
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def replaced_by_a_folder(file: Path) -> None:
+    """What no user, root included, can read as a file."""
+    file.unlink()
+    file.mkdir()
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "random bytes": noise,
+    "a bit": flip,
+    "cut short": lambda file: file.write_bytes(file.read_bytes()[:-40]),
+    "cut to almost nothing": lambda file: file.write_bytes(file.read_bytes()[:3]),
+    "empty": lambda file: file.write_bytes(b""),
+    "longer": lambda file: file.write_bytes(file.read_bytes() + b"\0"),
+    "missing": Path.unlink,
+}
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache with the function's code."""
+    folder = tmp_path_factory.mktemp("sound")
+    assert hits(folder, folder / "cache") == 0
+    assert hits(folder, folder / "cache") == 1
+    return folder
+
+
+@pytest.mark.parametrize("suffixes", [("nbi",), ("nbc",), ("nbi", "nbc")], ids=" and ".join)
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=list(DAMAGES))
+def test_compiled_code_that_was_damaged_is_compiled_anew(
+    damage: Callable[[Path], object], suffixes: tuple[str, ...], sound: Path
+) -> None:
+    files = [file for suffix in suffixes for file in (sound / "cache").rglob(f"*.{suffix}")]
+    assert len(files) == len(suffixes)
+    for file in files:
+        damage(file)
+    assert hits(sound, sound / "cache") == 0
+    assert hits(sound, sound / "cache") == 1
+
+
+def test_files_that_cannot_be_read_or_written_are_done_without(tmp_path: Path) -> None:
+    assert hits(tmp_path, tmp_path / "cache") == 0
+    for file in [*(tmp_path / "cache").rglob("*.nb*")]:
+        replaced_by_a_folder(file)
+    for _ in range(2):
+        assert hits(tmp_path, tmp_path / "cache") == 0

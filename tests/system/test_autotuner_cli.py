@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from contextlib import closing, suppress
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from autotuner.cli import main
 from autotuner.points import default_path
 from pulpsim.jit import CACHE_VARIABLE, cache_directory
 from pulpsim.platform import Platform
+from tests.system.commands import environment, said
 from trainlib import models
 from trainlib.layers import DepthWise, FullyConnected
 from trainlib.model import Model
@@ -68,7 +68,7 @@ def call(*arguments: str) -> Result:
 def good(*arguments: str) -> str:
     result = call(*arguments)
     assert result.exit_code == 0, (result.output, result.exception)
-    assert result.stderr == ""
+    assert said(result.stderr) == ""
     return result.stdout
 
 
@@ -84,7 +84,7 @@ def refused(*arguments: str) -> str:
     result = call(*arguments)
     assert result.exit_code == 2, (result.exit_code, result.output, result.exception)
     assert isinstance(result.exception, SystemExit) and result.stdout == ""
-    lines = result.stderr.splitlines()
+    lines = said(result.stderr).splitlines()
     assert len(lines) == 1 and lines[0].startswith("autotuner: "), result.stderr
     assert (sorted(os.listdir()), default_path().exists()) == (before, points)
     return lines[0].removeprefix("autotuner: ")
@@ -186,7 +186,8 @@ def test_a_model_that_does_not_run_is_refused_with_the_reason() -> None:
     result = call("tune", "small", "--workers", "1", "--out", "out", "--set", "cluster.fp_registers=separate")
     assert result.exit_code == 2
     assert result.stdout.count("cannot run on pulp-2022") == 10
-    assert result.stderr.startswith("autotuner: no plan for small: ") and result.stderr.count("\n") == 1
+    message = said(result.stderr)
+    assert message.startswith("autotuner: no plan for small: ") and message.count("\n") == 1
     assert os.listdir("out") == ["tuning.json"]
     assert json.loads(Path("out/tuning.json").read_text())["plan"] is None
 
@@ -241,6 +242,8 @@ def test_what_cannot_be_exported_is_refused() -> None:
         "--format pulp-trainlab: no such format (did you mean 'pulp-trainlib'?); formats: pulp-trainlib"
     )
     assert refused("export", "plan.json", "--out", "no/plan.h").startswith("cannot write no/plan.h: ")
+    assert refused("export", "plan.json", "--out", "") == "--out '': must be the name of a file"
+    assert refused("export", "plan.json", "--out", ".") == "--out .: must be the name of a file"
     assert refused("export", "none.json") == "cannot read plan none.json: No such file or directory"
     Path("plan.json").write_text(plan.to_json().replace('"small"', '"large"'))
     assert refused("export", "plan.json").startswith("no model 'large'")
@@ -270,6 +273,10 @@ ONE_OF_THEM = 'give a MODEL or a --layer, one of them: tune ds_cnn_paper, or tun
         (["small", "--published", "--from", "dense.json"], "--from: goes with a MODEL, without --published"),
         (["small", "--out", "bad.json"], "--out bad.json: is a file; it must be a directory, new or not"),
         (["small", "--out", "bad.json/below"], "--out bad.json/below: Not a directory"),
+        (["small", "--out", ""], "--out '': must be a directory, new or not; . is the one you are in"),
+        (["--layer", LAYER, "--out", ""], "--out '': must be a directory"),
+        (["small", "--out", "folder", "--from", "none.json"], "cannot read plan none.json"),
+        (["small", "--workers", "1025"], "--workers 1025: must be at least 1, at most 1,024"),
         (["small", "--platform", "pulp-2023"], "no platform 'pulp-2023'"),
         (["small", "--set", "l1.bank=3"], "--set: unknown key 'l1.bank' (did you mean 'l1.banks'?)"),
     ],
@@ -312,13 +319,9 @@ main()
 
 
 def start(cache: Path, workers: int) -> subprocess.Popen[str]:
-    spec = find_spec("autotuner")
-    assert spec is not None and spec.submodule_search_locations
-    home = str(Path(next(iter(spec.submodule_search_locations))).parent)
-    path = os.pathsep.join(part for part in (home, os.environ.get("PYTHONPATH")) if part)
     return subprocess.Popen(
         [sys.executable, "-c", PROGRAM, "tune", "small", "--workers", str(workers), "--out", "out", "--json"],
-        env=os.environ | {"PYTHONPATH": path, CACHE_VARIABLE: str(cache)},
+        env=environment(**{CACHE_VARIABLE: str(cache)}),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -335,8 +338,14 @@ def measured(cache: Path) -> int:
 
 @pytest.mark.skipif(os.name != "posix", reason="signals as on POSIX")
 @pytest.mark.parametrize("points", [0, 100])
-def test_ctrl_c_leaves_a_plan_and_the_same_command_goes_on(points: int, tmp_path: Path) -> None:
-    """While workers start, and while they search; a terminal sends it to all processes."""
+@pytest.mark.parametrize(
+    ("number", "to_all"), [(signal.SIGINT, True), (signal.SIGTERM, True), (signal.SIGTERM, False)],
+    ids=["Ctrl-C", "SIGTERM to all", "SIGTERM"],
+)  # fmt: skip
+def test_ctrl_c_and_sigterm_leave_a_plan_and_the_same_command_goes_on(
+    number: signal.Signals, to_all: bool, points: int, tmp_path: Path
+) -> None:
+    """While workers start, and while they search; a terminal sends Ctrl-C to all processes, `kill` SIGTERM to one."""
     cache = tmp_path / "cache"
     cache_in(cache)
     child = start(cache, 2)
@@ -346,12 +355,12 @@ def test_ctrl_c_leaves_a_plan_and_the_same_command_goes_on(points: int, tmp_path
         time.sleep(0.3)
         while measured(cache) < points and child.poll() is None:
             time.sleep(0.005)
-        os.killpg(child.pid, signal.SIGINT)
+        (os.killpg if to_all else os.kill)(child.pid, number)
         out, err = child.communicate(timeout=60)  # until nobody is left who could write
     finally:
         with suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
-    assert (child.returncode, err) == (
+    assert (child.returncode, said(err)) == (
         130, "interrupted: the plan is the best so far; the same command goes on from here\n",
     )  # fmt: skip
     first = json.loads(out)
@@ -364,7 +373,7 @@ def test_ctrl_c_leaves_a_plan_and_the_same_command_goes_on(points: int, tmp_path
 
     child = start(cache, 1)
     out, err = child.communicate(timeout=60)
-    assert (child.returncode, err) == (0, "")
+    assert (child.returncode, said(err)) == (0, "")
     second = json.loads(out.removeprefix("searching\n"))
     assert second["complete"] and second["cycles"] <= first["cycles"] <= first["default_cycles"]
     assert measured(cache) > known
@@ -387,7 +396,7 @@ def test_ctrl_c_shows_the_steps_of_a_layer_that_were_found(tmp_path: Path, monke
     monkeypatch.setattr(tuning, "renamed", interrupted)
     result = call("tune", "--layer", LAYER, "--workers", "1", "--json")
     assert result.exit_code == 130
-    assert result.stderr == "interrupted: these are the steps found; the same command goes on from here\n"
+    assert said(result.stderr) == "interrupted: these are the steps found; the same command goes on from here\n"
     found = json.loads(result.stdout)
     assert not found["complete"] and len(found["steps"]) == 2
     assert list(tuned("--layer", LAYER)["steps"]) == STEPS

@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pulpsim.platform import Platform
+from tests.system.commands import environment, said
 from trainlib import models
 from trainlib.cli import main
 from trainlib.data import load_features
@@ -70,7 +70,7 @@ def refused(*arguments: str) -> str:
     result = call(*arguments)
     assert result.exit_code == 2, (result.exit_code, result.output, result.exception)
     assert isinstance(result.exception, SystemExit) and result.stdout == ""
-    lines = result.stderr.splitlines()
+    lines = said(result.stderr).splitlines()
     assert len(lines) == 1 and lines[0].startswith("trainlib: "), result.stderr
     assert sorted(os.listdir()) == before
     return lines[0].removeprefix("trainlib: ")
@@ -225,6 +225,8 @@ ACCEPTED = "accepted is an .npz archive with an array 'x' of shape [rows, width]
             ["autoencoder", "--data", "small.npz", "--steps", "1", "--out", "small.npz/below"],
             "--out small.npz/below: Not a directory",
         ),
+        (["autoencoder", "--out", ""], "--out '': must be a directory, new or not; . is the one you are in"),
+        (["autoencoder", "--out", "new", "--plan", "none.json"], "cannot read plan none.json"),
     ],
 )
 def test_a_slip_gets_one_message(arguments: list[str], message: str) -> None:
@@ -306,20 +308,15 @@ def test_what_the_command_line_cannot_parse_is_refused_with_its_usage(arguments:
 # -- as a process ----------------------------------------------------------------------------------
 def process(*arguments: str) -> subprocess.CompletedProcess[str]:
     """The command as users start it, whether the packages are installed or not."""
-    spec = find_spec("trainlib")
-    assert spec is not None and spec.submodule_search_locations
-    home = Path(next(iter(spec.submodule_search_locations))).parent
-    program = (
-        f"import sys; sys.path.insert(0, {str(home)!r})\nfrom trainlib.cli import main\nmain(prog_name='trainlib')"
-    )
     return subprocess.run(
-        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=120, check=False
-    )
+        [sys.executable, "-m", "trainlib", *arguments],
+        env=environment(), capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
 
 
 def test_a_process_prints_json_alone_and_ends_with_zero() -> None:
     run = process("train", "autoencoder", "--json", "--data", "small.npz", "--steps", "1")
-    assert run.returncode == 0 and run.stderr == ""
+    assert run.returncode == 0 and said(run.stderr) == ""
     assert set(json.loads(run.stdout)) == KEYS
 
 
@@ -328,3 +325,15 @@ def test_a_process_refuses_with_status_two_and_no_traceback() -> None:
     assert (run.returncode, run.stdout) == (2, "")
     known = "autoencoder, ds_cnn, ds_cnn_paper, tutorial_cnn"
     assert run.stderr == f"trainlib: no model 'autoencodr' (did you mean 'autoencoder'?); models: {known}\n"
+
+
+def test_a_process_in_a_pipe_says_what_it_does() -> None:
+    """Also while it compiles, which takes longest: nothing that takes long is silent."""
+    run = subprocess.run(
+        [sys.executable, "-m", "trainlib", "train", "autoencoder", "--json", "--data", "small.npz", "--steps", "3"],
+        env=environment(PULPSIM_CACHE_DIR="cold"), capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0 and said(run.stderr) == "" and set(json.loads(run.stdout)) == KEYS
+    lines = run.stderr.splitlines()
+    assert len(lines) >= 2 and "(the first run of a version compiles, for about twenty seconds), " in run.stderr
+    assert all(re.fullmatch(r"[^\r\033]+, \d+ s", line) for line in lines)

@@ -12,11 +12,13 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pulpsim.arguments import text as text_of
+from pulpsim.arguments import whole
 from pulpsim.errors import nearest
 from trainlib.errors import DataError
 
@@ -64,12 +66,17 @@ class Features:
         Computed in float64 and rounded once, so that the bits depend neither on the machine nor on how
         many rows are standardised together. Raises DataError if the last dimension is not `width`.
         """
-        values = np.asarray(x)
+        try:
+            values = np.asarray(x)
+        except ValueError:
+            raise DataError(f"{self.name}: cannot standardise what is no array: lists of different lengths?") from None
         if values.ndim == 0 or values.shape[-1] != self.width:
             raise DataError(
                 f"{self.name}: cannot standardise an array of shape {list(values.shape)}: "
                 f"the last dimension must be {self.width}"
             )
+        if values.dtype.kind not in "biuf":
+            raise DataError(f"{self.name}: cannot standardise an array of {values.dtype}: must be numbers")
         centred = values.astype(np.float64) - self.mean.astype(np.float64)
         return (centred / self.deviation.astype(np.float64)).astype(np.float32)
 
@@ -103,7 +110,7 @@ def load_features(path: str | Path | None = None) -> Features:
     Other arrays are not looked at. Raises DataError, naming the file, what was found and what is
     accepted, if the file cannot be read or does not fit this description.
     """
-    file = ENGINES if path is None else Path(path)
+    file = _file(ENGINES, path)
     arrays = _read_archive(file, _READ)
     x = _samples(file, arrays, dimensions=(2,))
     training, held_out = _rows(file, arrays, len(x))
@@ -133,7 +140,7 @@ def load_labelled(
 
     Raises DataError as `load_features` does.
     """
-    file = KEYWORDS if path is None else Path(path)
+    file = _file(KEYWORDS, path)
     arrays = _read_archive(file, _READ_LABELLED)
     x = _samples(file, arrays, dimensions=(2, 3, 4))
     labels, classes = _labels(file, arrays, len(x))
@@ -156,6 +163,13 @@ def load_labelled(
     )
 
 
+def _file(shipped: Path, path: str | Path | None) -> Path:
+    try:
+        return shipped if path is None else Path(path)
+    except TypeError:
+        raise DataError(f"{path!r}: must be the name of a file: {_ACCEPTED}") from None
+
+
 def as_samples(x: NDArray[np.float32], input_shape: tuple[int, ...]) -> NDArray[np.float32]:
     """x [n, *shape] as samples for a network, float32 [n, *input_shape], contiguous.
 
@@ -163,6 +177,9 @@ def as_samples(x: NDArray[np.float32], input_shape: tuple[int, ...]) -> NDArray[
     columns: of frames of coefficients, the frames in the middle and the coefficients that tell most. Raises
     DataError if the shapes allow neither.
     """
+    sizes: Any = input_shape
+    if not isinstance(sizes, tuple) or None in map(whole, sizes) or not isinstance(x, np.ndarray):
+        raise DataError(f"samples of type {type(x).__name__} for a network that takes {input_shape}: must be an array")
     shape = x.shape[1:]
     if shape != input_shape and len(shape) == 2 and len(input_shape) == 3 and input_shape[0] == 1:
         (rows, columns), (_, height, width) = shape, input_shape
@@ -206,8 +223,8 @@ def _read_archive(file: Path, wanted: tuple[str, ...]) -> dict[str, NDArray[np.g
         raise DataError(f"{file}: no such file{_neighbour(file)}: {_ACCEPTED}") from None
     except IsADirectoryError:
         raise DataError(f"{file}: is a folder: {_ACCEPTED}") from None
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read: {error.strerror or error}") from None
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        raise DataError(f"{str(file)!r}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _neighbour(file: Path) -> str:
@@ -381,7 +398,7 @@ def _of_speaker(
     """Rows of one speaker, who must have some of both kinds."""
     both = set(spoken[training].tolist()) & set(spoken[held_out].tolist())
     possible = [name for number, name in enumerate(speakers) if number in both]
-    if speaker not in possible:
+    if text_of(speaker) not in possible:
         raise DataError(
             f"{file}: no speaker {speaker!r} with rows to train on and rows held out{nearest(speaker, possible)}; "
             f"speakers with both: {', '.join(possible) or 'none'}"
@@ -393,14 +410,14 @@ def _chosen(file: Path, arrays: Arrays, rows: int, words: tuple[str, str]) -> tu
     """Masks [rows] of the rows to train on, of those held out, and of those that give the statistics."""
     _require_rows(file, arrays, ("split",), rows)
     if "split" not in arrays:
-        if words != ("train", "test"):
+        if [text_of(word) for word in words] != ["train", "test"]:
             raise DataError(f"{file}: has no array 'split', so no row is of {words[0]!r} or {words[1]!r}")
         training, held_out = _last_fifth(rows)
         return training, held_out, training
     text = _text(file, "split", arrays["split"], "one word for each row")
     known = sorted({str(word) for word in text})
     for word in words:
-        if word not in known:
+        if text_of(word) not in known:
             raise DataError(f"{file}: split has no {word!r} row{nearest(word, known)}; it has {', '.join(known)}")
     reference = text == ("train" if "train" in known else words[0])
     return text == words[0], text == words[1], reference

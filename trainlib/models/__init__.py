@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pulpsim.arguments import text
 from pulpsim.errors import nearest
 from trainlib.errors import ModelError
 from trainlib.model import Model
@@ -19,7 +20,7 @@ MODELS = {
 
 def get(name: str) -> Model:
     """A shipped model. Raises ModelError."""
-    if name not in list(MODELS):  # which asks for no hash
+    if text(name) not in MODELS:
         raise ModelError(f"no model {name!r}{nearest(name, MODELS)}; models: {', '.join(sorted(MODELS))}")
     return MODELS[name]()
 

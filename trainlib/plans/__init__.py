@@ -36,13 +36,14 @@ def tuned_plan(model: Model, platform: Platform) -> Plan | None:
     return _shipped(model, platform.name)
 
 
-def plan_for(model: Model, platform: Platform, rule: Rule = PLAIN) -> Plan:
+def plan_for(model: Model | str, platform: Platform | str, rule: Rule = PLAIN) -> Plan:
     """What a training uses unless a plan is given.
 
     The tuned plan where there is one; else the fastest of the rule's for this platform and of its preset's plans that
     fit it, on as many cores as they are for and on all: so that more hardware is not slower by default. rule: of the
     parameters; momentum needs room for velocities. Raises PlanError, ModelError if nothing fits.
     """
+    model, platform = models.of(model), Platform.of(platform)
     tuned = tuned_plan(model, platform)
     if tuned is not None and fits(model, tuned, platform, rule):
         return tuned

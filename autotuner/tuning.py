@@ -241,7 +241,9 @@ def _of_found(
         choice = choices[0] if fixed else min(choices, key=lambda steps: cost(index, steps))
         chosen += [step_of(index, step) for step in choice]
     steps = tuple(step for step in chosen if step is not None)
-    return Plan(model=model.name, platform=platform.name, steps=steps) if len(steps) == len(chosen) else None
+    if len(steps) < len(chosen):
+        return None
+    return Plan(model=model.name, platform=platform.name, steps=steps, loss_tile=rule.loss_tile if rule else 0)
 
 
 class _Whole:

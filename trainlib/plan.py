@@ -84,6 +84,8 @@ class Plan:
 
     stores "overlapped": what a tile is stored from keeps its place in L1 while the next tile is computed, so that
     nobody waits for the store; "awaited": its place may be taken at once, which needs less L1.
+    loss_tile: numbers of the output that the loss takes at once, as many for each core; fewer than cores count as one
+    for each; 0: all.
     made_by: the command, for people.
     """
 
@@ -91,11 +93,17 @@ class Plan:
     platform: str
     steps: tuple[LayerStep, ...]
     stores: Literal["overlapped", "awaited"] = "overlapped"
+    loss_tile: int = 0
     made_by: str = ""
     format: str = FORMAT
 
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data; without `loss_tile` where there is none."""
+        plain: dict[str, Any] = msgspec.to_builtins(self)
+        return {name: value for name, value in plain.items() if name != "loss_tile" or value}
+
     def to_json(self) -> str:
-        return msgspec.json.format(msgspec.json.encode(self), indent=1).decode() + "\n"
+        return msgspec.json.format(msgspec.json.encode(self.as_dict()), indent=1).decode() + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes, source: str = "<plan>") -> Plan:
@@ -136,6 +144,8 @@ class Plan:
             _check_kernel(known[step.layer], step, where)
             index = model.layers.index(known[step.layer])
             _check_tile(step.tile, tile_limits(model, index, step.step), where)
+        if not 0 <= self.loss_tile <= model.outputs:
+            raise PlanError(f"plan: loss_tile = {self.loss_tile}: must be 0, for all, to {model.outputs}")
         self._check_order(model)
 
     def _check_order(self, model: Model) -> None:

@@ -18,7 +18,11 @@ Range = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A DMA transfer between an L1 buffer and a part of a tensor: rows and columns [first, end)."""
+    """A DMA transfer between an L1 buffer and a part of a tensor: rows and columns [first, end).
+
+    stride_bytes: between rows in L1. offset_bytes: of the first row in the buffer. width: numbers in a row of the
+    tensor, where it is taken for a matrix with other rows than its own; 0 where it is not.
+    """
 
     outward: bool
     buffer: str
@@ -26,16 +30,19 @@ class Move:
     rows: Range
     columns: Range
     stride_bytes: int
+    offset_bytes: int = 0
+    width: int = 0
 
     @property
     def size_bytes(self) -> int:
         return 4 * (self.rows[1] - self.rows[0]) * (self.columns[1] - self.columns[0])
 
     def overlaps(self, other: Move) -> bool:
-        """Whether both touch the same bytes in L2."""
+        """Whether both touch the same bytes in L2, or may where they take the tensor for different matrices."""
+        if self.tensor != other.tensor or self.width != other.width:
+            return self.tensor == other.tensor
         return (
-            self.tensor == other.tensor
-            and self.rows[0] < other.rows[1]
+            self.rows[0] < other.rows[1]
             and other.rows[0] < self.rows[1]
             and self.columns[0] < other.columns[1]
             and other.columns[0] < self.columns[1]
@@ -64,19 +71,23 @@ class Task:
     computes: list[Compute] = field(default_factory=list)
     stores: list[Move] = field(default_factory=list)
 
-    def load(self, buffer: str, tensor: str, rows: Range, columns: Range, stride_bytes: int = 0) -> None:
-        """stride_bytes: between rows in L1; 0 if they lie one behind the other."""
-        self.loads.append(_move(False, buffer, tensor, rows, columns, stride_bytes))
+    def load(
+        self, buffer: str, tensor: str, rows: Range, columns: Range,
+        stride_bytes: int = 0, offset_bytes: int = 0, width: int = 0,
+    ) -> None:  # fmt: skip
+        """stride_bytes: between rows in L1; 0 if they lie one behind the other. For the rest see `Move`."""
+        stride_bytes = stride_bytes or 4 * (columns[1] - columns[0])
+        self.loads.append(Move(False, buffer, tensor, rows, columns, stride_bytes, offset_bytes, width))
 
-    def store(self, buffer: str, tensor: str, rows: Range, columns: Range, stride_bytes: int = 0) -> None:
-        self.stores.append(_move(True, buffer, tensor, rows, columns, stride_bytes))
+    def store(
+        self, buffer: str, tensor: str, rows: Range, columns: Range,
+        stride_bytes: int = 0, offset_bytes: int = 0, width: int = 0,
+    ) -> None:  # fmt: skip
+        stride_bytes = stride_bytes or 4 * (columns[1] - columns[0])
+        self.stores.append(Move(True, buffer, tensor, rows, columns, stride_bytes, offset_bytes, width))
 
     def compute(self, call: Callable[[Addresses], Call], reads: tuple[str, ...], writes: tuple[str, ...]) -> None:
         self.computes.append(Compute(call, reads, writes))
-
-
-def _move(outward: bool, buffer: str, tensor: str, rows: Range, columns: Range, stride_bytes: int) -> Move:
-    return Move(outward, buffer, tensor, rows, columns, stride_bytes or 4 * (columns[1] - columns[0]))
 
 
 @dataclass(slots=True)

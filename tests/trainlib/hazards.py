@@ -79,6 +79,26 @@ def places(copy: Copy) -> tuple[Words, Words]:
     )
 
 
+def meetings(schedule: Schedule) -> list[str]:
+    """Every transfer that touches words of one under way the other way, whatever the kernels do."""
+    found = []
+    under_way: dict[int, tuple[bool, Words, Words]] = {}
+    for number, operation in enumerate(schedule.operations):
+        if isinstance(operation, Issue):
+            copy, words = operation.copy, places(operation.copy)
+            for outward, *others in under_way.values():
+                for space, mine, other in zip(("L1", "L2"), words, others, strict=True):
+                    if outward != copy.outward and np.intersect1d(mine, other).size:
+                        found.append(f"{number}: {copy} meets a transfer the other way in {space}")
+            under_way[operation.transfer] = (copy.outward, *words)
+        elif isinstance(operation, Wait):
+            for way in (False, True):
+                last = max((t for t in operation.transfers if t in under_way and under_way[t][0] == way), default=-1)
+                for done in [t for t, (outward, *_) in under_way.items() if outward == way and t <= last]:
+                    del under_way[done]
+    return found
+
+
 def violations(schedule: Schedule, platform: Platform) -> list[str]:
     """Every operation that could meet a transfer under way, or uses words that hold nothing yet."""
     found = []

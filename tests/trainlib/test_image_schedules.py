@@ -14,6 +14,7 @@ from pulpsim.machine import Machine
 from pulpsim.platform import Platform
 from tests.regenerate_golden import case_of, load
 from tests.trainlib.arrays import assert_same_bits, seeds
+from tests.trainlib.hazards import meetings
 from trainlib import models, trainer
 from trainlib.errors import ModelError
 from trainlib.kernels.fully_connected import COLUMN_UNROLLS, ROW_UNROLLS
@@ -33,6 +34,7 @@ from trainlib.layers import (
 )
 from trainlib.model import Model
 from trainlib.plan import LayerStep, Plan, Tile, backward_choices, kernels_of, residents_of, tile_limits
+from trainlib.schedule import compile_schedule
 from trainlib.tiling import default_plan
 from trainlib.trainer import Trainer
 
@@ -118,8 +120,11 @@ def plans(draw: st.DrawFn, model: Model) -> Plan:
     for index in reversed(range(len(model.layers))):
         for step in draw(st.sampled_from(backward_choices(model, index))):
             add(index, step)
-    stores = draw(st.sampled_from(["overlapped", "awaited"]))
-    return Plan(model=model.name, platform="pulp-2022", steps=tuple(steps), stores=stores)  # type: ignore[arg-type]
+    stores, loss_tile = draw(st.sampled_from(["overlapped", "awaited"])), draw(st.integers(0, model.outputs))
+    return Plan(
+        model=model.name, platform="pulp-2022", steps=tuple(steps), stores=stores,  # type: ignore[arg-type]
+        loss_tile=loss_tile,
+    )  # fmt: skip
 
 
 def sample(model: Model, rng: np.random.Generator) -> tuple[Any, Any]:
@@ -166,6 +171,15 @@ def test_any_plan_leaves_the_bits_of_the_functional_step(data: st.DataObject, co
     model = data.draw(networks())
     platform = Platform.preset("pulp-2022", {"cluster.cores": cores, "l2.size_bytes": 256 << 10})
     assert_steps_agree(model, data.draw(plans(model)), platform, seed)
+
+
+@settings(max_examples=100)
+@given(data=st.data(), cores=st.integers(1, 16))
+def test_no_transfer_meets_another_the_other_way(data: st.DataObject, cores: int) -> None:
+    """Rows of a tile amid others, halos, outputs taken as a matrix of the cores' shares."""
+    model = data.draw(networks())
+    platform = Platform.preset("pulp-2022", {"cluster.cores": cores, "l2.size_bytes": 256 << 10})
+    assert not meetings(compile_schedule(model, data.draw(plans(model)), platform, 0.05))
 
 
 @settings(max_examples=40)

@@ -13,7 +13,7 @@ from pulpsim.errors import nearest
 from trainlib.errors import PlanError
 from trainlib.kernels import depthwise, matmul
 from trainlib.kernels.fully_connected import COLUMN_UNROLLS, ROW_UNROLLS
-from trainlib.layers import Activation, Conv2D, DepthWise, FullyConnected, Layer, PointWise
+from trainlib.layers import Activation, Conv2D, DepthWise, FullyConnected, GlobalAveragePool, Layer, PointWise, Pool
 from trainlib.model import Model
 
 #: what a layer's backward pass may be cut into, in execution order; without input gradient; all of the kernels
@@ -32,9 +32,10 @@ class Tile:
     """What is in L1 at once.
 
     rows: of W, which are outputs, output channels or channels. columns: of W, which are inputs or input channels;
-    of an activation, numbers; else 1. lines: rows of the image, 0 for all: of the output in fw and wg, of the
-    input in ig. padding: words between rows of W in L1; of convolutions, anything but 0 makes rows an odd
-    number of words long, so that they begin in different banks.
+    of an activation, numbers, whole rows of [channels, pixels] or parts of one; else 1. lines: rows of the image, 0
+    for all: of the output in fw and wg, of the input in ig; in fw of a pool with a single output row, of its window.
+    padding: words between rows of W in L1; of convolutions, anything but 0 makes rows an odd number of words long, so
+    that they begin in different banks.
     """
 
     rows: int
@@ -194,6 +195,9 @@ def tile_limits(model: Model, index: int, step: str) -> tuple[int, int, int]:
             return layer.channels, 1, lines
         case Activation():
             return 1, prod(shape), 0
+        case Pool() | GlobalAveragePool():
+            at = layer.window(shape)
+            return shape[0], 1, at.kernel_h if step == "fw" and at.out_h == 1 else lines
     return shape[0], 1, 0
 
 

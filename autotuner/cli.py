@@ -211,7 +211,7 @@ def record(tuned: Tuned, model: Model, platform: Platform) -> dict[str, Any]:
         "simulated": tuned.simulated,
         "reused": tuned.reused,
         "steps": _steps(tuned.outcomes),
-        "plan": _plain(tuned.plan),
+        "plan": tuned.plan and tuned.plan.as_dict(),
     }
 
 

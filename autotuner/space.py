@@ -26,16 +26,19 @@ from trainlib.layers import (
     FullyConnected,
     GlobalAveragePool,
     Layer,
+    MaxPool,
     Parametric,
     PointWise,
     Pool,
+    Shape,
     require_known,
 )
 from trainlib.model import Model
 from trainlib.plan import LayerStep, Tile, Vectors, kernels_of, residents_of, tile_limits
 from trainlib.schedule import cut_step
-from trainlib.steps.finish import fuses_relu
-from trainlib.tasks import Move, Task, Work
+from trainlib.steps.finish import fuses_relu, size
+from trainlib.steps.geometry import Geometry
+from trainlib.tasks import Move, Task, Work, matrix
 from trainlib.tiling import PADDING_WORDS as DENSE_PADDING
 from trainlib.tiling_images import PADDING_WORDS as IMAGE_PADDING
 
@@ -119,7 +122,7 @@ def layer_key(layer: Layer) -> str:
 # -- bounds ----------------------------------------------------------------------------------------
 def tile_bytes(model: Model, index: int, tile: LayerStep, vectors: Vectors = "resident") -> int:
     """Bytes of L1 that no candidate with this tile does without: the operands and the result, once each."""
-    layer, (shape, output) = model.layers[index], model.shapes[index]
+    layer, shape = model.layers[index], model.shapes[index][0]
     limits = tile_limits(model, index, tile.step)
     rows, columns, lines = tile.tile.rows, tile.tile.columns, tile.tile.lines or limits[2]
     if tile.step == "update":
@@ -134,10 +137,22 @@ def tile_bytes(model: Model, index: int, tile: LayerStep, vectors: Vectors = "re
         case DepthWise():
             x, y, taps = _seen(model, index, tile.step, lines)
             return 4 * rows * (taps + x + y)
-        case Activation() | Pool() | GlobalAveragePool():
-            pixels = prod(shape[1:]) + prod(output[1:])
-            return 4 * (2 * columns if len(shape) == 1 or rows == 1 < columns else rows * pixels)
+        case Pool() | GlobalAveragePool():
+            return 4 * rows * _pooled(layer, shape, tile.step, tile.tile.lines)
+        case Activation():
+            row = matrix(shape)[1]
+            return 8 * (columns // row * row or columns)
     raise unknown_kind(layer, "tuned")
+
+
+def _pooled(layer: Pool | GlobalAveragePool, shape: Shape, step: str, lines: int) -> int:
+    """Numbers of a channel that the largest tile of so many lines meets."""
+    at = layer.window(shape)
+    if step == "fw":
+        return max(size(tile.seen) * at.width + size(tile.rows) * at.out_w for tile in Geometry(at).seen(lines))
+    images = 2 if isinstance(layer, MaxPool) else 1  # dx, and x
+    tiles = [tile for tile in Geometry(at).spread(lines) if tile.part]
+    return max(size(tile.computed) * at.width * images + size(tile.windows) * at.out_w for tile in tiles)
 
 
 def _seen(model: Model, index: int, step: str, lines: int) -> tuple[int, int, int]:

@@ -309,7 +309,8 @@ def _of_found(
     steps = tuple(step for step in chosen if step is not None)
     if len(steps) < len(chosen):
         return None
-    return Plan(model=model.name, platform=platform.name, steps=steps, vectors=_vectors(model, platform, rule))
+    loss_tile, vectors = rule.loss_tile if rule else 0, _vectors(model, platform, rule)
+    return Plan(model=model.name, platform=platform.name, steps=steps, loss_tile=loss_tile, vectors=vectors)
 
 
 class _Whole:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from pulpsim import Platform
@@ -69,7 +68,7 @@ def plan_record(model: Model, plan: Plan, platform: Platform) -> dict[str, Any]:
         "lower_bound_cycles": max(least_bounds(model, platform).values()),
         "dma_bytes_in": sum(inward for inward, _ in moved), "dma_bytes_out": sum(out for _, out in moved),
         "phases": phases, "l1": _l1_map(schedule), "l2": _l2_map(schedule), "code_bytes": schedule.code_bytes,
-        "plan": asdict(plan), "origin": plan.made_by,
+        "plan": plan.as_dict(), "origin": plan.made_by,
     }  # fmt: skip
 
 

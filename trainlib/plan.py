@@ -17,15 +17,14 @@ from trainlib.kernels import depthwise, matmul
 from trainlib.kernels.fully_connected import COLUMN_UNROLLS, ROW_UNROLLS
 from trainlib.layers import (
     Activation,
-    AveragePool,
     Conv2D,
     DepthWise,
     FullyConnected,
     GlobalAveragePool,
     Layer,
-    MaxPool,
     Parametric,
     PointWise,
+    Pool,
     require_known,
 )
 from trainlib.model import Model
@@ -39,6 +38,8 @@ STEPS = ("fw", *dict.fromkeys(step for steps in (*BACKWARD, *FIRST_LAYER_BACKWAR
 #: the operands that a convolution's step may keep in L1, by step
 RESIDENT = {"fw": ("x", "w"), "wg": ("x", "dy"), "wg+update": ("x", "dy"), "ig": ("dy", "w")}
 FORMAT = "trainlib-plan-1"
+#: fields of a plan that its file names where they are not as by default
+UNLESS_ASKED = ("loss_tile", "vectors", "cores")
 Buffering = Literal["single", "double"]
 Resident = Literal["", "x", "w", "dy"]
 Fusion = Literal["fused", "separate"]
@@ -59,9 +60,10 @@ class Tile:
     """What is in L1 at once.
 
     rows: of W, which are outputs, output channels or channels. columns: of W, which are inputs or input channels;
-    of an activation, numbers; else 1. lines: rows of the image, 0 for all: of the output in fw and wg, of the
-    input in ig. padding: words between rows of W in L1; of convolutions, anything but 0 makes rows an odd
-    number of words long, so that they begin in different banks.
+    of an activation, numbers, whole rows of [channels, pixels] or parts of one; else 1. lines: rows of the image, 0
+    for all: of the output in fw and wg, of the input in ig; in fw of a pool with a single output row, of its window.
+    padding: words between rows of W in L1; of convolutions, anything but 0 makes rows an odd number of words long, so
+    that they begin in different banks.
     """
 
     rows: int
@@ -117,6 +119,8 @@ class Plan:
 
     stores "overlapped": what a tile is stored from keeps its place in L1 while the next tile is computed, so that
     nobody waits for the store; "awaited": its place may be taken at once, which needs less L1.
+    loss_tile: numbers of the output that the loss takes at once, as many for each core; fewer than cores count as one
+    for each; 0: all.
     vectors "resident": between fully-connected layers, and to the loss, outputs and gradients stay in L1, whole;
     "streamed": they come from L2 with the tiles of W, for layers wider than L1.
     cores: that share the work, 0 for all there are: a plan made for fewer cores runs on more as it does there. (The
@@ -128,16 +132,23 @@ class Plan:
     platform: str
     steps: tuple[LayerStep, ...]
     stores: Stores = "overlapped"
+    loss_tile: int = 0
     vectors: Vectors = "resident"
     cores: int = 0
     made_by: str = ""
     format: str = FORMAT
 
     def __post_init__(self) -> None:
-        _settle(self, "cores")
+        _settle(self, "loss_tile", "cores")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data; without what is as it is unless something else is asked for."""
+        usual = {field.name: field.default for field in fields(self) if field.name in UNLESS_ASKED}
+        plain: dict[str, Any] = msgspec.to_builtins(self)
+        return {name: value for name, value in plain.items() if name not in usual or value != usual[name]}
 
     def to_json(self) -> str:
-        return msgspec.json.format(msgspec.json.encode(self), indent=1).decode() + "\n"
+        return msgspec.json.format(msgspec.json.encode(self.as_dict()), indent=1).decode() + "\n"
 
     @classmethod
     def from_json(cls, content: str | bytes, source: str = "<plan>") -> Plan:
@@ -197,6 +208,9 @@ class Plan:
             if text(step.layer) not in known:
                 raise PlanError(f"{where}: no layer {step.layer!r} in {model.name}{nearest(step.layer, known)}")
             check_step(model, model.layers.index(known[step.layer]), step, where)
+        loss_tile = whole(self.loss_tile)
+        if loss_tile is None or not 0 <= loss_tile <= model.outputs:
+            raise PlanError(f"plan: loss_tile = {self.loss_tile!r}: must be 0, for all, to {model.outputs}")
         self._check_order(model)
 
     def stays_in_l1(self, model: Model, index: int) -> bool:
@@ -286,8 +300,9 @@ def tile_limits(model: Model, index: int, step: str) -> tuple[int, int, int]:
             return layer.channels, 1, lines
         case Activation():
             return 1, prod(shape), 0
-        case AveragePool() | MaxPool() | GlobalAveragePool():
-            return shape[0], 1, 0
+        case Pool() | GlobalAveragePool():
+            at = layer.window(shape)
+            return shape[0], 1, at.kernel_h if step == "fw" and at.out_h == 1 else lines
     raise unknown_kind(layer, "planned")
 
 

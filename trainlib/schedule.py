@@ -241,14 +241,14 @@ class _Emitter:
             ]
         )
         tensor = self._tensors[move.tensor]
-        (r0, r1), (c0, c1) = move.rows, move.columns
+        width, (r0, r1), (c0, c1) = move.width or tensor.columns, move.rows, move.columns
         lines, line_bytes = r1 - r0, 4 * (c1 - c0)
-        if move.stride_bytes == line_bytes and c1 - c0 == tensor.columns:
+        if move.stride_bytes == line_bytes and c1 - c0 == width:
             lines, line_bytes = 1, lines * line_bytes  # one behind the other on both sides
         inside = self.address(move.buffer) + move.offset_bytes
         copy = Copy(
-            move.outward, inside, tensor.address + 4 * (r0 * tensor.columns + c0), line_bytes, lines,
-            move.stride_bytes if lines > 1 else 0, 4 * tensor.columns if lines > 1 else 0,
+            move.outward, inside, tensor.address + 4 * (r0 * width + c0), line_bytes, lines,
+            move.stride_bytes if lines > 1 else 0, 4 * width if lines > 1 else 0,
         )  # fmt: skip
         self.operations.append(Issue(self._count, copy, phase))
         self._open.append((self._count, move))

@@ -24,8 +24,8 @@ Range = tuple[int, int]
 class Move:
     """A DMA transfer between an L1 buffer and a part of a tensor: rows and columns [first, end).
 
-    stride_bytes: between rows in L1. offset_bytes: of the first row in the buffer. flat: the tensor is an image and
-    its rows, of which `rows` names the first, count as one long row.
+    stride_bytes: between rows in L1. offset_bytes: of the first row in the buffer. width: numbers in a row of the
+    tensor, where it is taken for a matrix with other rows than its own; 0 where it is not.
     """
 
     outward: bool
@@ -35,19 +35,18 @@ class Move:
     columns: Range
     stride_bytes: int
     offset_bytes: int = 0
-    flat: bool = False
+    width: int = 0
 
     @property
     def size_bytes(self) -> int:
         return 4 * (self.rows[1] - self.rows[0]) * (self.columns[1] - self.columns[0])
 
     def overlaps(self, other: Move) -> bool:
-        """Whether both touch the same bytes in L2; of one that is flat and one that is not, whether they may."""
-        if self.flat != other.flat:
+        """Whether both touch the same bytes in L2, or may where they take the tensor for different matrices."""
+        if self.tensor != other.tensor or self.width != other.width:
             return self.tensor == other.tensor
         return (
-            self.tensor == other.tensor
-            and self.rows[0] < other.rows[1]
+            self.rows[0] < other.rows[1]
             and other.rows[0] < self.rows[1]
             and self.columns[0] < other.columns[1]
             and other.columns[0] < self.columns[1]
@@ -77,28 +76,22 @@ class Task:
     stores: list[Move] = field(default_factory=list)
 
     def load(
-        self, buffer: str, tensor: str, rows: Range, columns: Range, stride_bytes: int = 0, offset_bytes: int = 0,
-        flat: bool = False,
+        self, buffer: str, tensor: str, rows: Range, columns: Range,
+        stride_bytes: int = 0, offset_bytes: int = 0, width: int = 0,
     ) -> None:  # fmt: skip
-        """stride_bytes: 0 if rows lie one behind the other in L1; the rest is as in `Move`."""
-        self.loads.append(_move(False, buffer, tensor, rows, columns, stride_bytes, offset_bytes, flat))
+        """stride_bytes: between rows in L1; 0 if they lie one behind the other. For the rest see `Move`."""
+        stride_bytes = stride_bytes or 4 * (columns[1] - columns[0])
+        self.loads.append(Move(False, buffer, tensor, rows, columns, stride_bytes, offset_bytes, width))
 
     def store(
-        self, buffer: str, tensor: str, rows: Range, columns: Range, stride_bytes: int = 0, offset_bytes: int = 0,
-        flat: bool = False,
+        self, buffer: str, tensor: str, rows: Range, columns: Range,
+        stride_bytes: int = 0, offset_bytes: int = 0, width: int = 0,
     ) -> None:  # fmt: skip
-        self.stores.append(_move(True, buffer, tensor, rows, columns, stride_bytes, offset_bytes, flat))
+        stride_bytes = stride_bytes or 4 * (columns[1] - columns[0])
+        self.stores.append(Move(True, buffer, tensor, rows, columns, stride_bytes, offset_bytes, width))
 
     def compute(self, call: Callable[[Addresses], Call], reads: tuple[str, ...], writes: tuple[str, ...]) -> None:
         self.computes.append(Compute(call, reads, writes))
-
-
-def _move(
-    outward: bool, buffer: str, tensor: str, rows: Range, columns: Range, stride_bytes: int, offset_bytes: int,
-    flat: bool,
-) -> Move:  # fmt: skip
-    stride = stride_bytes or 4 * (columns[1] - columns[0])
-    return Move(outward, buffer, tensor, rows, columns, stride, offset_bytes, flat)
 
 
 @dataclass(slots=True)

@@ -23,7 +23,8 @@ from trainlib.memory_map import ALIGN, l1_available
 from trainlib.model import Model
 from trainlib.plan import LayerStep, Plan, Stores, Tile, Vectors, backward_choices
 from trainlib.schedule import Schedule, check_l2, compile_schedule, place_buffers
-from trainlib.tiling_images import ImageSteps
+from trainlib.steps.loss import loss_bytes
+from trainlib.tiling_images import ImageSteps, halvings
 
 MAX_COLUMNS = 128
 PADDING_WORDS = 3
@@ -81,20 +82,23 @@ class _Planner:
 
     @property
     def budgets(self) -> list[int]:
-        """For image steps; where there is none one is as good as another."""
-        shares = BUDGET_SHARES if len(self.dense) < len(self.model.layers) else BUDGET_SHARES[:1]
-        return [int(share * self.room) for share in shares]
+        """For image steps and the loss."""
+        return [int(share * self.room) for share in BUDGET_SHARES]
 
     # -- plans -------------------------------------------------------------------------------------
     def largest(self, budget: int, vectors: Vectors) -> Plan | None:
         """With image steps of at most `budget` bytes each, and the largest slot for tiles of W that then fits."""
         try:
             images = {step: self.images.within(*step, budget) for step in self._image_steps()}
+            loss_tile = self._loss_tile(budget, vectors)
         except PlanError:
             return None
 
         def plan(slot: int) -> Plan:
-            return self._plan(lambda i, step: images.get((i, step)) or self._dense_step(i, step, slot * ALIGN), vectors)
+            def make(index: int, step: str) -> LayerStep:
+                return images.get((index, step)) or self._dense_step(index, step, slot * ALIGN)
+
+            return replace(self._plan(make, vectors), loss_tile=loss_tile)
 
         slot = self._largest_slot(lambda slot: self._settled(plan(slot), outlined=True) is not None)
         smaller = dict.fromkeys(int(share * slot) for share in RETREAT)
@@ -104,7 +108,7 @@ class _Planner:
         """With the smallest tiles there are. Raises PlanError if even that does not fit."""
         errors: list[L1Error] = []
         for vectors, choice in product(self.vectors, (0, -1)):
-            plan = replace(self._plan(self._smallest, vectors, choice), stores="awaited")
+            plan = replace(self._plan(self._smallest, vectors, choice), stores="awaited", loss_tile=1)
             try:
                 for outlined in (True, False):
                     place_buffers(self.model, plan, self.platform, self.rule, outlined)
@@ -153,6 +157,13 @@ class _Planner:
         unroll = max(u for u in unrolls if u == 1 or -(-units // u) >= self.platform.cluster.cores)
         tile = Tile(rows=rows, columns=columns, padding=padding)
         return LayerStep(layer=layer.name, step=step, tile=tile, unroll=1 if step == "update" else unroll)
+
+    def _loss_tile(self, budget: int, vectors: Vectors) -> int:
+        """All numbers if their buffers fit, else half as many again and again. Raises PlanError if none fits."""
+        for tile in (0, *halvings(self.model.outputs)[1:]):
+            if loss_bytes(self.model, self.platform, tile, vectors) <= budget:
+                return tile
+        raise PlanError(f"{self.model.name}: the loss: no tile needs {budget:,} bytes or less")
 
     def _smallest(self, index: int, step: str) -> LayerStep:
         layer = self.model.layers[index]

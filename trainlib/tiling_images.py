@@ -3,9 +3,9 @@
 A step takes the first tile that fits, in this order: all of what is summed over before parts of it, all image
 rows before some, double buffering before single; of its outputs as many as fit, halving, though not fewer than
 there are cores while anything else may give way. Depthwise, pooling and activation steps, which use every number
-of an image about once, are cut into four tiles at least, so that transfers overlap computation. The kernel is
-the one with the fewest instructions on the core with the most work, counted for one tile: U x V sums take U + V
-loads and U V multiplications per step of K.
+of an image about once, are cut into four tiles at least, so that transfers overlap computation; a pool's planes are
+cut where not even one fits. The kernel is the one with the fewest instructions on the core with the most work,
+counted for one tile: U x V sums take U + V loads and U V multiplications per step of K.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pulpsim import Platform
 from trainlib.errors import PlanError
 from trainlib.kernels import depthwise, matmul
 from trainlib.kernels.optimizer import Rule
-from trainlib.layers import Conv2D, DepthWise, Layer, PointWise
+from trainlib.layers import Conv2D, DepthWise, GlobalAveragePool, Layer, PointWise, Pool
 from trainlib.model import Model
 from trainlib.plan import Buffering, LayerStep, Tile, kernels_of, tile_limits
 from trainlib.schedule import cut_step
@@ -88,7 +88,7 @@ class _Tried:
         return None
 
 
-def _halvings(size: int, least: int = 1) -> list[int]:
+def halvings(size: int, least: int = 1) -> list[int]:
     """size, then parts of it, down to `least`."""
     parts = {-(-size // (1 << i)) for i in range(size.bit_length() + 1)}
     return sorted((part for part in parts if part >= min(least, size)), reverse=True)
@@ -100,20 +100,27 @@ def _candidates(model: Model, index: int, step: str, cores: int) -> Iterator[Cho
     layer = model.layers[index]
     padding = PADDING_WORDS if isinstance(layer, Conv2D | PointWise) else 0
     make = partial(Tile, padding=padding)
+    pool = isinstance(layer, Pool | GlobalAveragePool)
     for least in (cores, 1):
         for buffering in bufferings:
             if not isinstance(layer, Conv2D | PointWise):
-                for height in _halvings(lines) if lines else [0]:
-                    for width in _halvings(columns, 8 * cores * least):
-                        for count in _halvings(-(-rows // STREAMED_TILES), least):
+                for height in halvings(lines) if lines and not pool else [0]:
+                    for width in halvings(columns, 8 * cores * least):
+                        for count in halvings(-(-rows // STREAMED_TILES), least):
                             yield make(rows=count, columns=width, lines=height % lines if lines else 0), buffering
                 continue
             summed, produced = (rows, columns) if step == "ig" else (columns, rows)
-            for k in _halvings(summed):
-                for height in _halvings(lines) if lines else [0]:
-                    for count in _halvings(produced, least):
+            for k in halvings(summed):
+                for height in halvings(lines) if lines else [0]:
+                    for count in halvings(produced, least):
                         pair = (k, count) if step == "ig" else (count, k)
                         yield make(rows=pair[0], columns=pair[1], lines=height % lines if lines else 0), buffering
+    if pool:  # parts of planes where not even one fits whole: one channel a core, then as few as must be
+        for least in (cores, 1):
+            for buffering in bufferings:
+                for height in halvings(lines)[1:]:
+                    for count in halvings(min(rows, cores), least):
+                        yield make(rows=count, columns=1, lines=height), buffering
 
 
 # -- kernels ---------------------------------------------------------------------------------------

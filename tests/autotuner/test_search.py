@@ -61,7 +61,10 @@ def networks(draw: st.DrawFn, most: int = 5, pools: bool = False) -> Model:
         DepthWise("l", c, relu=relu, bias=bias, **window),  # type: ignore[arg-type]
         FullyConnected("l", c * h * w, o, relu=relu, bias=bias),
     ]
-    kinds += [AveragePool("l", **window), MaxPool("l", **window)] if pools else []  # type: ignore[arg-type]
+    if pools:
+        window |= {"stride": (draw(st.integers(1, 4)), draw(st.integers(1, 2)))}
+        kinds += [AveragePool("l", **window), MaxPool("l", **window)]  # type: ignore[arg-type]
+        kinds += [GlobalAveragePool("l"), Tanh("l")]
     layer = draw(st.sampled_from(kinds))
     above = (Tanh("above"),) if relu else ()  # a model's last layer has no ReLU
     return Model("one", (PointWise("below", 2, c), layer, *above), input_shape=(2, h, w))
@@ -213,11 +216,12 @@ def test_keys_tell_apart_what_decides_cycles() -> None:
 
 # -- what does not fit -----------------------------------------------------------------------------
 def test_what_does_not_fit_says_what_would() -> None:
-    model = Model("big", (GlobalAveragePool("pool"), FullyConnected("fc", 1, 2, relu=False)), input_shape=(1, 200, 100))
+    layers = GlobalAveragePool("pool"), FullyConnected("fc", 1, 2, relu=False)
+    model = Model("big", layers, input_shape=(1, 2, 20_000))  # not even a row fits
     with Points(None) as points:
         outcome = search(model, 0, "fw", Meter(Platform.preset("pulp-2022"), points))
     assert isinstance(outcome, Infeasible)
-    assert outcome.needed_bytes > 4 * 200 * 100
+    assert outcome.needed_bytes > 4 * 20_000
     assert str(outcome).startswith("pool fw needs 80,") and "57,344 are available" in str(outcome)
 
 

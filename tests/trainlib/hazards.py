@@ -41,6 +41,7 @@ from trainlib.kernels import (
     optimizer,
     pooling,
 )
+from trainlib.kernels.partition import Part
 from trainlib.memory_map import l1_ranges
 from trainlib.model import Model
 from trainlib.plan import Plan
@@ -134,9 +135,6 @@ VECTORS = {
     "activations.sigmoid_backward": ("dy y", "dx"),
     "activations.tanh_forward": ("x", "y"),
     "activations.tanh_backward": ("dy y", "dx"),
-    "loss.mse": ("y target", "pairs partial"),
-    "loss.mse_gradient": ("y target", "gradient partial"),
-    "loss.l1": ("y target", "gradient partial"),
     "classification.softmax": ("x", "y partial"),
     "classification.cross_entropy": ("x label", "gradient partial"),
 }
@@ -236,12 +234,59 @@ def _pooled(a: SimpleNamespace) -> tuple[int, int, int]:
 
 
 def _pool(a: SimpleNamespace) -> Touched:
-    return [_image(a.x, *a.shape)], [_image(a.y, *_pooled(a))]
+    y = _image(a.y, *_pooled(a))
+    return [_image(a.x, *a.shape), *[y] * (not a.part.begins)], [y]
 
 
 def _pool_gradient(a: SimpleNamespace) -> Touched:
     x = [_image(a.x, *a.shape)] if hasattr(a, "x") else []
     return [_image(a.dy, *_pooled(a)), *x], [_image(a.dx, *a.shape)]
+
+
+def _pool_gradient_part(a: SimpleNamespace) -> Touched:
+    """Of one row of windows; the search for a maximum leaves in dy what no element has got."""
+    windows = a.shape[0], _windows(a.shape[2], a.kernel[1], a.stride)
+    dy, dx = _image(a.dy, *windows), _image(a.dx, *a.shape)
+    if not hasattr(a, "x"):
+        return [dy], [dx]
+    return [dy, _image(a.x, *a.shape), _image(a.y, *windows)], [dx, dy]
+
+
+# -- losses, of all of the output or of a part ---------------------------------------------------------
+def _pairs_of(address: int, part: Part) -> Words:
+    """Those of a part, among all pairs."""
+    sizes = [*[part.width] * part.shares, *[part.rest] * (part.rest > 0)]
+    rows = [row(address + 8 * (core * part.chunk + part.first), 2 * size) for core, size in enumerate(sizes)]
+    return np.concatenate(rows)
+
+
+def _loss(a: SimpleNamespace) -> Touched:
+    part = a.part or Part.whole(a.n, a.cores)
+    sums, partial = row(a.partial, a.cores), row(a.partial, a.cores + part.ends)
+    gradient = _pairs_of(a.pairs, part) if hasattr(a, "pairs") else row(a.gradient, part.count)
+    reads = [row(a.y, part.count), row(a.target, part.count), *[sums] * (not part.begins)]
+    return reads, [gradient, partial]
+
+
+def _largest(a: SimpleNamespace) -> Touched:
+    largest = row(a.partial + 4 * (a.part.cores + 1), a.part.cores)
+    return [row(a.x, a.part.count), *[largest] * (not a.part.begins)], [largest]
+
+
+def _exponentials(a: SimpleNamespace) -> Touched:
+    """The sums, the largest and the logits found in parts before; at the end the loss and 1 / sum."""
+    cores, part = a.part.cores, a.part
+    sums, largest = row(a.partial, cores), row(a.partial + 4 * (cores + 1), cores)
+    logits, inverse = row(a.partial + 4 * (2 * cores + 1), cores), row(a.partial + 4 * (3 * cores + 1), 1)
+    y = _pairs_of(a.y, part) if a.pairs else row(a.y, part.count)
+    reads = [row(a.x, part.count), row(a.label, 1), largest, *[sums, logits] * (not part.begins)]
+    return reads, [y, sums, logits, *[row(a.partial + 4 * cores, 1), inverse] * part.ends]
+
+
+def _probabilities(a: SimpleNamespace) -> Touched:
+    inverse = row(a.partial + 4 * (3 * a.part.cores + 1), 1)
+    values = _pairs_of(a.pairs, a.part) if hasattr(a, "pairs") else row(a.e, a.part.count)
+    return [values, row(a.label, 1), inverse], [values]
 
 
 def _transpose(a: SimpleNamespace) -> Touched:
@@ -268,6 +313,16 @@ OTHERS: dict[str, Callable[[SimpleNamespace], Touched]] = {
     "pooling.max_pool": _pool,
     "pooling.average_pool_gradient": _pool_gradient,
     "pooling.max_pool_gradient": _pool_gradient,
+    "pooling.average_pool_gradient_part": _pool_gradient_part,
+    "pooling.max_pool_gradient_part": _pool_gradient_part,
+    "loss.mse": _loss,
+    "loss.mse_gradient": _loss,
+    "loss.l1": _loss,
+    "loss.l1_pairs": _loss,
+    "classification.largest": _largest,
+    "classification.exponentials": _exponentials,
+    "classification.probabilities": _probabilities,
+    "classification.probability_pairs": _probabilities,
     "layout.fill": lambda a: ([], [row(a.target, a.words)]),
     "layout.pad": lambda a: ([_image(a.x, *a.shape)], [_image(a.padded, a.shape[0], a.hp, a.wp)]),
     "layout.transpose": _transpose,

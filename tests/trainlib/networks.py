@@ -21,6 +21,7 @@ from tests.trainlib.hazards import compiled
 from trainlib.errors import ModelError
 from trainlib.kernels.fully_connected import COLUMN_UNROLLS, ROW_UNROLLS
 from trainlib.layers import (
+    Activation,
     AveragePool,
     Conv2D,
     DepthWise,
@@ -135,15 +136,16 @@ def networks(draw: st.DrawFn, most: int = 4, given: st.SearchStrategy[Shape] = s
 # -- plans -------------------------------------------------------------------------------------------
 @st.composite
 def layer_steps(draw: st.DrawFn, model: Model, index: int, step: str) -> LayerStep:
-    """Any step that is accepted, of at most about three tiles along each side of W."""
+    """Any step that is accepted, of at most about three tiles along each side of W; parts of rows of activations."""
     layer, (rows, columns, lines) = model.layers[index], tile_limits(model, index, step)
     names = () if step == "update" else kernels_of(layer)
     unrolls = (1,)
     if isinstance(layer, FullyConnected):
         unrolls = ROW_UNROLLS if step == "fw" else COLUMN_UNROLLS
+    fewest = 12 if isinstance(layer, Activation) else 3
     tile = Tile(
         rows=draw(st.integers(-(-rows // 3), rows)),
-        columns=draw(st.integers(-(-columns // 3), columns)),
+        columns=draw(st.integers(-(-columns // fewest), columns)),
         padding=draw(st.integers(0, 4)),
         lines=draw(st.integers(0, lines)),
     )
@@ -165,6 +167,7 @@ def plans(draw: st.DrawFn, model: Model, cores: int = 1, resident: bool = False)
         steps += [draw(layer_steps(model, index, step)) for step in draw(st.sampled_from(choices))]
     choices_of_all: dict[str, Any] = {
         "stores": draw(st.sampled_from(["overlapped", "awaited"])),
+        "loss_tile": 0 if resident else draw(st.one_of(st.just(0), st.integers(0, model.outputs))),
         "vectors": "resident" if resident else draw(st.sampled_from(["resident", "streamed"])),
         "cores": draw(st.one_of(st.just(0), st.integers(0, cores))),
     }
@@ -191,7 +194,9 @@ def smallest_plans(model: Model) -> Iterator[Plan]:
         for index in reversed(range(len(model.layers))):
             choices = backward_choices(model, index)
             steps += [smallest_step(model, index, step) for step in choices[min(way, len(choices) - 1)]]
-        yield Plan(model=model.name, platform="any", steps=tuple(steps), stores="awaited", vectors=vectors)
+        yield Plan(
+            model=model.name, platform="any", steps=tuple(steps), stores="awaited", vectors=vectors, loss_tile=1
+        )  # fmt: skip
 
 
 # -- clusters ----------------------------------------------------------------------------------------

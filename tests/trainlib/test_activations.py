@@ -1,5 +1,5 @@
 """Protects the activations and their gradients: right numbers for every length and core count, the bits of
-`numerics`, nothing else written.
+`numerics`, nothing else written; and tiles of any numbers of a tensor.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pulpsim.machine import Result
+from pulpsim.platform import Platform
 from tests.trainlib.arrays import (
     ALL_KINDS,
     TINY,
@@ -27,8 +28,14 @@ from tests.trainlib.arrays import (
     values,
 )
 from tests.trainlib.bench import Bench
+from tests.trainlib.test_image_schedules import assert_steps_agree
+from trainlib import layers
 from trainlib.kernels import Call, activations
+from trainlib.model import Model
 from trainlib.numerics import activations as twin
+from trainlib.plan import LayerStep, Plan, Tile
+from trainlib.schedule import cut_step
+from trainlib.tasks import Rule
 
 lengths = st.one_of(st.integers(1, 200), st.sampled_from([1, 2, 3, 15, 16, 17, 31, 32, 33]))
 
@@ -183,3 +190,53 @@ def test_special_numbers() -> None:
         at_x, at_y = bench.place(x), bench.space(x.size)
         bench.expect(at_y, y)
         bench.run(activation.forward(at_x, at_y, v))
+
+
+# -- in tiles --------------------------------------------------------------------------------------
+PLATFORM = Platform.preset("pulp-2022")
+
+
+def above(layer: layers.Activation, shape: tuple[int, int, int], relu: bool = True) -> Model:
+    """An activation that needs its input gradient, above a layer with a ReLU or without."""
+    return Model("one", (layers.PointWise("below", 1, shape[0], relu=relu), layer), input_shape=(1, *shape[1:]))
+
+
+@given(
+    shape=st.tuples(st.integers(1, 5), st.integers(1, 6), st.integers(1, 6)), data=st.data(),
+    name=st.sampled_from(["fw", "ig"]),
+)  # fmt: skip
+def test_a_tile_has_no_more_numbers_than_it_says_and_whole_rows_where_they_fit(
+    shape: tuple[int, int, int], data: st.DataObject, name: str
+) -> None:
+    channels, row = shape[0], shape[1] * shape[2]
+    columns = data.draw(st.integers(1, channels * row))
+    step = LayerStep(layer="tanh", step=name, tile=Tile(rows=1, columns=columns))
+    work = cut_step(above(layers.Tanh("tanh"), shape), 1, step, PLATFORM, Rule(0.0))
+    seen = np.zeros((channels, row), int)
+    for store in (store for task in work.tasks for store in task.stores):
+        part = seen[slice(*store.rows), slice(*store.columns)]
+        part += 1
+        assert part.size <= columns
+        assert columns < row or part.shape[1] == row
+    assert (seen == 1).all()
+    together = columns // row
+    assert len(work.tasks) == (-(-channels // together) if together else channels * -(-row // columns))
+
+
+@pytest.mark.parametrize("columns", [27_648, 9_216, 2_500, 333])
+@pytest.mark.parametrize(
+    "layer", [layers.ReLU("it"), layers.LeakyReLU("it"), layers.Sigmoid("it"), layers.Tanh("it")], ids=type
+)
+def test_planes_larger_than_l1(layer: layers.Activation, columns: int) -> None:
+    """Three planes of 96 x 96, 110,592 bytes, on the default machine; whole planes where they fit a larger one."""
+    size = {27_648: 512, 9_216: 256}.get(columns, 64)
+    model, tile = above(layer, (3, 96, 96)), Tile(rows=1, columns=columns)
+    product = {"tile": Tile(rows=3, columns=1, lines=4), "kernel": "mm_unroll_2x2"}
+    steps = (
+        LayerStep(layer="below", step="fw", **product),  # type: ignore[arg-type]
+        LayerStep(layer="it", step="fw", tile=tile),
+        LayerStep(layer="it", step="ig", tile=tile),
+        LayerStep(layer="below", step="wg+update", **product),  # type: ignore[arg-type]
+    )
+    plan = Plan(model="one", platform="pulp-2022", steps=steps, loss_tile=1_500)
+    assert_steps_agree(model, plan, PLATFORM.replace({"l1.size_bytes": size << 10}), 0)

@@ -112,7 +112,7 @@ def changed(place: tuple[str | int, ...], value: Any) -> str:
         ),
         (changed(("format",), "trainlib-plan-9"), f"my.json: format 'trainlib-plan-9': must be '{FORMAT}'"),
         (changed(("modle",), "two"), "my.json: no field 'modle' (did you mean 'model'?); "
-         "fields: model, platform, steps, stores, vectors, cores, made_by, format"),
+         "fields: model, platform, steps, stores, loss_tile, vectors, cores, made_by, format"),
         (changed(("steps", 2, "bufering"), "single"), "my.json: step 2: no field 'bufering' (did you mean "
          "'buffering'?); fields: layer, step, tile, unroll, kernel, buffering, resident, relu"),
         (changed(("steps", 3, "tile", "pad"), 1), "my.json: tile of step 3: no field 'pad' (did you mean "
@@ -148,6 +148,17 @@ def test_the_good_plan_is_good() -> None:
     GOOD.check(MODEL)
 
 
+def test_the_tile_of_the_loss_is_kept_where_there_is_one() -> None:
+    """Files of plans without one are what they were before there was any."""
+    tiled = replace(GOOD, loss_tile=2)
+    assert Plan.from_json(tiled.to_json()) == tiled != GOOD and json.loads(tiled.to_json())["loss_tile"] == 2
+    assert "loss_tile" not in GOOD.to_json() and list(json.loads(GOOD.to_json())) == [
+        "model", "platform", "steps", "stores", "made_by", "format",
+    ]  # fmt: skip
+    for number in (1, 3):
+        replace(GOOD, loss_tile=number).check(MODEL)
+
+
 @settings(max_examples=50)
 @given(data=st.data())
 def test_every_plan_of_the_accepted_shape_is_accepted(data: st.DataObject) -> None:
@@ -159,6 +170,8 @@ def test_every_plan_of_the_accepted_shape_is_accepted(data: st.DataObject) -> No
     ("plan", "message"),
     [
         (replace(GOOD, model="tow"), "plan for model 'tow', not for 'two'"),
+        (replace(GOOD, loss_tile=-1), "plan: loss_tile = -1: must be 0, for all, to 3"),
+        (replace(GOOD, loss_tile=4), "plan: loss_tile = 4: must be 0, for all, to 3"),
         (
             with_step(0, layer="frist"),
             "plan, step 0 (frist fw): no layer 'frist' in two (did you mean 'first'?)",

@@ -1,8 +1,12 @@
-"""Protects pooling: values, gradients and their bits for every window, stride and core count; nothing else written."""
+"""Protects pooling: values, gradients and their bits for every window, stride and core count; nothing else written.
+
+And that it may be cut anywhere: by rows of images, of windows, and of what lies between them.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -11,6 +15,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pulpsim.machine import Result
+from pulpsim.platform import Platform
+from tests.trainlib.agreement import check
 from tests.trainlib.arrays import (
     ALL_KINDS,
     FINITE,
@@ -25,8 +31,14 @@ from tests.trainlib.arrays import (
     values,
 )
 from tests.trainlib.bench import Bench
+from tests.trainlib.networks import Case as Steps
+from tests.trainlib.networks import plans as plans_of
 from trainlib.kernels import pooling as kernels
+from trainlib.layers import AveragePool, GlobalAveragePool, Layer, MaxPool, PointWise, Window
+from trainlib.model import Model
 from trainlib.numerics import pooling as numerics
+from trainlib.plan import LayerStep, Plan, Tile, backward_choices, tile_limits
+from trainlib.steps.geometry import Geometry
 
 Engine = Literal["jit", "reference"]
 #: words of L1 that a case may take
@@ -203,3 +215,173 @@ def test_timing_does_not_depend_on_data(kernel) -> None:  # type: ignore[no-unty
 def test_pooling_is_work_for_all_cores(kernel, case: Case) -> None:  # type: ignore[no-untyped-def]
     alone, together = kernel(replace(case, cores=1))[0].cycles, kernel(replace(case, cores=8))[0].cycles
     assert together < alone / 4
+
+
+# -- windows in parts ------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Parts:
+    """One row of windows as tall as the image or, in a backward pass, less; the rows of it where tiles begin."""
+
+    case: Case
+    cuts: tuple[int, ...]
+
+    def tiles(self, end: int) -> list[tuple[int, int]]:
+        edges = [0, *sorted({cut for cut in self.cuts if 0 < cut < end}), end]
+        return list(pairwise(edges))
+
+
+@st.composite
+def parted(draw: st.DrawFn) -> Parts:
+    case = draw(cases)
+    height = case.shape[1]
+    case = replace(case, kernel=(draw(st.integers(1, height)), case.kernel[1]), stride=(height, case.stride[1]))
+    return Parts(case, tuple(draw(st.lists(st.integers(1, 40), max_size=4))))
+
+
+PARTS = Parts(replace(PLAIN, kernel=(4, 3), stride=(6, 2)), (1, 3))  # the last tile has rows below the windows
+
+
+def forward_in_parts(maximum: bool, p: Parts) -> None:
+    case = replace(p.case, shape=(p.case.shape[0], p.case.kernel[0], p.case.shape[2]))
+    bench = Bench(case.cores, case.seed)
+    x, (c, h, w) = numbers(bench.rng, case.shape, case.kind), case.shape
+    kernel, twin = (kernels.max_pool, numerics.max_pool) if maximum else (kernels.average_pool, numerics.average_pool)
+    expected = twin(x, *case.kernel, *case.stride)
+    at_y, calls = bench.space(expected.size), []
+    for first, end in p.tiles(h):
+        part = kernels.Part(h, first == 0, end == h)
+        at_x, shape = bench.place(x[:, first:end].copy()), (c, end - first, w)
+        window = (end - first, case.kernel[1])
+        calls.append(kernel(at_x, at_y, shape, window, case.stride, case.cores, part))
+    bench.expect(at_y, expected)
+    bench.run(*calls)
+
+
+def backward_in_parts(maximum: bool, p: Parts) -> None:
+    case, bench = p.case, Bench(p.case.cores, p.case.seed)
+    x, dy = numbers(bench.rng, case.shape, case.kind), numbers(bench.rng, case.output, case.kind)
+    (c, h, w), (kernel_h, kernel_w) = case.shape, case.kernel
+    at_dy, calls = bench.place(dy), []
+    if maximum:
+        y = numerics.max_pool(x, *case.kernel, *case.stride)
+        at_y, expected = bench.place(y), numerics.max_pool_gradient(dy, x, *case.kernel, *case.stride)
+    else:
+        at_y, expected = 0, numerics.average_pool_gradient(dy, h, w, *case.kernel, *case.stride)
+    for first, end in p.tiles(h):
+        if first >= kernel_h:
+            break  # below the windows
+        rows, shape = min(end, kernel_h) - first, (c, end - first, w)
+        at_x, at_dx = bench.place(x[:, first:end].copy()), bench.space(c * (end - first) * w)
+        window, across = (rows, kernel_w), case.stride[1]
+        if maximum:
+            make, at = kernels.max_pool_gradient_part, (at_dy, at_x, at_y, at_dx)
+        else:
+            make, at = kernels.average_pool_gradient_part, (at_dy, at_dx)  # type: ignore[assignment]
+        calls.append(make(*at, shape, window, across, kernel_h, case.cores))
+        bench.expect(at_dx, expected[:, first:end])
+    if maximum:  # what is left: nothing but of windows without a number
+        bench.expect(at_dy, np.where(np.isnan(y), dy + np.float32(0), np.float32(0)))
+    bench.run(*calls)
+
+
+@pytest.mark.parametrize("maximum", [False, True], ids=["average", "maximum"])
+@given(p=parted())
+@example(p=PARTS)
+@example(p=replace(PARTS, case=replace(PARTS.case, kind="ties")))
+@example(p=replace(PARTS, case=replace(PARTS.case, kind="nan", kernel=(6, 6))))
+def test_a_window_in_parts_is_the_whole_window(maximum: bool, p: Parts) -> None:
+    """Sums and maxima go on where they were left; of equal elements, the first of all parts gets the gradient."""
+    forward_in_parts(maximum, p)
+    backward_in_parts(maximum, p)
+
+
+# -- images in tiles -------------------------------------------------------------------------------
+windows_of = st.builds(
+    lambda h, w, kh, kw, sh, sw: Window(h, w, min(kh, h), min(kw, w), sh, sw, 0, 0, 0, 0),
+    st.integers(1, 14), st.integers(1, 9), edges, edges, steps, steps,
+)  # fmt: skip
+
+
+@given(at=windows_of, lines=st.integers(0, 14))
+@example(at=Window(9, 4, 2, 2, 4, 2, 0, 0, 0, 0), lines=1)  # rows between windows
+@example(at=Window(7, 4, 2, 2, 2, 2, 0, 0, 0, 0), lines=2)  # a last row without window
+@example(at=Window(12, 4, 5, 2, 2, 2, 0, 0, 0, 0), lines=1)
+def test_tiles_cover_the_image_once_and_compute_nothing_twice_where_windows_do_not_overlap(
+    at: Window, lines: int
+) -> None:
+    lines = min(lines, at.height)
+    tiles = Geometry(at).spread(lines)
+    assert [row for tile in tiles for row in range(*tile.rows)] == list(range(at.height))
+    assert all(tile.rows[1] - tile.rows[0] <= (lines or at.height) for tile in tiles)
+    computed = [row for tile in tiles for row in range(*tile.computed)]
+    if at.out_h == 1 or at.kernel_h <= at.stride_h:
+        assert computed == list(range(at.height))
+        whole = [window for tile in tiles if tile.part < 0 for window in range(*tile.windows)]
+        parts = [window for tile in tiles if tile.part > 0 for window in range(*tile.windows)]
+        assert len(set(whole)) == len(whole) and not set(whole) & set(parts)
+        assert sorted({*whole, *parts}) == list(range(at.out_h))
+    for tile in tiles:
+        assert tile.computed[0] <= tile.rows[0] and tile.rows[1] <= tile.computed[1] <= at.height
+        for row in range(*tile.rows):  # every window that meets it is there, whole or as a part
+            meets = {w for w in range(at.out_h) if 0 <= row - w * at.stride_h < at.kernel_h}
+            assert meets <= set(range(*tile.windows))
+            for window in meets if tile.part < 0 else ():
+                assert tile.computed[0] <= window * at.stride_h
+                assert window * at.stride_h + at.kernel_h <= tile.computed[1]
+
+
+@st.composite
+def pools(draw: st.DrawFn) -> Model:
+    """A pool of any window above a layer that needs its input gradient, through a ReLU or not."""
+    at, c = draw(windows_of), draw(st.integers(1, 4))
+    window = (at.kernel_h, at.kernel_w), (at.stride_h, at.stride_w)
+    pool = draw(st.sampled_from([MaxPool("pool", *window), AveragePool("pool", *window), GlobalAveragePool("pool")]))
+    layers = PointWise("below", 2, c, relu=draw(st.booleans())), pool
+    loss = draw(st.sampled_from(["mse", "l1", "cross-entropy"]))
+    return Model("pools", layers, input_shape=(2, at.height, at.width), loss=loss)
+
+
+@settings(max_examples=150)
+@given(data=st.data(), model=pools(), cores=st.integers(1, 16), seed=seeds)
+def test_pools_in_tiles_of_any_lines_leave_the_bits_of_the_functional_step(
+    data: st.DataObject, model: Model, cores: int, seed: int
+) -> None:
+    platform = Platform.preset("pulp-2022", {"cluster.cores": cores, "l2.size_bytes": 256 << 10})
+    check(Steps(model, data.draw(plans_of(model)), platform, seed))
+
+
+def plan_of(model: Model, tiles: dict[tuple[str, str], Tile]) -> Plan:
+    """Tiles by layer and step; of all others few rows of few channels."""
+    forward = [(index, "fw") for index in range(len(model.layers))]
+    backward = [(i, step) for i in reversed(range(len(model.layers))) for step in backward_choices(model, i)[0]]
+    steps = []
+    for index, step in forward + backward:
+        name, kernel = model.layers[index].name, "mm_unroll_4x4" if index == 0 and step != "update" else ""
+        rows, columns, lines = tile_limits(model, index, step)
+        tile = tiles.get((name, step)) or Tile(rows=rows, columns=columns, lines=min(lines, 4))
+        steps.append(LayerStep(layer=name, step=step, tile=tile, kernel=kernel))
+    return Plan(model=model.name, platform="pulp-2022", steps=tuple(steps))
+
+
+@pytest.mark.parametrize(
+    ("pool", "forward", "backward"),
+    [
+        (AveragePool("pool", 2), Tile(rows=2, columns=1, lines=12), Tile(rows=2, columns=1, lines=16)),
+        (AveragePool("pool", 5, 3), Tile(rows=1, columns=1, lines=12), Tile(rows=2, columns=1, lines=11)),
+        (AveragePool("pool", 96, 1), Tile(rows=2, columns=1, lines=10), Tile(rows=2, columns=1, lines=10)),
+        (MaxPool("pool", 2), Tile(rows=2, columns=1, lines=12), Tile(rows=2, columns=1, lines=7)),
+        (MaxPool("pool", 3, 2), Tile(rows=1, columns=1, lines=12), Tile(rows=2, columns=1, lines=8)),
+        (MaxPool("pool", 96, 1), Tile(rows=2, columns=1, lines=10), Tile(rows=2, columns=1, lines=10)),
+        (AveragePool("pool", 2, 60), Tile(rows=2, columns=1, lines=1), Tile(rows=2, columns=1, lines=10)),
+        (MaxPool("pool", 2, 60), Tile(rows=2, columns=1, lines=1), Tile(rows=2, columns=1, lines=10)),
+        (GlobalAveragePool("pool"), Tile(rows=2, columns=1, lines=10), Tile(rows=2, columns=1, lines=10)),
+    ],
+    ids=lambda value: str(getattr(value, "window", "") and value),
+)  # fmt: skip
+def test_planes_larger_than_l1(pool: Layer, forward: Tile, backward: Tile) -> None:
+    """Three planes of 96 x 96, 110,592 bytes, on the default machine."""
+    model = Model("large", (PointWise("below", 1, 3), pool), input_shape=(1, 96, 96))
+    plan = plan_of(model, {("pool", "fw"): forward, ("pool", "ig"): backward})
+    if model.outputs > 1000:
+        plan = replace(plan, loss_tile=1000)
+    check(Steps(model, plan, Platform.preset("pulp-2022"), 0))

@@ -1,7 +1,9 @@
 """Loss kernels: the value, reduced over the cores in core order, and its gradient, in one pass.
 
 partial: FP32 [cores + 1] in L1; word i is the sum of core i, word `cores` the loss: their sum in core order
-times 1 / n. The constants 2 / n and 1 / n are rounded to FP32.
+times 1 / n. The constants 2 / n and 1 / n are rounded to FP32. An output may come in parts of all cores' shares: sums
+go on in `partial`, and the last part ends them, so that no bit hangs on the parts. Pairs are not cut: those of a part
+are written where they belong among all of them, which lie in L1.
 """
 
 from __future__ import annotations
@@ -16,26 +18,46 @@ from pulpsim.memory import BARRIER_OFFSET, EVENT_UNIT_BASE
 from pulpsim.program import Register
 from trainlib.kernels import Call, chunk_of
 from trainlib.kernels.elementwise import store_pairs
-from trainlib.kernels.partition import advance_pointer, take_share
+from trainlib.kernels.partition import Part, advance_pointer, take_share
+from trainlib.kernels.pieces import add_scaled
 from trainlib.kernels.vector import bits
 
 
-def mse(y: int, target: int, pairs: int, partial: int, n: int, lr: float, cores: int) -> Call:
+def mse(
+    y: int, target: int, pairs: int, partial: int, n: int, lr: float, cores: int, part: Part | None = None
+) -> Call:
     """Mean squared error and its gradient d = (y - target) * (2 / n), as pairs[i] = (d, -(lr d))."""
-    arguments = (y, target, pairs, partial, n, chunk_of(n, cores), bits(2.0 / n), bits(-np.float32(lr)))
-    return Call(loss_program("mse", cores, n, pairs=True), "mse", arguments)
+    return _call("mse", "mse", (y, target, pairs, partial), part or Part.whole(n, cores), bits(2.0 / n), lr)
 
 
-def mse_gradient(y: int, target: int, gradient: int, partial: int, n: int, cores: int) -> Call:
+def mse_gradient(
+    y: int, target: int, gradient: int, partial: int, n: int, cores: int, part: Part | None = None
+) -> Call:
     """Mean squared error and its gradient (y - target) * (2 / n)."""
-    arguments = (y, target, gradient, partial, n, chunk_of(n, cores), bits(2.0 / n))
-    return Call(loss_program("mse", cores, n, pairs=False), "mse_gradient", arguments)
+    return _call("mse", "mse_gradient", (y, target, gradient, partial), part or Part.whole(n, cores), bits(2.0 / n))
 
 
-def l1(y: int, target: int, gradient: int, partial: int, n: int, cores: int) -> Call:
+def l1(y: int, target: int, gradient: int, partial: int, n: int, cores: int, part: Part | None = None) -> Call:
     """Mean absolute error and its gradient: 1 / n with the sign of y - target, +0 where they are equal."""
-    arguments = (y, target, gradient, partial, n, chunk_of(n, cores), bits(1.0 / n))
-    return Call(loss_program("l1", cores, n, pairs=False), "l1", arguments)
+    return _call("l1", "l1", (y, target, gradient, partial), part or Part.whole(n, cores), bits(1.0 / n))
+
+
+def l1_pairs(
+    y: int, target: int, pairs: int, partial: int, n: int, lr: float, cores: int, part: Part | None = None
+) -> Call:
+    """As `l1`, the gradient d as pairs[i] = (d, -(lr d))."""
+    return _call("l1", "l1+pairs", (y, target, pairs, partial), part or Part.whole(n, cores), bits(1.0 / n), lr)
+
+
+def _call(
+    loss: str, name: str, operands: tuple[int, int, int, int], part: Part, scale: int, lr: float | None = None
+) -> Call:
+    pairs = lr is not None
+    program = loss_program(loss, part.cores, part.n, pairs, part.begins, part.ends)
+    y, target, gradient, partial = operands
+    gradient += 8 * part.first if pairs else 0
+    arguments = (y, target, gradient, partial, part.count, part.width, scale)
+    return Call(program, name, arguments if lr is None else (*arguments, bits(-np.float32(lr))))
 
 
 def _square(b: Builder, difference: Register, other: Register, total: Register, scale: Register) -> None:
@@ -61,8 +83,11 @@ _LOSSES: dict[str, Callable[[Builder, Register, Register, Register, Register], N
 
 
 @cache
-def loss_program(name: str, cores: int, n: int, pairs: bool) -> Program:
-    """Arguments: y, target, gradient, partial, n, chunk, the gradient's scale, and -lr if it is `pairs`."""
+def loss_program(name: str, cores: int, n: int, pairs: bool, begins: bool = True, ends: bool = True) -> Program:
+    """Arguments: y, target, gradient, partial, n, chunk, the gradient's scale, and -lr if it is `pairs`.
+
+    n as an argument and chunk: of the part that is there.
+    """
     b = Builder(name)
     b.entry(name)
     names = ("y", "target", "gradient", "partial", "n", "chunk", "scale", *(["minus_lr"] if pairs else []))
@@ -70,11 +95,14 @@ def loss_program(name: str, cores: int, n: int, pairs: bool) -> Program:
     total, core = b.register("total"), b.register("core")
     joined = b.label("joined")
     b("csrr", core, "mhartid")
-    b.mv(total, "x0")
+    begin_partial(b, total, "x0" if begins else None, partial, core)
     first, share = take_share(b, count, chunk, joined)
     advance_pointer(b, y, first, 2)
     advance_pointer(b, target, first, 2)
-    advance_pointer(b, gradient, first, 3 if pairs else 2)
+    if pairs and not (begins and ends):
+        add_scaled(b, gradient, core, 8 * chunk_of(n, cores))
+    else:
+        advance_pointer(b, gradient, first, 3 if pairs else 2)
     with b.temporary("difference", "wanted") as [difference, wanted]:  # noqa: SIM117 (two kinds of block)
         with b.loop(0, share):
             b("p.lw", difference, (y, 4, "!"))
@@ -88,6 +116,10 @@ def loss_program(name: str, cores: int, n: int, pairs: bool) -> Program:
     b.free(first)
     b.place(joined)
     store_partial(b, total, partial, core)
+    if not ends:
+        b.ret()
+        return b.build()
+    barrier(b)
     done = b.label("done")
     b("bne", core, "x0", done)
     add_partials(b, total, partial, cores)
@@ -100,13 +132,23 @@ def loss_program(name: str, cores: int, n: int, pairs: bool) -> Program:
     return b.build()
 
 
+def begin_partial(b: Builder, value: Register, start: Register | str | None, partial: Register, core: Register) -> None:
+    """Emit: value = start or, if there is none, partial[core]."""
+    if start is not None:
+        b.mv(value, start)
+        return
+    with b.temporary("place") as [place]:
+        b("slli", place, core, 2)
+        b("add", place, place, partial)
+        b("lw", value, (place, 0))
+
+
 def store_partial(b: Builder, value: Register, partial: Register, core: Register) -> None:
-    """Emit: partial[core] = value, then wait until every core has stored its own."""
+    """Emit: partial[core] = value."""
     with b.temporary("place") as [place]:
         b("slli", place, core, 2)
         b("add", place, place, partial)
         b("sw", value, (place, 0))
-    barrier(b)
 
 
 def barrier(b: Builder) -> None:

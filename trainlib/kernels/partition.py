@@ -1,9 +1,12 @@
-"""The head of every kernel: a core's share of the work."""
+"""The head of every kernel: a core's share of the work; and what part of all shares is there at once."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from pulpsim import Builder
 from pulpsim.program import Label, Register
+from trainlib.kernels import chunk_of
 
 
 def take_share(b: Builder, units: Register, chunk: Register, done: Label) -> tuple[Register, Register]:
@@ -25,3 +28,49 @@ def advance_pointer(b: Builder, pointer: Register, first: Register, log2_bytes: 
     with b.temporary("bytes") as [offset]:
         b("slli", offset, first, log2_bytes)
         b("add", pointer, pointer, offset)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Of every core's share of n numbers those from `first` to `end`: in L1 a core's `width`, then the next one's."""
+
+    n: int
+    cores: int
+    first: int
+    end: int
+
+    @classmethod
+    def whole(cls, n: int, cores: int) -> Part:
+        """All of every share."""
+        return cls(n, cores, 0, chunk_of(n, cores))
+
+    @property
+    def chunk(self) -> int:
+        """Numbers in a share, but for the last ones."""
+        return chunk_of(self.n, self.cores)
+
+    @property
+    def width(self) -> int:
+        return self.end - self.first
+
+    @property
+    def shares(self) -> int:
+        """Cores with a whole share; the next one may have a shorter one, the others have none."""
+        return self.n // self.chunk
+
+    @property
+    def rest(self) -> int:
+        """Numbers of the core with a shorter share."""
+        return max(min(self.end, self.n % self.chunk) - self.first, 0)
+
+    @property
+    def count(self) -> int:
+        return self.shares * self.width + self.rest
+
+    @property
+    def begins(self) -> bool:
+        return self.first == 0
+
+    @property
+    def ends(self) -> bool:
+        return self.end == self.chunk

@@ -1,15 +1,17 @@
 """Average and maximum pooling without padding, forward and backward.
 
 Windows of (kernel_h, kernel_w) every (stride_h, stride_w) of x [C, H, W]: y [C, Ho, Wo] with Ho =
-(H - kernel_h) // stride_h + 1. Sums and the search for a maximum run over a window in row-major order.
-No timing depends on the data: a backward pass stores to every element of a window.
+(H - kernel_h) // stride_h + 1. Sums and the search for a maximum run over a window in row-major order, and go on
+where they were left: a window may come in parts, some of its rows at a time. A NaN is no maximum unless there is
+nothing else, and is then the canonical one. No timing depends on the data: a backward pass stores to every element
+of a window.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from pulpsim import Builder, Program
@@ -35,12 +37,13 @@ NAN = 0x7FC00000
 
 @dataclass(frozen=True)
 class Geometry:
-    """What a program is made for; kernel and stride: (height, width)."""
+    """What a program is made for; kernel and stride: (height, width). tall: of windows of which these are parts."""
 
     h: int
     w: int
     kernel: tuple[int, int]
     stride: tuple[int, int]
+    tall: int = 0
 
     @property
     def ho(self) -> int:
@@ -52,8 +55,8 @@ class Geometry:
 
     @property
     def share(self) -> int:
-        """FP32(1 / elements of a window)."""
-        return bits(1.0 / (self.kernel[0] * self.kernel[1]))
+        """FP32(1 / elements of a whole window)."""
+        return bits(1.0 / ((self.tall or self.kernel[0]) * self.kernel[1]))
 
     @property
     def unrolled(self) -> bool:
@@ -131,31 +134,52 @@ def _reduce_window(b: Builder, g: Geometry, maximum: bool, total: Register, sour
 
 
 # -- forward ---------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Part:
+    """Rows of windows of `tall` rows. begins: y holds nothing yet; ends: no rows are still to come."""
+
+    tall: int = 0
+    begins: bool = True
+    ends: bool = True
+
+
+WHOLE = Part()
+
+
 def average_pool(
-    x: int, y: int, shape: tuple[int, int, int], kernel: tuple[int, int], stride: tuple[int, int], cores: int
-) -> Call:
-    """x [C, H, W] -> y [C, Ho, Wo]: the windows' sums, from +0 on, times FP32(1 / elements)."""
-    return _forward("avg_pool_fw", False, x, y, shape, kernel, stride, cores)
+    x: int, y: int, shape: tuple[int, int, int], kernel: tuple[int, int], stride: tuple[int, int], cores: int,
+    part: Part = WHOLE,
+) -> Call:  # fmt: skip
+    """x [C, H, W] -> y [C, Ho, Wo]: the windows' sums, from +0 on, times FP32(1 / elements).
+
+    Of a part, kernel says the rows that there are: the sums go on from y, and the product comes at the end.
+    """
+    return _forward("avg_pool_fw", False, x, y, shape, kernel, stride, cores, part)
 
 
 def max_pool(
-    x: int, y: int, shape: tuple[int, int, int], kernel: tuple[int, int], stride: tuple[int, int], cores: int
-) -> Call:
-    """x [C, H, W] -> y [C, Ho, Wo]: the windows' maxima by fmax.s, NaN only if there is nothing else."""
-    return _forward("max_pool_fw", True, x, y, shape, kernel, stride, cores)
+    x: int, y: int, shape: tuple[int, int, int], kernel: tuple[int, int], stride: tuple[int, int], cores: int,
+    part: Part = WHOLE,
+) -> Call:  # fmt: skip
+    """x [C, H, W] -> y [C, Ho, Wo]: the windows' maxima by fmax.s, NaN only if there is nothing else.
+
+    Of a part, kernel says the rows that there are: the maxima are also those of y.
+    """
+    return _forward("max_pool_fw", True, x, y, shape, kernel, stride, cores, part)
 
 
 def _forward(
     name: str, maximum: bool, x: int, y: int, shape: tuple[int, int, int], kernel: tuple[int, int],
-    stride: tuple[int, int], cores: int,
+    stride: tuple[int, int], cores: int, part: Part,
 ) -> Call:  # fmt: skip
-    geometry = Geometry(shape[1], shape[2], kernel, stride)
+    geometry = Geometry(shape[1], shape[2], kernel, stride, part.tall)
     outputs = shape[0] * geometry.ho * geometry.wo
-    return Call(forward_program(geometry, maximum), name, (x, y, outputs, chunk_of(outputs, cores)))
+    program = forward_program(geometry, maximum, not part.begins, part.ends and not maximum)
+    return Call(program, name, (x, y, outputs, chunk_of(outputs, cores)))
 
 
 @cache
-def forward_program(g: Geometry, maximum: bool) -> Program:
+def forward_program(g: Geometry, maximum: bool, accumulate: bool, multiply: bool) -> Program:
     """An output is a unit of work; a share is taken row by row of outputs."""
     b = Builder("pool_fw")
     b.entry("pool_fw")
@@ -169,7 +193,8 @@ def forward_program(g: Geometry, maximum: bool) -> Program:
     add_scaled(b, x, line_of_channel, 4 * g.stride[0] * g.w)
     b.free(outputs, first, line, channel)
     constant = b.register("constant")
-    b.li(constant, NAN if maximum else g.share)
+    if maximum or multiply:
+        b.li(constant, NAN if maximum else g.share)
     left = line_of_channel
     with b.temporary("rows") as [rows]:
         b.li(rows, g.ho)
@@ -183,7 +208,8 @@ def forward_program(g: Geometry, maximum: bool) -> Program:
         b.mv(source, x)
         add_scaled(b, source, column, 4 * g.stride[1])
         with _over_outputs(b, g, n):
-            _output(b, g, maximum, source, y, constant)
+            start = None if accumulate else constant if maximum else "x0"
+            _output(b, g, maximum, source, y, start, constant if multiply else None)
     b("beq", count, "x0", done)
     b.mv(column, "x0")
     add_constant(b, x, x, 4 * g.stride[0] * g.w)
@@ -197,10 +223,16 @@ def forward_program(g: Geometry, maximum: bool) -> Program:
     return b.build()
 
 
-def _output(b: Builder, g: Geometry, maximum: bool, source: Register, y: Register, constant: Register) -> None:
-    """Emit one output; `source` moves to the next window. constant: NaN or FP32(1 / elements)."""
+def _output(
+    b: Builder, g: Geometry, maximum: bool, source: Register, y: Register, start: Register | str | None,
+    factor: Register | None,
+) -> None:  # fmt: skip
+    """Emit one output; `source` moves to the next window. start: what to begin with; None: y. factor: if any."""
     with b.temporary("total") as [total]:
-        b.mv(total, constant if maximum else "x0")
+        if start is None:
+            b("lw", total, (y, 0))
+        else:
+            b.mv(total, start)
         if g.unrolled:
             add_constant(b, source, source, 4 * g.stride[1])
             values = b.registers("value", len(g.offsets))
@@ -213,8 +245,8 @@ def _output(b: Builder, g: Geometry, maximum: bool, source: Register, y: Registe
                 b.mv(element, source)
                 add_constant(b, source, source, 4 * g.stride[1])
                 _reduce_window(b, g, maximum, total, element)
-        if not maximum:
-            b("fmul.s", total, total, constant)
+        if factor is not None:
+            b("fmul.s", total, total, factor)
         b("p.sw", total, (y, 4, "!"))
 
 
@@ -223,7 +255,17 @@ def average_pool_gradient(
     dy: int, dx: int, shape: tuple[int, int, int], kernel: tuple[int, int], stride: tuple[int, int], cores: int
 ) -> Call:
     """dy [C, Ho, Wo] -> dx [C, H, W] = shape: from +0 on, windows in order add dy * FP32(1 / elements)."""
-    return _backward("avg_pool_bw", False, dy, 0, dx, shape, kernel, stride, cores)
+    return _backward("avg_pool_bw", False, (dy, 0, dx), Geometry(*shape[1:], kernel, stride), shape[0], cores)
+
+
+def average_pool_gradient_part(
+    dy: int, dx: int, shape: tuple[int, int, int], kernel: tuple[int, int], stride: int, tall: int, cores: int
+) -> Call:
+    """dy [C, 1, Wo] -> dx [C, H, W] = shape: rows of one row of windows, `tall` rows each, and zeros below.
+
+    kernel: (rows of the windows that are there, width).
+    """
+    return _backward("avg_pool_bw", False, (dy, 0, dx), _part_of(shape, kernel, stride, tall), shape[0], cores)
 
 
 def max_pool_gradient(
@@ -233,16 +275,28 @@ def max_pool_gradient(
 
     That is the first which equals the window's maximum; none if all are NaN.
     """
-    return _backward("max_pool_bw", True, dy, x, dx, shape, kernel, stride, cores)
+    return _backward("max_pool_bw", True, (dy, x, dx), Geometry(*shape[1:], kernel, stride), shape[0], cores)
+
+
+def max_pool_gradient_part(
+    dy: int, x: int, y: int, dx: int, shape: tuple[int, int, int], kernel: tuple[int, int], stride: int, tall: int,
+    cores: int,
+) -> Call:  # fmt: skip
+    """As `average_pool_gradient_part`. y [C, 1, Wo]: the maxima; dy becomes what no element has got yet."""
+    return _backward("max_pool_bw", True, (dy, x, dx, y), _part_of(shape, kernel, stride, tall), shape[0], cores)
+
+
+def _part_of(shape: tuple[int, int, int], kernel: tuple[int, int], stride: int, tall: int) -> Geometry:
+    """With one row of windows, however few rows of them there are."""
+    return Geometry(*shape[1:], kernel, (shape[1] + 1, stride), tall)
 
 
 def _backward(
-    name: str, maximum: bool, dy: int, x: int, dx: int, shape: tuple[int, int, int], kernel: tuple[int, int],
-    stride: tuple[int, int], cores: int,
-) -> Call:  # fmt: skip
-    geometry = Geometry(shape[1], shape[2], kernel, stride)
-    units = shape[0] * (1 if geometry.rows_overlap else geometry.ho)
-    return Call(backward_program(geometry, maximum), name, (dy, x, dx, units, chunk_of(units, cores)))
+    name: str, maximum: bool, operands: tuple[int, ...], geometry: Geometry, channels: int, cores: int
+) -> Call:
+    units = channels * (1 if geometry.rows_overlap else geometry.ho)
+    dy, x, dx, *y = operands
+    return Call(backward_program(geometry, maximum), name, (dy, x, dx, units, chunk_of(units, cores), *y))
 
 
 @dataclass(frozen=True)
@@ -253,6 +307,7 @@ class _Window:
     dx: Register  # the window's first element
     to_x: Register  # from there to the same element of x, in bytes
     constant: Register  # NaN or FP32(1 / elements)
+    to_y: Register | None  # from dy to the maxima, in bytes, if they are known
 
 
 @cache
@@ -263,13 +318,16 @@ def backward_program(g: Geometry, maximum: bool) -> Program:
     """
     b = Builder("pool_bw")
     b.entry("pool_bw")
-    dy, x, dx, units, chunk = b.arguments("dy", "x", "dx", "units", "chunk")
+    names = ("dy", "x", "dx", "units", "chunk", *(["y"] if maximum and g.tall else []))
+    dy, x, dx, units, chunk, *y = b.arguments(*names)
     bands, lines, height = (1, g.ho, g.h) if g.rows_overlap else (g.ho, 1, g.kernel[0])
     below = 0 if g.rows_overlap else (g.stride[0] - g.kernel[0]) * g.w
     at_end = 0 if g.rows_overlap else (g.h - g.stride[0] * (g.ho - 1) - g.kernel[0]) * g.w
     done = b.label("done")
     first, count = take_share(b, units, chunk, done)
     b("sub", x, x, dx)
+    for maxima in y:
+        b("sub", maxima, maxima, dy)
     channel, left = divide(b, first, bands)
     add_scaled(b, dy, first, 4 * lines * g.wo)
     add_scaled(b, dx, channel, 4 * g.h * g.w)
@@ -285,7 +343,7 @@ def backward_program(g: Geometry, maximum: bool) -> Program:
         with b.temporary("zeroed") as [zeroed]:
             b.mv(zeroed, dx)
             store_zeros(b, zeroed, height * g.w)
-    _lines(b, g, maximum, lines, _Window(dy, dx, x, constant))
+    _lines(b, g, maximum, lines, _Window(dy, dx, x, constant, next(iter(y), None)))
     add_constant(b, dx, dx, 4 * height * g.w)
     b("addi", left, left, -1)
     b("beq", left, "x0", end)
@@ -311,7 +369,7 @@ def _lines(b: Builder, g: Geometry, maximum: bool, lines: int, unit: _Window) ->
         b.mv(window, line)
         b.li(n, g.wo)
         with _over_outputs(b, g, n):
-            _spread(b, g, maximum, _Window(unit.dy, window, unit.to_x, unit.constant))
+            _spread(b, g, maximum, replace(unit, dx=window))
         if lines > 1:
             add_constant(b, line, line, 4 * g.stride[0] * g.w)
             b("addi", remaining, remaining, -1)
@@ -324,22 +382,28 @@ def _spread(b: Builder, g: Geometry, maximum: bool, s: _Window) -> None:
     gradient: what each element gets or, for a maximum, what has not been given to an element yet.
     """
     with b.temporary("gradient", "largest") as [gradient, largest]:
+        if s.to_y is not None:
+            b("add", largest, s.dy, s.to_y)
+            b("lw", largest, (largest, 0))
         b("p.lw", gradient, (s.dy, 4, "!"))
         add_constant(b, s.dx, s.dx, 4 * g.stride[1])
         if not maximum:
             b("fmul.s", gradient, gradient, s.constant)
         b("fadd.s", gradient, gradient, "x0")  # dx begins as +0: there is no -0 in it
         (_spread_unrolled if g.unrolled else _spread_rolled)(b, g, maximum, s, gradient, largest)
+        if s.to_y is not None:
+            b("sw", gradient, (s.dy, -4))
 
 
 def _spread_rolled(b: Builder, g: Geometry, maximum: bool, s: _Window, gradient: Register, largest: Register) -> None:
-    """The window as two hardware loops; for a maximum, x is read twice."""
+    """The window as two hardware loops; for a maximum that is not known, x is read twice."""
     with b.temporary("element", "source") as [element, source]:
         add_constant(b, element, s.dx, -4 * g.stride[1])
-        if maximum:
+        if maximum and s.to_y is None:
             b("add", source, element, s.to_x)
             b.mv(largest, s.constant)
             _reduce_window(b, g, True, largest, source)
+        if maximum:
             b("add", source, element, s.to_x)
 
         def body(n: int) -> None:
@@ -361,6 +425,7 @@ def _spread_unrolled(b: Builder, g: Geometry, maximum: bool, s: _Window, gradien
             b("add", source, s.dx, s.to_x)
             for value, offset in zip(values, g.offsets, strict=True):
                 b("lw", value, (source, offset))
+    if maximum and s.to_y is None:
         b.mv(largest, s.constant)
         _reduce(b, True, largest, values)
     _give(b, g, gradient, largest, values, s.dx, g.offsets)

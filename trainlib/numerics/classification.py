@@ -39,7 +39,10 @@ def softmax(x, cores):  # type: ignore[no-untyped-def]
 
 @compiled
 def cross_entropy(x, label, cores):  # type: ignore[no-untyped-def]
-    """(loss, gradient): -log of softmax(x)[label], as log(sum) + largest - x[label], and softmax - one-hot."""
+    """(loss, gradient): -log of softmax(x)[label], as log(sum) + (largest - x[label]), and softmax - one-hot.
+
+    Logits that all grow by the same amount give the same: only differences of them count.
+    """
     gradient, largest, total = _normalised(x, cores)
     gradient[label] = gradient[label] - np.float32(1)
-    return np.float32(np.float32(log(total) + largest) - x[label]), gradient
+    return np.float32(log(total) + np.float32(largest - x[label])), gradient

@@ -70,15 +70,35 @@ def update(work: Work, task: Task, w: str, dw: str, tensor: str, rows: Range, co
 
 
 def finish_gradient(
-    work: Work, index: int, task: Task, dx: str, rows: Range, columns: Range, name: str, flat: bool = False
-) -> None:
+    work: Work, index: int, task: Task, dx: str, rows: Range, columns: Range, name: str,
+    offset: int = 0, stride: int = 0, x: str = "", width: int = 0,
+) -> None:  # fmt: skip
     """Take dx, a tile of the input's gradient, back through the ReLU of the layer below, and store it.
 
-    flat: as in `Move`.
+    offset, stride: words before the tile in its buffer and between its rows, 0 if these lie one behind the other.
+    x: the layer's input for all of the buffer, if it is in L1. width: as in `Move`.
     """
-    words = size(rows) * size(columns)
+    stride = stride or size(columns)
     if work.relu_below(index):
-        x = work.buffer(f"{name} below", words)
-        task.load(x, f"x{index}", rows, columns, flat=flat)
-        task.compute(lambda at: elementwise.relu_backward(at(dx), at(x), at(dx), words, work.cores), (dx, x), (dx,))
-    task.store(dx, f"g{index - 1}", rows, columns, flat=flat)
+        _through_relu(work, index, task, dx, rows, columns, name, (offset, stride), x, width)
+    task.store(dx, f"g{index - 1}", rows, columns, 4 * stride, 4 * offset, width)
+
+
+def _through_relu(
+    work: Work, index: int, task: Task, dx: str, rows: Range, columns: Range, name: str, place: tuple[int, int], x: str,
+    width: int,
+) -> None:  # fmt: skip
+    """One pass over all that is in the buffer, or one a row where x is there for the tile alone."""
+    count, n, (offset, stride) = size(rows), size(columns), place
+    if x:
+        pieces = [(0, 0, count * stride)]
+    else:
+        x = work.buffer(f"{name} below", count * n)
+        task.load(x, f"x{index}", rows, columns, width=width)
+        pieces = [(offset + row * stride, row * n, n) for row in range(count)] if n < stride else [(0, 0, count * n)]
+    for of_dx, of_x, words in pieces:
+
+        def call(at: Addresses, of_dx: int = 4 * of_dx, of_x: int = 4 * of_x, words: int = words) -> Call:
+            return elementwise.relu_backward(at(dx) + of_dx, at(x) + of_x, at(dx) + of_dx, words, work.cores)
+
+        task.compute(call, (dx, x), (dx,))

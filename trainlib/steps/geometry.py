@@ -5,7 +5,30 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trainlib.layers import Window
-from trainlib.tasks import Range
+from trainlib.tasks import Range, ranges
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Output rows of a pool, and the rows of x that a tile reads for them: all, or some of the only one's."""
+
+    rows: Range
+    seen: Range
+    begins: bool = True
+    ends: bool = True
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Rows of dx that a tile of a pool's input gradient gives, the rows of dy they are from, the rows computed.
+
+    part: of the rows computed, how many are in a window that goes on in other tiles; -1 if none does.
+    """
+
+    rows: Range
+    windows: Range
+    computed: Range
+    part: int = -1
 
 
 @dataclass(frozen=True)
@@ -26,3 +49,48 @@ class Geometry:
         first = max(-(-(rows[0] + at.top + 1 - at.kernel_h) // at.stride_h), 0)
         first = min(first, at.out_h - 1)
         return first, max(min((rows[1] - 1 + at.top) // at.stride_h + 1, at.out_h), first + 1)
+
+    # -- pools, which have no padding ----------------------------------------------------------------
+    def seen(self, lines: int) -> list[Seen]:
+        """The tiles of a pool's forward step: `lines` output rows or, of the only one, rows of its window."""
+        at = self.window
+        if not lines:
+            return [Seen((0, at.out_h), (0, at.height))]
+        if at.out_h > 1:
+            return [Seen(rows, self.input_rows(rows)) for rows in ranges(at.out_h, lines)]
+        return [Seen((0, 1), (r, end), r == 0, end == at.kernel_h) for r, end in ranges(at.kernel_h, lines)]
+
+    def spread(self, lines: int) -> list[Spread]:
+        """The tiles of a pool's input gradient: `lines` rows of x; whole windows if no two overlap and they fit."""
+        at = self.window
+        if not lines or lines >= at.height:
+            return [Spread((0, at.height), (0, at.out_h), (0, at.height))]
+        if at.out_h > 1 and at.kernel_h > at.stride_h:
+            return [self._with_halo(rows) for rows in ranges(at.height, lines)]
+        pitch = at.stride_h if at.out_h > 1 else at.height
+        if lines >= pitch:
+            return [self._whole(rows) for rows in ranges(at.height, lines // pitch * pitch)]
+        return [
+            self._part(window, (window * pitch + first, min(window * pitch + end, at.height)))
+            for window in range(-(-at.height // pitch))
+            for first, end in ranges(min(pitch, at.height - window * pitch), lines)
+        ]
+
+    def _with_halo(self, rows: Range) -> Spread:
+        """All rows of the windows that meet these are computed, and those between the first of them and these."""
+        at, windows = self.window, self.output_rows(rows)
+        last = (windows[1] - 1) * at.stride_h + at.kernel_h
+        return Spread(rows, windows, (windows[0] * at.stride_h, max(rows[1], last)))
+
+    def _whole(self, rows: Range) -> Spread:
+        """Windows that lie in these rows, which begin with one; if there are none, zeros."""
+        at = self.window
+        first, end = rows[0] // at.stride_h, min(-(-rows[1] // at.stride_h), at.out_h)
+        return Spread(rows, (first, end), rows) if first < at.out_h else self._part(first, rows)
+
+    def _part(self, window: int, rows: Range) -> Spread:
+        """Rows of one window, or below it."""
+        at = self.window
+        end = window * at.stride_h + at.kernel_h if window < at.out_h else 0
+        inside = max(min(rows[1], end) - rows[0], 0)
+        return Spread(rows, (window, window + 1), rows, inside)

@@ -5,6 +5,8 @@ Every sum runs in the same order as where the vectors stay in L1: the bits are t
 
 from __future__ import annotations
 
+from math import prod
+
 from trainlib.kernels import Call, elementwise, fully_connected
 from trainlib.layers import FullyConnected
 from trainlib.plan import LayerStep
@@ -19,7 +21,8 @@ class _Vectors:
     def __init__(self, work: Work, index: int, step: LayerStep):
         self.work, self.index, self.step = work, index, step
         self.name = f"{work.model.layers[index].name} {step.step}"
-        self.flat = len(work.model.shapes[index][0]) == 3  # an image, read as a vector
+        shape = work.model.shapes[index][0]
+        self.width = prod(shape) if len(shape) == 3 else 0  # an image, read as a vector
 
     def slots(self, name: str) -> Slots:
         return Slots(self.work, f"{self.name} {name}", 1 if self.step.buffering == "single" else 2)
@@ -27,7 +30,7 @@ class _Vectors:
     def input(self, task: Task, slots: Slots, columns: Range) -> str:
         """The buffer of a part of x."""
         if slots.take(columns, size(columns)):
-            task.load(slots.buffer, f"x{self.index}", (0, 1), columns, flat=self.flat)
+            task.load(slots.buffer, f"x{self.index}", (0, 1), columns, width=self.width)
         return slots.buffer
 
     def pairs(self, task: Task, gradients: Slots, pairs: Slots, rows: Range) -> str:
@@ -90,7 +93,7 @@ def backward(work: Work, turns: Turns, index: int, layer: FullyConnected, step: 
         _multiply(work, task, tile, (pairs, x, dx))
         tile.store(task)
         if dx and rows[1] == layer.outputs:
-            finish_gradient(work, index, task, dx, (0, 1), columns, vectors.name, vectors.flat)
+            finish_gradient(work, index, task, dx, (0, 1), columns, vectors.name, width=vectors.width)
         if layer.bias and "wg" in parts and columns[1] == layer.inputs:
             update_bias(work, task, index, rows, (pairs, f"{vectors.name} bias", f"{vectors.name} pairs apart"))
 

@@ -316,7 +316,7 @@ def test_with_room_enough_a_tile_is_a_whole_small_layer(model: Model, cores: int
 
 def test_an_l1_too_small_for_any_tile_says_what_is_needed() -> None:
     assert refused(lambda: default_plan(models.get("autoencoder"), sized((8 << 10) + 64))) == (
-        "autoencoder does not fit L1 of pulp-2022: with the smallest tiles, single-buffered, its step needs 112 bytes "
+        "autoencoder does not fit L1 of pulp-2022: with the smallest tiles, single-buffered, its step needs 256 bytes "
         "at once, 64 are available beside the stacks (l1.size_bytes = 8,256)"
     )
 

@@ -332,7 +332,7 @@ def progress(message: Callable[[], str], after_seconds: float = 2.0) -> Iterator
         with contextlib.suppress(OSError, ValueError):  # a reader that has gone ends no work
             while not ended.is_set():
                 end = f", {time.monotonic() - begin:.0f} s{' (Ctrl-C stops)' if terminal else ''}"
-                room = _columns(stream) - len(end) - 1 if terminal else None
+                room = max(_columns(stream) - len(end) - 1, 0) if terminal else None
                 stream.write(f"{before}{message()[:room]}{end}{after}")
                 stream.flush()
                 ended.wait(every)

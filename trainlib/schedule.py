@@ -31,7 +31,7 @@ from trainlib.layers import (
 )
 from trainlib.memory_map import Buffer, Tensor, place_in_l1, place_in_l2
 from trainlib.model import Model
-from trainlib.plan import LayerStep, Plan, check_step, steps_of
+from trainlib.plan import LayerStep, Plan, check_step, require_step
 from trainlib.steps import convolution, depthwise, fully_connected, pooling
 from trainlib.steps.fully_connected import WEIGHT_SLOTS
 from trainlib.steps.loss import loss_step
@@ -128,8 +128,7 @@ def cut_step(model: Model, index: int, step: LayerStep, platform: Platform, rule
 def _cut(work: Work, turns: fully_connected.Turns, index: int, step: LayerStep) -> None:
     layer = work.model.layers[index]
     require_known(layer, "timed")
-    if step.step not in steps_of(layer):
-        raise PlanError(f"{layer.name}: no step {step.step!r}; steps: {', '.join(steps_of(layer))}")
+    require_step(layer, step.step)
     if step.step == "update":
         update_step(work, turns, index, step)
         return

@@ -7,7 +7,7 @@ import time
 
 import click
 
-from pulpsim.console import Commands, json_option, print_json, progress, table_console, write_atomically
+from pulpsim.console import Commands, Stage, json_option, print_json, progress, table_console, write_atomically
 
 
 @click.group(cls=Commands, name="benchmarks")
@@ -23,9 +23,13 @@ def speed(seconds: float, as_json: bool) -> None:
     from benchmarks.speed import SCENARIOS, measure, start_up, training_step
     from pulpsim.tables import Folding
 
-    cold, warm = start_up()
-    rows = [measure(scenario, seconds) for scenario in SCENARIOS]
-    step = training_step()
+    with progress(stage := Stage("starting anew, with compiled code and without")):
+        cold, warm = start_up()
+        rows = []
+        for number, scenario in enumerate(SCENARIOS, start=1):
+            stage.text = f"measuring: row {number} of {len(SCENARIOS)}"
+            rows.append(measure(scenario, seconds))
+        step = training_step()
     if as_json:
         record = {"first_import_and_compile_s": cold, "warm_import_s": warm, "autoencoder_timed_step_s": step}
         print_json(record | {"rows": rows})
@@ -53,7 +57,8 @@ def fidelity(check: bool, as_json: bool) -> None:
     from benchmarks import fidelity as found
     from pulpsim.tables import Folding
 
-    lines = found.measure()
+    with progress(Stage("simulating every measured row")):
+        lines = found.measure()
     if as_json:
         print_json(found.document(lines))
     else:
@@ -85,7 +90,8 @@ def networks(check: bool, as_json: bool) -> None:
     """Training steps of the shipped networks on 8 cores and on 1, and what they lose; writes docs/networks.md."""
     from benchmarks import networks as found
 
-    measured = found.measure()
+    with progress(Stage("timing a training step of every network, on 8 cores and on 1")):
+        measured = found.measure()
     text = found.page(measured)
     if as_json:
         print_json(found.document(measured))
@@ -108,13 +114,12 @@ def tuning(workers: int | None, check: bool, as_json: bool) -> None:
     from autotuner.tuning import Progress
     from benchmarks import tuning as found
 
-    status, begin = "searching", time.monotonic()
+    stage, begin = Stage("starting to search"), time.monotonic()
 
     def tell(now: Progress) -> None:
-        nonlocal status
-        status = f"searching: {now.done} of {now.of}, last {now.what}"
+        stage.text = f"searching: {now.done} of {now.of}, last {now.what}"
 
-    with progress(lambda: status):
+    with progress(stage):
         networks = found.measure(workers or os.cpu_count() or 1, default_path(), tell)
     click.echo(f"measured in {time.monotonic() - begin:.0f} s", err=True)
     document = found.document(networks)
@@ -136,7 +141,9 @@ def picture() -> None:
     """Draw the README's picture, docs/autoencoder.svg."""
     from benchmarks.picture import PICTURE, draw
 
-    write_atomically(PICTURE, draw().encode())
+    with progress(Stage("timing the autoencoder's training step")):
+        drawn = draw().encode()
+    write_atomically(PICTURE, drawn)
     click.echo(f"{PICTURE.name} written")
 
 
@@ -146,7 +153,8 @@ def machine(check: bool) -> None:
     """Write the page of the machine's rules, docs/machine.md."""
     from benchmarks.machine_page import PAGE, page
 
-    text = page().encode()
+    with progress(Stage("measuring what the page says")):
+        text = page().encode()
     if not check:
         write_atomically(PAGE, text)
         click.echo(f"{PAGE.name} written")

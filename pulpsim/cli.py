@@ -16,6 +16,7 @@ from pulpsim.arguments import DTYPES
 from pulpsim.console import (
     Commands,
     InputError,
+    Stage,
     cause_names,
     causes_table,
     json_option,
@@ -149,7 +150,8 @@ def assemble_file(path: str) -> Program:
     text = read_text(path)
     from pulpsim.assembler import assemble
 
-    return assemble(text, source_name(path))
+    with progress(Stage(f"assembling {source_name(path)}")):
+        return assemble(text, source_name(path))
 
 
 def label_of(program: Program, row: int) -> str | None:
@@ -389,10 +391,13 @@ def asm(file: str, as_json: bool) -> None:
     FILE.S is GNU-style text, `-` stands for stdin. Addresses are those of `pulpsim run`'s messages.
     """
     program = assemble_file(file)
+    with progress(Stage(f"listing {len(program):,} instructions")):
+        record = listing_record(program) if as_json else {}
+        text = "" if as_json else listing(program)
     if as_json:
-        print_json({"source": program.source, "instructions": len(program)} | listing_record(program))
+        print_json({"source": program.source, "instructions": len(program)} | record)
     else:
-        click.echo(listing(program), nl=False)
+        click.echo(text, nl=False)
 
 
 def listed_rows(program: Program) -> list[tuple[int, str, int, list[str]]]:

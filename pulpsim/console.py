@@ -28,7 +28,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -300,6 +300,14 @@ class Stage:
         return self.text
 
 
+def _columns(stream: TextIO) -> int:
+    """Of a terminal: a line that is longer could not be cleared."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns
+    except (OSError, ValueError):
+        return 80
+
+
 def starting(what: str) -> str:
     """A stage's text before the first result, which takes longer in the first run of a version."""
     from pulpsim.jit import is_compiled
@@ -323,8 +331,9 @@ def progress(message: Callable[[], str], after_seconds: float = 2.0) -> Iterator
             return
         with contextlib.suppress(OSError, ValueError):  # a reader that has gone ends no work
             while not ended.is_set():
-                hint = " (Ctrl-C stops)" if terminal else ""
-                stream.write(f"{before}{message()}, {time.monotonic() - begin:.0f} s{hint}{after}")
+                end = f", {time.monotonic() - begin:.0f} s{' (Ctrl-C stops)' if terminal else ''}"
+                room = max(_columns(stream) - len(end) - 1, 0) if terminal else None
+                stream.write(f"{before}{message()[:room]}{end}{after}")
                 stream.flush()
                 ended.wait(every)
             stream.write("\r\033[K" if terminal else "")

@@ -198,10 +198,11 @@ class Builder:
     def free(self, *registers: Register) -> None:
         """Give registers back; freed ones are handed out again first."""
         for register in registers:
-            if _number(register) not in self._names:
+            number = _number(register)
+            if number is None or number not in self._names:
                 raise ProgramError(f"{self.name}: {register} cannot be given back: it is not in use")
-            del self._names[register.number]
-            self._free.insert(0, register.number)
+            del self._names[number]
+            self._free.insert(0, number)
 
     @contextlib.contextmanager
     def temporary(self, *names: str) -> Iterator[list[Register]]:

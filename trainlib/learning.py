@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pulpsim.trace import Timeline
 from trainlib import models
 from trainlib.data import as_samples, load_features, load_labelled
-from trainlib.errors import DataError
+from trainlib.errors import DataError, unknown_loss
 from trainlib.model import Model
 from trainlib.trainer import StepReport, Trainer
 
@@ -41,6 +41,8 @@ def lessons_for(model: Model | str, path: str | None = None) -> Lessons:
         return _of_features(model, path)
     if model.loss == "cross-entropy":
         return _of_labelled(model, path)
+    if model.loss not in ("mse", "l1"):
+        raise unknown_loss(model.name, model.loss, "learned")
     if path is not None:
         raise DataError(f"{model.name} learns numbers from numbers: no file format holds such pairs")
     rng = np.random.default_rng(0)

@@ -133,7 +133,9 @@ class Model:
         return next(index for index, layer in enumerate(self.layers) if layer.trained)
 
     def macs(self, index: int, step: str) -> int:
-        """Multiply-accumulates of a step of layer `index`."""
+        """Multiply-accumulates of a step of layer `index`. Raises ModelError for a step that is not known."""
+        if not set(step.split("+")) <= {"fw", "wg", "ig", "update"}:
+            raise ModelError(f"{self.name}: no step {step!r}: must be fw, wg, ig or update, or some of them with +")
         return self.layers[index].macs(step, self.shapes[index][0])
 
     def relu_below(self, index: int) -> bool:

@@ -273,6 +273,11 @@ def steps_of(layer: Layer) -> tuple[str, ...]:
     return STEPS if isinstance(layer, FullyConnected) else tuple(step for step in STEPS if step not in BACKWARD[0])
 
 
+def require_step(layer: Layer, step: str) -> None:
+    """Raises PlanError unless a layer of its kind may have the step."""
+    _check_step(step, steps_of(layer), layer.name)
+
+
 def _check_word(what: str, value: str, accepted: tuple[str, ...], where: str) -> None:
     if text(value) not in accepted:
         raise PlanError(f"{where}: {what} = {value!r}{nearest(value, accepted)}: must be {' or '.join(accepted)}")
@@ -289,7 +294,7 @@ def tile_limits(model: Model, index: int, step: str) -> tuple[int, int, int]:
     Raises ModelError, PlanError for a layer or a step that is not known.
     """
     layer, (shape, output) = model.layers[index], model.shapes[index]
-    _check_step(step, steps_of(layer), layer.name)
+    require_step(layer, step)
     lines = 0 if step == "update" else shape[-2] if step == "ig" and len(shape) == 3 else output[-2:][0]
     match layer:
         case FullyConnected():

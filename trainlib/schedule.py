@@ -34,7 +34,7 @@ from trainlib.layers import (
 )
 from trainlib.memory_map import Buffer, Tensor, check_fit, place_in_l1, place_in_l2
 from trainlib.model import Model
-from trainlib.plan import LayerStep, Plan, Vectors, between_dense, check_step, steps_of
+from trainlib.plan import LayerStep, Plan, Vectors, between_dense, check_step, require_step
 from trainlib.steps import convolution, depthwise, fully_connected, pooling, streamed
 from trainlib.steps.dense import WEIGHT_SLOTS, Turns
 from trainlib.steps.loss import loss_step
@@ -134,8 +134,7 @@ def cut_step(
 def _cut(work: Work, turns: Turns, index: int, step: LayerStep) -> None:
     layer = work.model.layers[index]
     require_known(layer, "timed")
-    if step.step not in steps_of(layer):
-        raise PlanError(f"{layer.name}: no step {step.step!r}; steps: {', '.join(steps_of(layer))}")
+    require_step(layer, step.step)
     if step.step == "update":
         update_step(work, turns, index, step)
         return

@@ -136,7 +136,8 @@ class Trainer:
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in COMPILED_IN and name in self.__dict__:
-            raise FixedError(f"{name} of a trainer is compiled in: make a new Trainer(..., {name}=...)")
+            how = "" if name == "schedule" else f"(..., {name}=...)"
+            raise FixedError(f"{name} of a trainer is compiled in: make a new Trainer{how}")
         super().__setattr__(name, value)
 
     @property

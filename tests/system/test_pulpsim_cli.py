@@ -644,6 +644,17 @@ def test_long_work_shows_progress(stream: Callable[[], io.StringIO], monkeypatch
         assert re.fullmatch(r"(halfway, \d+ s\n)+(further, \d+ s\n)+", text)
 
 
+def test_a_line_of_progress_is_no_longer_than_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest of it would stay on the screen."""
+    shown = Terminal()
+    monkeypatch.setattr(sys, "stderr", shown)
+    with progress(lambda: "long " * 50, after_seconds=0.0):
+        while "long" not in shown.getvalue():
+            time.sleep(0.01)
+    line = shown.getvalue().split("\r\033[K")[1]
+    assert len(line) == 79 and line.endswith(", 0 s (Ctrl-C stops)")
+
+
 def test_a_reader_of_progress_that_has_gone_ends_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = threading.Event()
 

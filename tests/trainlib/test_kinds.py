@@ -37,6 +37,7 @@ from trainlib.layers import (
     Sigmoid,
     Tanh,
 )
+from trainlib.learning import lessons_for
 from trainlib.model import Model
 from trainlib.plan import (
     STEPS,
@@ -228,6 +229,15 @@ def test_a_loss_that_is_not_known_is_refused() -> None:
     for use in (
         lambda: functional.loss(model, np.ones(3, np.float32), np.ones(3)),
         lambda: compile_schedule(model, plan, PLATFORM, 0.1),
+        lambda: lessons_for(model),
     ):
         with pytest.raises(ModelError, match="net: the loss 'huber' cannot be "):
             use()
+
+
+def test_a_step_that_is_not_known_has_no_multiplications() -> None:
+    model = network(ReLU("odd"))
+    assert model.macs(0, "fw") == model.macs(0, "wg+update") > model.macs(0, "update") == 0
+    for step in ("foo", "fw,wg", ""):
+        with pytest.raises(ModelError, match=f"net: no step '{step}'"):
+            model.macs(0, step)

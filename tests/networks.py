@@ -27,11 +27,13 @@ from hypothesis import strategies as st
 from pulpsim.errors import PulpsimError
 from pulpsim.platform import Platform
 from tests.trainlib.agreement import DifferenceError, check, optimizer_of, planned, raw, smallest_that_fits
-from tests.trainlib.networks import Case, networks, plans, platforms, shapes
+from tests.trainlib.networks import Case, networks, plans, platforms, shapes, with_l1_for
 from trainlib.errors import PlanError
 
 MOST_LAYERS = 8
 L1_KIB = (64, 8, 12, 16, 20, 24, 32, 48, 96, 128, 256)
+#: beside the stacks, where L1 is to be scarce: None leaves it as it is
+ROOM_BYTES = (None, 1 << 10, 2 << 10, 4 << 10, 8 << 10)
 CORES = 16
 L2_KIB = 1024
 #: cases from one seed; and seconds for which a difference is made smaller
@@ -41,11 +43,12 @@ BATCH, SHRINKING = 100, 60.0
 # -- cases -------------------------------------------------------------------------------------------
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
-    model = draw(networks(MOST_LAYERS, shapes))
+    model, platform = draw(networks(MOST_LAYERS, shapes)), draw(platforms(CORES, L1_KIB, L2_KIB))
+    room = draw(st.sampled_from(ROOM_BYTES))
     case = Case(
         model=model,
         plan=None,
-        platform=draw(platforms(CORES, L1_KIB, L2_KIB)),
+        platform=platform if room is None else with_l1_for(platform, room),
         seed=draw(st.integers(0, 2**32 - 1)),
         momentum=draw(st.sampled_from([0.0, 0.0, 0.9])),
         weight_decay=draw(st.sampled_from([0.0, 0.0, 0.01])),

@@ -32,6 +32,8 @@ from trainlib.trainer import StepReport, Trainer
 
 #: a core's stack takes no more: what a matrix product keeps of its registers (see kernels.matmul)
 STACK_USED = 32
+#: a network of so many weights is not cut into tiles of one each
+MANY_TILES = 4096
 
 
 class DifferenceError(AssertionError):
@@ -87,12 +89,14 @@ def planned(case: Case) -> Case:
 
 def smallest_that_fits(case: Case) -> Plan | None:
     """A plan of the smallest tiles that compiles for a case; None if there is none."""
-    for plan in smallest_plans(case.model, store_gradients=not optimizer_of(case).plain):
-        try:
-            compile_schedule(case.model, plan, case.platform, case.lr, case.momentum, case.weight_decay)
-        except PlanError:
-            continue
-        return plan
+    stored = not optimizer_of(case).plain
+    for width in (64, 8, 1) if case.model.weights < MANY_TILES else (64,):
+        for plan in smallest_plans(case.model, stored, width):
+            try:
+                compile_schedule(case.model, plan, case.platform, case.lr, case.momentum, case.weight_decay)
+            except PlanError:
+                continue
+            return plan
     return None
 
 

@@ -168,26 +168,31 @@ def plans(draw: st.DrawFn, model: Model, store_gradients: bool = False) -> Plan:
     return Plan(model=model.name, platform="pulp-2022", steps=tuple(steps), stores=stores)  # type: ignore[arg-type]
 
 
-def smallest_step(model: Model, index: int, step: str, tile: Tile | None = None) -> LayerStep:
-    """A step of one row, one column and one line a tile, or of the tile given, single-buffered."""
-    layer, lines = model.layers[index], tile_limits(model, index, step)[2]
+def smallest_step(model: Model, index: int, step: str, tile: Tile | None = None, width: int = 1) -> LayerStep:
+    """Single-buffered, with the tile given or one of one row, one line and, of W of a fully-connected layer, `width`
+    columns: one by one they would be many tasks."""
+    layer, (_, columns, lines) = model.layers[index], tile_limits(model, index, step)
     names = () if step == "update" else kernels_of(layer)
+    if tile is None:
+        tile = Tile(
+            rows=1, columns=min(columns, width) if isinstance(layer, FullyConnected) else 1, lines=min(lines, 1)
+        )
     return LayerStep(
-        layer=layer.name, step=step, tile=tile or Tile(rows=1, columns=1, lines=min(lines, 1)),
-        kernel=names[0] if names else "", buffering="single",
+        layer=layer.name, step=step, tile=tile, kernel=names[0] if names else "", buffering="single"
     )  # fmt: skip
 
 
-def smallest_plans(model: Model, store_gradients: bool = False) -> Iterator[Plan]:
-    """The plans of the smallest tiles, single-buffered and awaited: one with each way to cut the backward pass."""
+def smallest_plans(model: Model, store_gradients: bool = False, width: int = 1) -> Iterator[Plan]:
+    """Of the smallest steps, awaited: one with each way to cut the backward pass. width: see `smallest_step`."""
     ways = max(len(backward_choices(model, index)) for index in range(len(model.layers)))
     for way in range(ways):
-        steps = [smallest_step(model, index, "fw") for index in range(len(model.layers))]
+        steps = [smallest_step(model, index, "fw", width=width) for index in range(len(model.layers))]
         for index in reversed(range(len(model.layers))):
             choices = backward_choices(model, index)
             if store_gradients and isinstance(model.layers[index], FullyConnected):
                 choices = choices[-1:]
-            steps += [smallest_step(model, index, step) for step in choices[min(way, len(choices) - 1)]]
+            chosen = choices[min(way, len(choices) - 1)]
+            steps += [smallest_step(model, index, step, width=width) for step in chosen]
         yield Plan(model=model.name, platform="any", steps=tuple(steps), stores="awaited")
 
 

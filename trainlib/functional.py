@@ -212,8 +212,8 @@ def weight_gradient(layer: Parametric, dy: Floats, x: Floats) -> Floats:
 
 
 def bias_gradient(dy: Floats) -> Floats:
-    """db: each channel's sum of dy, the gradient before the layer's own ReLU."""
-    return bias.bias_gradient(_pixels(dy))
+    """db: each channel's sum of dy, the gradient before the layer's own ReLU; of a vector dy itself, -0 and all."""
+    return dy.copy() if dy.ndim == 1 else bias.bias_gradient(_pixels(dy))
 
 
 def input_gradient(layer: Layer, own: Own, dy: Floats, x: Floats, y: Floats) -> Floats:

@@ -104,7 +104,7 @@ class SGD:
 
     def update(self, slot: int, w: Floats, dw: Floats) -> None:
         """Change parameter array `slot` in place."""
-        v = self.velocity.setdefault(slot, np.zeros_like(w)) if self.momentum else np.empty(0, np.float32)
+        v = self.velocity.setdefault(slot, np.zeros_like(w)) if np.float32(self.momentum) else np.empty(0, np.float32)
         optimizers.sgd(
             w.reshape(-1), dw.reshape(-1), v.reshape(-1), self.minus_lr,
             np.float32(self.momentum), np.float32(self.weight_decay),

@@ -14,6 +14,8 @@ from hashlib import sha256
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from pulpsim import Cluster, Copy, Platform, Program
 from pulpsim.code import Code
 from trainlib.errors import PlanError
@@ -261,7 +263,7 @@ def compile_schedule(
 ) -> Schedule:
     """Compile one training step. Raises PlanError, ModelError if it does not fit."""
     plan.check(model)
-    rule = Rule(lr, momentum, weight_decay)
+    rule = Rule(lr, float(np.float32(momentum)), float(np.float32(weight_decay)))  # what is zero in FP32 is none
     _check_rule(model, plan, rule)
     return _assemble(_tasks(model, plan, platform, rule), plan)
 

@@ -27,13 +27,18 @@ from hypothesis import strategies as st
 from pulpsim.errors import PulpsimError
 from pulpsim.platform import Platform
 from tests.trainlib.agreement import DifferenceError, check, planned, raw, smallest_that_fits
-from tests.trainlib.networks import Case, networks, plans, platforms, shapes
+from tests.trainlib.arrays import ALL_KINDS, FINITE
+from tests.trainlib.networks import Case, networks, plans, platforms, shapes, with_l1_for
 from trainlib.errors import PlanError
 
 MOST_LAYERS = 8
 L1_KIB = (64, 8, 12, 16, 20, 24, 32, 48, 96, 128, 256)
+#: beside the stacks, where L1 is to be scarce: None leaves it as it is
+ROOM_BYTES = (None, 1 << 10, 2 << 10, 4 << 10, 8 << 10)
 CORES = 16
 L2_KIB = 1024
+#: a positive number that is zero in FP32
+NOTHING = 1e-46
 #: cases from one seed; and seconds for which a difference is made smaller
 BATCH, SHRINKING = 100, 60.0
 
@@ -41,15 +46,18 @@ BATCH, SHRINKING = 100, 60.0
 # -- cases -------------------------------------------------------------------------------------------
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
-    model = draw(networks(MOST_LAYERS, shapes))
+    model, platform = draw(networks(MOST_LAYERS, shapes)), draw(platforms(CORES, L1_KIB, L2_KIB))
+    room = draw(st.sampled_from(ROOM_BYTES))
     case = Case(
         model=model,
         plan=None,
-        platform=draw(platforms(CORES, L1_KIB, L2_KIB)),
+        platform=platform if room is None else with_l1_for(platform, room),
         seed=draw(st.integers(0, 2**32 - 1)),
-        momentum=draw(st.sampled_from([0.0, 0.0, 0.9])),
-        weight_decay=draw(st.sampled_from([0.0, 0.0, 0.01])),
+        lr=draw(st.sampled_from([0.05, 0.05, 0.05, 1.0, 1e-6])),
+        momentum=draw(st.sampled_from([0.0, 0.0, 0.9, 0.9, 0.999, NOTHING])),
+        weight_decay=draw(st.sampled_from([0.0, 0.0, 0.01, 0.01, NOTHING])),
         steps=draw(st.sampled_from([1, 1, 1, 2, 3])),
+        kinds=draw(st.sampled_from([("plain", "zeros")] * 3 + [FINITE, ALL_KINDS])),
     )
     if draw(st.booleans()):
         return case
@@ -84,7 +92,7 @@ class Tally:
         self.features.update(
             [
                 case.model.loss, platform.name, platform.l1.arbitration, f"{case.steps} step(s)",
-                "any plan" if case.plan else "default plan",
+                "any plan" if case.plan else "default plan", f"numbers: {' or '.join(case.kinds)}",
             ]
         )  # fmt: skip
         self.features["momentum"] += bool(case.momentum)

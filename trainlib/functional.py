@@ -112,7 +112,7 @@ class SGD:
 
     def update(self, slot: int, w: Floats, dw: Floats) -> None:
         """Change parameter array `slot` in place."""
-        v = self.velocity.setdefault(slot, np.zeros_like(w)) if self.momentum else np.empty(0, np.float32)
+        v = self.velocity.setdefault(slot, np.zeros_like(w)) if np.float32(self.momentum) else np.empty(0, np.float32)
         optimizers.sgd(
             w.reshape(-1), dw.reshape(-1), v.reshape(-1), self.minus_lr,
             np.float32(self.momentum), np.float32(self.weight_decay),
@@ -225,8 +225,8 @@ def weight_gradient(layer: Parametric, dy: Floats, x: Floats) -> Floats:
 
 
 def bias_gradient(dy: Floats) -> Floats:
-    """db: each channel's sum of dy, the gradient before the layer's own ReLU."""
-    return bias.bias_gradient(_pixels(dy))
+    """db: each channel's sum of dy, the gradient before the layer's own ReLU; of a vector dy itself, -0 and all."""
+    return dy.copy() if dy.ndim == 1 else bias.bias_gradient(_pixels(dy))
 
 
 def input_gradient(layer: Layer, own: Own, dy: Floats, x: Floats, y: Floats) -> Floats:

@@ -61,14 +61,17 @@ def models(draw: st.DrawFn) -> Model:
 
 @st.composite
 def windows(draw: st.DrawFn, height: int, width: int, padded: bool = True) -> dict[str, Any]:
-    """kernel, stride and, if it may be, padding of a window that fits; the stride may exceed the kernel."""
-    same = padded and draw(flags)
-    kernel = tuple(draw(st.integers(1, 4 if same else min(4, size))) for size in (height, width))
+    """kernel, stride and, if it may be, padding of a window that fits; the stride may exceed the kernel, the kernel the
+    image."""
+    kernel = tuple(draw(st.integers(1, 4 if padded else min(4, size))) for size in (height, width))
     found: dict[str, Any] = {"kernel": kernel, "stride": draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))}
-    if same:
-        return found | {"padding": "same"}
-    sides = st.tuples(*(st.integers(0, size - 1) for size in kernel for _ in range(2)))
-    return found | ({"padding": draw(sides)} if padded else {})
+    if not padded:
+        return found
+    sides: list[int] = []
+    for size, taps in zip((height, width), kernel, strict=True):
+        before = draw(st.integers(0, taps - 1))
+        sides += [before, draw(st.integers(max(taps - size - before, 0), taps - 1))]
+    return found | {"padding": "same" if draw(flags) else tuple(sides)}
 
 
 @st.composite
@@ -84,7 +87,7 @@ def layers(draw: st.DrawFn, name: str, shape: Shape, last: bool) -> Layer:
     kinds = {
         "fc": lambda: FullyConnected(name, int(np.prod(shape)), outputs, **common),
         "relu": lambda: ReLU(name),
-        "leaky": lambda: LeakyReLU(name, 0.1),
+        "leaky": lambda: LeakyReLU(name, draw(st.sampled_from([0.1, 0.01, 1.0]))),
         "sigmoid": lambda: Sigmoid(name),
         "tanh": lambda: Tanh(name),
     }
@@ -125,6 +128,7 @@ def networks(draw: st.DrawFn, most: int = 4, given: st.SearchStrategy[Shape] = s
         else:
             chosen.append(draw(layers(f"l{i}", shape, last)))
         shape = chosen[-1].output_shape(shape)
+    itself = itself or (given is shapes and np.prod(shape) == np.prod(given_shape) and draw(flags))
     loss = draw(st.sampled_from(LOSSES[:2] if itself else LOSSES))
     try:
         return Model("random", tuple(chosen), itself, given_shape, loss)
@@ -136,16 +140,20 @@ def networks(draw: st.DrawFn, most: int = 4, given: st.SearchStrategy[Shape] = s
 # -- plans -------------------------------------------------------------------------------------------
 @st.composite
 def layer_steps(draw: st.DrawFn, model: Model, index: int, step: str) -> LayerStep:
-    """Any step that is accepted, of at most about three tiles along each side of W; parts of rows of activations."""
+    """Any step that is accepted, of about three tiles along each side of W, more if it is short; activations in more."""
+
+    def part(size: int, parts: int = 3) -> int:
+        least = -(-size // parts)
+        return draw(st.one_of(st.integers(least, size), st.integers(1 if size <= 6 else least, size)))
+
     layer, (rows, columns, lines) = model.layers[index], tile_limits(model, index, step)
     names = () if step == "update" else kernels_of(layer)
     unrolls = (1,)
     if isinstance(layer, FullyConnected):
         unrolls = ROW_UNROLLS if step == "fw" else COLUMN_UNROLLS
-    fewest = 12 if isinstance(layer, Activation) else 3
     tile = Tile(
-        rows=draw(st.integers(-(-rows // 3), rows)),
-        columns=draw(st.integers(-(-columns // fewest), columns)),
+        rows=part(rows),
+        columns=part(columns, 12 if isinstance(layer, Activation) else 3),
         padding=draw(st.integers(0, 4)),
         lines=draw(st.integers(0, lines)),
     )
@@ -174,26 +182,33 @@ def plans(draw: st.DrawFn, model: Model, cores: int = 1, resident: bool = False)
     return Plan(model=model.name, platform="pulp-2022", steps=tuple(steps), **choices_of_all)
 
 
-def smallest_step(model: Model, index: int, step: str, tile: Tile | None = None) -> LayerStep:
-    """A step of one row, one column and one line a tile, or of the tile given, single-buffered."""
-    layer, lines = model.layers[index], tile_limits(model, index, step)[2]
+def smallest_step(model: Model, index: int, step: str, tile: Tile | None = None, width: int = 1) -> LayerStep:
+    """Single-buffered, with the tile given or one of one row, one line and, of W of a fully-connected layer, `width`
+    columns: one by one they would be many tasks."""
+    layer, (_, columns, lines) = model.layers[index], tile_limits(model, index, step)
     names = () if step == "update" else kernels_of(layer)
+    if tile is None:
+        tile = Tile(
+            rows=1, columns=min(columns, width) if isinstance(layer, FullyConnected) else 1, lines=min(lines, 1)
+        )
     return LayerStep(
-        layer=layer.name, step=step, tile=tile or Tile(rows=1, columns=1, lines=min(lines, 1)),
-        kernel=names[0] if names else "", buffering="single",
+        layer=layer.name, step=step, tile=tile, kernel=names[0] if names else "", buffering="single"
     )  # fmt: skip
 
 
-def smallest_plans(model: Model) -> Iterator[Plan]:
-    """The plans of the smallest tiles, single-buffered and awaited: one with each way to cut the backward pass, with
-    vectors in L1 and from L2."""
+def smallest_plans(model: Model, width: int = 1) -> Iterator[Plan]:
+    """Of the smallest steps, awaited: one with each way to cut the backward pass, with vectors in L1 and from L2.
+
+    width: see `smallest_step`.
+    """
     ways = max(len(backward_choices(model, index)) for index in range(len(model.layers)))
     every: tuple[Vectors, ...] = ("resident", "streamed")
     for way, vectors in product(range(ways), every):
-        steps = [smallest_step(model, index, "fw") for index in range(len(model.layers))]
+        steps = [smallest_step(model, index, "fw", width=width) for index in range(len(model.layers))]
         for index in reversed(range(len(model.layers))):
             choices = backward_choices(model, index)
-            steps += [smallest_step(model, index, step) for step in choices[min(way, len(choices) - 1)]]
+            chosen = choices[min(way, len(choices) - 1)]
+            steps += [smallest_step(model, index, step, width=width) for step in chosen]
         yield Plan(
             model=model.name, platform="any", steps=tuple(steps), stores="awaited", vectors=vectors, loss_tile=1
         )  # fmt: skip
@@ -238,7 +253,10 @@ Data = tuple[list[Floats], Floats, Any]
 
 @dataclass(frozen=True)
 class Case:
-    """Training steps to run: random parameters in ALL layers, samples and targets. No plan: the default one."""
+    """Training steps to run: random parameters in ALL layers, samples and targets. No plan: the default one.
+
+    kinds: of the numbers, see `arrays.values`; of each array one.
+    """
 
     model: Model
     plan: Plan | None
@@ -248,6 +266,7 @@ class Case:
     momentum: float = 0.0
     weight_decay: float = 0.0
     steps: int = 1
+    kinds: tuple[str, ...] = ("plain", "zeros")
 
     def schedule(self) -> Schedule:
         assert self.plan is not None
@@ -259,16 +278,16 @@ class Case:
         parameters = []
         for shape in self.model.parameter_shapes:
             scale = np.float32(np.sqrt(2 / max(np.prod(shape[1:]), 1)))
-            parameters.append(values(rng, shape, rng.choice(["plain", "zeros"])) * scale)
+            parameters.append(values(rng, shape, rng.choice(self.kinds)) * scale)
         return parameters, *self.sample(rng)
 
     def sample(self, rng: np.random.Generator) -> tuple[Floats, Any]:
         """(sample, target or None)."""
         model = self.model
-        x = values(rng, model.input_shape, rng.choice(["plain", "plain", "zeros"]))
+        x = values(rng, model.input_shape, rng.choice(self.kinds))
         if model.loss == "cross-entropy":
             return x, int(rng.integers(model.outputs))
-        return x, None if model.target_is_input else values(rng, model.outputs)
+        return x, None if model.target_is_input else values(rng, model.outputs, self.kinds[0])
 
     def untiled(self) -> Case:
         """The same steps, each on whole layers."""

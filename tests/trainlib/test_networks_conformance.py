@@ -15,10 +15,11 @@ from tests import networks as command
 from tests.networks import cases
 from tests.trainlib import agreement
 from tests.trainlib.agreement import DifferenceError, check, smallest_that_fits
+from tests.trainlib.arrays import ALL_KINDS
 from tests.trainlib.networks import Case
 from trainlib import functional
 from trainlib.errors import PlanError
-from trainlib.layers import Conv2D, FullyConnected
+from trainlib.layers import Conv2D, FullyConnected, PointWise, Tanh
 from trainlib.model import Model
 
 
@@ -29,6 +30,24 @@ def test_steps_agree_from_every_side(case: Case) -> None:
         check(case)
     except PulpsimError as error:
         event(command.kind_of_refusal(error))
+
+
+# -- what the loop has found -------------------------------------------------------------------------
+DENSE = Model("dense", (FullyConnected("fc", 8, 16, bias=True), Tanh("tanh")), input_shape=(8,))
+FOUND = {
+    "a bias of -0 and a gradient of -0": Case(DENSE, None, Platform.preset("pulp-2022"), seed=7743, kinds=ALL_KINDS),
+    "a momentum that is zero in FP32": Case(DENSE, None, Platform.preset("pulp-2022"), seed=1, momentum=1e-46),
+    "a momentum that is zero in FP32, of images": Case(
+        Model("pw", (PointWise("pw", 3, 2, relu=False),), input_shape=(3, 2, 2)),
+        None, Platform.preset("pulp-2022"), seed=1, momentum=1e-46,
+    ),
+    "a weight decay that is zero in FP32": Case(DENSE, None, Platform.preset("pulp-2022"), seed=1, weight_decay=1e-46),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_what_once_differed_agrees(name: str) -> None:
+    check(FOUND[name])
 
 
 # -- the checks see what they are there for ----------------------------------------------------------

@@ -22,6 +22,7 @@ from typing import Any
 
 import llvmlite.ir as ir
 import numba
+import numpy as np
 import platformdirs
 from numba import types
 from numba.core.caching import FunctionCache, IndexDataCacheFile
@@ -175,6 +176,12 @@ def fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
         return builder.fma(*args)
 
     return types.float32(types.float32, types.float32, types.float32), generate
+
+
+@inlined
+def canonical(value):  # type: ignore[no-untyped-def]
+    """A float32, or 0x7fc00000 for any NaN, as the cores' arithmetic gives it; a host's hands on signs and payloads."""
+    return value if value == value else np.float32(np.nan)
 
 
 @intrinsic

@@ -20,14 +20,28 @@ ALL_KINDS = (*FINITE, "overflowing")
 
 
 def values(rng: np.random.Generator, shape: int | tuple[int, ...], kind: str = "plain") -> Floats:
-    """Random numbers of one kind; every kind but "plain" has zeros of both signs among them."""
+    """Random numbers of one kind; every kind but "plain" has zeros of both signs among them.
+
+    One more kind, "wild", has NaNs of any sign and payload, infinities and subnormals.
+    """
     plain = rng.standard_normal(shape)
     if kind == "plain":
         return plain.astype(np.float32)
+    if kind == "wild":
+        return _wild(rng, plain.astype(np.float32))
     low, high = {"zeros": (0, 0), "wide": (-17, 17), "subnormal": (-45, -20), "overflowing": (-5, 38)}[kind]
     scaled = np.clip(plain * 10.0 ** rng.uniform(low, high, shape), -3e38, 3e38)
     zeros = rng.random(shape) < (0.5 if kind == "zeros" else 0.1)
     return np.where(zeros, np.copysign(0.0, plain), scaled).astype(np.float32)
+
+
+def _wild(rng: np.random.Generator, plain: Floats) -> Floats:
+    bits, signs = plain.view(np.uint32), rng.integers(0, 2, plain.shape, np.uint32) << 31
+    nans = 0x7F800000 | rng.integers(1, 1 << 23, plain.shape, np.uint32) | signs
+    others = [signs, signs | 0x7F800000, signs | rng.integers(1, 1 << 23, plain.shape, np.uint32)]
+    chosen = np.choose(rng.integers(0, 3, plain.shape), others)
+    which, share = rng.random(plain.shape), rng.choice([0.01, 0.1, 0.4])
+    return np.where(which < share, nans, np.where(which > 0.8, chosen, bits)).astype(np.uint32).view(np.float32)
 
 
 def patterns(array: NDArray[Any]) -> NDArray[np.uint32]:

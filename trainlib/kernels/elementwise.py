@@ -15,7 +15,7 @@ UNROLL = 4
 
 
 def relu_forward(x: int, y: int, n: int, cores: int) -> Call:
-    """y = max(x, 0), a NaN giving 0; y may be x."""
+    """y = max(x, 0), a NaN giving +0; y may be x."""
     return Call(relu_forward_program(), "relu_fw", (x, y, n, chunk_of(n, cores, UNROLL)))
 
 
@@ -52,7 +52,7 @@ def _masked(b: Builder, x: Register, dx: Register, unroll: int) -> list[Register
 
 
 def relu_backward(dy: int, y: int, dx: int, n: int, cores: int) -> Call:
-    """dx = dy where y > 0, else +0; y is the ReLU's output; dx may be dy."""
+    """dx = dy, moved as it is, where y > 0, else +0, where y is NaN too; y is the ReLU's output; dx may be dy."""
     return Call(relu_backward_program(), "relu_bw", (dy, y, dx, n, chunk_of(n, cores, UNROLL)))
 
 

@@ -21,7 +21,7 @@ class Activation(Layer):
 
 @dataclass(frozen=True, slots=True)
 class ReLU(Activation):
-    """max(x, 0). Layers with parameters can do this themselves, at less cost."""
+    """max(x, 0): of a NaN +0, through which no gradient passes. Layers with parameters can do this at less cost."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,7 @@ class Layer(ABC):
 class Parametric(Layer):
     """A layer with weights "w" and, with `bias`, one number "b" an output or output channel.
 
-    relu: max(y, 0) follows. trainable: False freezes the parameters.
+    relu: max(y, 0) follows, as `ReLU` has it. trainable: False freezes the parameters.
     """
 
     __slots__ = ()

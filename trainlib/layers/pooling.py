@@ -41,7 +41,7 @@ class AveragePool(Pool):
 
 @dataclass(frozen=True, slots=True)
 class MaxPool(Pool):
-    """The largest number of each window."""
+    """The largest number of each window; of NaNs alone the canonical NaN, and none of them gets the gradient."""
 
 
 @dataclass(frozen=True, slots=True)

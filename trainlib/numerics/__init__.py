@@ -2,7 +2,8 @@
 
 A module here is the twin of the module of that name in `kernels`. Arrays are C-contiguous float32. A fused
 multiply-add rounds once; sums run over their index in order; reductions over cores add the cores'
-partial sums in core order.
+partial sums in core order. A NaN that arithmetic gives is 0x7fc00000, as on the cores; what is only moved
+keeps its bits.
 """
 
 from trainlib.numerics.elementwise import relu_backward, sgd_update

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pulpsim.jit import compiled, fma
+from pulpsim.jit import canonical, compiled, fma
 from trainlib.numerics.functions import ONE, ZERO, power_of_two, quotient, reduced_exp
 from trainlib.numerics.functions import exp as exponential
 
@@ -19,7 +19,7 @@ def leaky_relu(x, slope):  # type: ignore[no-untyped-def]
     y = np.empty_like(x)
     flat, out = x.reshape(-1), y.reshape(-1)
     for i in range(flat.shape[0]):
-        out[i] = flat[i] if flat[i] > ZERO else flat[i] * np.float32(slope)
+        out[i] = flat[i] if flat[i] > ZERO else canonical(np.float32(flat[i] * np.float32(slope)))
     return y
 
 
@@ -29,7 +29,7 @@ def leaky_relu_backward(dy, y, slope):  # type: ignore[no-untyped-def]
     dx = np.empty_like(dy)
     flat, outputs, out = dy.reshape(-1), y.reshape(-1), dx.reshape(-1)
     for i in range(flat.shape[0]):
-        out[i] = flat[i] if outputs[i] > ZERO else flat[i] * np.float32(slope)
+        out[i] = canonical(flat[i] if outputs[i] > ZERO else np.float32(flat[i] * np.float32(slope)))
     return dx
 
 
@@ -41,7 +41,7 @@ def sigmoid(x):  # type: ignore[no-untyped-def]
     for i in range(flat.shape[0]):
         e = exponential(np.float32(-abs(flat[i])))
         numerator = ONE if flat[i] >= ZERO else e
-        out[i] = quotient(numerator, np.float32(ONE + e))
+        out[i] = canonical(quotient(numerator, np.float32(ONE + e)))
     return y
 
 
@@ -51,13 +51,16 @@ def sigmoid_backward(dy, y):  # type: ignore[no-untyped-def]
     dx = np.empty_like(dy)
     flat, outputs, out = dy.reshape(-1), y.reshape(-1), dx.reshape(-1)
     for i in range(flat.shape[0]):
-        out[i] = np.float32(flat[i] * outputs[i]) * np.float32(ONE - outputs[i])
+        out[i] = canonical(np.float32(np.float32(flat[i] * outputs[i]) * np.float32(ONE - outputs[i])))
     return dx
 
 
 @compiled
 def tanh(x):  # type: ignore[no-untyped-def]
-    """|m / (2 + m)| and the sign of x, m = exp(-2 |x|) - 1 = 2**n q r + (2**n - 1). Within 2.8 ulp."""
+    """|m / (2 + m)| and the sign of x, m = exp(-2 |x|) - 1 = 2**n q r + (2**n - 1). Within 2.8 ulp.
+
+    (The sign is copied, to a NaN too.)
+    """
     y = np.empty_like(x)
     flat, out = x.reshape(-1), y.reshape(-1)
     for i in range(flat.shape[0]):
@@ -68,7 +71,7 @@ def tanh(x):  # type: ignore[no-untyped-def]
         q, r, n = reduced_exp(double)
         scale = power_of_two(n)
         m = fma(np.float32(q * r), scale, np.float32(scale - ONE))
-        out[i] = np.copysign(quotient(m, np.float32(TWO + m)), flat[i])
+        out[i] = np.copysign(canonical(quotient(m, np.float32(TWO + m))), flat[i])
     return y
 
 
@@ -78,5 +81,5 @@ def tanh_backward(dy, y):  # type: ignore[no-untyped-def]
     dx = np.empty_like(dy)
     flat, outputs, out = dy.reshape(-1), y.reshape(-1), dx.reshape(-1)
     for i in range(flat.shape[0]):
-        out[i] = flat[i] * fma(-outputs[i], outputs[i], ONE)
+        out[i] = canonical(np.float32(flat[i] * fma(-outputs[i], outputs[i], ONE)))
     return dx

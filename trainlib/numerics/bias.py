@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pulpsim.jit import compiled
+from pulpsim.jit import canonical, compiled
 
 
 @compiled
@@ -14,7 +14,7 @@ def bias_forward(y, b, relu):  # type: ignore[no-untyped-def]
     for c in range(y.shape[0]):
         for p in range(y.shape[1]):
             total = np.float32(y[c, p] + b[c])
-            result[c, p] = np.float32(0) if relu and not total > np.float32(0) else total
+            result[c, p] = np.float32(0) if relu and not total > np.float32(0) else canonical(total)
     return result
 
 
@@ -24,6 +24,7 @@ def bias_gradient_accumulate(dy, db):  # type: ignore[no-untyped-def]
     for c in range(dy.shape[0]):
         for p in range(dy.shape[1]):
             db[c] += dy[c, p]
+        db[c] = canonical(db[c])
 
 
 @compiled

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pulpsim.jit import compiled
+from pulpsim.jit import canonical, compiled
 from trainlib.numerics.functions import exp, log
 
 
@@ -27,7 +27,7 @@ def _normalised(x, cores):  # type: ignore[no-untyped-def]
         total = np.float32(total + part)
     inverse = np.float32(np.float32(1) / total)
     for i in range(n):
-        y[i] = y[i] * inverse
+        y[i] = canonical(np.float32(y[i] * inverse))
     return y, largest, total
 
 
@@ -44,5 +44,5 @@ def cross_entropy(x, label, cores):  # type: ignore[no-untyped-def]
     Logits that all grow by the same amount give the same: only differences of them count.
     """
     gradient, largest, total = _normalised(x, cores)
-    gradient[label] = gradient[label] - np.float32(1)
-    return np.float32(log(total) + np.float32(largest - x[label])), gradient
+    gradient[label] = canonical(np.float32(gradient[label] - np.float32(1)))
+    return canonical(np.float32(log(total) + np.float32(largest - x[label]))), gradient

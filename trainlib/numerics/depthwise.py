@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pulpsim.jit import compiled, fma
+from pulpsim.jit import canonical, compiled, fma
 
 
 @compiled
@@ -25,7 +25,7 @@ def dw_forward(xp, w, stride_h, stride_w):  # type: ignore[no-untyped-def]
                 for i in range(kernel_h):
                     for j in range(kernel_w):
                         total = fma(w[c, i, j], xp[c, stride_h * row + i, stride_w * column + j], total)
-                y[c, row, column] = total
+                y[c, row, column] = canonical(total)
     return y
 
 
@@ -40,7 +40,7 @@ def dw_weight_gradient_accumulate(xp, dy, dw, stride_h, stride_w):  # type: igno
                 for row in range(out_h):
                     for column in range(out_w):
                         total = fma(dy[c, row, column], xp[c, stride_h * row + i, stride_w * column + j], total)
-                dw[c, i, j] = total
+                dw[c, i, j] = canonical(total)
 
 
 @compiled
@@ -67,5 +67,5 @@ def dw_input_gradient(dyp, w):  # type: ignore[no-untyped-def]
                 for i in range(kernel_h):
                     for j in range(kernel_w):
                         total = fma(w[c, kernel_h - 1 - i, kernel_w - 1 - j], dyp[c, u + i, v + j], total)
-                dx[c, u, v] = total
+                dx[c, u, v] = canonical(total)
     return dx

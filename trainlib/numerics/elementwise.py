@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pulpsim.jit import compiled, fma
+from pulpsim.jit import canonical, compiled, fma
 
 
 @compiled
@@ -12,12 +12,12 @@ def sgd_update(w, dw, minus_lr):  # type: ignore[no-untyped-def]
     """w += -lr dw in place, from a stored gradient."""
     for o in range(w.shape[0]):
         for i in range(w.shape[1]):
-            w[o, i] = fma(minus_lr, dw[o, i], w[o, i])
+            w[o, i] = canonical(fma(minus_lr, dw[o, i], w[o, i]))
 
 
 @compiled
 def relu_backward(dy, y):  # type: ignore[no-untyped-def]
-    """dy where y > 0, else +0."""
+    """dy where y > 0, else +0, where y is NaN too; dy is moved as it is."""
     dx = np.zeros_like(dy)
     for i in range(dy.shape[0]):
         if y[i] > np.float32(0):

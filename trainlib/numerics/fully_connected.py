@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from pulpsim.jit import compiled, fma
+from pulpsim.jit import canonical, compiled, fma
 
 
 @compiled
 def fc_forward(w, x, relu):  # type: ignore[no-untyped-def]
-    """w [outputs, inputs], x [inputs] -> y [outputs]; max(y, 0) if relu."""
+    """w [outputs, inputs], x [inputs] -> y [outputs]; max(y, 0) if relu, a NaN giving 0."""
     y = np.empty(w.shape[0], np.float32)
     for o in range(w.shape[0]):
         total = np.float32(0)
         for i in range(w.shape[1]):
             total = fma(w[o, i], x[i], total)
-        y[o] = np.float32(0) if relu and not total > np.float32(0) else total
+        y[o] = np.float32(0) if relu and not total > np.float32(0) else canonical(total)
     return y
 
 
@@ -26,6 +26,8 @@ def fc_input_gradient(w, d):  # type: ignore[no-untyped-def]
     for o in range(w.shape[0]):
         for i in range(w.shape[1]):
             dx[i] = fma(w[o, i], d[o], dx[i])
+    for i in range(w.shape[1]):
+        dx[i] = canonical(dx[i])
     return dx
 
 
@@ -35,7 +37,7 @@ def fc_weight_gradient(d, x):  # type: ignore[no-untyped-def]
     dw = np.empty((d.shape[0], x.shape[0]), np.float32)
     for o in range(d.shape[0]):
         for i in range(x.shape[0]):
-            dw[o, i] = d[o] * x[i]
+            dw[o, i] = canonical(np.float32(d[o] * x[i]))
     return dw
 
 
@@ -45,4 +47,4 @@ def fc_fused_update(w, d, x, minus_lr):  # type: ignore[no-untyped-def]
     for o in range(w.shape[0]):
         scaled = d[o] * minus_lr
         for i in range(w.shape[1]):
-            w[o, i] = fma(scaled, x[i], w[o, i])
+            w[o, i] = canonical(fma(scaled, x[i], w[o, i]))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pulpsim.jit import as_bits, as_float, compiled, fma
+from pulpsim.jit import as_bits, as_float, canonical, compiled, fma
 
 
 def _constants(*patterns: int) -> tuple[np.float32, ...]:
@@ -72,7 +72,7 @@ def exp(x):  # type: ignore[no-untyped-def]
     q, r, n = reduced_exp(x)
     half = (n + 254 >> 1) - 127
     scaled = fma(q, r, ONE) * power_of_two(half)
-    return np.float32(scaled * power_of_two(n - half))
+    return canonical(np.float32(scaled * power_of_two(n - half)))
 
 
 @compiled

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pulpsim.jit import compiled, fma
+from pulpsim.jit import canonical, compiled, fma
 
 
 @compiled
@@ -20,16 +20,16 @@ def mse(y, target, cores):  # type: ignore[no-untyped-def]
         for i in range(first, min(first + chunk, n)):
             difference = np.float32(y[i] - target[i])
             part = fma(difference, difference, part)
-            gradient[i] = difference * scale
+            gradient[i] = canonical(np.float32(difference * scale))
         loss = np.float32(loss + part)
-    return np.float32(loss * share), gradient
+    return canonical(np.float32(loss * share)), gradient
 
 
 @compiled
 def l1(y, target, cores):  # type: ignore[no-untyped-def]
     """(loss, gradient): mean absolute error over the elements, reduced over `cores` cores.
 
-    The gradient is 1 / n with the sign of y - target, and +0 where they are equal.
+    The gradient is 1 / n with the sign of y - target, and +0 where they are equal or one is NaN.
     """
     n = y.shape[0]
     chunk = -(-n // cores)
@@ -44,4 +44,4 @@ def l1(y, target, cores):  # type: ignore[no-untyped-def]
             sign = np.int32(difference > np.float32(0)) - np.int32(difference < np.float32(0))
             gradient[i] = np.float32(sign) * share
         loss = np.float32(loss + part)
-    return np.float32(loss * share), gradient
+    return canonical(np.float32(loss * share)), gradient

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pulpsim.jit import compiled, fma
+from pulpsim.jit import canonical, compiled, fma
 
 
 @compiled
@@ -17,6 +17,8 @@ def matmul_accumulate(a, b, trans_b, c):  # type: ignore[no-untyped-def]
         for k in range(depth):
             for j in range(m):
                 c[i, j] = fma(a[i, k], rows[k, j], c[i, j])
+        for j in range(m):  # a NaN stays one through a sum
+            c[i, j] = canonical(c[i, j])
 
 
 @compiled

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pulpsim.jit import compiled, fma
+from pulpsim.jit import canonical, compiled, fma
 
 
 @compiled
@@ -21,6 +21,6 @@ def sgd(w, dw, v, minus_lr, momentum, weight_decay):  # type: ignore[no-untyped-
         if decay != np.float32(0):
             g = fma(decay, weights[i], g)
         if mu != np.float32(0):
-            g = fma(mu, velocities[i], g)
+            g = canonical(fma(mu, velocities[i], g))
             velocities[i] = g
-        weights[i] = fma(rate, g, weights[i])
+        weights[i] = canonical(fma(rate, g, weights[i]))

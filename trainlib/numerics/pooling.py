@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pulpsim.jit import compiled
+from pulpsim.jit import canonical, compiled
 
 
 @compiled
@@ -21,8 +21,15 @@ def average_pool(x, kernel_h, kernel_w, stride_h, stride_w):  # type: ignore[no-
                 for i in range(kernel_h):
                     for j in range(kernel_w):
                         total = np.float32(total + x[c, stride_h * row + i, stride_w * column + j])
-                y[c, row, column] = total * share
+                y[c, row, column] = canonical(np.float32(total * share))
     return y
+
+
+@compiled
+def _canonicalise(x):  # type: ignore[no-untyped-def]
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            x[i, j] = canonical(x[i, j])
 
 
 @compiled
@@ -38,16 +45,17 @@ def average_pool_gradient(dy, h, w, kernel_h, kernel_w, stride_h, stride_w):  # 
                 for i in range(kernel_h):
                     for j in range(kernel_w):
                         dx[c, stride_h * row + i, stride_w * column + j] += gradient
+        _canonicalise(dx[c])
     return dx
 
 
 @compiled
 def _maximum(a, b):  # type: ignore[no-untyped-def]
-    """RISC-V fmax.s: a NaN is ignored, -0 is less than +0."""
-    if a != a:
-        return b
+    """RISC-V fmax.s of a, which is no NaN but the canonical one, and b: a NaN is ignored, -0 is less than +0."""
     if b != b:
         return a
+    if a != a:
+        return b
     if a == b:
         return a + b if a == np.float32(0) else a
     return a if a > b else b
@@ -64,7 +72,7 @@ def _window_maximum(x, c, first_row, first_column, kernel_h, kernel_w):  # type:
 
 @compiled
 def max_pool(x, kernel_h, kernel_w, stride_h, stride_w):  # type: ignore[no-untyped-def]
-    """x [C, H, W] -> y [C, Ho, Wo]: the windows' largest elements; NaN only if there is nothing else."""
+    """x [C, H, W] -> y [C, Ho, Wo]: the windows' largest elements; NaN, the canonical one, only of nothing else."""
     channels, h, w = x.shape
     ho, wo = (h - kernel_h) // stride_h + 1, (w - kernel_w) // stride_w + 1
     y = np.empty((channels, ho, wo), np.float32)
@@ -94,4 +102,5 @@ def max_pool_gradient(dy, x, kernel_h, kernel_w, stride_h, stride_w):  # type: i
                         if not given and x[c, u + i, v + j] == largest:
                             dx[c, u + i, v + j] += dy[c, row, column]
                             given = True
+        _canonicalise(dx[c])
     return dx

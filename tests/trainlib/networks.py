@@ -140,7 +140,7 @@ def networks(draw: st.DrawFn, most: int = 4, given: st.SearchStrategy[Shape] = s
 # -- plans -------------------------------------------------------------------------------------------
 @st.composite
 def layer_steps(draw: st.DrawFn, model: Model, index: int, step: str) -> LayerStep:
-    """Any step that is accepted, of about three tiles along each side of W, more if it is short; activations in more."""
+    """Any step that is accepted, of about three tiles along each side of W, more if it is short, or of activations."""
 
     def part(size: int, parts: int = 3) -> int:
         least = -(-size // parts)

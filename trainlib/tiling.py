@@ -15,6 +15,7 @@ from dataclasses import replace
 from itertools import product
 
 from pulpsim import Platform
+from trainlib import models
 from trainlib.errors import L1Error, PlanError
 from trainlib.kernels.fully_connected import COLUMN_UNROLLS, ROW_UNROLLS
 from trainlib.kernels.optimizer import PLAIN, Rule
@@ -35,11 +36,12 @@ RETREAT = (1.0, 0.9, 0.6)
 STORES: tuple[Stores, ...] = ("overlapped", "awaited")
 
 
-def default_plan(model: Model, platform: Platform, rule: Rule = PLAIN) -> Plan:
+def default_plan(model: Model | str, platform: Platform | str, rule: Rule = PLAIN) -> Plan:
     """The rules above, with room for velocities if the parameters' rule has momentum.
 
     Raises ModelError if L2 is too small, PlanError if not even the smallest tiles fit L1.
     """
+    model, platform = models.of(model), Platform.of(platform)
     check_l2(model, platform, rule)
     planner = _Planner(model, platform, rule)
     for vectors, budget in product(planner.vectors, planner.budgets):

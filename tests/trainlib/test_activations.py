@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from pulpsim.machine import Result
 from pulpsim.platform import Platform
+from tests.trainlib.agreement import check
 from tests.trainlib.arrays import (
     ALL_KINDS,
     TINY,
@@ -28,7 +29,7 @@ from tests.trainlib.arrays import (
     values,
 )
 from tests.trainlib.bench import Bench
-from tests.trainlib.test_image_schedules import assert_steps_agree
+from tests.trainlib.networks import Case
 from trainlib import layers
 from trainlib.kernels import Call, activations
 from trainlib.model import Model
@@ -239,4 +240,4 @@ def test_planes_larger_than_l1(layer: layers.Activation, columns: int) -> None:
         LayerStep(layer="below", step="wg+update", **product),  # type: ignore[arg-type]
     )
     plan = Plan(model="one", platform="pulp-2022", steps=steps, loss_tile=1_500)
-    assert_steps_agree(model, plan, PLATFORM.replace({"l1.size_bytes": size << 10}), 0)
+    check(Case(model, plan, PLATFORM.replace({"l1.size_bytes": size << 10}), 0))

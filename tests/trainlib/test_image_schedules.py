@@ -25,7 +25,7 @@ PLATFORM = Platform.preset("pulp-2022")
 L2 = {"l2.size_bytes": 512 << 10}
 
 
-@settings(max_examples=160)
+@settings(max_examples=120)
 @given(data=st.data(), cores=st.integers(1, 16), seed=seeds)
 def test_any_plan_leaves_the_bits_of_the_functional_step(data: st.DataObject, cores: int, seed: int) -> None:
     model = data.draw(networks())

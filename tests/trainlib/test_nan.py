@@ -30,11 +30,12 @@ from tests.trainlib import (
     test_optimizer,
     test_pooling,
 )
+from tests.trainlib.agreement import timed_step, undisturbed
 from tests.trainlib.arrays import Floats, learning_rates, patterns, seeds, values
 from tests.trainlib.bench import Bench
+from tests.trainlib.networks import Case, networks, plans
 from tests.trainlib.test_classification import cross_entropy_calls
 from tests.trainlib.test_functions import apply
-from tests.trainlib.test_image_schedules import networks, plans, sample
 from trainlib import numerics
 from trainlib.kernels import Call, classification, elementwise, loss, matmul, pooling
 from trainlib.model import Model
@@ -261,12 +262,14 @@ def test_softmax_and_cross_entropy(n: int, cores: int, width: int, seed: int) ->
 @given(data=st.data(), model=networks(), cores=cores, seed=seeds)
 def test_networks_whose_weights_are_no_numbers(data: st.DataObject, model: Model, cores: int, seed: int) -> None:
     platform = Platform.preset("pulp-2022", {"cluster.cores": cores, "l2.size_bytes": 256 << 10})
-    plan, rng = data.draw(plans(model)), np.random.default_rng(seed)
+    plan, rng = data.draw(plans(model, cores)), np.random.default_rng(seed)
     timed, functional = (Trainer(model, platform, plan, lr=0.05) for _ in range(2))
     for one, other in zip(timed.parameters, functional.parameters, strict=True):
         one[:] = other[:] = values(rng, one.shape, "wild" if rng.random() < 0.5 else "plain")
-    x, target = sample(model, rng)
-    report, value = timed.timed_step(x, target), functional.functional_step(x, target)
+    x, target = Case(model, plan, platform, seed).sample(rng)
+    with undisturbed():
+        value = functional.functional_step(x, target)
+    report, _ = timed_step(timed, x, target, seed)
     assert_every_bit(np.float32(report.loss), np.float32(value), "loss")
     for number, (one, other) in enumerate(zip(timed.parameters, functional.parameters, strict=True)):
         assert_every_bit(one, other, f"parameters {number}")

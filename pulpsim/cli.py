@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,9 +148,13 @@ def run(
 def assemble_file(path: str) -> Program:
     """The program in a file, or on stdin for '-'. Raises AssemblyError, InputError, OSError."""
     text = read_text(path)
-    from pulpsim.assembler import assemble
+    from pulpsim.program.assembler import assemble
 
-    return assemble(text, source_name(path))
+    with warnings.catch_warnings(record=True) as notes:
+        program = assemble(text, source_name(path))
+    for note in notes:
+        click.echo(f"pulpsim: note: {note.message}", err=True)
+    return program
 
 
 def label_of(program: Program, row: int) -> str | None:
@@ -377,15 +382,32 @@ def npy_bytes(array: NDArray[Any]) -> bytes:
 # -- asm ---------------------------------------------------------------------------------------
 @main.command()
 @click.argument("file", metavar="FILE.S")
+@click.option("--elf", "elf", metavar="OUT", help="Write an ELF executable for RISC-V.")
+@click.option("--bin", "flat", metavar="OUT", help="Write the bytes that the program has in L2.")
+@click.option(
+    "--entry", metavar="LABEL", help="Where the ELF file starts.  [default: _start, or the first instruction]"
+)
 @json_option
-def asm(file: str, as_json: bool) -> None:
-    """Assemble a program and list it: address, instruction, source line, labels.
+def asm(file: str, elf: str | None, flat: str | None, entry: str | None, as_json: bool) -> None:
+    """Assemble a program and list it, or write it to files: address, instruction, source line, labels.
 
     FILE.S is GNU-style text, `-` stands for stdin. Addresses are those of `pulpsim run`'s messages.
     """
+    from pulpsim.program.elf import elf_bytes, flat_bytes
+
+    if entry is not None and elf is None:
+        raise InputError("--entry: is of the ELF file that --elf writes")
     program = assemble_file(file)
+    files = {path: content for path, content in (
+        (elf, elf_bytes(program, entry) if elf else b""), (flat, flat_bytes(program) if flat else b""),
+    ) if path}  # fmt: skip
+    for path, content in files.items():
+        write_atomically(Path(path), content)
     if as_json:
         print_json({"source": program.source, "instructions": len(program)} | listing_record(program))
+    elif files:
+        for path, content in files.items():
+            click.echo(f"{path}: {len(content):,} bytes")
     else:
         click.echo(listing(program), nl=False)
 

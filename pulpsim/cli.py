@@ -440,6 +440,7 @@ def listing(program: Program) -> str:
     functions = function_bounds(program)
     lines.append(f"# {program.source}: {len(program):,} instructions, {4 * len(program):,} bytes")
     lines += [f"#   {name}: {end - first:,} instructions" for name, first, end in functions]
+    lines += [f"#   {name}: {size:,} bytes at {address:#010x}" for name, address, size in data_bounds(program)]
     return "\n".join(lines) + "\n"
 
 
@@ -448,6 +449,14 @@ def function_bounds(program: Program) -> list[tuple[str, int, int]]:
     named = sorted((row, name) for name, row in program.labels.items() if not name.startswith(".L"))
     ends = [row for row, _ in named[1:]] + [len(program)]
     return [(name, row, end) for (row, name), end in zip(named, ends, strict=False)]
+
+
+def data_bounds(program: Program) -> list[tuple[str, int, int]]:
+    """(section, address, bytes) of a program's data."""
+    from pulpsim.program.rows import HOME, relocate
+
+    _, parts = relocate(program, {"l2": program.home, "l1": HOME["l1"]})
+    return [(segment.name, at, len(data)) for segment, (at, data) in zip(program.data, parts, strict=True)]
 
 
 def listing_record(program: Program) -> dict[str, Any]:
@@ -472,7 +481,8 @@ def listing_record(program: Program) -> dict[str, Any]:
             }
         )
     keys = ("address", "text", "line", "labels")
-    return {"functions": functions, "listing": [dict(zip(keys, row, strict=True)) for row in rows]}
+    data = [dict(zip(("name", "address", "bytes"), part, strict=True)) for part in data_bounds(program)]
+    return {"functions": functions, "data": data, "listing": [dict(zip(keys, row, strict=True)) for row in rows]}
 
 
 # -- platforms ---------------------------------------------------------------------------------

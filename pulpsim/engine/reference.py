@@ -23,35 +23,15 @@ from pulpsim.code import Code, address_of
 from pulpsim.counters import CAUSES, Cause
 from pulpsim.engine import FOREVER, Kind, Report, Status, Transfer, Trap
 from pulpsim.engine.arbiters import arbiter
+from pulpsim.engine.machine_mode import FaultError, MachineMode
 from pulpsim.float32 import Flags
 from pulpsim.isa import COLUMNS, MASK, Unit
-from pulpsim.isa.system import (
-    CAUSE_BREAKPOINT,
-    CAUSE_ECALL,
-    CAUSE_ILLEGAL,
-    MCAUSE,
-    MEPC,
-    MSTATUS,
-    MTVAL,
-    MTVEC,
-    status_after_return,
-    status_after_trap,
-)
-from pulpsim.isa.system import Kind as CsrKind
 from pulpsim.memory import BARRIER_OFFSET, EVENT_UNIT_BASE, EVENT_UNIT_BYTES, L1_BASE, L2_BASE, Memory
 from pulpsim.platform import Platform
 from pulpsim.program.rows import LINE_BYTES
 
 BARRIER_ADDRESS = EVENT_UNIT_BASE + BARRIER_OFFSET
 ISSUE = int(Cause.ISSUE)  # here, because a member of an enumeration is slow to look up
-
-
-class _FaultError(Exception):
-    """Raised before an instruction has any effect."""
-
-    def __init__(self, trap: Trap, address: int):
-        super().__init__(trap, address)
-        self.value = int(trap) << 32 | address & MASK
 
 
 class _Pending(NamedTuple):
@@ -196,7 +176,7 @@ class _Cache:
         ways[self.register % len(ways)] = line
 
 
-class ReferenceEngine:
+class ReferenceEngine(MachineMode):
     """The `Engine` contract in plain Python; reads and writes the bytes of `memory` in place."""
 
     def __init__(self, platform: Platform, memory: Memory, code: Code):
@@ -316,7 +296,7 @@ class ReferenceEngine:
             _, _, handle, agent = heappop(events)
             try:
                 handle(agent, t)
-            except _FaultError as fault:
+            except FaultError as fault:
                 self._report(Kind.TRAP, t, agent.number, fault.value)
                 return False
         if self._stale:
@@ -343,7 +323,7 @@ class ReferenceEngine:
 
     # -- one instruction -------------------------------------------------------------------------
     def _instruction(self, core: _Core, t: int) -> None:
-        """A core's event at t: the rules in their order. Raises _FaultError."""
+        """A core's event at t: the rules in their order. Raises FaultError."""
         code = self._decoded.get(core.row) or self._decode(core.row)
         if code.returns:  # rule 1
             self._return(core, t)
@@ -397,7 +377,7 @@ class ReferenceEngine:
 
     def _check_target(self, row: int) -> int:
         if not 0 <= row < len(self._code.rows):
-            raise _FaultError(Trap.TARGET, address_of(row))
+            raise FaultError(Trap.TARGET, address_of(row))
         return row
 
     # The method of a unit's name has an instruction's effect and returns its cycles beyond the first.
@@ -405,92 +385,11 @@ class ReferenceEngine:
     def _guard(self, core: _Core, code: _Decoded, t: int) -> int:
         if code.mnemonic == ".word":
             return self._illegal(core, code)
-        raise _FaultError(Trap.END, code.address)
+        raise FaultError(Trap.END, code.address)
 
     def _alu(self, core: _Core, code: _Decoded, t: int) -> int:
         core.write(code.rd, code.semantics(*code.values(core.x)))
         return 0
-
-    # -- control and status registers, exceptions --------------------------------------------------
-    def _csr(self, core: _Core, code: _Decoded, t: int) -> int:
-        immediate = code.mnemonic.endswith("i")
-        operand = code.number if immediate else core.x[code.rs1]
-        access = code.mnemonic.removesuffix("i")
-        writes = access == "csrrw" or bool(code.number if immediate else code.rs1)
-        csr = isa.CSR_BY_NUMBER.get(code.imm)
-        if csr is None or (writes and csr.number >= isa.FIRST_READ_ONLY):
-            return self._illegal(core, code)
-        old = self._read_csr(core, csr, t)
-        if writes:
-            new = {"csrrw": operand, "csrrs": old | operand, "csrrc": old & ~operand}[access]
-            self._write_csr(core, csr, new, t)
-        core.write(code.rd, old)
-        return 0
-
-    def _read_csr(self, core: _Core, csr: isa.Csr, t: int) -> int:
-        if csr.kind is CsrKind.FLAGS:
-            return core.flags.raised
-        if csr.kind is CsrKind.ROUNDING:
-            return core.rounding
-        if csr.kind is CsrKind.FLAGS_AND_ROUNDING:
-            return core.rounding << 5 | core.flags.raised
-        if csr.kind is CsrKind.CORE:
-            return core.number
-        if csr.kind in (CsrKind.CYCLE, CsrKind.INSTRUCTIONS):
-            return self._count_of(core, csr, t) >> (32 if csr.upper else 0) & MASK
-        return core.csr[csr.number]
-
-    def _count_of(self, core: _Core, csr: isa.Csr, t: int) -> int:
-        """A counter of 64 bits, whose half the register is."""
-        if csr.kind is CsrKind.CYCLE:
-            return t - core.no_cycle
-        return core.counters[ISSUE] - core.no_instruction
-
-    def _write_csr(self, core: _Core, csr: isa.Csr, value: int, t: int) -> None:
-        if csr.kind in (CsrKind.FLAGS, CsrKind.FLAGS_AND_ROUNDING):
-            core.flags.raised = value & 31
-        if csr.kind in (CsrKind.ROUNDING, CsrKind.FLAGS_AND_ROUNDING):
-            core.rounding = (value if csr.kind is CsrKind.ROUNDING else value >> 5) & 7
-        if csr.kind is CsrKind.STORED:
-            core.csr[csr.number] = value
-        if csr.kind in (CsrKind.CYCLE, CsrKind.INSTRUCTIONS):
-            count = self._count_of(core, csr, t)
-            kept, written = (count & MASK, value << 32) if csr.upper else (count & ~MASK, value)
-            if csr.kind is CsrKind.CYCLE:
-                core.no_cycle += count - (kept | written)
-            else:
-                core.no_instruction += count - (kept | written)
-
-    def _system(self, core: _Core, code: _Decoded, t: int) -> int:
-        if code.mnemonic == "ecall":
-            return self._exception(core, code, CAUSE_ECALL, Trap.ECALL)
-        if code.mnemonic == "ebreak":
-            return self._exception(core, code, CAUSE_BREAKPOINT, Trap.EBREAK)
-        if code.mnemonic == "mret":
-            core.jump = self._row_at(core.csr[MEPC] & ~1)
-            core.csr[MSTATUS] = status_after_return(core.csr[MSTATUS])
-            return core.count(Cause.BRANCH, self._costs.jump_cycles - 1)
-        self._stale |= code.mnemonic == "fence.i"
-        return 0
-
-    def _illegal(self, core: _Core, code: _Decoded) -> int:
-        return self._exception(core, code, CAUSE_ILLEGAL, Trap.ILLEGAL)
-
-    def _exception(self, core: _Core, code: _Decoded, cause: int, trap: Trap) -> int:
-        """Go to the handler; a fault if there is none."""
-        handler = core.csr[MTVEC] & ~3
-        if not handler:
-            raise _FaultError(trap, code.address)
-        core.jump = self._row_at(handler)
-        core.csr |= {MEPC: code.address, MCAUSE: cause, MTVAL: 0, MSTATUS: status_after_trap(core.csr[MSTATUS])}
-        return core.count(Cause.BRANCH, self._costs.jump_cycles - 1)
-
-    def _row_at(self, address: int) -> int:
-        """The row of an instruction's address. Raises _FaultError."""
-        row, rest = divmod(address - L2_BASE, 4)
-        if rest or not 0 <= row < len(self._code.rows):
-            raise _FaultError(Trap.TARGET, address)
-        return row
 
     # -- rule 4: memory --------------------------------------------------------------------------
     def _load(self, core: _Core, code: _Decoded, t: int) -> int:
@@ -526,7 +425,7 @@ class ReferenceEngine:
         for base, store in self._address_map:
             if base <= address <= base + len(store) - size:
                 return store, address - base
-        raise _FaultError(Trap.ADDRESS, address)
+        raise FaultError(Trap.ADDRESS, address)
 
     def _access(self, core: _Core, code: _Decoded, address: int, t: int) -> int:
         """What an access costs beyond its first cycle."""
@@ -623,7 +522,7 @@ class ReferenceEngine:
     def _event(self, core: _Core, code: _Decoded, t: int) -> int:
         address, _ = self._address(core, code)
         if address != BARRIER_ADDRESS:
-            raise _FaultError(Trap.EVENT, address)
+            raise FaultError(Trap.EVENT, address)
         core.write(code.rd, 0)
         core.status = Status.WAITING
         core.held = True

@@ -56,6 +56,8 @@ PSEUDO: dict[str, list[tuple[int, str]]] = {
     "rdinstreth": [(1, "csrrs {0},instreth,x0")],
     "frcsr": [(1, "csrrs {0},fcsr,x0")],
     "fscsr": [(1, "csrrw x0,fcsr,{0}"), (2, "csrrw {0},fcsr,{1}")],
+    "frsr": [(1, "csrrs {0},fcsr,x0")],
+    "fssr": [(1, "csrrw x0,fcsr,{0}"), (2, "csrrw {0},fcsr,{1}")],
     "frrm": [(1, "csrrs {0},frm,x0")],
     "fsrm": [(1, "csrrw x0,frm,{0}"), (2, "csrrw {0},frm,{1}")],
     "fsrmi": [(1, "csrrwi x0,frm,{0}"), (2, "csrrwi {0},frm,{1}")],

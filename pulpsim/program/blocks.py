@@ -108,13 +108,14 @@ def _for_each(asm: Assembler, name: str, line: int, argument: str, body: Sequenc
 
 # -- macros ------------------------------------------------------------------------------------
 def _define(asm: Assembler, line: int, argument: str, body: Sequence[Statement]) -> None:
-    name, _, rest = argument.replace(",", " ", 1).partition(" ")
+    name = re.split(r"[\s,]", argument, maxsplit=1)[0]
     if not name:
         asm.fault(line, ".macro without a name")
         return
     parameters: dict[str, str | None] = {}
     required, variable = set(), ""
-    words = arguments(rest.strip()) if "," in rest else rest.split()
+    rest = argument[len(name) :].strip(" ,")
+    words = arguments(rest) if "," in rest else rest.split()
     for word in words:
         parameter, equals, default = (part.strip() for part in word.partition("="))
         parameter, _, kind = parameter.partition(":")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pulpsim import isa
 from pulpsim.errors import ProgramError, nearest
@@ -15,6 +16,8 @@ from pulpsim.program.limits import MAX_SHORT_BODY, MIN_BODY, violations
 from pulpsim.program.rows import IMM, OP, RS3, TARGET, Program, disassemble_row, load_immediate
 
 Row = list[int]
+_OPPOSITES = (("beq", "bne"), ("blt", "bge"), ("bltu", "bgeu"), ("p.beqimm", "p.bneimm"))
+OPPOSITE = dict(_OPPOSITES) | {other: one for one, other in _OPPOSITES}
 
 @dataclass(frozen=True, slots=True)
 class Register:
@@ -150,8 +153,8 @@ class Builder:
         if body <= MAX_SHORT_BODY and low <= count <= high:
             self._rows[setup][IMM] = count
             return
-        written, self._rows = self._rows, []
-        fixups, self._fixups = self._fixups, []
+        rows, fixups = self._rows, self._fixups
+        self._rows, self._fixups = [], []  # the set-up alone
         if spare:
             register = Register(spare[0], "count")
             self.li(register, count)
@@ -165,16 +168,22 @@ class Builder:
         else:
             held = ", ".join(f"{isa.register_name(n)}={text}" for n, text in sorted(self._names.items()))
             raise ProgramError(f"{self.name}: no register left for a count of {count:,}; in use: {held}")
-        more = len(self._rows) - 1
-        own = [(setup + row, number) for row, number in self._fixups]
-        self._rows = written[:setup] + self._rows + written[setup + 1 :]
+        written, own = self._rows, self._fixups
+        self._rows, self._fixups = rows, [fixup for fixup in fixups if fixup[0] != setup]
+        self._replace(setup, written)
+        self._fixups += [(setup + row, number) for row, number in own]
 
-        def moved(row: int) -> int:
-            return row + more if row > setup else row
+    def _replace(self, row: int, rows: list[Row]) -> None:
+        """Put one or more rows in the place of one; what is behind it moves."""
+        more = len(rows) - 1
+        self._rows[row : row + 1] = rows
 
-        self._labels = [None if row is None else moved(row) for row in self._labels]
-        self._entries = {name: moved(row) for name, row in self._entries.items()}
-        self._fixups = own + [(moved(row), number) for row, number in fixups if row != setup]
+        def moved(place: int) -> int:
+            return place + more if place > row else place
+
+        self._labels = [None if place is None else moved(place) for place in self._labels]
+        self._entries = {name: moved(place) for name, place in self._entries.items()}
+        self._fixups = [(moved(place), number) for place, number in self._fixups]
 
     # -- instructions ----------------------------------------------------------------------------
     def __call__(self, mnemonic: str, *operands: object) -> None:
@@ -253,18 +262,37 @@ class Builder:
         self("jalr", "x0", "ra", 0)
 
     def build(self) -> Program:
-        """The finished Program. Raises ProgramError if a label was never placed, or a target cannot be encoded."""
-        for row, number in self._fixups:
-            goal = self._labels[number]
-            if goal is None:
-                raise ProgramError(
-                    f"{self.name}: label {self._label_names[number] or number!r} was never placed"
-                )
-            self._rows[row][TARGET] = goal - row
-        rows = np.array(self._rows, np.int32).reshape(-1, len(COLUMNS))
+        """The finished Program.
+
+        A branch whose target is out of its reach becomes the opposite one around a jump. Raises ProgramError
+        if a label was never placed, or another target is out of reach.
+        """
+        rows = self._settled()
+        while far := [at for at, _ in violations(rows) if isa.INSTRUCTIONS[rows[at, OP]].unit is Unit.BRANCH]:
+            for at in reversed(far):
+                self._stretch(at)
+            rows = self._settled()
         for at, what in violations(rows):
             raise ProgramError(f"{self.name}: instruction {at}, {disassemble_row(rows[at])}: {what}")
         return Program(rows, dict(self._entries), (), self.name)
+
+    def _settled(self) -> NDArray[np.int32]:
+        """The rows with all targets. Raises ProgramError."""
+        for row, number in self._fixups:
+            goal = self._labels[number]
+            if goal is None:
+                raise ProgramError(f"{self.name}: label {self._label_names[number] or number!r} was never placed")
+            self._rows[row][TARGET] = goal - row
+        return np.array(self._rows, np.int32).reshape(-1, len(COLUMNS))
+
+    def _stretch(self, at: int) -> None:
+        """Make a branch the opposite one around a jump to its target."""
+        (number,) = [number for row, number in self._fixups if row == at]
+        self._fixups.remove((at, number))
+        branch = list(self._rows[at])
+        branch[OP], branch[TARGET] = isa.OP[OPPOSITE[isa.INSTRUCTIONS[branch[OP]].key]], 2
+        self._replace(at, [branch, [isa.OP["jal"], 0, 0, 0, 0, 0, 0]])
+        self._fixups.append((at + 1, number))
 
 
 def _filled(slot: str, operands: tuple[object, ...]) -> object:

@@ -153,7 +153,7 @@ def _leaf(token: str) -> Tree:
     if token[0].isdigit():
         octal = token[0] == "0" and token.isdigit()
         try:
-            return Number(int(token, 8) if octal else int(token, 0))
+            return Number(wrapped(int(token, 8) if octal else int(token, 0)))
         except ValueError:
             raise ExpressionError(f"{token!r} is no octal number") from None
     if token in REGISTER_NUMBERS or _REGISTER_LIKE.fullmatch(token):

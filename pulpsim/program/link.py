@@ -38,6 +38,8 @@ from pulpsim.program.symbols import Symbols
 from pulpsim.program.words import decode, encode
 
 Faults = set[tuple[int, str]]
+#: sections that are zero at the start, by name
+_ZEROS = (".bss", ".sbss")
 _FUNCTIONS = ("hi", "lo", "pcrel_hi", "pcrel_lo", "pair_lo")
 
 
@@ -72,7 +74,7 @@ class _Linker:
         self.symbols, self.faults = symbols, faults
         self.code = [s for s in sections if s.is_code and s.size]
         self.data = [s for s in sections if not s.is_code and s.size]
-        self.data.sort(key=lambda section: not any(any(piece) for _, piece in section.pieces))
+        self.data.sort(key=lambda section: section.name.startswith(_ZEROS))
         self.alignment = max([LINE_BYTES, *(s.alignment for s in self.data if not s.in_l1)])
         ends: dict[Region, int] = {"l2": 0, "l1": 0}
         for section in (*self.code, *self.data):

@@ -223,9 +223,7 @@ def _loads(name: str, funct3: str, funct7: str) -> tuple[Instruction, ...]:
 
 def _stores(name: str, code: str) -> tuple[Instruction, ...]:
     def form(suffix: str, operand: str, pattern: str) -> Instruction:
-        return row(
-            f"p.{name}", f"rs2 {operand}", Unit.STORE, pattern, key=f"p.{name}.{suffix}", size=_SIZES[name[1]]
-        )
+        return row(f"p.{name}", f"rs2 {operand}", Unit.STORE, pattern, key=f"p.{name}.{suffix}", size=_SIZES[name[1]])
 
     return (
         form("post_imm", "i12(rs1!)", f"i[11:5] rs2 rs1 0{code} i[4:0] 0101011"),

@@ -17,9 +17,7 @@ _CONDITIONS = frozenset(
 )
 #: what opens a block -> what closes it
 CLOSING = (
-    dict.fromkeys((".rept", ".irp", ".irpc"), ".endr")
-    | {".macro": ".endm"}
-    | dict.fromkeys(_CONDITIONS, ".endif")
+    dict.fromkeys((".rept", ".irp", ".irpc"), ".endr") | {".macro": ".endm"} | dict.fromkeys(_CONDITIONS, ".endif")
 )
 _SAME = {".endmacro": ".endm"}
 _KEYWORD = re.compile(r"(?:[\w.$]+\s*:\s*)*(\.[A-Za-z_]\w*)", re.ASCII)
@@ -161,9 +159,7 @@ def _unquoted(text: str) -> str:
     return text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text
 
 
-def _substituted(
-    body: Sequence[Statement], values: dict[str, str], number: int, line: int | None
-) -> list[Statement]:
+def _substituted(body: Sequence[Statement], values: dict[str, str], number: int, line: int | None) -> list[Statement]:
     """The statements with parameters replaced, `\\@` by the expansion's number; on the given line, if any."""
 
     def value(match: re.Match[str]) -> str:

@@ -19,6 +19,7 @@ Row = list[int]
 _OPPOSITES = (("beq", "bne"), ("blt", "bge"), ("bltu", "bgeu"), ("p.beqimm", "p.bneimm"))
 OPPOSITE = dict(_OPPOSITES) | {other: one for one, other in _OPPOSITES}
 
+
 @dataclass(frozen=True, slots=True)
 class Register:
     """A register handed out by a Builder."""

@@ -37,14 +37,19 @@ HARMLESS = frozenset((
 ))
 # fmt: on
 _SIZES = {
-    ".byte": 1, ".1byte": 1, ".dc.b": 1, ".half": 2, ".short": 2, ".hword": 2, ".2byte": 2, ".dc.w": 2, ".word": 4,
-    ".long": 4, ".int": 4, ".4byte": 4, ".dc.l": 4, ".dword": 8, ".quad": 8, ".8byte": 8,
-}  # fmt: skip
+    name: size
+    for size, names in (
+        (1, ".byte .1byte .dc.b"),
+        (2, ".half .short .hword .2byte .dc.w"),
+        (4, ".word .long .int .4byte .dc.l"),
+        (8, ".dword .quad .8byte"),
+    )
+    for name in names.split()
+}
 _FLOATS = {".float": "f", ".single": "f", ".double": "d", ".dc.s": "f", ".dc.d": "d"}
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
 _BITS = re.compile(r"0[fFdD]:([0-9a-fA-F]+)")
-_STANDARD = {".text": ".text", ".data": ".data", ".bss": ".bss", ".rodata": ".rodata", ".sdata": ".sdata",
-             ".sbss": ".sbss", ".srodata": ".srodata"}  # fmt: skip
+_STANDARD = {name: name for name in ".text .data .bss .rodata .sdata .sbss .srodata".split()}
 
 
 def directive(asm: Assembler, line: int, name: str, argument: str, text: str) -> None:

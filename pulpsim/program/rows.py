@@ -199,9 +199,7 @@ def load_immediate(value: int) -> list[tuple[str, list[str | int]]]:
     return [("lui", [high]), ("addi", [low])] if low else [("lui", [high])]
 
 
-def relocate(
-    program: Program, bases: Mapping[Region, int]
-) -> tuple[NDArray[np.int32], list[tuple[int, bytes]]]:
+def relocate(program: Program, bases: Mapping[Region, int]) -> tuple[NDArray[np.int32], list[tuple[int, bytes]]]:
     """(rows, [(address, bytes of data)]) of a program whose parts begin at these addresses."""
 
     def address(place: Place) -> int:

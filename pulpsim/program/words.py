@@ -85,9 +85,7 @@ def decode(words: NDArray[np.uint32], separate: bool = False) -> NDArray[np.int3
     return rows
 
 
-def _decode(
-    decoder: _Decoder, words: NDArray[np.int64], separate: bool
-) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+def _decode(decoder: _Decoder, words: NDArray[np.int64], separate: bool) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
     """Rows of one instruction, and which of them it has."""
     rows = np.zeros((len(words), len(COLUMNS)), np.int32)
     rows[:, 0] = decoder.instruction.op

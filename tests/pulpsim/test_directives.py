@@ -44,7 +44,10 @@ def faults(text: str) -> list[str]:
         (".byte 1, -1, 255, 'a', '\\n', 'b'+1", b"\x01\xff\xffa\nc"),
         (".half 0x1234; .short -2; .hword 3; .2byte 4", b"\x34\x12\xfe\xff\x03\0\x04\0"),
         (".word 0x12345678, -1; .long 2; .int 3; .4byte 4", struct.pack("<IiIII", 0x12345678, -1, 2, 3, 4)),
-        (".dword 0x123456789abcdef0; .quad -1; .8byte 0xffffffffffffffff", struct.pack("<Qqq", 0x123456789ABCDEF0, -1, -1)),
+        (
+            ".dword 0x123456789abcdef0; .quad -1; .8byte 0xffffffffffffffff",
+            struct.pack("<Qqq", 0x123456789ABCDEF0, -1, -1),
+        ),
         (".float 1.5, -2e-3, inf; .single 0f:7fc00000", struct.pack("<fffI", 1.5, -2e-3, float("inf"), 0x7FC00000)),
         (".double 0.1, -Inf", struct.pack("<dd", 0.1, float("-inf"))),
         ('.ascii "ab", "c"; .asciz "d"; .string "e\\t\\"\\x41\\101\\0"', b'abcd\0e\t"AA\0\0'),
@@ -76,7 +79,12 @@ def test_a_decimal_number_between_two_floats_is_not_rounded_by_way_of_a_double()
 
 
 def test_data_in_code_are_the_instructions_that_their_words_are() -> None:
-    assert texts("nop; .word 0x00008067, 0; .byte 0x13; .zero 3") == ["addi x0,x0,0", "jalr x0,x1,0", ".word 0x0", "addi x0,x0,0"]
+    assert texts("nop; .word 0x00008067, 0; .byte 0x13; .zero 3") == [
+        "addi x0,x0,0",
+        "jalr x0,x1,0",
+        ".word 0x0",
+        "addi x0,x0,0",
+    ]
 
 
 # -- sections ---------------------------------------------------------------------------------------
@@ -147,8 +155,10 @@ def test_alignment_of_data_is_that_of_addresses() -> None:
     ("text", "value"),
     [
         ("1+2*3", 7), ("(1+2)*3", 9), ("1<<4-1", 15), ("0xff&~0xf", 0xF0), ("1|2+4", 7), ("-7/2", -3), ("-7%4", -3),
-        ("010", 8), ("0b101", 5), ("'a'", 97), ("'\\n'", 10), ("3==3", -1), ("3<2", 0), ("!0", 1), ("!5", 0), ("1&&0", 0),
-        ("0||2", 1), ("0xffffffffffffffff", -1), ("(0xffffffff80000000)&((1<<(32-1)<<1)-1)", 0x80000000),
+        ("010", 8), ("0b101", 5), ("'a'", 97), ("'\\n'", 10), ("3==3", -1), ("3<2", 0), ("!0", 1), ("!5", 0),
+        ("1&&0", 0),
+        ("0||2", 1), ("0xffffffffffffffff", -1),
+        ("(0xffffffff80000000)&((1<<(32-1)<<1)-1)", 0x80000000),
         ("((0xf0f)|(-(((0xf0f)>>11)&1)<<11))", -241), ("-1>>60", 15), ("2 - -3", 5), ("5!3", -1 & (5 | ~3)),
     ],
 )  # fmt: skip
@@ -163,7 +173,8 @@ def test_what_is_no_expression(text: str) -> None:
 
 
 def test_symbols_are_set_once_or_many_times() -> None:
-    assert texts(".equ n, 4; .set m, n*2; addi x5,x5,m; .set m, 3; addi x5,x5,m; k = n + 1; li x6, k; k = 2; li x6, k") == [
+    text = ".equ n, 4; .set m, n*2; addi x5,x5,m; .set m, 3; addi x5,x5,m; k = n + 1; li x6, k; k = 2; li x6, k"
+    assert texts(text) == [
         "addi x5,x5,8", "addi x5,x5,3", "addi x6,x0,5", "addi x6,x0,2",
     ]  # fmt: skip
     assert texts("addi x5,x5,later; .equ later, 7; .equiv once, 2") == ["addi x5,x5,7"]
@@ -344,7 +355,7 @@ def test_directives_for_others_are_passed_over_in_silence() -> None:
 
 def test_harmless_directives_are_ignored_with_one_warning() -> None:
     with pytest.warns(AssemblyWarning) as caught:
-        assemble(".title \"t\"\n.list\nret\n.list\n.symver a, b\n", "k.S")
+        assemble('.title "t"\n.list\nret\n.list\n.symver a, b\n', "k.S")
     assert [str(w.message) for w in caught] == ["k.S: ignored: .title (line 1), .list (line 2), .symver (line 5)"]
 
 
@@ -381,8 +392,10 @@ FAR = ".rept {0}\nnop\n.endr"
         ("li x5, n\n.equ n, 1", "1: number in 'li x5, n': -2147483648 to 4294967295 (n: not defined)"),
         (".equ n, 1<<33\nli x5, n", "2: number in 'li x5, n' is 8589934592: -2147483648 to 4294967295"),
         (".equ n, 5000\naddi x5,x5,n", "2: immediate 5000 in 'addi x5,x5,n': -2048 to 2047"),
-        ("x: addi x5,x5,x", "1: immediate 'x' in 'addi x5,x5,x' is an address: -2048 to 2047, or a part of it, as in %lo(x)"),
-        ("x: addi x5,x5,%pcrel_lo(x)", "1: '%pcrel_lo(x)' in 'addi x5,x5,%pcrel_lo(x)': the label of an auipc with %pcrel_hi"),
+        ("x: addi x5,x5,x",
+         "1: immediate 'x' in 'addi x5,x5,x' is an address: -2048 to 2047, or a part of it, as in %lo(x)"),
+        ("x: addi x5,x5,%pcrel_lo(x)",
+         "1: '%pcrel_lo(x)' in 'addi x5,x5,%pcrel_lo(x)': the label of an auipc with %pcrel_hi"),
         ("j x\n.data\nx: .word 1", "1: label 'x' in 'j x': no instruction is there"),
         ("a: nop; j a+2", "1: label 'a+2' in 'j a+2': no instruction is there"),
         (".byte 1\nnop", "2: 'nop' at byte 1: instructions lie at multiples of 4"),
@@ -418,11 +431,14 @@ FAR = ".rept {0}\nnop\n.endr"
             "lp.setup x0,x5,1f\n" + FAR.format(2047) + "\n1: nop",
             "1: label '1f' in 'lp.setup x0,x5,1f': 8,192 bytes away: 0 to 8,188",
         ),
-        ("lp.setup x0,x5,1f\n1: nop", "1: label '1f' in 'lp.setup x0,x5,1f': a body of 1 instructions: a hardware loop has 2 or more"),
-        ("1: nop\nlp.setup x0,x5,1b", "2: label '1b' in 'lp.setup x0,x5,1b': a body of 0 instructions: a hardware loop has 2 or more"),
+        ("lp.setup x0,x5,1f\n1: nop",
+         "1: label '1f' in 'lp.setup x0,x5,1f': a body of 1 instructions: a hardware loop has 2 or more"),
+        ("1: nop\nlp.setup x0,x5,1b",
+         "2: label '1b' in 'lp.setup x0,x5,1b': a body of 0 instructions: a hardware loop has 2 or more"),
         (
             "lp.setupi x0,5,1f\nnop\n1: bnez x5,1b",
-            "1: label '1f' in 'lp.setupi x0,5,1f': the loop's last instruction is a branch or jump: another one has to follow it",
+            "1: label '1f' in 'lp.setupi x0,5,1f': "
+            "the loop's last instruction is a branch or jump: another one has to follow it",
         ),
         (
             "lp.starti x1,a\nlp.endi x1,b\nlp.counti x1,3\na: b: nop",

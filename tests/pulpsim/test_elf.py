@@ -62,7 +62,9 @@ def loaded(content: bytes) -> dict[int, bytes]:
     begin, count = struct.unpack_from("<I", content, 28)[0], struct.unpack_from("<H", content, 44)[0]
     out = {}
     for number in range(count):
-        kind, offset, address, _, in_file, in_memory, _, alignment = struct.unpack_from("<8I", content, begin + 32 * number)
+        kind, offset, address, _, in_file, in_memory, _, alignment = struct.unpack_from(
+            "<8I", content, begin + 32 * number
+        )
         assert kind == 1 and in_file == in_memory and (address - offset) % alignment == 0
         out[address] = content[offset : offset + in_file]
     return out

@@ -33,7 +33,8 @@ def run(bench: BenchFactory, text: str, **values: int) -> Bench:
 # -- floating point ---------------------------------------------------------------------------------
 SPECIAL = [
     0, 0x80000000, 1, 0x80000001, 0x7FFFFF, 0x800000, 0x800001, 0x3F800000, 0xBF800000, 0x3F7FFFFF, 0x3F800001,
-    0x7F7FFFFF, 0xFF7FFFFF, 0x7F800000, 0xFF800000, 0x7FC00000, 0x7F800001, 0xFFC12345, 0x4F000000, 0xCF000000, 0x4F800000,
+    0x7F7FFFFF, 0xFF7FFFFF, 0x7F800000, 0xFF800000, 0x7FC00000, 0x7F800001, 0xFFC12345, 0x4F000000, 0xCF000000,
+    0x4F800000,
     0x33800000, 0x33800001, 0x00FFFFFF, 0x3F000000, 0x40200000,
 ]  # fmt: skip
 PATTERNS = st.sampled_from(SPECIAL) | st.integers(0, 0xFFFFFFFF)
@@ -111,8 +112,10 @@ def test_a_program_that_looks_at_exceptions_takes_as_long(bench: BenchFactory) -
 @pytest.mark.parametrize(
     ("text", "values"),
     [
-        ("csrrw x5,mscratch,x6; csrrs x7,mscratch,x8; csrrc x9,mscratch,x8; csrr x18,mscratch", {5: 0, 7: 12, 9: 14, 18: 12}),
-        ("csrrwi x5,mscratch,31; csrrsi x7,mscratch,0; csrrci x9,mscratch,1; csrr x18,mscratch", {5: 0, 7: 31, 9: 31, 18: 30}),
+        ("csrrw x5,mscratch,x6; csrrs x7,mscratch,x8; csrrc x9,mscratch,x8; csrr x18,mscratch",
+         {5: 0, 7: 12, 9: 14, 18: 12}),
+        ("csrrwi x5,mscratch,31; csrrsi x7,mscratch,0; csrrci x9,mscratch,1; csrr x18,mscratch",
+         {5: 0, 7: 31, 9: 31, 18: 30}),
         ("li x5,-1; csrw fcsr,x5; frcsr x7; frrm x9; frflags x18", {7: 0xFF, 9: 7, 18: 31}),
         ("fsrmi 3; fsflagsi 5; fscsr x5,x0; frcsr x7", {5: 3 << 5 | 5, 7: 0}),
         ("csrr x5,0xf14; csrr x7,misa; csrr x9,mvendorid", {5: 0, 7: 0x40801120, 9: 0}),
@@ -233,7 +236,8 @@ def test_a_word_that_is_no_instruction_any_more_traps(engine: Engine) -> None:
 
 
 def test_separate_registers_stay_separate_when_code_is_looked_at_again() -> None:
-    text = "la x6,here; lw x7,new; sw x7,0(x6); fence.i; here: nop; fsw f5,x,t0; ret; new: fadd.s f5,f6,f6; .data; x: .word 0"
+    text = "la x6,here; lw x7,new; sw x7,0(x6); fence.i; here: nop; fsw f5,x,t0; ret; new: fadd.s f5,f6,f6"
+    text += "; .data; x: .word 0"
     program = assemble(text)
     results = []
     for engine in ENGINES:
@@ -245,7 +249,10 @@ def test_separate_registers_stay_separate_when_code_is_looked_at_again() -> None
 
 def test_programs_with_and_without_exceptions_on_one_machine() -> None:
     """The fast engine changes over when the first program needs all of it, and keeps its state."""
-    plain, exact = assemble("fdiv.s x5,x6,x7; ret"), assemble("fdiv.s x5,x6,x7; frflags x8; sw x8,x,t0; ret; .data; x: .word 9")
+    plain, exact = (
+        assemble("fdiv.s x5,x6,x7; ret"),
+        assemble("fdiv.s x5,x6,x7; frflags x8; sw x8,x,t0; ret; .data; x: .word 9"),
+    )
     values = {"x6": 0x3F800000, "x7": 0x40400000}
 
     def cycles(engine: Engine, programs: list[Program]) -> list[int]:

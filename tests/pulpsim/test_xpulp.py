@@ -175,6 +175,3 @@ def test_branches_on_a_number(bench: BenchFactory, value: int) -> None:
             taken = (other == value) == taken_if_equal
             assert b.cycles(builder.build(), x5=other, x6=0) == (3 if taken else 2)
             assert b.register("x6") == (0 if taken else 1)
-
-
-

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from pulpsim.errors import AssemblyError, AssemblyWarning
 from pulpsim.program import blocks, directives
-from pulpsim.program.expressions import ExpressionError, Tree, Value, evaluate, number, parse
+from pulpsim.program.expressions import ExpressionError, Known, Tree, Value, evaluate, number, parse
 from pulpsim.program.link import Fixup, link
 from pulpsim.program.operands import LI_RANGE, number_rows, parse_instruction
 from pulpsim.program.rows import Program
@@ -35,6 +35,8 @@ from pulpsim.program.symbols import Symbols
 MAX_INSTRUCTIONS = 1_000_000
 #: most bytes of a section
 MAX_BYTES = 1 << 24
+#: the section of addresses that %got_pcrel_hi names
+TABLE = ".got"
 LIMIT = f": a program holds at most {MAX_INSTRUCTIONS:,} instructions"
 
 _LABEL = re.compile(r"([A-Za-z_.$][\w.$]*|[0-9]+)\s*:(?!:)\s*", re.ASCII)
@@ -84,6 +86,7 @@ class Assembler:
         self.last_section = self.section
         self.section_stack: list[tuple[Section, Section]] = []
         self.is_full = False
+        self._table: dict[Tree, Value] = {}
         self.leaving = False  # a macro, by .exitm
         self._depth = 0
         self._ended = False
@@ -173,7 +176,18 @@ class Assembler:
         """Something at a place of this section is settled when all names are known."""
         if not self.symbols.is_settled(tree):
             tree = self.symbols.bind(tree, here)
+        if kind == "got_pcrel_hi":
+            kind, tree = "pcrel_hi", Known(self._table_entry(line, text, tree, written))
         self.fixups.append(Fixup(line, text, kind, tree, Value(self.section, at), written))
+
+    def _table_entry(self, line: int, text: str, tree: Tree, written: str) -> Value:
+        """Where the address of a symbol stands for code that finds it by way of a table (position-independent)."""
+        table = self.sections.setdefault(TABLE, Section(TABLE, alignment=BYTES_PER_INSTRUCTION))
+        if tree not in self._table:
+            self._table[tree] = Value(table, table.size)
+            self.fixups.append(Fixup(line, text, "data4", tree, self._table[tree], written))
+            table.add_bytes(bytes(BYTES_PER_INSTRUCTION))
+        return self._table[tree]
 
     def pad(self, line: int, rows: tuple[Row, ...], text: str) -> None:
         """Add instructions that fill a space."""

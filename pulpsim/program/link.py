@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pulpsim import isa
 from pulpsim.isa import COLUMNS, IMMEDIATES
-from pulpsim.program.expressions import ExpressionError, Tree, Value, evaluate
+from pulpsim.program.expressions import ExpressionError, Name, Tree, Value, evaluate
 from pulpsim.program.limits import violations
 from pulpsim.program.operands import LI_RANGE
 from pulpsim.program.rows import (
@@ -134,6 +134,9 @@ class _Linker:
 
     def _set_target(self, fixup: Fixup, value: Value) -> None:
         inside = value.section is not None and value.section.is_code
+        if value.section is None and isinstance(fixup.tree, Name) and fixup.tree.name in self.symbols.weak:
+            self.rows[self._row(fixup), TARGET] = len(self.rows) - self._row(fixup)  # a call that is never made
+            return
         if not inside or self.place(value).offset % BYTES_PER_INSTRUCTION:
             self.faults.add((fixup.line, f"label {fixup.written!r} in {fixup.text!r}: no instruction is there"))
             return

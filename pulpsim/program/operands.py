@@ -31,7 +31,7 @@ _FAR = {
     row.mnemonic: row for row in isa.INSTRUCTIONS if row.unit in (Unit.LOAD, Unit.STORE) and "i12(rs1)" in row.operands
 }
 #: %function -> operand kind that it fits
-FUNCTIONS = {"hi": "u20", "lo": "i12", "pcrel_hi": "u20", "pcrel_lo": "i12"}
+FUNCTIONS = {"hi": "u20", "lo": "i12", "pcrel_hi": "u20", "pcrel_lo": "i12", "got_pcrel_hi": "u20"}
 
 _TARGET = re.compile(r"[A-Za-z_.$][\w.$]*|[0-9]+[fb]", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(0[xX][0-9a-fA-F]+|0[bB][01]+|0|[1-9][0-9]{0,30})")

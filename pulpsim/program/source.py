@@ -9,12 +9,13 @@ from typing import NamedTuple
 _STRING = r'"(?:\\.|[^"\\\n])*"'
 _CHARACTER = r"'(?:\\.|[^\\\n'])'"
 _COMMENT = re.compile(rf"{_STRING}|{_CHARACTER}|#[^\n]*|//[^\n]*|/\*.*?(?:\*/|\Z)", re.DOTALL)
+_BLANKS = re.compile(rf"({_STRING}|{_CHARACTER})|\s+")
 _PART = re.compile(rf"(?:{_STRING}|{_CHARACTER}|[^;])+")
 _ARGUMENT = re.compile(rf"(?:{_STRING}|{_CHARACTER}|\([^()]*\)|[^,])+")
 
 
 class Statement(NamedTuple):
-    """A label, a directive or an instruction; words are one blank apart unless there are strings."""
+    """A label, a directive or an instruction; words are one blank apart, strings as they were."""
 
     line: int
     text: str
@@ -46,7 +47,7 @@ def _without_comments(text: str, faults: set[tuple[int, str]]) -> str:
 def _parts(content: str) -> Iterator[str]:
     if '"' in content or "'" in content:
         for match in _PART.finditer(content):
-            if part := match[0].strip():
+            if part := _BLANKS.sub(lambda found: found[1] or " ", match[0]).strip():
                 yield part
         return
     for part in content.split(";"):

@@ -52,6 +52,7 @@ def faults(text: str) -> list[str]:
         (".double 0.1, -Inf", struct.pack("<dd", 0.1, float("-inf"))),
         ('.ascii "ab", "c"; .asciz "d"; .string "e\\t\\"\\x41\\101\\0"', b'abcd\0e\t"AA\0\0'),
         ('.string "no # comment; // here /* or here"', b"no # comment; // here /* or here\0"),
+        ('\t.ascii\t"a\tb  c" ,\t"d";\t.byte\t\';\',\t2', b"a\tb  cd;\2"),
         (".zero 3; .space 2, 7; .skip 1; .byte 9", b"\0\0\0\7\7\0\x09"),
         (".fill 2, 2, 0x102; .fill 3; .fill 1, 4", b"\2\1\2\1\0\0\0\0\0\0\0"),
         (".byte 1; .align 2; .byte 2; .balign 4, 5; .byte 3; .p2align 1,,1; .byte 4", b"\1\0\0\0\2\5\5\5\3\0\4"),
@@ -246,6 +247,78 @@ def test_addresses_wherever_the_program_lies(engine: Engine, others: int) -> Non
     assert machine.memory.read(w, 1, np.uint32).tolist() == [0x11223344]
     assert machine.memory.read(fast, 2, np.uint32).tolist() == [77, fast]
     assert fast == L1_BASE + 16 * others and start >= L2_BASE + 16
+
+
+COMPILED = """
+\t.attribute\t4, 16
+\t.attribute\t5, "rv32i2p1_m2p0_zfinx1p0"
+\t.file\t"pick.c"
+\t.option\tnopic
+\t.text
+\t.globl\tpick                            # -- Begin function pick
+\t.p2align\t2
+\t.type\tpick,@function
+pick:                                   # @pick
+.Lfunc_begin0:
+\t.cfi_startproc
+\tli\ta1, 2
+\tbltu\ta1, a0, .LBB0_3
+\tslli\ta0, a0, 2
+\tlui\ta1, %hi(.LJTI0_0)
+\taddi\ta1, a1, %lo(.LJTI0_0)
+\tadd\ta0, a0, a1
+\tlw\ta0, 0(a0)
+\tjr\ta0
+.LBB0_1:
+.Lpcrel_hi0:
+\tauipc\ta0, %got_pcrel_hi(shared)
+\tlw\ta0, %pcrel_lo(.Lpcrel_hi0)(a0)
+\tlw\ta0, 0(a0)
+\tret
+.LBB0_2:
+\tla\ta0, absent
+\tbeqz\ta0, .LBB0_4
+\ttail\tabsent
+.LBB0_3:
+\tli\ta0, -1
+.LBB0_4:
+\tret
+.Lfunc_end0:
+\t.size\tpick, .Lfunc_end0-pick
+\t.cfi_endproc
+\t.section\t.rodata,"a",@progbits
+\t.p2align\t2, 0x0
+.LJTI0_0:
+\t.word\t.LBB0_1
+\t.word\t.LBB0_2
+\t.word\t.LBB0_3
+\t.type\tshared,@object                   # @shared
+\t.section\t.sdata,"aw",@progbits
+\t.globl\tshared
+shared:
+\t.word\t42                              # 0x2a
+\t.size\tshared, 4
+\t.weak\tabsent
+\t.section\t.debug_info,"",@progbits
+\t.word\t.debug_abbrev
+\t.uleb128\t0x10
+\t.ident\t"a; compiler"
+\t.section\t".note.GNU-stack","",@progbits
+\t.addrsig
+\t.addrsig_sym shared
+"""
+
+
+@pytest.mark.parametrize("engine", ["reference", "jit"])
+@pytest.mark.parametrize(("argument", "result"), [(0, 42), (1, 0), (2, 0xFFFFFFFF), (9, 0xFFFFFFFF)])
+def test_text_as_compilers_write_it(engine: Engine, argument: int, result: int) -> None:
+    """A table of jumps, one of addresses, a weak function that is not there, debug information."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        program = assemble(COMPILED)
+    machine = Machine(engine=engine)
+    machine.run(program, "pick", cores=1, registers={"a0": argument})
+    assert machine.engine.registers(0)[10] == result
 
 
 def test_data_are_part_of_the_content() -> None:

@@ -22,11 +22,12 @@ from typing import Literal, get_args, get_origin, get_type_hints
 from benchmarks.machine_rules import RULES, flattened, leaves
 from benchmarks.markdown import grid
 from pulpsim import Platform, dma, engine, isa
-from pulpsim.code import LINE_BYTES, RETURN_ROW, address_of
+from pulpsim.code import RETURN_ROW, address_of
 from pulpsim.counters import ENGINE_CAUSES, MEANINGS, Cause
 from pulpsim.isa import Unit
 from pulpsim.memory import BARRIER_OFFSET, EVENT_UNIT_BASE, EVENT_UNIT_BYTES, L1_BASE, L2_BASE, stack_base
 from pulpsim.platform import STACK_BYTES
+from pulpsim.program.rows import LINE_BYTES
 
 PAGE = Path(__file__).parents[1] / "docs" / "machine.md"
 
@@ -58,12 +59,18 @@ UNITS: dict[Unit, tuple[str, str]] = {
     Unit.LOOP: ("hardware loops", "1 for the set-up, then none"),
     Unit.CSR: ("control and status registers", "1"),
     Unit.EVENT: ("the barrier", "{event_unit.barrier_cycles} from the last arrival to everyone's next instruction"),
+    Unit.SYSTEM: (
+        "exceptions and fences",
+        "1; {core.jump_cycles} of mret, and of ecall and ebreak that go to a handler",
+    ),
     Unit.RETURN: ("what every program returns to, internal", "none: the core is done"),
-    Unit.GUARD: ("what follows a program's last instruction, internal", "none: a trap"),
+    Unit.GUARD: ("no instruction: another word; internal, what follows a program's last one", "none: a trap"),
 }
 
-CSRS = {"mhartid": "the core's number", "mcycle": "the cycle of the instruction, lower 32 bits"}
-ROUNDING_MODES = {"rne": "to the nearest, ties to even", "rtz": "towards zero"}
+ROUNDING_MODES = {
+    "rne": "to the nearest, ties to even", "rtz": "towards zero", "rdn": "down", "rup": "up",
+    "rmm": "to the nearest, ties away from zero",
+}  # fmt: skip
 
 
 # -- what stands behind the numbers ------------------------------------------------------------
@@ -205,7 +212,10 @@ def _instructions(platforms: Sequence[Platform]) -> list[str]:
                 forms[row.operands].append(row.mnemonic)
         out += _table(
             ["instructions", "operands"],
-            [[_code(names), f"`{', '.join(operands)}`" if operands else ""] for operands, names in forms.items()],
+            [
+                [_code(dict.fromkeys(names)), f"`{', '.join(operands)}`" if operands else ""]
+                for operands, names in forms.items()
+            ],
         )
     out += ["### Pseudo-instructions", ""]
     out += _prose(
@@ -213,10 +223,14 @@ def _instructions(platforms: Sequence[Platform]) -> list[str]:
         "for any number of 32 bits."
     )
     out += _table(["written", "becomes"], [
-        [f"`{name} {', '.join('abc'[:count])}`".replace(" `", "`"), f"`{template.format(*'abc').replace(',', ', ')}`"]
+        [f"`{name} {', '.join('abc'[:count])}`".replace(" `", "`"), _written(template)]
         for name, forms_ in isa.PSEUDO.items() for count, template in forms_
     ])  # fmt: skip
     return out
+
+
+def _written(template: str) -> str:
+    return f"`{template.format(*'abc').replace(',', ', ').replace(';', '; ')}`"
 
 
 def _registers() -> list[str]:
@@ -238,9 +252,15 @@ def _registers() -> list[str]:
     )
     out += _prose(
         "A core starts with the end of its stack in `sp`, the return stub's address in `ra`, what the caller gives "
-        "in others, and zeros elsewhere. Control and status registers, read by `csrr`:"
+        "in others, and zeros elsewhere. Control and status registers, all 0 at a start but for the constants:"
     )
-    return out + _table(["CSR", "value"], [[f"`{name}`", CSRS[name]] for name in isa.CSRS])
+    groups: dict[str, list[str]] = defaultdict(list)
+    for csr in isa.CSRS:
+        what = csr.kind.value + (", bits 63 to 32" if csr.upper else "")
+        what += f": {csr.value:#x}" if csr.kind.name == "CONSTANT" else ""
+        what += "; read-only" if csr.number >= isa.FIRST_READ_ONLY else ""
+        groups[what].append(csr.name)
+    return out + _table(["CSR", "value"], [[_code(names), what] for what, names in groups.items()])
 
 
 def _address_map(platforms: Sequence[Platform]) -> list[str]:
@@ -262,7 +282,9 @@ def _address_map(platforms: Sequence[Platform]) -> list[str]:
     out += _table(["what", *(p.name for p in platforms)], [[what, *map(where, platforms)] for what, where in rows])
     out += _prose(
         "Programs lie behind the return stub, 4 bytes an instruction; each begins at a multiple of "
-        f"{LINE_BYTES} bytes. Instructions have no encoding: a load from their addresses reads what data lies there."
+        f"{LINE_BYTES} bytes. Their words are in L2, those of Xpulp as the RI5CY core encodes them; what is written "
+        "there counts after a fence.i. A program's data lie behind its instructions, sections whose names begin with "
+        "`.l1` at the start of L1."
     )
     return [*out, ""]
 

@@ -6,12 +6,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pulpsim.assembler import assemble
     from pulpsim.dma import Copy
     from pulpsim.errors import PulpsimError
     from pulpsim.machine import Cluster, Machine, Result
     from pulpsim.platform import Platform
     from pulpsim.program import Builder, Program
+    from pulpsim.program.assembler import assemble
 
 __version__ = "0.1.0"
 
@@ -24,7 +24,7 @@ _HOMES = {
     "Program": "program",
     "PulpsimError": "errors",
     "Result": "machine",
-    "assemble": "assembler",
+    "assemble": "program.assembler",
 }
 
 __all__ = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,10 +149,13 @@ def run(
 def assemble_file(path: str) -> Program:
     """The program in a file, or on stdin for '-'. Raises AssemblyError, InputError, OSError."""
     text = read_text(path)
-    from pulpsim.assembler import assemble
+    from pulpsim.program.assembler import assemble
 
-    with progress(Stage(f"assembling {source_name(path)}")):
-        return assemble(text, source_name(path))
+    with progress(Stage(f"assembling {source_name(path)}")), warnings.catch_warnings(record=True) as notes:
+        program = assemble(text, source_name(path))
+    for note in notes:
+        click.echo(f"pulpsim: note: {note.message}", err=True)
+    return program
 
 
 def label_of(program: Program, row: int) -> str | None:
@@ -384,18 +388,35 @@ def npy_bytes(array: NDArray[Any]) -> bytes:
 # -- asm ---------------------------------------------------------------------------------------
 @main.command()
 @click.argument("file", metavar="FILE.S")
+@click.option("--elf", "elf", metavar="OUT", help="Write an ELF executable for RISC-V.")
+@click.option("--bin", "flat", metavar="OUT", help="Write the bytes that the program has in L2.")
+@click.option(
+    "--entry", metavar="LABEL", help="Where the ELF file starts.  [default: _start, or the first instruction]"
+)
 @json_option
-def asm(file: str, as_json: bool) -> None:
-    """Assemble a program and list it: address, instruction, source line, labels.
+def asm(file: str, elf: str | None, flat: str | None, entry: str | None, as_json: bool) -> None:
+    """Assemble a program and list it, or write it to files: address, instruction, source line, labels.
 
     FILE.S is GNU-style text, `-` stands for stdin. Addresses are those of `pulpsim run`'s messages.
     """
+    from pulpsim.program.elf import elf_bytes, flat_bytes
+
+    if entry is not None and elf is None:
+        raise InputError("--entry: is of the ELF file that --elf writes")
     program = assemble_file(file)
+    files = {path: content for path, content in (
+        (elf, elf_bytes(program, entry) if elf else b""), (flat, flat_bytes(program) if flat else b""),
+    ) if path}  # fmt: skip
+    for path, content in files.items():
+        write_atomically(Path(path), content)
     with progress(Stage(f"listing {len(program):,} instructions")):
         record = listing_record(program) if as_json else {}
-        text = "" if as_json else listing(program)
+        text = "" if as_json or files else listing(program)
     if as_json:
         print_json({"source": program.source, "instructions": len(program)} | record)
+    elif files:
+        for path, content in files.items():
+            click.echo(f"{path}: {len(content):,} bytes")
     else:
         click.echo(text, nl=False)
 
@@ -428,6 +449,7 @@ def listing(program: Program) -> str:
     functions = function_bounds(program)
     lines.append(f"# {program.source}: {len(program):,} instructions, {4 * len(program):,} bytes")
     lines += [f"#   {name}: {end - first:,} instructions" for name, first, end in functions]
+    lines += [f"#   {name}: {size:,} bytes at {address:#010x}" for name, address, size in data_bounds(program)]
     return "\n".join(lines) + "\n"
 
 
@@ -436,6 +458,14 @@ def function_bounds(program: Program) -> list[tuple[str, int, int]]:
     named = sorted((row, name) for name, row in program.labels.items() if not name.startswith(".L"))
     ends = [row for row, _ in named[1:]] + [len(program)]
     return [(name, row, end) for (row, name), end in zip(named, ends, strict=False)]
+
+
+def data_bounds(program: Program) -> list[tuple[str, int, int]]:
+    """(section, address, bytes) of a program's data."""
+    from pulpsim.program.rows import HOME, relocate
+
+    _, parts = relocate(program, {"l2": program.home, "l1": HOME["l1"]})
+    return [(segment.name, at, len(data)) for segment, (at, data) in zip(program.data, parts, strict=True)]
 
 
 def listing_record(program: Program) -> dict[str, Any]:
@@ -460,7 +490,8 @@ def listing_record(program: Program) -> dict[str, Any]:
             }
         )
     keys = ("address", "text", "line", "labels")
-    return {"functions": functions, "listing": [dict(zip(keys, row, strict=True)) for row in rows]}
+    data = [dict(zip(("name", "address", "bytes"), part, strict=True)) for part in data_bounds(program)]
+    return {"functions": functions, "data": data, "listing": [dict(zip(keys, row, strict=True)) for row in rows]}
 
 
 # -- platforms ---------------------------------------------------------------------------------

@@ -2,30 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
 from pulpsim import isa
 from pulpsim.errors import ProgramError
-from pulpsim.memory import L2_BASE
-from pulpsim.program import COLUMNS, Program
+from pulpsim.isa import COLUMNS
+from pulpsim.memory import L1_BASE, L2_BASE, Memory
+from pulpsim.program.rows import LINE_BYTES, Program, Region, relocate
+from pulpsim.program.words import decode, encode
 
-LINE_BYTES = 16  #: of the instruction cache; programs start on a line
 ALIGN_ROWS = LINE_BYTES // 4
 RETURN_ROW = 0  #: where a core's ra points at its start
+
+
+class _Loaded(NamedTuple):
+    """A program in the image: its first row, and the address of its L1 data."""
+
+    first: int
+    l1: int
+    program: Program
 
 
 class Code:
     """Rows of all loaded programs; row r lies at L2_BASE + 4 r. Row 0 is the return stub.
 
-    rows: int32 [n, 7] as in Program. Guards stand between programs, so that running off an end traps.
+    rows: int32 [n, 7] as in Program. A program's data lie behind it, without rows of their own; guards stand
+    there and between programs, so that running off an end traps. `version` changes with the rows.
     """
 
     def __init__(self) -> None:
-        self._parts = [self._filler(ALIGN_ROWS)]
-        self._parts[0][RETURN_ROW, 0] = isa.OP["<return>"]
-        self._first: dict[int, tuple[int, Program]] = {}
-        self.rows: NDArray[np.int32] = self._parts[0]
+        self.rows = self._filler(ALIGN_ROWS)
+        self.rows[RETURN_ROW, 0] = isa.OP["<return>"]
+        self.version = 0
+        self._loaded: dict[int, _Loaded] = {}
+        self._l1_bytes = 0
+        #: what stands in L2, where rows were made of it
+        self._words = np.zeros(0, np.uint32)
+        self._known = np.zeros(0, np.bool_)
 
     @staticmethod
     def _filler(count: int) -> NDArray[np.int32]:
@@ -33,29 +50,79 @@ class Code:
         rows[:, 0] = isa.OP["<end>"]
         return rows
 
-    def load(self, program: Program) -> int:
-        """First row of the program, loaded on first sight."""
-        known = self._first.get(id(program))
+    def load(self, program: Program, memory: Memory | None = None) -> int:
+        """First row of the program, loaded on first sight; its words and data are written to `memory`.
+
+        Raises ProgramError if it has no encoding, AddressError if it does not fit into the memory.
+        """
+        known = self._loaded.get(id(program))
         if known is not None:
-            return known[0]
-        first = len(self.rows)
-        guard = ALIGN_ROWS - len(program) % ALIGN_ROWS
-        self._first[id(program)] = (first, program)
-        self.rows = np.concatenate([self.rows, program.rows, self._filler(guard)])
+            return known.first
+        first = len(self.rows) + -address_of(len(self.rows)) % program.alignment // 4
+        bases: dict[Region, int] = {"l2": address_of(first), "l1": L1_BASE + self._l1_bytes}
+        rows, data = relocate(program, bases)
+        if memory is not None:
+            words = program.words if rows is program.rows else encode(rows, program.source)
+            self._write(memory, [(bases["l2"], words.tobytes()), *data])
+        size = -(-program.size_bytes("l2") // 4)
+        guard = ALIGN_ROWS - size % ALIGN_ROWS
+        before, behind = self._filler(first - len(self.rows)), self._filler(size - len(rows) + guard)
+        self.rows = np.concatenate([self.rows, before, rows, behind])
+        self.version += 1
+        self._l1_bytes += -(-program.size_bytes("l1") // LINE_BYTES) * LINE_BYTES
+        self._loaded[id(program)] = _Loaded(first, bases["l1"], program)
         return first
+
+    def _write(self, memory: Memory, contents: Sequence[tuple[int, bytes]]) -> None:
+        """Write a program's words and data, and remember what of them is in L2."""
+        for address, content in contents:
+            if not content:
+                continue
+            memory.write(address, np.frombuffer(content, np.uint8))
+            if address >= L2_BASE:
+                words = np.frombuffer(content + bytes(-len(content) % 4), np.uint32)
+                begin = (address - L2_BASE) // 4
+                more = max(begin + len(words) - len(self._words), 0)
+                self._words, self._known = np.pad(self._words, (0, more)), np.pad(self._known, (0, more))
+                self._words[begin : begin + len(words)] = words
+                self._known[begin : begin + len(words)] = True
+
+    def refresh(self, l2: NDArray[np.uint8], separate: bool) -> bool:
+        """Make rows of what has changed in L2 where programs lie (fence.i). True if anything has."""
+        count = min(len(self._words), len(l2) // 4)
+        words = l2[: 4 * count].view(np.uint32)
+        changed = np.flatnonzero(self._known[:count] & (words != self._words[:count]))
+        if not len(changed):
+            return False
+        self._words[changed] = words[changed]
+        self.rows = self.rows.copy()
+        self.rows[changed] = decode(words[changed], separate)
+        self.version += 1
+        return True
 
     def holds(self, program: Program) -> bool:
         """The program has been loaded."""
-        return id(program) in self._first
+        return id(program) in self._loaded
+
+    def address(self, program: Program, name: str) -> int:
+        """The address of a label or symbol of a loaded program. Raises ProgramError."""
+        loaded, place = self._loaded[id(program)], program.place(name)
+        base = {"l2": address_of(loaded.first), "l1": loaded.l1, "fixed": 0}[place.memory]
+        return base + place.offset & isa.MASK
 
     @property
     def size_bytes(self) -> int:
-        """L2 bytes that the code occupies."""
+        """L2 bytes that the code occupies, data included."""
         return 4 * len(self.rows)
+
+    @property
+    def l1_bytes(self) -> int:
+        """L1 bytes from the start that the programs' own data occupy."""
+        return self._l1_bytes
 
     def where(self, row: int) -> tuple[Program | None, int]:
         """(program, row inside it) of a row; (None, row) for the stub."""
-        for first, program in self._first.values():
+        for first, _, program in self._loaded.values():
             if first <= row <= first + len(program):
                 return program, row - first
         return None, row

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class PulpsimError(Exception):
@@ -22,6 +22,10 @@ class AssemblyError(PulpsimError):
         self.faults = faults
 
 
+class AssemblyWarning(UserWarning):
+    """Something in an assembly text that is ignored."""
+
+
 class ProgramError(PulpsimError):
     """A program, entry or register that cannot be used as asked."""
 
@@ -31,7 +35,18 @@ class AddressError(PulpsimError):
 
 
 class TrapError(PulpsimError):
-    """A core stopped at an instruction it cannot execute."""
+    """A core stopped at an instruction it cannot execute, or that asks to stop (ecall, ebreak).
+
+    cause: "end", "address", "target", "event", "ecall", "ebreak" or "illegal". registers: x0 to x31, then
+    f0 to f31, as patterns.
+    """
+
+    def __init__(
+        self, message: str, cause: str = "", core: int = 0, cycle: int = 0, pc: int = 0, registers: Sequence[int] = ()
+    ):
+        super().__init__(message)
+        self.cause, self.core, self.cycle, self.pc = cause, core, cycle, pc
+        self.registers = tuple(registers)
 
 
 class DeadlockError(PulpsimError):

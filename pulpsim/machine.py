@@ -26,7 +26,7 @@ from pulpsim.counters import Cause, CoreCounters
 from pulpsim.dma import Copy, DmaQueue
 from pulpsim.engine import FOREVER, Engine, Kind, Report, Status, Transfer, Trap
 from pulpsim.errors import CycleLimitError, DeadlockError, ProgramError, TrapError, nearest
-from pulpsim.memory import BARRIER_OFFSET, EVENT_UNIT_BASE, L1_BASE, L2_BASE, Memory, stack_pointer
+from pulpsim.memory import BARRIER_OFFSET, EVENT_UNIT_BASE, L1_BASE, L2_BASE, Memory, stack_base, stack_pointer
 from pulpsim.platform import Platform
 from pulpsim.program import Program
 from pulpsim.trace import Timeline
@@ -35,6 +35,9 @@ from pulpsim.trace import Timeline
 SLICE = 4_000_000
 #: of a core's start
 MAX_DELAY = 10**15
+
+#: registers that a message about an ecall or ebreak shows
+SHOWN = ("a0", "a1", "a7", "gp")
 
 Registers = Mapping[str, int] | Callable[[int], Mapping[str, int]]
 Process = Generator[simpy.Event, Any, Any]
@@ -93,7 +96,24 @@ class Machine:
             raise ProgramError(f"program of type {kind}: must be a Program; assemble(text) and Builder make some")
         if not self.code.holds(program):
             check_registers(program, self.platform.cluster.fp_registers == "separate")
-        return self.code.load(program)
+            self._check_room(program)
+        return self.code.load(program, self.memory)
+
+    def _check_room(self, program: Program) -> None:
+        """Raises ProgramError if a program and its data do not fit into the memories, below the stacks."""
+        for name, used, size, room in (
+            ("L2", self.code.size_bytes, program.size_bytes("l2"), self.platform.l2.size_bytes),
+            ("L1", self.code.l1_bytes, program.size_bytes("l1"), stack_base(self.platform) - L1_BASE),
+        ):
+            if size and used + size > room:
+                raise ProgramError(
+                    f"{program.source}: needs {size:,} bytes of {name}; {max(room - used, 0):,} of {room:,} are free"
+                )
+
+    def address(self, program: Program, name: str) -> int:
+        """The address of a label or symbol of a program, which is loaded if it is not yet. Raises ProgramError."""
+        self.load(program)
+        return self.code.address(program, name)
 
     # -- running one program -----------------------------------------------------------------------
     def run(
@@ -234,9 +254,16 @@ class Machine:
                 f"p.elw of {address:#010x}: only the barrier register is modelled "
                 f"({EVENT_UNIT_BASE + BARRIER_OFFSET:#010x})"
             ),
+            Trap.ECALL: "ecall, and mtvec is 0",
+            Trap.EBREAK: "ebreak, and mtvec is 0",
+            Trap.ILLEGAL: "illegal instruction, and mtvec is 0",
         }[trap]
-        place = self.code.describe(self.engine.row(report.subject))
-        raise TrapError(f"core {report.subject}, cycle {report.time:,}, {place}: {reason}")
+        core = report.subject
+        row, registers = self.engine.row(core), self.engine.registers(core)
+        message = f"core {core}, cycle {report.time:,}, {self.code.describe(row)}: {reason}"
+        if trap in (Trap.ECALL, Trap.EBREAK):
+            message += "; " + ", ".join(f"{name} {registers[isa.REGISTER_NUMBERS[name]]:#x}" for name in SHOWN)
+        raise TrapError(message, trap.name.lower(), core, report.time, address_of(row), registers.tolist())
 
     # -- running a schedule ------------------------------------------------------------------------
     def simulate(

@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pulpsim import isa
-from pulpsim.assembler import assemble
 from pulpsim.code import RETURN_ROW, Code, address_of, check_registers
 from pulpsim.engine import Engine, Kind, Report, Transfer
 from pulpsim.engine.jit import JitEngine
@@ -29,6 +28,7 @@ from pulpsim.errors import PulpsimError
 from pulpsim.memory import BARRIER_OFFSET, EVENT_UNIT_BASE, L1_BASE, L2_BASE, Memory
 from pulpsim.platform import Platform
 from pulpsim.program import Program
+from pulpsim.program.assembler import assemble
 
 EngineClass = Callable[[Platform, Memory, Code], Engine]
 
@@ -97,10 +97,11 @@ def lines(nodes: Sequence[Node]) -> list[str]:
             continue
         inner = lines(node.body)
         if node.ends_loop:
-            last = max((i for i, line in enumerate(inner) if not line.endswith(":")), default=None)
-            if last is None:
-                inner.append("nop")
-                last = len(inner) - 1
+            places = [i for i, line in enumerate(inner) if not line.endswith(":")]
+            jumps = bool(places) and inner[places[-1]].rpartition(": ")[2].split()[0] in _JUMPS
+            missing = max(2 - len(places), int(jumps))  # a body has two instructions, and no jump as the last
+            inner += ["nop"] * missing
+            last = len(inner) - 1 if missing else places[-1]
             inner[last] = f"{node.ends_loop}: {inner[last]}"
         out += [*node.head, *inner, *node.tail]
     return out
@@ -312,11 +313,20 @@ COUNTERS = ("x24", "x25")  #: of counted branches; a3 is x13, see base_registers
 LINK, SCRATCH, OFFSET = "x26", "x27", "x28"
 
 _TERNARY = "fmadd.s fmsub.s fnmsub.s fnmadd.s".split()
+_ROUNDED_FP = "fadd.s fsub.s fmul.s".split()
 _BINARY_FP = "fadd.s fsub.s fmul.s fmin.s fmax.s fsgnj.s fsgnjn.s fsgnjx.s".split()
 _ALU = "add sll slt sltu xor srl sra or and sub p.mac p.msu p.min p.minu p.max p.maxu".split()
 _ALU_IMMEDIATE = "addi slti sltiu xori ori andi".split()
 _ALU_SMALL = "slli srli srai p.clip p.clipu".split()
 _BRANCHES = "beq bne blt bge bltu bgeu".split()
+_JUMPS = frozenset((*_BRANCHES, "bnez", "p.beqimm", "p.bneimm", "j", "jal", "jalr", "jr", "ret"))
+_UNARY = "p.abs p.exths p.exthz p.extbs p.extbz p.ff1 p.fl1 p.clb p.cnt".split()
+_XPULP = [row for row in isa.INSTRUCTIONS if row.mnemonic.startswith("p.") and row.unit is isa.Unit.ALU]
+_SUMS = [row.mnemonic for row in _XPULP if row.operands == ("rd", "rs1", "rs2", "u5")]
+_FIELDS = [row.mnemonic for row in _XPULP if "n5" in row.operands]
+_BY_REGISTER = [row.mnemonic for row in _XPULP if row.operands == ("rd", "rs1", "rs2")]
+_STATES = [csr.name for csr in isa.CSRS if csr.number < isa.FIRST_READ_ONLY and csr.name not in ("mtvec", "mepc")]
+_FP_STATES = ("fflags", "frm", "fcsr")
 _SIZES = {"lb": 1, "lbu": 1, "lh": 2, "lhu": 2, "lw": 4, "sb": 1, "sh": 2, "sw": 4}
 
 
@@ -330,6 +340,7 @@ class Writer:
         self.labels = 0
         self.hot = rng.random() < 0.3  # most accesses fall into one bank
         self.weights = rng.dirichlet(np.ones(len(self.PIECES)))  # every program has its own mixture
+        self.exact = rng.random() < 0.3  # exceptions and rounding modes are looked at
 
     # -- drawing ---------------------------------------------------------------------------------
     def number(self, low: int, high: int) -> int:
@@ -365,9 +376,18 @@ class Writer:
                 lambda: [f"{self.pick(_ALU_IMMEDIATE)} {d},{s},{self.number(-2048, 2047)}"],
                 lambda: [f"{self.pick(_ALU_SMALL)} {d},{s},{self.number(0, 31)}"],
                 lambda: [f"{self.pick(['lui', 'auipc'])} {d},{self.number(0, 0xFFFFF)}"],
-                lambda: [f"p.abs {d},{s}"],
+                lambda: [f"{self.pick(_UNARY)} {d},{s}"],
+                lambda: [f"{self.pick(_BY_REGISTER)} {d},{s},{u}"],
+                lambda: [f"{self.pick(_SUMS)} {d},{s},{u},{self.number(0, 31)}"],
+                lambda: [f"{self.pick(_FIELDS)} {d},{s},{self.number(0, 31)},{self.number(0, 31)}"],
             ]
         )()
+
+    def mode(self) -> str:
+        """A rounding mode, or none; any mode where it can be that exceptions are looked at."""
+        if self.exact and self.chance(0.5):
+            return "," + self.pick((*isa.ROUNDING_MODES, "dyn"))
+        return "" if self.chance(0.9) else ",rtz"
 
     def multiply(self) -> list[Node]:
         s, u = self.source(), self.source()
@@ -380,9 +400,9 @@ class Writer:
         f = self.fp(d)
         return self.pick(
             [
-                lambda: [f"{self.pick(_TERNARY)} {f},{s},{u},{v}"],
-                lambda: [f"{self.pick(_TERNARY)} {f},{s},{u},{v}"],
-                lambda: [f"{self.pick(_BINARY_FP)} {f},{s},{u}"],
+                lambda: [f"{self.pick(_TERNARY)} {f},{s},{u},{v}{self.mode()}"],
+                lambda: [f"{self.pick(_TERNARY)} {f},{s},{u},{v}{self.mode()}"],
+                lambda: [f"{self.pick(_ROUNDED_FP)} {f},{s},{u}{self.mode()}"],
                 lambda: [f"{self.pick(_BINARY_FP)} {f},{s},{u}"],
                 lambda: [f"{self.pick(['feq.s', 'flt.s', 'fle.s'])} {d},{s},{u}"],
                 lambda: [f"{self.pick(['fcvt.s.w', 'fcvt.s.wu', 'fmv.w.x'])} {f},{integer}"],
@@ -394,7 +414,7 @@ class Writer:
     def divider(self) -> list[Node]:
         s, u = self.fp(self.source()), self.fp(self.source())
         d = self.fp(self.target())
-        return [f"fsqrt.s {d},{s}" if self.chance(0.3) else f"fdiv.s {d},{s},{u}"]
+        return [f"fsqrt.s {d},{s}{self.mode()}" if self.chance(0.3) else f"fdiv.s {d},{s},{u}{self.mode()}"]
 
     def transfer_text(self, name: str, address: str, prefix: str = "") -> str:
         """A load or store with its data register."""
@@ -453,19 +473,46 @@ class Writer:
         return out
 
     def csr(self) -> list[Node]:
-        d = self.target()
-        return [
-            f"csrr {d},{self.pick(isa.CSRS)}",
+        """Read a counter or the core's number into memory; where it is exact, change other registers too."""
+        d, s = self.target(), self.source()
+        names = ("mhartid", "mcycle", "mcycle", "cycle") + (tuple(isa.CSR_NUMBERS) if self.exact else ())
+        out: list[Node] = [
+            f"csrr {d},{self.pick(names)}",
             f"sw {d},{4 * self.number(0, 255)}({self.pick(['a0', 'a3'])})",
         ]
+        if self.exact:
+            name = self.pick(_FP_STATES if self.chance(0.6) else _STATES)
+            out += self.pick(
+                [
+                    lambda: [f"{self.pick(['csrrw', 'csrrs', 'csrrc'])} {d},{name},{s}"],
+                    lambda: [f"{self.pick(['csrrwi', 'csrrsi', 'csrrci'])} {d},{name},{self.number(0, 31)}"],
+                    lambda: [f"fsrmi {self.number(0, 4)}"],
+                    lambda: [f"frflags {d}"],
+                    lambda: [self.pick(["fence", "fence rw,w", "wfi"])],
+                    self.exception,
+                ]
+            )()
+        return out
+
+    def exception(self) -> list[Node]:
+        """An exception that its handler steps over."""
+        handler, after = self.label(), self.label()
+        cause = self.pick(["ecall", "ebreak", "csrr x0,0x7ff", "csrw mhartid,x5", ".word 0xffffffff"])
+        return [
+            f"la {SCRATCH},{handler}", f"csrw mtvec,{SCRATCH}", cause, f"j {after}", f"{handler}:",
+            f"csrr {SCRATCH},mepc", f"addi {SCRATCH},{SCRATCH},4", f"csrw mepc,{SCRATCH}", "mret", f"{after}:",
+        ]  # fmt: skip
 
     # -- control flow ----------------------------------------------------------------------------
     def skip(self, levels: int, depth: int) -> list[Node]:
         label = self.label()
-        head = (
-            f"{self.pick(_BRANCHES)} {self.source()},{self.source()},{label}"
-            if self.chance(0.8)
-            else f"jal {self.pick(['x0', LINK])},{label}"
+        head = self.pick(
+            [
+                f"{self.pick(_BRANCHES)} {self.source()},{self.source()},{label}",
+                f"{self.pick(_BRANCHES)} {self.source()},{self.source()},{label}",
+                f"{self.pick(['p.beqimm', 'p.bneimm'])} {self.source()},{self.number(-16, 15)},{label}",
+                f"jal {self.pick(['x0', LINK])},{label}",
+            ]
         )
         return [Block((head,), self.body(levels, depth), (f"{label}:",))]
 
@@ -495,8 +542,15 @@ class Writer:
             order = self.rng.permutation(3)
             head = (f"li {SCRATCH},{count}", *(parts[i] for i in order), f"{start}:")
         else:
-            head = (f"lp.setupi {level},{count},{end}",)
+            head = self.counted_head(level, count, end, body)
         return [Block(head, body, ends_loop=end)]
+
+    def counted_head(self, level: str, count: int, end: str, body: Sequence[Node]) -> tuple[str, ...]:
+        """The set-up of a loop with a known count: lp.setupi reaches no further than 15 instructions."""
+        if 2 * len(lines(body)) + 2 <= 15:
+            return (f"lp.setupi {level},{count},{end}",)
+        start = self.label()
+        return (f"lp.counti {level},{count}", f"lp.endi {level},{end}", f"lp.starti {level},{start}", f"{start}:")
 
     def call(self, levels: int, depth: int) -> list[Node]:
         if self.chance(0.4):  # to the next instruction
@@ -542,7 +596,7 @@ class Writer:
             if count > 1:
                 end = self.label()
                 body = (*self.section(size // 2, levels=1, depth=1), self.barrier())
-                out.append(Block((f"lp.setupi x1,{count},{end}",), body, ends_loop=end))
+                out.append(Block(self.counted_head("x1", count, end, body), body, ends_loop=end))
             else:
                 out += [*self.section(size), self.barrier()]
         return (*out, *self.section(size), "ret")
@@ -561,6 +615,9 @@ class Writer:
                 lambda: ("auipc x27,1", "jr x27"),
                 lambda: ("ret",),  # perhaps before a barrier
                 lambda: (self.barrier(),),
+                lambda: (self.pick(["ecall", "ebreak", ".word 0", "csrr x5,0x7ff", "csrw cycle,x5"]),),
+                lambda: ("fsrmi 5", "fadd.s " + ",".join([self.fp("x5")] * 3)),
+                lambda: ("csrwi mepc,2", "mret"),
             ]
         )()
 

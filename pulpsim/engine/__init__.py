@@ -39,11 +39,26 @@ effect; stalls only move the core's next event, which is queued at once. In this
     every core's next event is at t + barrier_cycles plus its own stall of rule 3, queued in order of
     core number (BARRIER counts the cycles between). A team in which one core has returned while
     another waits is a DEADLOCK, reported at the event that made it one.
-Post-increment writes the base before a load writes its result. x0 stays 0. csrr mcycle gives t.
+Post-increment writes the base before a load writes its result. x0 stays 0. mcycle reads as t, minstret as
+the instructions that the core has executed before this one since its start, unless they were written;
+start sets all control and status registers to 0, so it forgets raised exceptions.
+
+Floating point. Exceptions are raised in fflags, and an instruction whose rounding mode is dyn rounds as frm
+says. If frm is no mode (5 to 7), an instruction with a rounding mode that uses it is illegal.
+
+fence.i. Code is what L2 held when a program was loaded, or at the last fence.i of any core: after the cycle
+of a fence.i all programs' instructions and data are looked at again. (Another core may not execute what was
+changed before it has waited for that fence.i.) fence and wfi do nothing.
+
+Exceptions. ecall, ebreak and illegal instructions go to the address in mtvec, less its two lowest bits, if
+that is not 0: mepc, mcause and mtval are set, mstatus as in the privileged manual, and it takes
+jump_cycles like a jump. mret goes to mepc likewise. A core has machine mode only.
 
 Traps (the instruction has no effect, advance returns at once): END running off a program's end;
-ADDRESS an access outside L1, L2 and the event unit, or beyond the end of one; TARGET a jump or
-lp.starti outside the code, or a misaligned jump; EVENT a p.elw of anything but the barrier register.
+ADDRESS an access outside L1, L2 and the event unit, or beyond the end of one; TARGET a jump, mret, exception
+or lp.starti to outside the code, or a misaligned jump; EVENT a p.elw of anything but the barrier register;
+ECALL, EBREAK, ILLEGAL with mtvec 0: what the instruction asks for, or a word that is no instruction, a
+control and status register that does not exist or is read-only, no rounding mode.
 
 DMA. Each direction has bytes_per_cycle / 4 ports and a queue of transfers. Word k of a transfer lies in
 line k // (line_bytes / 4) on both sides. At an event at t, port p moves word beat * ports + p (nothing if
@@ -84,6 +99,7 @@ class Kind(IntEnum):
     TRANSFER = 1  # transfer id
     TRAP = 2  # core; value: Trap << 32 | address
     DEADLOCK = 3  # core whose event made it certain
+    REFRESH = 4  # between the parts of an engine: a core has executed fence.i
 
 
 class Trap(IntEnum):
@@ -91,6 +107,9 @@ class Trap(IntEnum):
     ADDRESS = 1
     TARGET = 2
     EVENT = 3
+    ECALL = 4
+    EBREAK = 5
+    ILLEGAL = 6
 
 
 class Status(IntEnum):

@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from pulpsim.engine import layout as at
-from pulpsim.jit import as_bits, as_float, fma, heapless, inlined
+from pulpsim.float32 import RDN, RNE, RTZ, RUP
+from pulpsim.jit import as_bits, as_float, fma, heapless, inlined, leading_zeros
 
 MASK = 0xFFFFFFFF
 SIGN = 0x80000000
@@ -73,7 +74,94 @@ def alu(sub, a, b, d):  # type: ignore[no-untyped-def]
         high = bound - 1 if b > 0 else np.int64(0)
         low = -bound if sub == at.A_CLIP else np.int64(0)
         return min(max(a, low), high)
-    return b  # a constant
+    if sub == at.A_CONSTANT:
+        return b
+    return _unusual(sub, a, b)
+
+
+@heapless
+def _unusual(sub, a, b):  # type: ignore[no-untyped-def]
+    """The rest of K_ALU."""
+    if sub == at.A_SLET:
+        return np.int64(a <= b)
+    if sub == at.A_SLETU:
+        return np.int64((a & MASK) <= (b & MASK))
+    if sub == at.A_ROR:
+        return (a & MASK) >> (b & 31) | a << (-b & 31)
+    if sub == at.A_CLIPR:
+        return -b - 1 if a <= -b - 1 else min(a, b)
+    if sub == at.A_CLIPUR:
+        return np.int64(0) if a <= 0 else min(a, b)
+    if sub == at.A_EXTHS:
+        return np.int64(np.int16(a))
+    if sub == at.A_EXTHZ:
+        return a & 0xFFFF
+    if sub == at.A_EXTBS:
+        return np.int64(np.int8(a))
+    if sub == at.A_EXTBZ:
+        return a & 0xFF
+    if sub == at.A_CLB:
+        flipped = ~a if a < 0 else a
+        return np.int64(leading_zeros(np.uint32(flipped))) - 1 if a != 0 else np.int64(0)
+    if sub == at.A_CNT:
+        pairs = (a & 0x55555555) + (a >> 1 & 0x55555555)
+        fours = (pairs & 0x33333333) + (pairs >> 2 & 0x33333333)
+        return ((fours + (fours >> 4) & 0x0F0F0F0F) * 0x01010101 & MASK) >> 24
+    if a == 0:
+        return np.int64(32)
+    if sub == at.A_FF1:
+        return 31 - np.int64(leading_zeros(np.uint32(a & -a & MASK)))
+    return 31 - np.int64(leading_zeros(np.uint32(a & MASK)))
+
+
+@heapless
+def _field_mask(more, low):  # type: ignore[no-untyped-def]
+    return (((np.int64(2) << more) - 1) << low) & MASK
+
+
+@heapless
+def wide(sub, a, b, d, first, last):  # type: ignore[no-untyped-def]
+    """All of K_WIDE: two registers, the accumulator, and the numbers that were written."""
+    operation = sub & at.W_OPERATION
+    if operation == at.W_SUM:
+        return _shifted_sum(sub, a, b, d, last)
+    if operation == at.W_PRODUCT:
+        return _shifted_product(sub, a, b, d, last)
+    if sub & at.W_REGISTER:
+        first, last = b >> 5 & 31, b & 31
+    mask = _field_mask(first, last)
+    if operation == at.W_INSERT:
+        return (d & ~mask) | ((a << last) & mask)
+    if operation == at.W_BCLR:
+        return a & ~mask
+    if operation == at.W_BSET:
+        return a | mask
+    if operation == at.W_EXTRACTU:
+        return (a & mask) >> last
+    gap = 31 - min(first, 31 - last)
+    return np.int64(np.int32((a >> last) << gap)) >> gap
+
+
+@heapless
+def _shifted_sum(sub, a, b, d, shift):  # type: ignore[no-untyped-def]
+    if sub & at.W_REGISTER:
+        a, b, shift = d, a, b & 31
+    total = a - b if sub & at.W_OTHER else a + b
+    if sub & at.W_ROUNDED:
+        total += (np.int64(1) << shift) >> 1
+    return np.int64(np.int32(total)) >> shift if sub & at.W_SIGNED else (total & MASK) >> shift
+
+
+@heapless
+def _shifted_product(sub, a, b, d, shift):  # type: ignore[no-untyped-def]
+    if sub & at.W_OTHER:
+        a, b = a >> 16, b >> 16
+    signed = sub & at.W_SIGNED
+    x, y = (np.int64(np.int16(a)), np.int64(np.int16(b))) if signed else (a & 0xFFFF, b & 0xFFFF)
+    total = x * y + d
+    if sub & at.W_ROUNDED:
+        total += (np.int64(1) << shift) >> 1
+    return total >> shift if signed else (total & MASK) >> shift
 
 
 @heapless
@@ -150,11 +238,24 @@ def _larger(a, b):  # type: ignore[no-untyped-def]
 
 
 @heapless
-def _to_integer(value, toward_zero, low, high):  # type: ignore[no-untyped-def]
+def to_integral(value, mode):  # type: ignore[no-untyped-def]
+    """A double rounded to a whole number."""
+    if mode == RNE:
+        return np.rint(value)
+    if mode == RTZ:
+        return np.trunc(value)
+    if mode == RDN:
+        return np.floor(value)
+    if mode == RUP:
+        return np.ceil(value)
+    return np.floor(value + 0.5) if value > 0 else np.ceil(value - 0.5)
+
+
+@heapless
+def _to_integer(value, mode, low, high):  # type: ignore[no-untyped-def]
     if value != value:
         return high
-    wide = np.float64(value)
-    wide = np.trunc(wide) if toward_zero else np.rint(wide)
+    wide = to_integral(np.float64(value), mode)
     if wide <= low:
         return low
     if wide >= high:

@@ -17,9 +17,10 @@ from pulpsim.code import ALIGN_ROWS, RETURN_ROW, Code
 from pulpsim.counters import CAUSES, Cause
 from pulpsim.engine import FOREVER, Kind, Report, Status, Transfer, Trap, icache
 from pulpsim.engine import layout as at
-from pulpsim.engine.arithmetic import alu, branch_taken, divide, fpu, fused, multiply, quotient_or_root
+from pulpsim.engine.arithmetic import alu, branch_taken, divide, fpu, fused, multiply, quotient_or_root, wide
 from pulpsim.engine.banks import access, grant, reserve, stream_event
 from pulpsim.engine.calendar import ONE, admit, enqueue, migrate, nearest_far, queue, queue_next, report, step
+from pulpsim.engine.control import exception, place_at, reset, uncommon
 from pulpsim.engine.icache import refill
 from pulpsim.jit import heapless, inlined, leading_zeros, lowest_bit, unlikely
 from pulpsim.memory import BARRIER_OFFSET, EVENT_UNIT_BASE, L1_BASE, L2_BASE, Memory
@@ -33,6 +34,7 @@ ISSUE, LOAD_USE, BANK_CONFLICT, FPU_CONTENTION = (int(Cause(i)) for i in range(4
 MULDIV, BRANCH, BARRIER, ICACHE = (int(c) for c in (Cause.MULDIV, Cause.BRANCH, Cause.BARRIER, Cause.ICACHE))
 RETURNED, TRAP, DEADLOCK = int(Kind.RETURNED), int(Kind.TRAP), int(Kind.DEADLOCK)
 ADDRESS, TARGET, EVENT = int(Trap.ADDRESS), int(Trap.TARGET), int(Trap.EVENT)
+ECALL = int(Trap.ECALL)  # the first of those that may have a handler
 OFF, RUNNING, WAITING = (int(Status(i)) for i in range(3))
 
 
@@ -151,9 +153,11 @@ def _private(kind, c, k, row, time, s, rows, registers):  # type: ignore[no-unty
         if sub == at.A_HARTID:
             result = c
         elif sub == at.A_MCYCLE:
-            result = time
+            result = time - s[at.CSRS + c * at.CSR_FIELDS + at.C_NO_CYCLE]
         else:
             result = alu(sub, a, b + immediate, d)
+    elif kind == at.K_WIDE:
+        result = wide(sub, a, b, d, immediate, np.int64(rows[row + at.R_CYCLES]))
     elif sub < at.F_ADD:
         result = fused(sub, a, b, d)
     else:
@@ -234,11 +238,12 @@ def _word_access(kind, row, now, base, k, s, fields, registers, words):  # type:
 
 
 @heapless
-def _event(c, k, row, stall, cause, s, rows, registers, l1, l2, fields, present):  # type: ignore[no-untyped-def]
+def _event(c, k, row, stall, cause, s, rows, registers, l1, l2, fields, present, full):  # type: ignore[no-untyped-def]
     """One instruction that the hot loop does not handle itself, at its event.
 
-    Returns the cycles to the core's next event, not yet counted as ISSUE; 0 if something else will queue
-    it, -1 for a trap.
+    full: None if no program has instructions of `control`; that module is not compiled then. Returns the
+    cycles to the core's next event, not yet counted as ISSUE; 0 if something else will queue it, -1 for a
+    trap.
     """
     now, base = s[at.NOW], c * at.REGISTER_STRIDE
     kind = rows[row + at.R_KIND] & at.KIND
@@ -273,7 +278,7 @@ def _event(c, k, row, stall, cause, s, rows, registers, l1, l2, fields, present)
             s[k + at.COUNT + FPU_CONTENTION] += wait
         _private(kind, c, k, row, now, s, rows, registers)
     elif kind == at.K_BRANCH:
-        if branch_taken(sub, a, b):
+        if branch_taken(sub, a, b + immediate):
             following = np.int64(rows[row + at.R_TARGET])
             cost += s[at.TAKEN] - 1
             s[k + at.COUNT + BRANCH] += s[at.TAKEN] - 1
@@ -287,9 +292,7 @@ def _event(c, k, row, stall, cause, s, rows, registers, l1, l2, fields, present)
             following = np.int64(rows[row + at.R_TARGET])
         else:
             address &= 0xFFFFFFFE
-            following = (address - L2_BASE) // 4 * at.ROW
-            if address & 3 or following >= s[at.CODE_ROWS] * at.ROW:
-                following = np.int64(-1)
+            following = place_at(address, s)
         if following < 0:
             trap = np.int64(TARGET)
         else:
@@ -323,10 +326,17 @@ def _event(c, k, row, stall, cause, s, rows, registers, l1, l2, fields, present)
     elif kind == at.K_RETURN:
         _leave(c, s)
         return np.int64(0)
-    else:
+    elif kind == at.K_GUARD:
         trap = sub
         address = (L2_BASE + 4 * (row // at.ROW + rows[row + at.R_PRE])) & MASK
+    elif full is not None:
+        extra, following, trap, address = uncommon(kind, c, k, row, a, b, s, rows, registers)
+        cost += extra
 
+    if full is not None:  # noqa: SIM102 - a branch on None is left out when it is compiled
+        if trap >= ECALL:
+            extra, following, trap, address = exception(trap, c, k, row, s)
+            cost += extra
     if trap >= 0:
         s[k + at.COUNT + cause] -= stall  # not counted: the instruction had no effect
         report(TRAP, c, trap << 32 | address, s)
@@ -350,6 +360,7 @@ def _start(c, place, time, s, registers, values, present):  # type: ignore[no-un
     enqueue(c, time, s)
     s[at.GONE] &= ~(np.int64(1) << c)
     k, base = at.CORE + c * at.CORE_FIELDS, c * at.REGISTER_STRIDE
+    reset(c, s)
     s[k + at.COUNT0] = s[k + at.COUNT1] = 0
     s[k + at.START0] = s[k + at.END0] = s[k + at.START1] = s[k + at.END1] = -1
     s[k + at.PLACE], s[k + at.STATUS] = place | _fetch_mark(place, c, s, present), RUNNING
@@ -359,7 +370,7 @@ def _start(c, place, time, s, registers, values, present):  # type: ignore[no-un
 
 
 @inlined
-def _rare(rank, c, k, base, now, s, rows, fields, registers, l1, l2, tags, present):  # type: ignore[no-untyped-def]
+def _rare(rank, c, k, base, now, s, rows, fields, registers, l1, l2, tags, present, full):  # type: ignore[no-untyped-def]
     """A core's event that `_turn` has no short way for. Returns True if the core trapped."""
     place = s[k + at.PLACE]
     row = place & at.PLACES
@@ -379,7 +390,7 @@ def _rare(rank, c, k, base, now, s, rows, fields, registers, l1, l2, tags, prese
             _fmadd(base, row, fields, registers)
             s[k + at.PLACE] = _follow(row, c, k, s, fields, present)
         else:
-            cost = _event(c, k, row, stall, cause, s, rows, registers, l1, l2, fields, present)
+            cost = _event(c, k, row, stall, cause, s, rows, registers, l1, l2, fields, present, full)
         s[k + at.COUNT + ISSUE] += cost > 0
     if cost > 0:
         queue_next(rank, c, now + cost, s)
@@ -387,7 +398,7 @@ def _rare(rank, c, k, base, now, s, rows, fields, registers, l1, l2, tags, prese
 
 
 @inlined
-def _turn(rank, c, now, horizon, s, rows, fields, registers, l1, words, l2, tags, present):  # type: ignore[no-untyped-def]
+def _turn(rank, c, now, horizon, s, rows, fields, registers, l1, words, l2, tags, present, full):  # type: ignore[no-untyped-def]
     """A core's event, and what it may do ahead of time. Returns True if the core trapped."""
     base, k = c * at.REGISTER_STRIDE, at.CORE + c * at.CORE_FIELDS
     place, time = s[k + at.PLACE], now
@@ -406,7 +417,7 @@ def _turn(rank, c, now, horizon, s, rows, fields, registers, l1, words, l2, tags
             s[k + at.COUNT + FPU_CONTENTION] += wait
             _fmadd(base, row, fields, registers)
         if unlikely(wait < 0):
-            return _rare(rank, c, k, base, now, s, rows, fields, registers, l1, l2, tags, present)
+            return _rare(rank, c, k, base, now, s, rows, fields, registers, l1, l2, tags, present, full)
         place = row + at.ROW
         if fields[row + at.R_KIND] > at.KIND:
             place = _follow(row, c, k, s, fields, present)
@@ -425,13 +436,13 @@ def _turn(rank, c, now, horizon, s, rows, fields, registers, l1, words, l2, tags
 
 @heapless
 def _advance(  # type: ignore[no-untyped-def]
-    until, s, rows, fields, registers, l1, words, l2, l2_words, tags, present
+    until, s, rows, fields, registers, l1, words, l2, l2_words, tags, present, full
 ):  # fmt: skip
     """Handle events before `until`. Returns True if a core trapped.
 
     rows and fields are the decoded rows as int32 and as uint32: what cannot be negative is read from
     the latter. l1, words and l2, l2_words are the memories as bytes and as int32; tags, present: see
-    `icache`.
+    `icache`. full: True or None, see `_event`.
     """
     now = s[at.NOW]
     s[at.REPORTS] = 0
@@ -459,7 +470,7 @@ def _advance(  # type: ignore[no-untyped-def]
                 when = stream_event(agent, s, words, l2_words)
                 if when > 0:
                     queue_next(rank, agent, when, s)
-            elif _turn(rank, agent & 15, now, horizon, s, rows, fields, registers, l1, words, l2, tags, present):
+            elif _turn(rank, agent & 15, now, horizon, s, rows, fields, registers, l1, words, l2, tags, present, full):
                 return True
         if s[at.BANK_WAITERS] > 0:
             grant(s)
@@ -475,7 +486,8 @@ class JitEngine:
         self._platform, self._memory, self._code = platform, memory, code
         self._cores = platform.cluster.cores
         self._state = at.initial_state(platform)
-        self._rows = np.zeros(0, np.int32)
+        self._rows, self._version = np.zeros(0, np.int32), 0  # the code's, when it was decoded
+        self._full: bool | None = None  # some program needs all of the engine
         self._registers = np.zeros(self._cores * at.REGISTER_STRIDE, np.int32)
         self._tags = icache.empty(platform)
         self._present = np.zeros((self._cores, 0), np.uint8)
@@ -528,11 +540,20 @@ class JitEngine:
             enqueue(self._cores + way, t.ready + way, s)
 
     def advance(self, until: int) -> list[Report]:
-        s = self._state
-        l1, l2, until = self._memory.l1, self._memory.l2, min(until, FOREVER)
+        until = min(until, FOREVER)
+        while True:
+            reports = self._advance(until)
+            others = [report for report in reports if report.kind is not Kind.REFRESH]
+            if len(others) < len(reports) and not any(report.kind is Kind.TRAP for report in reports):
+                self._refresh()
+            if others or not reports:
+                return others
+
+    def _advance(self, until: int) -> list[Report]:
+        s, l1, l2 = self._state, self._memory.l1, self._memory.l2
         trapped = _advance(
             until, s, self._rows, self._rows.view(np.uint32), self._registers,
-            l1, l1.view(np.int32), l2, l2.view(np.int32), self._tags, self._present.reshape(-1),
+            l1, l1.view(np.int32), l2, l2.view(np.int32), self._tags, self._present.reshape(-1), self._full,
         )  # fmt: skip
         if s[at.REPORTS]:
             table = s[at.REPORT : at.REPORT + at.FIELDS * s[at.REPORTS]].reshape(-1, at.FIELDS)
@@ -541,12 +562,19 @@ class JitEngine:
             s[at.NOW] = max(self.now, until)
         return []
 
+    def _refresh(self) -> None:
+        """fence.i: what has been written where programs lie counts from the next cycle on."""
+        if self._code.refresh(self._memory.l2, self._platform.cluster.fp_registers == "separate"):
+            self._take_code()
+
     def _take_code(self) -> None:
-        """Decode the code image if it has grown; the caches keep what they hold."""
+        """Decode the code image if it has changed; the caches keep what they hold."""
         s, rows = self._state, self._code.rows
-        if s[at.CODE_ROWS] == len(rows):
+        if self._version == self._code.version and s[at.CODE_ROWS]:
             return
-        self._rows = at.decode(rows, self._platform).reshape(-1)
+        self._version = self._code.version
+        decoded = at.decode(rows, self._platform)
+        self._rows, self._full = decoded.reshape(-1), at.needs_control(decoded) or None
         new_lines = -(-len(rows) // ALIGN_ROWS) - int(s[at.LINES])
         s[at.CODE_ROWS], s[at.LINES] = len(rows), s[at.LINES] + new_lines
         present = 0 if self._platform.icache.enabled else 1  # without the cache every fetch hits

@@ -5,6 +5,7 @@ Everything is a flat array of integers; the names below are positions in them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import cache, partial
 
@@ -15,9 +16,11 @@ from pulpsim import isa
 from pulpsim.code import ALIGN_ROWS
 from pulpsim.engine import Trap
 from pulpsim.isa import Unit
+from pulpsim.isa.system import MCAUSE, MEPC, MSTATUS, MTVAL, MTVEC
+from pulpsim.isa.system import Kind as CsrKind
 from pulpsim.memory import L2_BASE
 from pulpsim.platform import Platform
-from pulpsim.program import IMM, OP, RD, RS1, RS2, RS3, TARGET
+from pulpsim.program.rows import IMM, OP, RD, RS1, RS2, RS3, TARGET
 
 SLOTS = 64  # cycles that the calendar reaches; later events wait in the far list
 AGENTS = 32  # room for 16 cores and 2 x 8 DMA ports
@@ -37,6 +40,27 @@ CORE_FIELDS = 32
 (D_SEQUENCE, D_BEAT, D_ASLEEP, D_PLAIN, D_INSIDE, D_OUTSIDE) = range(6)
 (T_ID, T_L1, T_L2, T_WORDS, T_LINE_WORDS, T_L1_STRIDE, T_L2_STRIDE, T_READY) = range(8)
 FIELDS = 8
+
+# control and status registers; those from C_STORED on lie there as they are written, C_FLAGS and C_ROUNDING
+# make up C_BOTH, C_NO_CYCLE and C_NO_INSTRUCTION are where the counters were 0
+(C_FLAGS, C_ROUNDING, C_NO_CYCLE, C_NO_INSTRUCTION, C_BOTH, C_CYCLE, C_INSTRUCTIONS, C_CORE, C_CONSTANT) = range(9)
+C_STORED, C_UPPER = 16, 64
+_STORED = [csr.number for csr in isa.CSRS if csr.kind is CsrKind.STORED]
+C_MSTATUS, C_MTVEC, C_MEPC, C_MCAUSE, C_MTVAL = (
+    C_STORED + _STORED.index(number) for number in (MSTATUS, MTVEC, MEPC, MCAUSE, MTVAL)
+)
+_CSR_KINDS = {
+    CsrKind.FLAGS: C_FLAGS,
+    CsrKind.ROUNDING: C_ROUNDING,
+    CsrKind.FLAGS_AND_ROUNDING: C_BOTH,
+    CsrKind.CYCLE: C_CYCLE,
+    CsrKind.INSTRUCTIONS: C_INSTRUCTIONS,
+    CsrKind.CORE: C_CORE,
+    CsrKind.CONSTANT: C_CONSTANT,
+}
+# what an access does with its operand
+X_WRITE, X_SET, X_CLEAR = range(3)
+X_WRITES = 4
 
 # the state: one int64 array; scalars first, then what the loop needs of the platform, then tables
 (
@@ -98,7 +122,9 @@ FPU_FREE = NEW_RANK + RANKS
 BANK_FREE = FPU_FREE + 16  # next free cycle; under round-robin the agent served last
 ARRIVALS = BANK_FREE + 256  # [SLOTS, AGENTS]
 WAITING = ARRIVALS + SLOTS * AGENTS  # [banks, AGENTS] accesses under round-robin
-STATE = WAITING + 256 * AGENTS
+CSRS = WAITING + 256 * AGENTS  # of each core: positions from CSRS + core * CSR_FIELDS
+CSR_FIELDS = 64
+STATE = CSRS + 16 * CSR_FIELDS
 NO_CONFLICTS, FIFO, ROUND_ROBIN = range(3)
 
 # decoded rows: int32 [n, ROW]; registers are flat numbers, x0 as a target is SINK
@@ -133,9 +159,10 @@ FETCH, AFTER_LOAD, AFTER_MUL = 1 << 32, 1 << 33, 1 << 34
 
 # kinds of operation
 (
-    K_FMADD,  # the first five touch nothing but their core: a core may run ahead through them
+    K_FMADD,  # the first six touch nothing but their core: a core may run ahead through them
     K_ADD,
     K_ALU,
+    K_WIDE,  # Xpulp operations with further numbers: bit fields, products of half-words, shifted sums
     K_LOOP,
     K_FPU,
     K_LOAD_NEXT,  # p.lw rd, imm(rs1!)
@@ -151,13 +178,24 @@ FETCH, AFTER_LOAD, AFTER_MUL = 1 << 32, 1 << 33, 1 << 34
     K_DIV,
     K_FDIV,
     K_BARRIER,
+    K_SOFT,  # floating point whose exceptions are seen, or that rounds otherwise; R_IMM: its rounding mode
+    K_CSR,
+    K_SYSTEM,
     K_RETURN,
     K_GUARD,
-) = range(20)
+) = range(24)
 LAST_PRIVATE, LAST_WORD = K_FPU, K_STORE_WORD
 
 # operations of a kind: position in these lists is R_SUB
-ALU = ("sub and or xor sll srl sra slt sltu constant mac msu min minu max maxu abs clip clipu mhartid mcycle").split()
+ALU = (
+    "sub and or xor sll srl sra slt sltu constant mac msu min minu max maxu abs clip clipu clipr clipur mhartid mcycle "
+    "slet sletu ror exths exthz extbs extbz ff1 fl1 clb cnt"
+).split()
+#: R_CYCLES: the number written last, R_IMM: the one before it, both 0 where they come from the second register
+WIDE = "extract extractu insert bclr bset sum product".split()
+#: of sums and products, above the operation: signed; rounded; a difference, or upper halves; by a register
+W_SIGNED, W_ROUNDED, W_OTHER, W_REGISTER = 16, 32, 64, 128
+W_OPERATION = 15
 BRANCHES = "beq bne blt bge bltu bgeu".split()
 JUMPS = "jal jalr".split()
 LOOPS = "setup start end count".split()
@@ -187,9 +225,26 @@ FPU = (
     A_ABS,
     A_CLIP,
     A_CLIPU,
+    A_CLIPR,
+    A_CLIPUR,
     A_HARTID,
     A_MCYCLE,
+    A_SLET,
+    A_SLETU,
+    A_ROR,
+    A_EXTHS,
+    A_EXTHZ,
+    A_EXTBS,
+    A_EXTBZ,
+    A_FF1,
+    A_FL1,
+    A_CLB,
+    A_CNT,
 ) = range(len(ALU))
+W_EXTRACT, W_EXTRACTU, W_INSERT, W_BCLR, W_BSET, W_SUM, W_PRODUCT = range(len(WIDE))
+# R_CYCLES of K_SOFT: it takes the divider, or an FPU that others use
+SOFT_SHARED, SOFT_DIVIDES = 1, 2
+S_ECALL, S_EBREAK, S_MRET, S_FENCE_I = range(4)
 B_EQ, B_NE, B_LT, B_GE, B_LTU, B_GEU = range(len(BRANCHES))
 J_JAL, J_JALR = range(len(JUMPS))
 L_SETUP, L_START, L_END, L_COUNT = range(len(LOOPS))
@@ -238,6 +293,7 @@ _KIND_OF_UNIT = {
     Unit.FDIV: K_FDIV,
     Unit.LOOP: K_LOOP,
     Unit.EVENT: K_BARRIER,
+    Unit.SYSTEM: K_SYSTEM,
     Unit.RETURN: K_RETURN,
     Unit.GUARD: K_GUARD,
 }
@@ -290,7 +346,7 @@ def initial_state(platform: Platform) -> NDArray[np.int64]:
 
 def decode(rows: NDArray[np.int32], platform: Platform) -> NDArray[np.int32]:
     """Rows of a code image (int32 [n, 7]) as the engine's rows (int32 [n, ROW])."""
-    alone = _decoder(platform)
+    alone = _decoder(platform, _shows_exceptions(rows))
     decoded = np.array([alone(row) for row in map(tuple, rows.tolist())], np.int32)
     index = np.arange(len(rows))
     goals = index + rows[:, TARGET]
@@ -314,6 +370,11 @@ def decode(rows: NDArray[np.int32], platform: Platform) -> NDArray[np.int32]:
     return decoded
 
 
+def needs_control(decoded: NDArray[np.int32]) -> bool:
+    """Some row is handled in `control`."""
+    return bool(np.isin(decoded[:, R_KIND] & KIND, (K_SOFT, K_CSR, K_SYSTEM)).any())
+
+
 def _looks(decoded: NDArray[np.int32], loop_ends: NDArray[np.bool_], platform: Platform) -> NDArray[np.int32]:
     """What is to be looked at after each row: see KIND."""
     late = decoded[:-1, R_LATE] & 63
@@ -323,13 +384,19 @@ def _looks(decoded: NDArray[np.int32], loop_ends: NDArray[np.bool_], platform: P
     return LOOP_END * loop_ends + LATE * may_be_read + LINE_END * (line_ends & platform.icache.enabled)
 
 
+def _shows_exceptions(rows: NDArray[np.int32]) -> bool:
+    """Some instruction reads or writes the exceptions or the rounding mode: all of them are exact then."""
+    accesses = np.isin(rows[:, OP], [row.op for row in isa.INSTRUCTIONS if row.unit is Unit.CSR])
+    return bool(np.any(accesses & np.isin(rows[:, IMM], isa.FP_STATE)))
+
+
 @cache
-def _decoder(platform: Platform) -> Callable[[tuple[int, ...]], list[int]]:
+def _decoder(platform: Platform, exceptions: bool) -> Callable[[tuple[int, ...]], list[int]]:
     """`_decode_row` for a platform: programs have few distinct rows in common, and each is decoded once."""
-    return cache(partial(_decode_row, platform=platform))
+    return cache(partial(_decode_row, platform=platform, exceptions=exceptions))
 
 
-def _decode_row(row: tuple[int, ...], platform: Platform) -> list[int]:
+def _decode_row(row: tuple[int, ...], platform: Platform, exceptions: bool) -> list[int]:
     """What does not depend on the row's place."""
     instruction = isa.INSTRUCTIONS[row[OP]]
     unit, name = instruction.unit, instruction.mnemonic.removeprefix("p.").removesuffix(".s")
@@ -345,9 +412,14 @@ def _decode_row(row: tuple[int, ...], platform: Platform) -> list[int]:
     elif unit is Unit.ALU:
         _decode_alu(out, row, name)
     elif unit is Unit.CSR:
-        out[R_SUB] = A_HARTID if isa.CSRS[row[IMM]] == "mhartid" else A_MCYCLE
+        _decode_csr(out, row, name)
+    elif unit is Unit.SYSTEM:
+        _decode_system(out, name)
+    elif unit is Unit.GUARD:
+        out[R_SUB] = Trap.END if name == "<end>" else Trap.ILLEGAL
     elif unit is Unit.BRANCH:
-        out[R_SUB], out[R_PRE] = BRANCHES.index(name), row[TARGET]
+        immediate = name in ("beqimm", "bneimm")
+        out[R_SUB], out[R_PRE] = BRANCHES.index(name.removesuffix("imm") if immediate else name), row[TARGET]
     elif unit is Unit.JUMP:
         out[R_SUB], out[R_PRE] = JUMPS.index(name), row[TARGET]
     elif unit is Unit.LOOP:
@@ -360,14 +432,8 @@ def _decode_row(row: tuple[int, ...], platform: Platform) -> list[int]:
         out[R_CYCLES] = platform.core.mul_cycles if unit is Unit.MUL else platform.core.mulh_cycles
     elif unit is Unit.DIV:
         out[R_SUB] = DIVS.index(name)
-    elif unit is Unit.FPU:
-        out[R_SUB] = FUSED.index(name) if name in FUSED else len(FUSED) + FPU.index(name)
-        if not platform.fpus_are_private:
-            out[R_KIND] = K_SHARED_FMADD if name == "fmadd" else K_SHARED_FPU
-        elif name == "fmadd":
-            out[R_KIND] = K_FMADD
-    elif unit is Unit.FDIV:
-        out[R_SUB] = int(name == "fsqrt")
+    elif unit in (Unit.FPU, Unit.FDIV):
+        _decode_float(out, row, instruction, name, platform, exceptions)
     for position in (R_RS1, R_RS2, R_RS3):
         if 0 < out[position] < SINK:
             half, bit = divmod(out[position], 32)
@@ -396,9 +462,91 @@ def _decode_memory(out: list[int], row: tuple[int, ...], instruction: isa.Instru
             out[R_KIND] = K_LOAD_NEXT
 
 
+def _decode_float(
+    out: list[int], row: tuple[int, ...], instruction: isa.Instruction, name: str, platform: Platform, exceptions: bool
+) -> None:
+    """Fast where nobody sees exceptions and the rounding is to the nearest; conversions to integers know all."""
+    shared = not platform.fpus_are_private
+    mode = row[IMM] if instruction.rounds else 0
+    to_integer = name.startswith(("fcvt.w", "fcvt.wu"))
+    if mode == isa.DYNAMIC and not exceptions:
+        mode = 0
+    soft = instruction.raises and (exceptions or (mode != 0 and not to_integer))
+    divides = instruction.unit is Unit.FDIV
+    out[R_IMM] = mode
+    if divides:
+        out[R_SUB] = int(name == "fsqrt")
+    else:
+        out[R_SUB] = FUSED.index(name) if name in FUSED else len(FUSED) + FPU.index(name)
+    if soft:
+        out[R_KIND], out[R_CYCLES] = K_SOFT, SOFT_DIVIDES if divides else SOFT_SHARED if shared else 0
+    elif divides:
+        return
+    elif shared:
+        out[R_KIND] = K_SHARED_FMADD if name == "fmadd" else K_SHARED_FPU
+    elif name == "fmadd":
+        out[R_KIND] = K_FMADD
+
+
+def _decode_csr(out: list[int], row: tuple[int, ...], name: str) -> None:
+    """mhartid and the lower half of mcycle, only read, concern nobody else; the rest is an event."""
+    csr = isa.CSR_BY_NUMBER.get(row[IMM])
+    immediate, action = name.endswith("i"), ("csrrw", "csrrs", "csrrc").index(name.removesuffix("i"))
+    number = row[RS3] if immediate else 0
+    writes = action == X_WRITE or bool(number if immediate else row[RS1])
+    if csr is None or (writes and csr.number >= isa.FIRST_READ_ONLY):
+        out[R_KIND], out[R_SUB] = K_GUARD, Trap.ILLEGAL
+        return
+    if csr.kind in (CsrKind.CORE, CsrKind.CYCLE) and not writes and not csr.upper:
+        out[R_KIND], out[R_IMM] = K_ALU, 0
+        out[R_SUB] = A_HARTID if csr.kind is CsrKind.CORE else A_MCYCLE
+        return
+    out[R_SUB], out[R_CYCLES], out[R_PRE] = action | (X_WRITES if writes else 0), number, csr.value
+    stored = csr.kind is CsrKind.STORED
+    register = C_STORED + _STORED.index(csr.number) if stored else _CSR_KINDS[csr.kind]
+    out[R_KIND], out[R_IMM] = K_CSR, register | (C_UPPER if csr.upper else 0)
+
+
+def _decode_system(out: list[int], name: str) -> None:
+    """Fences and wfi do nothing: they add 0 to nothing."""
+    kinds = {"ecall": S_ECALL, "ebreak": S_EBREAK, "mret": S_MRET, "fence.i": S_FENCE_I}
+    if name in kinds:
+        out[R_SUB] = kinds[name]
+    else:
+        out[R_KIND], out[R_IMM] = K_ADD, 0
+
+
+_SHIFTED = re.compile(r"(add|sub|mul|mac)(hh)?(s|u)?(R)?N(r)?")
+
+
+def _decode_wide(out: list[int], row: tuple[int, ...], name: str) -> bool:
+    """Bit fields, shifted sums, products of half-words; False if it is none of them."""
+    shifted = _SHIFTED.fullmatch(name)
+    by_register = shifted[5] is not None if shifted else name not in WIDE
+    if shifted:
+        operation = "sum" if shifted[1] in ("add", "sub") else "product"
+    else:
+        operation = name[:-1] if by_register else name
+    if operation not in WIDE:
+        return False
+    accumulates = (by_register or shifted[1] == "mac") if shifted else operation == "insert"
+    out[R_KIND], out[R_SUB] = K_WIDE, WIDE.index(operation) | (W_REGISTER if by_register else 0)
+    if shifted:
+        other = shifted[1] == "sub" or shifted[2] is not None
+        unsigned = shifted[3] == "u"
+        out[R_SUB] |= (0 if unsigned else W_SIGNED) | (W_ROUNDED if shifted[4] else 0) | (W_OTHER if other else 0)
+        out[R_CYCLES] = row[IMM]
+    else:
+        out[R_CYCLES] = row[RS3]
+    out[R_RS3] = row[RD] if accumulates else 0
+    return True
+
+
 def _decode_alu(out: list[int], row: tuple[int, ...], name: str) -> None:
     """Immediates are added to the second operand, x0 where it is not a register."""
     name = _IMMEDIATE_TWIN.get(name, name)
+    if _decode_wide(out, row, name):
+        return
     if name == "add":
         out[R_KIND] = K_ADD
     elif name in ("lui", "auipc"):

@@ -19,25 +19,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pulpsim import isa
-from pulpsim.code import LINE_BYTES, Code, address_of
+from pulpsim.code import Code, address_of
 from pulpsim.counters import CAUSES, Cause
 from pulpsim.engine import FOREVER, Kind, Report, Status, Transfer, Trap
 from pulpsim.engine.arbiters import arbiter
-from pulpsim.isa import MASK, Unit
+from pulpsim.engine.machine_mode import FaultError, MachineMode
+from pulpsim.float32 import Flags
+from pulpsim.isa import COLUMNS, MASK, Unit
 from pulpsim.memory import BARRIER_OFFSET, EVENT_UNIT_BASE, EVENT_UNIT_BYTES, L1_BASE, L2_BASE, Memory
 from pulpsim.platform import Platform
-from pulpsim.program import COLUMNS
+from pulpsim.program.rows import LINE_BYTES
 
 BARRIER_ADDRESS = EVENT_UNIT_BASE + BARRIER_OFFSET
 ISSUE = int(Cause.ISSUE)  # here, because a member of an enumeration is slow to look up
-
-
-class _FaultError(Exception):
-    """Raised before an instruction has any effect."""
-
-    def __init__(self, trap: Trap, address: int):
-        super().__init__(trap, address)
-        self.value = int(trap) << 32 | address & MASK
 
 
 class _Pending(NamedTuple):
@@ -65,6 +59,9 @@ class _Core:
     def forget(self) -> None:
         """No hardware loop, no pending result: the state at a start."""
         self.loop_start, self.loop_end, self.loop_count = [0, 0], [-1, -1], [0, 0]
+        self.csr = {csr.number: csr.value for csr in isa.CSRS}  # those that are stored
+        self.flags, self.rounding = Flags(), 0
+        self.no_cycle, self.no_instruction = 0, self.counters[ISSUE]  # where mcycle and minstret were 0
         self.pending = NOTHING_PENDING
         self.line = -1  # of the last fetch
         # of the instruction at hand:
@@ -125,14 +122,16 @@ class _Decoded:
         self.target = row + fields["target"] if "label" in instruction.operands else None
         self.reads = {fields[column] for column in instruction.reads} - {0}
 
-        # What `semantics` takes: registers first, then the immediate.
+        # What `semantics` takes: registers and numbers as written, then the accumulator.
         self.semantics: Callable[..., int] = instruction.semantics or (lambda value: value)
-        self.sources = [fields["r" + o[1:]] for o in instruction.operands if o[1:] in ("s1", "s2", "s3")]
-        if instruction.mnemonic in isa.ACCUMULATING:
-            self.sources.append(self.rd)
-        self.constants = [self.imm & MASK for o in instruction.operands if o in ("i12", "u5", "u20", "rm")]
+        sources = instruction.operands[1 if instruction.writes_rd else 0 :]
+        self.sources = [(o[1:] in ("s1", "s2", "s3"), self._field(fields, o)) for o in sources if self._counts(o)]
+        if instruction.accumulates:
+            self.sources.append((True, self.rd))
         if instruction.mnemonic == "auipc":
-            self.constants = [self.address + (self.imm << 12) & MASK]
+            self.sources = [(False, self.address + (self.imm << 12) & MASK)]
+        self.rounds, self.raises = instruction.rounds, instruction.raises
+        self.number = fields["rs3"]  # the second of two numbers
 
         # What is added to the base register of a memory operand: the immediate, or a register.
         offsets = [o.partition("(")[0] for o in instruction.operands if "(" in o]
@@ -141,6 +140,23 @@ class _Decoded:
         # Set by the engine, from its platform:
         self.execute: Callable[[_Core, _Decoded, int], int]
         self.pending = NOTHING_PENDING
+
+
+    @staticmethod
+    def _counts(operand: str) -> bool:
+        """The operand is a value that `semantics` takes."""
+        return operand[1:] in ("s1", "s2", "s3") or operand in isa.IMMEDIATES
+
+    @staticmethod
+    def _field(fields: dict[str, int], operand: str) -> int:
+        """The register's number, or the number itself as a pattern."""
+        if operand in isa.IMMEDIATES:
+            return fields["rs3" if operand == "n5" else "imm"] & MASK
+        return fields["r" + operand[1:]]
+
+    def values(self, x: list[int]) -> list[int]:
+        """The values of the sources in a register file."""
+        return [x[source] if is_register else source for is_register, source in self.sources]
 
 
 class _Cache:
@@ -160,7 +176,7 @@ class _Cache:
         ways[self.register % len(ways)] = line
 
 
-class ReferenceEngine:
+class ReferenceEngine(MachineMode):
     """The `Engine` contract in plain Python; reads and writes the bytes of `memory` in place."""
 
     def __init__(self, platform: Platform, memory: Memory, code: Code):
@@ -169,7 +185,8 @@ class ReferenceEngine:
         self._costs = platform.core
         self._code = code
         self._decoded: dict[int, _Decoded] = {}
-        self._l1, self._l2 = memory.l1.data, memory.l2.data
+        self._l1, self._l2, self._l2_bytes = memory.l1.data, memory.l2.data, memory.l2
+        self._stale = False  # a fence.i in this cycle
         # the event unit's registers read as 0
         self._address_map = (
             (L1_BASE, self._l1),
@@ -279,15 +296,23 @@ class ReferenceEngine:
             _, _, handle, agent = heappop(events)
             try:
                 handle(agent, t)
-            except _FaultError as fault:
+            except FaultError as fault:
                 self._report(Kind.TRAP, t, agent.number, fault.value)
                 return False
+        if self._stale:
+            self._refresh()
         for number in self._banks.grant():
             if number < len(self._cores):
                 core = self._cores[number]
                 core.count(Cause.BANK_CONFLICT, t - core.issued)
                 self._queue(t + core.delay, self._instruction, core)
         return True
+
+    def _refresh(self) -> None:
+        """fence.i: what has been written where programs lie counts from the next cycle on."""
+        self._stale = False
+        if self._code.refresh(self._l2_bytes, self._platform.cluster.fp_registers == "separate"):
+            self._decoded.clear()
 
     def _queue(self, time: int, handle: Callable[[Any, int], None], agent: _Core | _Port) -> None:
         self._sequence += 1
@@ -298,7 +323,7 @@ class ReferenceEngine:
 
     # -- one instruction -------------------------------------------------------------------------
     def _instruction(self, core: _Core, t: int) -> None:
-        """A core's event at t: the rules in their order. Raises _FaultError."""
+        """A core's event at t: the rules in their order. Raises FaultError."""
         code = self._decoded.get(core.row) or self._decode(core.row)
         if code.returns:  # rule 1
             self._return(core, t)
@@ -352,21 +377,18 @@ class ReferenceEngine:
 
     def _check_target(self, row: int) -> int:
         if not 0 <= row < len(self._code.rows):
-            raise _FaultError(Trap.TARGET, address_of(row))
+            raise FaultError(Trap.TARGET, address_of(row))
         return row
 
     # The method of a unit's name has an instruction's effect and returns its cycles beyond the first.
 
     def _guard(self, core: _Core, code: _Decoded, t: int) -> int:
-        raise _FaultError(Trap.END, code.address)
+        if code.mnemonic == ".word":
+            return self._illegal(core, code)
+        raise FaultError(Trap.END, code.address)
 
     def _alu(self, core: _Core, code: _Decoded, t: int) -> int:
-        operands = map(core.x.__getitem__, code.sources)
-        core.write(code.rd, code.semantics(*operands, *code.constants))
-        return 0
-
-    def _csr(self, core: _Core, code: _Decoded, t: int) -> int:
-        core.write(code.rd, core.number if isa.CSRS[code.imm] == "mhartid" else t & MASK)
+        core.write(code.rd, code.semantics(*code.values(core.x)))
         return 0
 
     # -- rule 4: memory --------------------------------------------------------------------------
@@ -403,7 +425,7 @@ class ReferenceEngine:
         for base, store in self._address_map:
             if base <= address <= base + len(store) - size:
                 return store, address - base
-        raise _FaultError(Trap.ADDRESS, address)
+        raise FaultError(Trap.ADDRESS, address)
 
     def _access(self, core: _Core, code: _Decoded, address: int, t: int) -> int:
         """What an access costs beyond its first cycle."""
@@ -422,8 +444,20 @@ class ReferenceEngine:
         return extra
 
     # -- rules 5 and 6: arithmetic that takes longer ---------------------------------------------
+    def _float(self, core: _Core, code: _Decoded) -> bool:
+        """Compute; False if there is no such rounding mode."""
+        values = code.values(core.x)
+        if code.rounds:
+            mode = core.rounding if code.imm == isa.DYNAMIC else code.imm
+            if mode >= len(isa.ROUNDING_MODES):
+                return False
+            values.append(mode)
+        core.write(code.rd, code.semantics(*values, core.flags) if code.raises else code.semantics(*values))
+        return True
+
     def _fpu(self, core: _Core, code: _Decoded, t: int) -> int:
-        self._alu(core, code, t)
+        if not self._float(core, code):
+            return self._illegal(core, code)
         if self._platform.fpus_are_private:
             return 0
         fpu = core.number % len(self._fpu_free)
@@ -432,7 +466,8 @@ class ReferenceEngine:
         return core.count(Cause.FPU_CONTENTION, slot - t)
 
     def _fdiv(self, core: _Core, code: _Decoded, t: int) -> int:
-        self._alu(core, code, t)
+        if not self._float(core, code):
+            return self._illegal(core, code)
         self._divider_free = max(t, self._divider_free) + self._costs.fdiv_cycles
         return core.count(Cause.MULDIV, self._divider_free - t - 1)
 
@@ -454,7 +489,7 @@ class ReferenceEngine:
     # -- rules 7 and 8: control flow -------------------------------------------------------------
     def _branch(self, core: _Core, code: _Decoded, t: int) -> int:
         assert code.target is not None
-        if not code.semantics(core.x[code.rs1], core.x[code.rs2]):
+        if not code.semantics(*code.values(core.x)):
             return 0
         core.jump = self._check_target(code.target)
         return core.count(Cause.BRANCH, self._costs.branch_taken_cycles - 1)
@@ -463,11 +498,7 @@ class ReferenceEngine:
         if code.target is not None:  # jal
             core.jump = self._check_target(code.target)
         else:
-            address = core.x[code.rs1] + code.imm & MASK & ~1
-            row, rest = divmod(address - L2_BASE, 4)
-            if rest or not 0 <= row < len(self._code.rows):
-                raise _FaultError(Trap.TARGET, address)
-            core.jump = row
+            core.jump = self._row_at(core.x[code.rs1] + code.imm & MASK & ~1)
         core.write(code.rd, code.address + 4)
         return core.count(Cause.BRANCH, self._costs.jump_cycles - 1)
 
@@ -491,7 +522,7 @@ class ReferenceEngine:
     def _event(self, core: _Core, code: _Decoded, t: int) -> int:
         address, _ = self._address(core, code)
         if address != BARRIER_ADDRESS:
-            raise _FaultError(Trap.EVENT, address)
+            raise FaultError(Trap.EVENT, address)
         core.write(code.rd, 0)
         core.status = Status.WAITING
         core.held = True

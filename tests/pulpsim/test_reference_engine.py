@@ -472,11 +472,13 @@ def test_rule_8_a_branch_at_the_end(bench: BenchFactory) -> None:
         builder("beq", "x5", "x6", out)
     builder.place(out)
     builder.ret()
-    program = builder.build()
+    rows = builder.build().rows.copy()
+    rows[0, TARGET] = 2  # no nop at the end: a Builder would add one, other programs may lack it
+    program = Program(rows)
     b = bench()
     assert b.cycles(program, x6=3) == 1 + 2 + 2 + 4  # taken in the third run: the loop is left
     assert b.register("x5") == 3
-    assert bench().cycles(program, x6=0) == 1 + 5 * 2  # never taken
+    assert bench().cycles(program, x6=0) == 1 + 5 * 2 + 1  # never taken
 
 
 def test_rule_8_registers_of_a_loop_one_by_one(bench: BenchFactory) -> None:
@@ -518,7 +520,7 @@ def test_rule_8_counts_are_unsigned(bench: BenchFactory) -> None:
     builder.ret()
     b = bench()
     b.start(builder.build(), x9=0xFFFFFFFF)
-    assert b.run(until=101) == [] and b.register("x5") == 100
+    assert b.run(until=101) == [] and b.register("x5") == 50  # and as many nops
 
 
 def test_rule_8_no_loop_at_a_start(bench: BenchFactory) -> None:
@@ -1193,7 +1195,8 @@ def test_every_integer_instruction_is_in_the_tables() -> None:
     units = (isa.Unit.ALU, isa.Unit.MUL, isa.Unit.MULH, isa.Unit.DIV, isa.Unit.BRANCH)
     special = {"lui", "auipc", "p.mac", "p.msu", "p.abs", "p.clip", "p.clipu"}
     known = {*INTEGER, *IMMEDIATE, *BRANCHES, *special}
-    assert {r.mnemonic for r in isa.INSTRUCTIONS if r.unit in units} == known
+    base = [r for r in isa.INSTRUCTIONS if r.unit in units and (not r.mnemonic.startswith("p.") or r.mnemonic in known)]
+    assert {r.mnemonic for r in base} == known  # the rest of Xpulp: test_xpulp.py
 
 
 @settings(max_examples=150)
@@ -1335,7 +1338,7 @@ def test_floating_point_instructions(bench: BenchFactory, registers: str, a: int
         if instruction.unit not in (isa.Unit.FPU, isa.Unit.FDIV):
             continue
         assert instruction.semantics is not None
-        for mode in (0, 1) if "rm" in instruction.operands else (0,):
+        for mode in range(len(isa.ROUNDING_MODES)) if instruction.rounds else (0,):
             operands: list[str] = []
             values: list[int] = []
             for operand in instruction.operands:

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from benchmarks import machine_page
 from benchmarks.__main__ import main
-from benchmarks.machine_page import CSRS, ROUNDING_MODES, UNITS, markdown, page, read_preset
+from benchmarks.machine_page import ROUNDING_MODES, UNITS, markdown, page, read_preset
 from benchmarks.machine_rules import RULES, Rule, RuleError, leaves
 from pulpsim import Platform, engine, isa
 from pulpsim.counters import MEANINGS, Cause
@@ -53,7 +53,7 @@ def test_every_unit_and_instruction_is_on_it(text: str) -> None:
         assert any(line.endswith(f"| {operands} |") for line in lines), row.key
     for name in isa.PSEUDO:
         assert f"\n| `{name}" in text
-    assert CSRS.keys() == set(isa.CSRS) and ROUNDING_MODES.keys() == set(isa.ROUNDING_MODES)
+    assert all(f"`{csr.name}`" in text for csr in isa.CSRS) and ROUNDING_MODES.keys() == set(isa.ROUNDING_MODES)
     for name in isa.REGISTER_NUMBERS:
         assert f"`{name}`" in text
 

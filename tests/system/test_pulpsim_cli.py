@@ -463,6 +463,51 @@ def test_asm_counts_by_function() -> None:
     }  # fmt: skip
 
 
+WITH_DATA = "start: lw a0, x\nret\n.data\nx: .word 7, 8\n.section .l1\n.zero 5\n"
+
+
+def test_asm_lists_data() -> None:
+    assert good("asm", "-", stdin=WITH_DATA).splitlines()[-4:] == [
+        "# <stdin>: 3 instructions, 12 bytes",
+        "#   start: 3 instructions",
+        "#   .data: 8 bytes at 0x1c00001c",
+        "#   .l1: 5 bytes at 0x10000000",
+    ]
+    record = json.loads(good("asm", "-", "--json", stdin=WITH_DATA))
+    assert record["data"][0] == {"name": ".data", "address": 0x1C00001C, "bytes": 8}
+
+
+def test_asm_writes_files() -> None:
+    assert good("asm", "-", "--elf", "a.elf", "--entry", "start", stdin=WITH_DATA).startswith("a.elf: ")
+    assert Path("a.elf").read_bytes()[:4] == b"\x7fELF"
+    assert good("asm", "-", "--bin", "a.bin", stdin="nop\nret\n") == "a.bin: 8 bytes\n"
+    assert Path("a.bin").read_bytes() == bytes.fromhex("1300000067800000")
+    record = json.loads(good("asm", "-", "--bin", "a.bin", "--json", stdin="ret"))
+    assert record["instructions"] == 1 and len(Path("a.bin").read_bytes()) == 4
+    assert "no entry 'begin'" in refusal("asm", "-", "--elf", "b.elf", "--entry", "begin", stdin=WITH_DATA)
+    assert "has data in L1" in refusal("asm", "-", "--bin", "b.bin", stdin=WITH_DATA)
+    assert "--entry: is of the ELF file" in refusal("asm", "-", "--entry", "start", stdin=WITH_DATA)
+    assert not Path("b.elf").exists() and not Path("b.bin").exists()
+
+
+def test_run_loads_data() -> None:
+    text = "lw a0, x\nadd a0,a0,a0\nsw a0, y, t0\nret\n.data\nx: .word 21\n.section .l1\ny: .word 0\n"
+    Path("d.S").write_text(text)
+    good("run", "d.S", "--cores", "1", "--dump", "0x10000000:1:int32:y.npy")
+    assert np.load("y.npy").tolist() == [42]
+
+
+def test_directives_that_are_ignored_are_named_once() -> None:
+    result = call("asm", "-", stdin='.title "t"\n.list\nret\n.list\n')
+    assert result.exit_code == 0 and "1 instructions" in result.stdout
+    assert result.stderr == "pulpsim: note: <stdin>: ignored: .title (line 1), .list (line 2)\n"
+
+
+def test_run_reports_an_ecall() -> None:
+    message = refusal("run", "-", "--cores", "1", stdin="li a7, 93\nli a0, 5\necall\n")
+    assert "ecall, and mtvec is 0; a0 0x5, a1 0x0, a7 0x5d, gp 0x0" in message
+
+
 def test_asm_reports_faults() -> None:
     assert refusal("asm", "-", stdin="nop\nfmad.s x1,x2,x3,x4").startswith(
         "<stdin>:2: unknown mnemonic 'fmad.s' (did you mean 'fmadd.s'?)"

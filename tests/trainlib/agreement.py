@@ -218,7 +218,8 @@ def assert_bytes_in_place(trainer: Trainer, machine: DirtyMachine) -> None:
         for name in layer.parameters
         if not layer.trained
     }
-    l2 = [(t.address, t.size_bytes) for t in tensors.values() if t.name not in kept]
+    l2 = [(L2_BASE, trainer.schedule.code_bytes)]
+    l2 += [(t.address, t.size_bytes) for t in tensors.values() if t.name not in kept]
     assert_unchanged(memory.l2, machine.l2_before, L2_BASE, l2, "L2 outside what a step writes")
     l1 = [(buffer.address, buffer.size_bytes) for buffer in trainer.schedule.buffers]
     tops = [stack_pointer(machine.platform, core) for core in range(machine.platform.cluster.cores)]

@@ -73,6 +73,8 @@ class Bench:
         Cores start together or at random times: what a kernel leaves must not hang on who is first.
         """
         memory = self.machine.memory
+        for call in calls:
+            self.machine.load(call.program)  # its words are written to L2
         image, l2 = memory.l1.copy(), memory.l2.copy()
         for address, bits in self._expected:
             image[address - L1_BASE :][: bits.nbytes] = bits.reshape(-1).view(np.uint8)

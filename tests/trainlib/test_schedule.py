@@ -89,7 +89,7 @@ def test_nothing_is_written_but_what_the_step_is_there_to_write(case: Case) -> N
     found = run(case)
     memory, schedule = found.machine.memory, found.schedule
     written = [t for t in schedule.tensors.values() if t.name not in ("x0", "target")]
-    l2 = [(t.address, t.size_bytes) for t in written]
+    l2 = [(L2_BASE, schedule.code_bytes), *((t.address, t.size_bytes) for t in written)]
     assert_unchanged(memory.l2, found.machine.l2_before, L2_BASE, l2, "L2")
     l1 = [(b.address, b.size_bytes) for b in schedule.buffers]
     assert_unchanged(memory.l1, found.machine.l1_before, L1_BASE, l1, "L1")

@@ -12,8 +12,8 @@ from pulpsim.program import Register
 FILL_UNROLL = 8
 #: of L1 in the platforms shipped: where all cores would begin in the same bank, shares are made one unit larger
 BANKS = 16
-#: the largest count of lp.setupi and the largest immediate of addi and of a post-increment
-MAX_COUNT, MAX_IMMEDIATE = 4095, 2047
+#: the largest immediate of addi and of a post-increment
+MAX_IMMEDIATE = 2047
 
 Step = int | Register
 
@@ -63,16 +63,8 @@ def divide(b: Builder, dividend: Register, divisor: int) -> tuple[Register, Regi
 @contextlib.contextmanager
 def constant_loop(b: Builder, level: int, count: int) -> Iterator[None]:
     """A hardware loop of `count` >= 1 turns; none around a single turn."""
-    if count == 1:
+    with b.loop(level, count) if count > 1 else contextlib.nullcontext():
         yield
-    elif count <= MAX_COUNT:
-        with b.loop(level, count):
-            yield
-    else:
-        with b.temporary("count") as [register]:
-            b.li(register, count)
-            with b.loop(level, register):
-                yield
 
 
 def repeat(b: Builder, count: int, unroll: int, body: Callable[[int], None]) -> None:

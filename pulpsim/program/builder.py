@@ -1,11 +1,10 @@
-"""Programs: flat immutable rows of decoded instructions, and a Builder to write them in Python."""
+"""A Builder: writes a Program in Python, instruction by instruction."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,117 +12,13 @@ from numpy.typing import NDArray
 from pulpsim import isa
 from pulpsim.arguments import text, whole
 from pulpsim.errors import ProgramError, nearest
+from pulpsim.isa import COLUMNS, IMMEDIATES, Unit
+from pulpsim.program.limits import MAX_SHORT_BODY, MIN_BODY, violations
+from pulpsim.program.rows import IMM, OP, RS3, TARGET, Program, disassemble_row, load_immediate
 
-#: columns of Program.rows
-COLUMNS = ("op", "rd", "rs1", "rs2", "rs3", "imm", "target")
-OP, RD, RS1, RS2, RS3, IMM, TARGET = range(7)
-
-
-@dataclass(frozen=True, eq=False)
-class Program:
-    """Machine code without encodings.
-
-    rows: int32 [instructions, 7], columns as in COLUMNS; registers are flat numbers (isa), `target`
-    counts instructions relative to the row. labels: name -> row. lines: source line of each row
-    (0 if none). source: where the text came from, for messages.
-    """
-
-    rows: NDArray[np.int32]
-    labels: Mapping[str, int] = field(default_factory=dict)
-    lines: tuple[int, ...] = ()
-    source: str = "<program>"
-
-    def __post_init__(self) -> None:
-        rows: Any = self.rows
-        if not isinstance(rows, np.ndarray) or rows.dtype != np.int32 or rows.shape[1:] != (len(COLUMNS),):
-            given = f"{rows.dtype} {list(rows.shape)}" if isinstance(rows, np.ndarray) else type(rows).__name__
-            raise ProgramError(
-                f"{self.source}: rows are {given}: must be int32 [instructions, {len(COLUMNS)}]; "
-                f"assemble(text) and Builder make programs"
-            )
-        limits = np.array([len(isa.INSTRUCTIONS), *[isa.REGISTERS] * 4])
-        if rows.size and not ((rows[:, : RS3 + 1] >= 0) & (rows[:, : RS3 + 1] < limits)).all():
-            raise ProgramError(f"{self.source}: rows hold operations or registers that there are not")
-        rows.setflags(write=False)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def entry(self, name: str | None) -> int:
-        """Row of an entry label (default: the first row). Raises ProgramError."""
-        if name is None:
-            return 0
-        if text(name) not in self.labels:
-            known = ", ".join(sorted(label for label in self.labels if not label.startswith(".L"))) or "none"
-            raise ProgramError(
-                f"{self.source}: no entry {name!r}{nearest(name, self.labels)}; labels: {known}"
-            )
-        return self.labels[name]
-
-    def text(self, row: int) -> str:
-        """One instruction as assembly; branch targets as row numbers relative to the row."""
-        return disassemble_row(self.rows[row])
-
-    def content(self) -> bytes:
-        """What the program is, for caches and comparison: the rows' bytes."""
-        return self.rows.astype("<i4").tobytes()
-
-    def __str__(self) -> str:
-        return disassemble(self)
-
-
-def disassemble_row(row: NDArray[np.int32], target: str | None = None) -> str:
-    instruction = isa.INSTRUCTIONS[int(row[OP])]
-    names = {"rd": isa.register_name(int(row[RD]))}
-    names |= {f"rs{i}": isa.register_name(int(row[RD + i])) for i in (1, 2, 3)}
-    imm = int(row[IMM])
-    parts = []
-    for operand in instruction.operands:
-        if operand in names:
-            parts.append(names[operand])
-        elif operand[0] == "f":
-            parts.append(names["r" + operand[1:]])
-        elif operand == "label":
-            parts.append(target or f".{int(row[TARGET]) * 4:+d}")
-        elif operand == "loop":
-            parts.append(f"x{int(row[RS3])}")
-        elif operand == "rm":
-            parts.append(isa.ROUNDING_MODES[imm])
-        elif operand == "csr":
-            parts.append(isa.CSRS[imm])
-        elif "(" in operand:
-            offset, _, base = operand.partition("(")
-            bang = "!" if base.endswith("!)") else ""
-            parts.append(f"{names.get(offset, imm)}({names['rs1']}{bang})")
-        else:
-            parts.append(str(imm))
-    return f"{instruction.mnemonic} {','.join(parts)}".strip()
-
-
-def disassemble(program: Program) -> str:
-    """Assembly text that `assemble` turns back into the same rows."""
-    names: dict[int, list[str]] = {}
-    for name, row in program.labels.items():
-        names.setdefault(row, []).append(name)
-    for row in range(len(program)):
-        instruction = isa.INSTRUCTIONS[int(program.rows[row, OP])]
-        if "label" in instruction.operands:
-            goal = row + int(program.rows[row, TARGET])
-            if goal not in names:
-                names[goal] = [_unused(f".L{goal}", program.labels)]
-    lines = []
-    for row in range(len(program) + 1):
-        lines += [f"{name}:" for name in names.get(row, [])]
-        if row < len(program):
-            goal = row + int(program.rows[row, TARGET])
-            lines.append("    " + disassemble_row(program.rows[row], names.get(goal, [None])[0]))
-    return "\n".join(lines) + "\n"
-
-
-def _unused(name: str, taken: Mapping[str, int]) -> str:
-    while name in taken:
-        name += "_"
-    return name
+Row = list[int]
+_OPPOSITES = (("beq", "bne"), ("blt", "bge"), ("bltu", "bgeu"), ("p.beqimm", "p.bneimm"))
+OPPOSITE = dict(_OPPOSITES) | {other: one for one, other in _OPPOSITES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +55,7 @@ class Builder:
 
     def __init__(self, name: str = "<builder>"):
         self.name = name
-        self._rows: list[list[int]] = []
+        self._rows: list[Row] = []
         self._free = list(self.FREE)
         self._names: dict[int, str] = {}
         self._labels: list[int | None] = []
@@ -236,35 +131,92 @@ class Builder:
 
     @contextlib.contextmanager
     def loop(self, level: int, count: Register | int) -> Iterator[None]:
-        """A hardware loop around the instructions emitted in the block (two at least for use).
+        """A hardware loop around the instructions emitted in the block.
 
-        A count of 0 runs the body once, as the hardware does: branch around it where that matters.
+        A count of 0 runs the body once, as the hardware does: branch around it where that matters. A known
+        count is part of the set-up where the body and the count are short enough for it. Bodies of one
+        instruction, or with a branch at their end, get a nop.
         """
-        end = self.label("loop end")
-        if whole(count) is not None:
-            self("lp.setupi", level, count, end)
+        if level not in (0, 1):
+            raise ProgramError(f"{self.name}: loop level {level}: 0 or 1")
+        end, spare = self.label("loop end"), self._free[:1]
+        setup = len(self._rows)
+        if (number := whole(count)) is not None:
+            self("lp.setupi", level, 0, end)
         else:
             self("lp.setup", level, count, end)
-        first = len(self._rows)
         yield
-        if len(self._rows) == first:
+        if len(self._rows) == setup + 1:
             raise ProgramError(f"{self.name}: a hardware loop needs a body")
+        while len(self._rows) - setup - 1 < MIN_BODY or self._ends_on_jump():
+            self("addi", "x0", "x0", 0)
         self._labels[end.number] = len(self._rows) - 1
+        if number is not None:
+            self._set_count(setup, level, number, end, spare)
+
+    def _ends_on_jump(self) -> bool:
+        unit = isa.INSTRUCTIONS[self._rows[-1][OP]].unit
+        return unit in (Unit.BRANCH, Unit.JUMP)
+
+    def _set_count(self, setup: int, level: int, count: int, end: Label, spare: list[int]) -> None:
+        """Give the loop set up at a row its count, which is known; `spare`: a register that was free there."""
+        body = len(self._rows) - setup - 1
+        low, high = IMMEDIATES["u12"]
+        if body <= MAX_SHORT_BODY and low <= count <= high:
+            self._rows[setup][IMM] = count
+            return
+        rows, fixups = self._rows, self._fixups
+        self._rows, self._fixups = [], []  # the set-up alone
+        if spare:
+            register = Register(spare[0], "count")
+            self.li(register, count)
+            self("lp.setup", level, register, end)
+        elif low <= count <= high:
+            start = self.label("loop start")
+            self("lp.counti", level, count)
+            self("lp.endi", level, end)
+            self("lp.starti", level, start)
+            self._labels[start.number] = setup + 1
+        else:
+            held = ", ".join(f"{isa.register_name(n)}={text}" for n, text in sorted(self._names.items()))
+            raise ProgramError(f"{self.name}: no register left for a count of {count:,}; in use: {held}")
+        written, own = self._rows, self._fixups
+        self._rows, self._fixups = rows, [fixup for fixup in fixups if fixup[0] != setup]
+        self._replace(setup, written)
+        self._fixups += [(setup + row, number) for row, number in own]
+
+    def _replace(self, row: int, rows: list[Row]) -> None:
+        """Put one or more rows in the place of one; what is behind it moves."""
+        more = len(rows) - 1
+        self._rows[row : row + 1] = rows
+
+        def moved(place: int) -> int:
+            return place + more if place > row else place
+
+        self._labels = [None if place is None else moved(place) for place in self._labels]
+        self._entries = {name: moved(place) for name, place in self._entries.items()}
+        self._fixups = [(moved(place), number) for place, number in self._fixups]
 
     # -- instructions ----------------------------------------------------------------------------
     def __call__(self, mnemonic: str, *operands: object) -> None:
         """Emit one instruction. Raises ProgramError if no form of it takes these operands."""
         for instruction in isa.BY_MNEMONIC.get(text(mnemonic) or "", ()):
-            if len(instruction.operands) == len(operands):
-                row = [instruction.op, 0, 0, 0, 0, 0, 0]
-                if all(self._operand(row, o, v) for o, v in zip(instruction.operands, operands, strict=True)):
-                    self._rows.append(row)
-                    return
+            for form in instruction.forms:
+                if len(form) == len(operands):
+                    row = [instruction.op, 0, 0, 0, 0, isa.DYNAMIC if instruction.rounds else 0, 0]
+                    if all(self._operand(row, o, v) for o, v in zip(form, operands, strict=True)):
+                        self._rows.append(row)
+                        return
+        for count, template in isa.PSEUDO.get(text(mnemonic) or "", ()) if mnemonic not in isa.BY_MNEMONIC else ():
+            if count == len(operands) and ";" not in template:
+                name, _, slots = template.partition(" ")
+                self(name, *(_filled(slot, operands) for slot in slots.split(",")))
+                return
         known = "" if text(mnemonic) in isa.BY_MNEMONIC else nearest(mnemonic, isa.BY_MNEMONIC)
         given = ", ".join(map(str, operands))
         raise ProgramError(f"{self.name}: no instruction {mnemonic!r} with operands ({given}){known}")
 
-    def _operand(self, row: list[int], kind: str, value: object) -> bool:
+    def _operand(self, row: Row, kind: str, value: object) -> bool:
         if "(" in kind:
             return self._memory_operand(row, kind, value)
         if kind == "label":
@@ -272,16 +224,22 @@ class Builder:
                 return False
             self._fixups.append((len(self._rows), value.number))
             return True
-        if kind in ("rm", "csr"):
-            names = isa.ROUNDING_MODES if kind == "rm" else isa.CSRS
-            if value not in names:
+        if kind == "rm":
+            if value not in isa.ROUNDING_MODES:
                 return False
-            row[IMM] = names.index(str(value))
+            row[IMM] = isa.ROUNDING_MODES.index(str(value))
             return True
+        if kind == "csr":
+            row[IMM] = isa.CSR_NUMBERS.get(str(value), -1)
+            return row[IMM] >= 0
+        if kind in ("pred", "succ"):
+            bits = isa.fence_set(str(value))
+            row[IMM] |= (bits or 0) << (4 if kind == "pred" else 0)
+            return bits is not None
         if kind == "loop":
             row[RS3] = int(whole(value) == 1)
             return whole(value) in (0, 1)
-        if kind[0] in "rf":
+        if kind not in IMMEDIATES:
             number = _number(value)
             if number is None or (kind[0] == "r" and number >= isa.F0):
                 return False
@@ -291,10 +249,10 @@ class Builder:
         number = whole(value)
         if number is None or not low <= number <= high:
             return False
-        row[IMM] = number
+        row[RS3 if kind == "n5" else IMM] = number
         return True
 
-    def _memory_operand(self, row: list[int], kind: str, value: object) -> bool:
+    def _memory_operand(self, row: Row, kind: str, value: object) -> bool:
         offset, _, tail = kind.partition("(")
         if not isinstance(value, tuple) or (len(value) == 3) != tail.endswith("!)"):
             return False
@@ -320,25 +278,44 @@ class Builder:
         self("jalr", "x0", "ra", 0)
 
     def build(self) -> Program:
-        """The finished Program. Raises ProgramError if a label was never placed."""
+        """The finished Program.
+
+        A branch whose target is out of its reach becomes the opposite one around a jump. Raises ProgramError
+        if a label was never placed, or another target is out of reach.
+        """
+        rows = self._settled()
+        while far := [at for at, _ in violations(rows) if isa.INSTRUCTIONS[rows[at, OP]].unit is Unit.BRANCH]:
+            for at in reversed(far):
+                self._stretch(at)
+            rows = self._settled()
+        for at, what in violations(rows):
+            raise ProgramError(f"{self.name}: instruction {at}, {disassemble_row(rows[at])}: {what}")
+        return Program(rows, dict(self._entries), (), self.name)
+
+    def _settled(self) -> NDArray[np.int32]:
+        """The rows with all targets. Raises ProgramError."""
         for row, number in self._fixups:
             goal = self._labels[number]
             if goal is None:
-                raise ProgramError(
-                    f"{self.name}: label {self._label_names[number] or number!r} was never placed"
-                )
+                raise ProgramError(f"{self.name}: label {self._label_names[number] or number!r} was never placed")
             self._rows[row][TARGET] = goal - row
-        rows = np.array(self._rows, np.int32).reshape(-1, len(COLUMNS))
-        return Program(rows, dict(self._entries), (), self.name)
+        return np.array(self._rows, np.int32).reshape(-1, len(COLUMNS))
+
+    def _stretch(self, at: int) -> None:
+        """Make a branch the opposite one around a jump to its target."""
+        (number,) = [number for row, number in self._fixups if row == at]
+        self._fixups.remove((at, number))
+        branch = list(self._rows[at])
+        branch[OP], branch[TARGET] = isa.OP[OPPOSITE[isa.INSTRUCTIONS[branch[OP]].key]], 2
+        self._replace(at, [branch, [isa.OP["jal"], 0, 0, 0, 0, 0, 0]])
+        self._fixups.append((at + 1, number))
 
 
-#: accepted range of each immediate kind
-IMMEDIATES: dict[str, tuple[int, int]] = {
-    "i12": (-2048, 2047),
-    "u12": (0, 4095),
-    "u5": (0, 31),
-    "u20": (0, 0xFFFFF),
-}
+def _filled(slot: str, operands: tuple[object, ...]) -> object:
+    """What a pseudo-instruction has in an operand's place: one of its own operands, a number or a name."""
+    if slot[0] == "{":
+        return operands[int(slot[1:-1])]
+    return int(slot) if slot.lstrip("-").isdigit() else slot
 
 
 def _known_register(builder: str, name: str) -> str:
@@ -352,13 +329,3 @@ def _number(value: object) -> int | None:
     if isinstance(value, Register):
         return value.number
     return isa.REGISTER_NUMBERS.get(value) if isinstance(value, str) else None
-
-
-def load_immediate(value: int) -> list[tuple[str, list[str | int]]]:
-    """The instructions of `li`: [(mnemonic, operands after the target)], the target repeated by addi."""
-    value &= 0xFFFFFFFF
-    low = (value & 0xFFF) - (0x1000 if value & 0x800 else 0)
-    high = (value - low >> 12) & 0xFFFFF
-    if high == 0:
-        return [("addi", ["x0", low])]
-    return [("lui", [high]), ("addi", [low])] if low else [("lui", [high])]

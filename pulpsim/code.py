@@ -12,7 +12,7 @@ from pulpsim import isa
 from pulpsim.errors import ProgramError
 from pulpsim.isa import COLUMNS
 from pulpsim.memory import L1_BASE, L2_BASE, Memory
-from pulpsim.program.rows import LINE_BYTES, Program, Region, relocate
+from pulpsim.program.rows import LINE_BYTES, Program, Region, disassemble_row, relocate
 from pulpsim.program.words import decode, encode
 
 ALIGN_ROWS = LINE_BYTES // 4
@@ -76,16 +76,17 @@ class Code:
     def _write(self, memory: Memory, contents: Sequence[tuple[int, bytes]]) -> None:
         """Write a program's words and data, and remember what of them is in L2."""
         for address, content in contents:
-            if not content:
-                continue
-            memory.write(address, np.frombuffer(content, np.uint8))
-            if address >= L2_BASE:
-                words = np.frombuffer(content + bytes(-len(content) % 4), np.uint32)
-                begin = (address - L2_BASE) // 4
-                more = max(begin + len(words) - len(self._words), 0)
-                self._words, self._known = np.pad(self._words, (0, more)), np.pad(self._known, (0, more))
-                self._words[begin : begin + len(words)] = words
-                self._known[begin : begin + len(words)] = True
+            if content:
+                memory.write(address, np.frombuffer(content, np.uint8))
+            if content and address >= L2_BASE:
+                self._watch((address - L2_BASE) // 4, -(-(address - L2_BASE + len(content)) // 4), memory)
+
+    def _watch(self, begin: int, end: int, memory: Memory) -> None:
+        """Remember what these words of L2 hold."""
+        more = max(end - len(self._words), 0)
+        self._words, self._known = np.pad(self._words, (0, more)), np.pad(self._known, (0, more))
+        self._words[begin:end] = memory.l2[4 * begin : 4 * end].view(np.uint32)
+        self._known[begin:end] = True
 
     def refresh(self, l2: NDArray[np.uint8], separate: bool) -> bool:
         """Make rows of what has changed in L2 where programs lie (fence.i). True if anything has."""
@@ -140,7 +141,7 @@ class Code:
         if named:
             at, name = max(named)
             near = f", {name}+{4 * (inside - at):#x}" if inside > at else f", {name}"
-        instruction = program.text(inside) if inside < len(program) else "past the last instruction"
+        instruction = disassemble_row(self.rows[row]) if inside < len(program) else "past the last instruction"
         return f"{text} ({program.source}{line}{near}): {instruction}"
 
 

@@ -141,7 +141,6 @@ class _Decoded:
         self.execute: Callable[[_Core, _Decoded, int], int]
         self.pending = NOTHING_PENDING
 
-
     @staticmethod
     def _counts(operand: str) -> bool:
         """The operand is a value that `semantics` takes."""

@@ -52,6 +52,8 @@ PSEUDO: dict[str, list[tuple[int, str]]] = {
     "csrrc": [(3, "csrrci {0},{1},{2}")],
     "rdcycle": [(1, "csrrs {0},cycle,x0")],
     "rdcycleh": [(1, "csrrs {0},cycleh,x0")],
+    "rdtime": [(1, "csrrs {0},time,x0")],
+    "rdtimeh": [(1, "csrrs {0},timeh,x0")],
     "rdinstret": [(1, "csrrs {0},instret,x0")],
     "rdinstreth": [(1, "csrrs {0},instreth,x0")],
     "frcsr": [(1, "csrrs {0},fcsr,x0")],

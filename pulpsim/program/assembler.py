@@ -157,6 +157,9 @@ class Assembler:
             self.fault(line, fault)
         if code.faults or not section.loaded:
             return
+        if section.in_l1:
+            self.fault(line, f"{text!r} in section {section.name!r}: code lies in L2")
+            return
         rows = code.rows
         if code.load is not None:
             accepted = "{} to {}".format(*LI_RANGE)

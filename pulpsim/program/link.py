@@ -208,9 +208,11 @@ class _Linker:
 
     # -- the result ------------------------------------------------------------------------------
     def check(self, fixups: Sequence[Fixup]) -> None:
-        """What no encoding holds becomes a fault of the statement with the target."""
+        """What no encoding holds becomes a fault of the statement with the target. (Data may look like anything.)"""
         statements = {self._row(fixup): fixup for fixup in fixups if fixup.kind == "label"}
         for row, what in violations(self.rows):
+            if not self.lines[row]:
+                continue
             fixup = statements.get(row)
             subject = f"label {fixup.written!r} in {fixup.text!r}" if fixup else f"instruction {row}"
             self.faults.add((fixup.line if fixup else self.lines[row], f"{subject}: {what}"))

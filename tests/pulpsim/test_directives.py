@@ -88,6 +88,12 @@ def test_data_in_code_are_the_instructions_that_their_words_are() -> None:
     ]
 
 
+def test_data_that_look_like_instructions_that_cannot_be_are_data() -> None:
+    assert texts("nop; .word 0x0000407b; .data; ret; .word 0x0000507b") == [
+        "addi x0,x0,0", "lp.setup x0,x0,.+0", "jalr x0,x1,0", "lp.setupi x0,0,.+0",
+    ]  # fmt: skip
+
+
 # -- sections ---------------------------------------------------------------------------------------
 def test_code_comes_first_then_data_then_zeros() -> None:
     program = assemble("""
@@ -471,6 +477,7 @@ FAR = ".rept {0}\nnop\n.endr"
          "1: '%pcrel_lo(x)' in 'addi x5,x5,%pcrel_lo(x)': the label of an auipc with %pcrel_hi"),
         ("j x\n.data\nx: .word 1", "1: label 'x' in 'j x': no instruction is there"),
         ("a: nop; j a+2", "1: label 'a+2' in 'j a+2': no instruction is there"),
+        (".section .l1code\nnop", "2: 'nop' in section '.l1code': code lies in L2"),
         (".byte 1\nnop", "2: 'nop' at byte 1: instructions lie at multiples of 4"),
         (".include \"a.S\"", "1: '.include \"a.S\"': other files are not read: put the text here"),
         (".err", "1: .err"),

@@ -215,5 +215,57 @@ def test_objdump_reads_fp_in_x_registers_as_the_f_registers_of_the_same_numbers(
     ]  # fmt: skip
 
 
+# -- what GNU as writes -----------------------------------------------------------------------------
+#: an operand of each kind
+WRITTEN = {
+    "rd": "a0", "rs1": "a1", "rs2": "a2", "fd": "fa0", "fs1": "fa1", "fs2": "fa2", "fs3": "fa3", "csr": "fcsr",
+    "i12": "-7", "u5": "9", "u20": "0x12345", "n5": "21", "rm": "rup", "pred": "rw", "succ": "w",
+}  # fmt: skip
+OWN_NAMES = ("p.", "lp.", "fssr", "frsr", ".", "<")  # not GNU's, or not any more
+MORE = (
+    "li a0, 0x12345678; li a0, -1; li a0, 0x7ffff800; li a0, 0x80000000; li a0, 2048; lw a0, (a1); jalr 8(a1); "
+    "jr 4(a1); fadd.s fa0, fa1, fa2, rtz; csrw 0x7c0, 5; csrrw a0, mscratch, 31; sll a0, a1, 3; "
+    "fcvt.s.wu fa1, a0, rdn; csrr a0, 0xf14"
+).split("; ")
+
+
+def written() -> list[str]:
+    """Every form of every standard instruction and every pseudo-instruction, branches to themselves."""
+    forms = [
+        (row.mnemonic, form) for row in ENCODED if not row.mnemonic.startswith(OWN_NAMES) for form in row.forms
+    ]  # fmt: skip
+    for mnemonic, templates in isa.PSEUDO.items():
+        for count, template in templates:
+            name, _, slots = template.partition(";")[0].partition(" ")
+            parts = slots.split(",") if slots else []
+            if not mnemonic.startswith((*OWN_NAMES, "call", "tail")):
+                form = next(f for row in isa.BY_MNEMONIC[name] for f in row.forms if len(f) == len(parts))
+                kinds = dict(zip(parts, form, strict=True))
+                forms.append((mnemonic, tuple(kinds[f"{{{i}}}"] for i in range(count))))
+    lines = [
+        f"{mnemonic} {', '.join('12(a1)' if '(' in kind else WRITTEN.get(kind, 'here') for kind in form)}"
+        for mnemonic, form in forms
+    ]
+    return [f"here{n}: {line.replace('here', f'here{n}')}" for n, line in enumerate((*lines, *MORE))]
+
+
+def test_gnu_as_writes_what_we_write(tmp_path: Path) -> None:
+    tools = next((t for t in ("riscv64-unknown-elf", "riscv64-linux-gnu") if shutil.which(f"{t}-as")), None)
+    if tools is None:
+        pytest.skip("no GNU as for RISC-V")
+    text = "\n".join(written()) + "\n"
+    (tmp_path / "all.s").write_text(".option norvc\n.option norelax\n" + text)
+    architecture = ["-march=rv32imf_zicsr_zifencei", "-mabi=ilp32f", "-mno-relax"]
+    subprocess.run([f"{tools}-as", *architecture, "-o", "all.o", "all.s"], cwd=tmp_path, check=True)
+    subprocess.run([f"{tools}-objcopy", "-O", "binary", "-j", ".text", "all.o", "all.bin"], cwd=tmp_path, check=True)
+    theirs = np.frombuffer((tmp_path / "all.bin").read_bytes(), np.uint32)
+    program = assemble(text)
+    named = [text.splitlines()[line - 1] for line in program.lines]
+    assert len(named) > 200
+    assert [f"{n} {w:08x}" for n, w in zip(named, theirs, strict=True)] == [
+        f"{n} {w:08x}" for n, w in zip(named, program.words, strict=True)
+    ]  # fmt: skip
+
+
 def test_a_program_without_rows_has_no_words() -> None:
     assert Program(np.zeros((0, len(COLUMNS)), np.int32)).words.shape == (0,)

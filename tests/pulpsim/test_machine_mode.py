@@ -230,9 +230,19 @@ def test_stores_into_code_count_after_a_fence(engine: Engine) -> None:
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_word_that_is_no_instruction_any_more_traps(engine: Engine) -> None:
     program = assemble("la x6,here; sw x0,0(x6); fence.i; here: nop; ret")
-    with pytest.raises(TrapError, match="illegal instruction") as caught:
+    with pytest.raises(TrapError, match=r"here\): \.word 0x0: illegal instruction") as caught:
         Machine(engine=engine).run(program, cores=1)
     assert caught.value.cause == "illegal"
+
+
+def test_a_fence_in_memories_that_were_not_empty() -> None:
+    """What lies between and behind a program's sections is no code of its."""
+    program = assemble("fence.i; sb x0,x,t0; fence.i; lb a0,x; ret; .data; x: .byte 5; .section .rodata; .byte 6")
+    for engine in ENGINES:
+        machine = Machine(engine=engine)  # type: ignore[arg-type]
+        machine.memory.l2[:] = 0xAB
+        assert machine.run(program, cores=1).instructions > 0
+        assert machine.engine.registers(0)[10] == 0
 
 
 def test_separate_registers_stay_separate_when_code_is_looked_at_again() -> None:

@@ -1,4 +1,4 @@
-"""Random networks on random clusters, whose training steps must agree from every side (see `trainlib.agreement`).
+"""Random networks on random clusters, whose training steps must agree from every side (see `tests.trainlib.agreement`).
 
 `cases()` draws a `Case`: a network of any layers, a platform, the default plan or any other, an optimizer, data.
 `Loop` looks for differences for a given time, makes the first of each kind small and writes it as a program. A command:

@@ -1,4 +1,4 @@
-"""Random networks on random clusters, whose training steps must agree from every side (see `trainlib.agreement`).
+"""Random networks on random clusters, whose training steps must agree from every side (see `tests.trainlib.agreement`).
 
 `cases()` draws a `Case`: a network of any layers, a platform, the default plan or any other, an optimizer, data.
 `Loop` looks for differences for a given time, makes the first of each kind small and writes it as a program. A command:
@@ -28,7 +28,8 @@ from pulpsim.errors import PulpsimError
 from pulpsim.platform import Platform
 from tests.trainlib.agreement import DifferenceError, check, planned, raw, smallest_that_fits
 from tests.trainlib.arrays import ALL_KINDS, FINITE
-from tests.trainlib.networks import Case, networks, plans, platforms, shapes, with_l1_for
+from tests.trainlib.networks import Case, networks, plans, platform_settings, platforms, shapes, with_l1_for
+from tests.trainlib.smaller import smaller
 from trainlib.errors import PlanError
 
 MOST_LAYERS = 8
@@ -39,7 +40,7 @@ CORES = 16
 L2_KIB = 1024
 #: a positive number that is zero in FP32
 NOTHING = 1e-46
-#: cases from one seed; and seconds for which a difference is made smaller
+#: cases from one seed; and seconds for which a difference is made small
 BATCH, SHRINKING = 100, 60.0
 
 
@@ -178,7 +179,7 @@ def source(value: Any, indent: str = "") -> str:
     """A value of dataclasses and tuples as Python, without what goes without saying."""
     inner = indent + "    "
     if isinstance(value, Platform):
-        return f"Platform.preset({value.name!r}, {_settings(value)})"
+        return f"Platform.preset({value.name!r}, {platform_settings(value)})"
     if isinstance(value, tuple) and any(is_dataclass(part) for part in value):
         parts = [source(part, inner) for part in value]
     elif is_dataclass(value):
@@ -192,39 +193,47 @@ def source(value: Any, indent: str = "") -> str:
     return "\n".join([f"{name}(", *(f"{inner}{part}," for part in parts), f"{indent})"])
 
 
-def _settings(platform: Platform) -> dict[str, Any]:
-    """What differs from the preset."""
-
-    def flat(of: Platform) -> dict[str, Any]:
-        return {
-            f"{section}.{name}" if isinstance(part, dict) else section: number
-            for section, part in of.to_dict().items()
-            for name, number in (part.items() if isinstance(part, dict) else [("", part)])
-        }
-
-    plain = flat(Platform.preset(platform.name))
-    return {key: number for key, number in flat(platform).items() if number != plain[key]}
-
-
 # -- the loop ----------------------------------------------------------------------------------------
-class _Enough(BaseException):
+def difference_of(case: Case) -> DifferenceError | None:
+    try:
+        attempt(case, Tally())
+    except DifferenceError as difference:
+        return difference
+    return None
+
+
+def shrink(case: Case, difference: DifferenceError, seconds: float) -> tuple[Case, DifferenceError]:
+    """A case with a difference of the same kind from which nothing can be taken away, or not in so many seconds."""
+    end, progress = monotonic() + seconds, True
+    while progress:
+        progress = False
+        for candidate in smaller(case):
+            if monotonic() > end:
+                break
+            found = difference_of(candidate)
+            if found is not None and found.kind == difference.kind:
+                case, difference, progress = candidate, found, True
+                break
+    return case, difference
+
+
+class _EndError(BaseException):
     """Ends a batch; no Exception, which would be taken for a failing case."""
 
 
 @dataclass
 class Found:
-    """The smallest case known of a kind of difference, and how often the kind was met before it was made small."""
+    """A small case with a difference of some kind, and how often the kind was met."""
 
     case: Case
     difference: DifferenceError
-    since: float
     times: int = 1
 
 
 class Loop:
-    """Batch after batch of random cases; `found`: the differences by kind, `tally`: all that was run.
+    """Batch after batch of random cases. found: the differences by kind; tally: all that was run.
 
-    Once the first difference of a kind is small, others of the kind are counted only.
+    report: told of the first difference of each kind, when it is small; others of the kind are counted only.
     """
 
     def __init__(self, seed: int, report: Callable[[Found], None] = lambda found: None):
@@ -232,7 +241,6 @@ class Loop:
         self.found: dict[str, Found] = {}
         self._seed, self._report = seed, report
         self._end = 0.0
-        self._shrinking: Found | None = None
 
     def run(self, seconds: float) -> None:
         self._end = monotonic() + seconds
@@ -243,43 +251,27 @@ class Loop:
     def _batch(self) -> None:
         @seeded(self._seed)
         @settings(
-            max_examples=BATCH, database=None, derandomize=False, deadline=None, phases=[Phase.generate, Phase.shrink],
-            suppress_health_check=list(HealthCheck), report_multiple_bugs=False,
+            max_examples=BATCH, database=None, derandomize=False, deadline=None, phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
         )  # fmt: skip
         @given(case=cases())
         def body(case: Case) -> None:
             self._try(case)
 
-        with suppress(_Enough, DifferenceError):
+        with suppress(_EndError):
             body()
-        if self._shrinking is not None:
-            self._report(self._shrinking)
-            self._shrinking = None
 
     def _try(self, case: Case) -> None:
-        """Raises the difference that is being made small, and the first of a new kind; counts others."""
-        small = self._shrinking
-        if small is None and monotonic() > self._end:
-            raise _Enough
-        if small is not None and monotonic() > small.since + SHRINKING:
-            raise _Enough
+        if monotonic() > self._end:
+            raise _EndError
         try:
-            attempt(case, self.tally if small is None else Tally())
+            attempt(case, self.tally)
         except DifferenceError as difference:
-            self._met(case, difference)
-
-    def _met(self, case: Case, difference: DifferenceError) -> None:
-        small = self._shrinking
-        if small is not None:
-            if difference.kind == small.difference.kind:
-                if len(source(case)) <= len(source(small.case)):
-                    small.case, small.difference = case, difference
-                raise difference
-        elif difference.kind in self.found:
-            self.found[difference.kind].times += 1
-        else:
-            self._shrinking = self.found[difference.kind] = Found(case, difference, monotonic())
-            raise difference
+            if difference.kind in self.found:
+                self.found[difference.kind].times += 1
+                return
+            self.found[difference.kind] = found = Found(*shrink(case, difference, SHRINKING))
+            self._report(found)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -198,9 +198,10 @@ def assert_same_values(timed: Trainer, twin: Trainer, loss: float, expected: flo
 
 
 def assert_accounts(report: StepReport, machine: DirtyMachine) -> None:
-    """Phases add up to the step, and every cycle of every core is counted once."""
+    """Phases add up to the step, every cycle of every core is counted once, and no bound is above what it bounds."""
     assert report.cycles == sum(phase.cycles for phase in report.phases), "phases do not add up"
     assert report.cycles == machine.result.cycles, "the report's cycles are not the machine's"
+    assert report.lower_bound_cycles <= report.issue_bound_cycles <= report.cycles, "a bound is none"
     for core, counters in enumerate(machine.result.cores):
         assert counters.total == report.cycles, f"core's causes do not add up: {core}: {counters.total}"
     for phase in report.phases:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
+from threading import RLock
 from types import SimpleNamespace
 from typing import Any
 
@@ -56,6 +57,9 @@ MODULES = (
 
 
 # -- calls that know what they were made of ----------------------------------------------------------
+_ONE_AT_A_TIME = RLock()
+
+
 @dataclass(frozen=True)
 class KnownCall(Call):
     """A call, and the kernel's function with its arguments by name that made it."""
@@ -66,8 +70,8 @@ class KnownCall(Call):
 
 @contextmanager
 def known_calls() -> Iterator[None]:
-    """While in force, every function of a kernel returns a `KnownCall`."""
-    with pytest.MonkeyPatch.context() as patch:
+    """While in force, every function of a kernel returns a `KnownCall`. Of one thread at a time."""
+    with _ONE_AT_A_TIME, pytest.MonkeyPatch.context() as patch:
         for module in MODULES:
             for name, function in list(vars(module).items()):
                 if _makes_a_call(module.__name__, name, function):

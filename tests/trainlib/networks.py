@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from trainlib.layers import (
     Layer,
     LeakyReLU,
     MaxPool,
+    Parametric,
     PointWise,
     ReLU,
     Sigmoid,
@@ -75,17 +77,17 @@ def windows(draw: st.DrawFn, height: int, width: int, padded: bool = True) -> di
 
 
 @st.composite
-def layers(draw: st.DrawFn, name: str, shape: Shape, last: bool) -> Layer:
-    """Any layer that takes `shape`. last: it feeds the loss."""
+def layers(draw: st.DrawFn, name: str, shape: Shape) -> Layer:
+    """Any layer that takes `shape`."""
     common: dict[str, Any] = {
-        "relu": not last and draw(flags),
+        "relu": draw(flags),
         "bias": draw(flags),
         "trainable": draw(st.sampled_from([True, True, False])),
     }
     outputs = draw(st.one_of(st.integers(1, 6), st.integers(1, 20)))
     channels, image = shape[0], shape[1:]
     kinds = {
-        "fc": lambda: FullyConnected(name, int(np.prod(shape)), outputs, **common),
+        "fc": lambda: FullyConnected(name, prod(shape), outputs, **common),
         "relu": lambda: ReLU(name),
         "leaky": lambda: LeakyReLU(name, draw(st.sampled_from([0.1, 0.01, 1.0]))),
         "sigmoid": lambda: Sigmoid(name),
@@ -119,22 +121,27 @@ def networks(draw: st.DrawFn, most: int = 4, given: st.SearchStrategy[Shape] = s
     """Up to `most` layers of any kind on samples of a shape that is `given`; autoencoders where it may be any."""
     given_shape = shape = draw(given)
     chosen: list[Layer] = []
-    count, itself = draw(st.integers(1, most)), given is shapes and draw(st.integers(0, 5)) == 5
-    for i in range(count):
-        last = i == count - 1
-        if last and itself:
-            size = int(np.prod(given_shape))
-            chosen.append(FullyConnected(f"l{i}", int(np.prod(shape)), size, relu=False, bias=draw(flags)))
-        else:
-            chosen.append(draw(layers(f"l{i}", shape, last)))
+    while not chosen or (len(chosen) < most and draw(st.integers(0, 4))):  # layer by layer: easy to make small
+        chosen.append(draw(layers(f"l{len(chosen)}", shape)))
         shape = chosen[-1].output_shape(shape)
-    itself = itself or (given is shapes and np.prod(shape) == np.prod(given_shape) and draw(flags))
+    itself = given is shapes and draw(flags)
+    if itself and prod(shape) != prod(given_shape):
+        chosen[-1:] = [FullyConnected(chosen[-1].name, prod(_input(chosen, given_shape)), prod(given_shape))]
+    if isinstance(chosen[-1], Parametric):
+        chosen[-1] = replace(chosen[-1], relu=False)  # type: ignore[type-var]
     loss = draw(st.sampled_from(LOSSES[:2] if itself else LOSSES))
     try:
         return Model("random", tuple(chosen), itself, given_shape, loss)
     except ModelError:  # nothing to train
         assume(False)
         raise
+
+
+def _input(chosen: list[Layer], shape: Shape) -> Shape:
+    """Of the last layer."""
+    for layer in chosen[:-1]:
+        shape = layer.output_shape(shape)
+    return shape
 
 
 # -- plans -------------------------------------------------------------------------------------------
@@ -240,6 +247,20 @@ def platform_of(preset: str, settings: tuple[tuple[str, Any], ...] = ()) -> Plat
     return Platform.preset(preset, dict(settings))
 
 
+def platform_settings(platform: Platform) -> dict[str, Any]:
+    """What differs from the preset of the platform's name."""
+
+    def flat(of: Platform) -> dict[str, Any]:
+        return {
+            f"{section}.{name}" if isinstance(part, dict) else section: number
+            for section, part in of.to_dict().items()
+            for name, number in (part.items() if isinstance(part, dict) else [("", part)])
+        }
+
+    plain = flat(Platform.preset(platform.name))
+    return {key: number for key, number in flat(platform).items() if number != plain[key]}
+
+
 def with_l1_for(platform: Platform, needed_bytes: int) -> Platform:
     """With the smallest L1 that offers so many bytes beside the stacks."""
     bank_row = 4 * platform.l1.banks
@@ -277,7 +298,7 @@ class Case:
         rng = np.random.default_rng(self.seed)
         parameters = []
         for shape in self.model.parameter_shapes:
-            scale = np.float32(np.sqrt(2 / max(np.prod(shape[1:]), 1)))
+            scale = np.float32(np.sqrt(2 / prod(shape[1:])))
             parameters.append(values(rng, shape, rng.choice(self.kinds)) * scale)
         return parameters, *self.sample(rng)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +17,7 @@ from tests.trainlib.agreement import STACK_USED
 from tests.trainlib.arrays import seeds
 from tests.trainlib.hazards import KnownCall, Words, compiled, touched, violations
 from tests.trainlib.networks import networks, plans
-from trainlib.kernels import elementwise
+from trainlib.kernels import Call, elementwise
 from trainlib.kernels.optimizer import Rule
 from trainlib.layers import Conv2D, DepthWise, FullyConnected, GlobalAveragePool, MaxPool, PointWise
 from trainlib.model import Model
@@ -105,6 +106,15 @@ def test_a_missing_load_is_found() -> None:
     first = next(n for n in loads if schedule.operations[n].copy.l2 == schedule.tensors["x0"].address)
     kept = tuple(operation for number, operation in enumerate(schedule.operations) if number != first)
     assert any("hold nothing" in found for found in violations(replace(schedule, operations=kept), platform))
+
+
+def test_threads_leave_the_kernels_as_they_were() -> None:
+    platform = Platform.preset("pulp-2022")
+    plan = default_plan(IMAGES, platform)
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda _: compiled(IMAGES, plan, platform, 0.05), range(12)))
+    assert all(violations(schedule, platform) == [] for schedule in made)
+    assert type(elementwise.relu_forward(L1_BASE, L1_BASE, 4, 8)) is Call
 
 
 def test_a_call_of_unknown_make_is_refused() -> None:

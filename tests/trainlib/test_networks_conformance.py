@@ -5,9 +5,14 @@ A short part of `python -m tests.networks`, and the command itself.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import islice
+from math import prod
+
 import numpy as np
 import pytest
 from hypothesis import event, given, settings
+from hypothesis import strategies as st
 
 from pulpsim.errors import PulpsimError
 from pulpsim.platform import Platform
@@ -17,9 +22,10 @@ from tests.trainlib import agreement
 from tests.trainlib.agreement import DifferenceError, check, smallest_that_fits
 from tests.trainlib.arrays import ALL_KINDS
 from tests.trainlib.networks import Case
+from tests.trainlib.smaller import smaller
 from trainlib import functional
 from trainlib.errors import PlanError
-from trainlib.layers import Conv2D, FullyConnected, PointWise, Tanh
+from trainlib.layers import Conv2D, DepthWise, FullyConnected, PointWise, Tanh
 from trainlib.model import Model
 
 
@@ -128,23 +134,56 @@ def test_the_command_says_what_it_ran(capsys: pytest.CaptureFixture[str], monkey
         assert expected in out
 
 
-def test_the_command_ends_with_a_small_program_that_runs(
+def test_the_command_writes_a_program_that_runs(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gradient, written = functional.bias_gradient, list[Case]()
     monkeypatch.setattr(command, "smallest_that_fits", lambda case: None)
     monkeypatch.setattr(functional, "bias_gradient", lambda dy: np.nextafter(gradient(dy), np.float32(9)))
-    monkeypatch.setattr(command, "SHRINKING", 20.0)
+    monkeypatch.setattr(command, "SHRINKING", 4.0)
     program = command.program
     monkeypatch.setattr(command, "program", lambda case: written.append(case) or program(case))
     assert command.main(["--seconds", "4", "--seed", "1"]) == 1
     out, text = capsys.readouterr().out, program(written[0])
     assert text in out and "# bits, " in out and "the first at [" in out and "differs" in out
-    assert len(written[0].model.layers) <= command.MOST_LAYERS // 2
     with pytest.raises(DifferenceError, match="b of"):
         exec(text, {})  # the text is our own
     monkeypatch.undo()
     exec(text, {})
+
+
+def test_the_first_difference_of_each_kind_is_made_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    def attempt(case: Case, tally: command.Tally) -> None:
+        for kind in (DepthWise, FullyConnected):
+            if any(isinstance(layer, kind) and layer.bias for layer in case.model.layers):
+                raise DifferenceError(kind.__name__, str(case.seed))
+
+    reports: list[command.Found] = []
+    monkeypatch.setattr(command, "attempt", attempt)
+    loop = command.Loop(0, reports.append)
+    while len(loop.found) < 2:
+        loop.run(0.5)
+    assert sorted(report.difference.kind for report in reports) == ["DepthWise", "FullyConnected"]
+    for found in reports:
+        [layer] = found.case.model.layers
+        assert type(layer).__name__ == found.difference.kind
+        assert layer == replace(layer, bias=True, relu=False) and prod(found.case.model.input_shape) == 1
+        assert found.case == Case(found.case.model, None, Platform.preset(found.case.platform.name), found.case.seed)
+
+
+@settings(max_examples=20)
+@given(case=cases(), data=st.data())
+def test_smaller_cases_are_cases_and_come_to_an_end(case: Case, data: st.DataObject) -> None:
+    """Whichever way one goes; a plan stays one of its network."""
+    for _ in range(300):
+        others = list(islice(smaller(case), 5))
+        if not others:
+            assert len(case.model.layers) == 1
+            return
+        case = data.draw(st.sampled_from(others)) if len(others) > 1 else others[0]
+        if case.plan is not None:
+            case.plan.check(case.model)
+    raise AssertionError(f"still not small: {command.source(case)}")
 
 
 def test_a_refusal_where_a_plan_exists_is_a_difference(monkeypatch: pytest.MonkeyPatch) -> None:

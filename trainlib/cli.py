@@ -147,10 +147,12 @@ def _learn(trainer: Trainer, lessons: Lessons, steps: int, timeline: Timeline | 
     from trainlib.errors import DivergedError
     from trainlib.learning import learn
 
-    def advance(step: int) -> None:
-        stage.text = f"training: step {step} of {steps}"
+    note = starting("")
 
-    stage.text = starting("starting to train")
+    def advance(step: int) -> None:
+        stage.text = f"training: step {step} of {steps}{note}"
+
+    stage.text = f"starting to train{note}"
     try:
         learned = learn(trainer, lessons, steps, timeline, advance)
     except DivergedError as error:

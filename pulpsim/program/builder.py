@@ -137,11 +137,13 @@ class Builder:
         count is part of the set-up where the body and the count are short enough for it. Bodies of one
         instruction, or with a branch at their end, get a nop.
         """
-        if level not in (0, 1):
-            raise ProgramError(f"{self.name}: loop level {level}: 0 or 1")
+        if whole(level) not in (0, 1):
+            raise ProgramError(f"{self.name}: loop level {level!r}: 0 or 1")
         end, spare = self.label("loop end"), self._free[:1]
-        setup = len(self._rows)
-        if (number := whole(count)) is not None:
+        setup, number = len(self._rows), whole(count)
+        if number is not None and not 0 <= number < 1 << 32:
+            raise ProgramError(f"{self.name}: a loop of {number:,} turns: must be 0 to {(1 << 32) - 1:,}")
+        if number is not None:
             self("lp.setupi", level, 0, end)
         else:
             self("lp.setup", level, count, end)
@@ -207,7 +209,8 @@ class Builder:
                     if all(self._operand(row, o, v) for o, v in zip(form, operands, strict=True)):
                         self._rows.append(row)
                         return
-        for count, template in isa.PSEUDO.get(text(mnemonic) or "", ()) if mnemonic not in isa.BY_MNEMONIC else ():
+        aliases = () if text(mnemonic) in isa.BY_MNEMONIC else isa.PSEUDO.get(text(mnemonic) or "", ())
+        for count, template in aliases:
             if count == len(operands) and ";" not in template:
                 name, _, slots = template.partition(" ")
                 self(name, *(_filled(slot, operands) for slot in slots.split(",")))

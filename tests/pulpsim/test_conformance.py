@@ -50,7 +50,7 @@ def test_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
         )
 
     monkeypatch.setattr(conformance, "JitEngine", wrong)
-    assert conformance.main(["--cases", "8", "--size", "4"]) == 1
+    assert conformance.main(["--cases", "60", "--size", "4"]) == 1
     out = capsys.readouterr().out
     program = [line for line in out.splitlines() if line.startswith("mul ")]
     assert len(program) == 1 and "counters" in out  # nothing but a multiplication is left

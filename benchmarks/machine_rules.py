@@ -240,7 +240,7 @@ RULES = (
     Rule(
         "`lp.starti`, `lp.endi` and `lp.counti` together",
         "core.loop_immediate_cycles + core.loop_immediate_cycles + core.loop_immediate_cycles",
-        _program("lp.starti x0, 1f\nlp.endi x0, 1f\nlp.counti x0, 1\n1: nop", "nop"),
+        _program("lp.starti x0, 1f\nlp.endi x0, 2f\nlp.counti x0, 1\n1: nop\n2: nop", "nop\nnop"),
     ),
     Rule("`mul`", "core.mul_cycles", _program("mul t0, t1, t2")),
     Rule(

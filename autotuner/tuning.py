@@ -41,6 +41,8 @@ Job = tuple[int, str]
 SIMULATED_EXCHANGES = 4
 #: cycles do not depend on it
 LEARNING_RATE = 0.01
+#: where vectors are while no plan by rule fits: out of L1
+NO_RULE: Vectors = "streamed"
 #: times that the descent goes through all kinds of steps at most
 PASSES = 2
 
@@ -164,7 +166,7 @@ def _vectors(model: Model, platform: Platform, rule: Plan | None) -> Vectors:
     if rule is None:
         with suppress(PlanError):
             rule = default_plan(model, platform)
-    return rule.vectors if rule else "streamed"
+    return rule.vectors if rule else NO_RULE
 
 
 def _size(model: Model, job: Job) -> int:
@@ -309,7 +311,7 @@ def _of_found(
     steps = tuple(step for step in chosen if step is not None)
     if len(steps) < len(chosen):
         return None
-    loss_tile, vectors = rule.loss_tile if rule else 0, _vectors(model, platform, rule)
+    loss_tile, vectors = (rule.loss_tile, rule.vectors) if rule else (0, NO_RULE)
     return Plan(model=model.name, platform=platform.name, steps=steps, loss_tile=loss_tile, vectors=vectors)
 
 

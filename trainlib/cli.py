@@ -125,7 +125,10 @@ def models_command(as_json: bool) -> None:
 @click.option("--plan", metavar="FILE.json", default=None, help="A plan of your own (default: as `train`).")
 @json_option
 def plan_command(model: str, platform: Platform, plan: str | None, as_json: bool) -> None:
-    """Show MODEL's plan: tiles, kernels, buffers, memory maps, bytes moved and bounds. Nothing is simulated."""
+    """Show MODEL's plan: tiles, kernels, buffers, memory maps, bytes moved and bounds.
+
+    No training step is simulated; plans are, to choose one, where cores or L1 are not the preset's.
+    """
     from trainlib import models
     from trainlib.overview import plan_record, print_plan
     from trainlib.plan import Plan

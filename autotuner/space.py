@@ -8,14 +8,14 @@ nothing to spare: any other size has a border tile and no fewer parts than one o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
 from math import ceil, prod
 from typing import Any, Literal
 
-from pulpsim import Platform
+from pulpsim import Copy, Platform
 from trainlib.errors import unknown_kind
 from trainlib.kernels import chunk_of, depthwise, matmul
 from trainlib.kernels.fully_connected import COLUMN_UNROLLS, ROW_UNROLLS
@@ -35,7 +35,7 @@ from trainlib.layers import (
 )
 from trainlib.model import Model
 from trainlib.plan import LayerStep, Tile, Vectors, kernels_of, residents_of, tile_limits
-from trainlib.schedule import cut_step
+from trainlib.schedule import copies, cut_step, tensors_of
 from trainlib.steps.finish import fuses_relu, size
 from trainlib.steps.geometry import Geometry
 from trainlib.tasks import Move, Task, Work, matrix
@@ -331,21 +331,28 @@ def footprint(
 ) -> Footprint:
     """Everything moved and allocated; the same for all kernels."""
     work = cut_step(model, index, step, platform, vectors=vectors)
-    moves = [move for task in work.tasks for move in (*task.loads, *task.stores)]
-    width = platform.dma.bytes_per_cycle
-    inward, outward = (sum(move.size_bytes for move in moves if move.outward == way) for way in (False, True))
-    first, last = work.tasks[0].computes[0].reads, work.tasks[-1].stores
-    head = sum(move.size_bytes for move in work.tasks[0].loads if move.buffer in first)
-    tail = sum(move.size_bytes for move in last)
+    tensors = {tensor.name: tensor for tensor in tensors_of(work, alone=True)}
+
+    def commands(moves: Iterable[Move]) -> list[Copy]:
+        return [copy for move in moves for copy in copies(move, tensors[move.tensor], 0, platform)]
+
+    def busy(commands: Iterable[Copy]) -> int:
+        return sum(copy.data_cycles(platform) for copy in commands)
+
+    every = commands(move for task in work.tasks for move in (*task.loads, *task.stores))
+    inward, outward = (busy(copy for copy in every if copy.outward == way) for way in (False, True))
+    first, last = work.tasks[0], work.tasks[-1]
+    head = busy(commands(move for move in first.loads if move.buffer in first.computes[0].reads))
+    tail = busy(commands(last.stores))
     fork = platform.controller.fork_cycles
     forks = sum(len(task.computes) for task in work.tasks) * fork
     # the last task waits for what it loads, and its stores wait for it; the first store waits for the first task
-    after = fork + tail // width if work.tasks[-1].loads else 0
-    before = fork + head // width if work.tasks[0].stores else 0
-    commands = len(moves) * (platform.dma.command_cycles_1d + platform.controller.command_cycles)
+    after = fork + tail if last.loads else 0
+    before = fork + head if first.stores else 0
     return Footprint(
         work.buffer_bytes, max(_touched(work, task) for task in work.tasks),
-        max(inward // width + after, before + outward // width), head // width + tail // width, forks, commands,
+        max(inward + after, before + outward), head + tail, forks,
+        sum(copy.command_cycles(platform) for copy in every),
     )  # fmt: skip
 
 

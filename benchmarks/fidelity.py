@@ -13,7 +13,9 @@ from statistics import mean
 from typing import Any
 
 import pulpsim
-from benchmarks import reference
+from benchmarks import campaign_page, reference
+from benchmarks.campaign import Campaign
+from benchmarks.campaign_page import percent
 from benchmarks.markdown import grid
 from benchmarks.reference import Error, Row
 
@@ -153,7 +155,7 @@ def beyond_limits(lines: Sequence[Line]) -> list[tuple[Error, str]]:
 
 # -- the page ----------------------------------------------------------------------------------------
 def _share(value: float | None, sign: str = "") -> str:
-    return "" if value is None else f"{value:{sign}.2%}".replace("%", " %")
+    return "" if value is None else percent(value, sign)
 
 
 def _figures(found: Figures | None) -> list[str]:
@@ -166,7 +168,7 @@ def _figures(found: Figures | None) -> list[str]:
 def _inside(found: Figures | None) -> str:
     if found is None or found.inside_skews is None:
         return ""
-    return f"{found.inside_skews:.0%}".replace("%", " %")
+    return percent(found.inside_skews, digits=0)
 
 
 def group_texts(lines: Sequence[Line]) -> Iterator[list[str]]:
@@ -211,12 +213,12 @@ def _details(table: str, config: str, lines: Sequence[Line]) -> Iterator[str]:
     yield "</details>"
 
 
-def body(lines: Sequence[Line]) -> str:
+def body(lines: Sequence[Line], campaign: Campaign) -> str:
     """The page below its header: a function of the code and the tables."""
-    return "\n".join(_body(lines)) + "\n"
+    return "\n".join(_body(lines, campaign)) + "\n"
 
 
-def _body(lines: Sequence[Line]) -> Iterator[str]:
+def _body(lines: Sequence[Line], campaign: Campaign) -> Iterator[str]:
     yield FENCE
     yield ""
     yield "## By group"
@@ -235,7 +237,7 @@ def _body(lines: Sequence[Line]) -> Iterator[str]:
     yield "## Limits with the instruction cache"
     yield ""
     for name, (cycles, share) in reference.LIMITS.items():
-        yield f"- {name}: within {cycles} cycles + {share:.1%}".replace("%", " %")
+        yield f"- {name}: within {cycles} cycles + {percent(share, digits=1)}"
     yield ""
     yield "Coupled matmuls are judged by the group. Beyond their limit:"
     yield ""
@@ -244,7 +246,9 @@ def _body(lines: Sequence[Line]) -> Iterator[str]:
     ]
     yield from grid(["row", "column", "reason", "measured", "ours", "error", "%"], 3, misses)
     yield ""
-    yield "## All rows"
+    yield from campaign_page.sections(campaign)
+    yield ""
+    yield "## All rows of the first campaign"
     yield ""
     yield (
         "`measured`: without the measuring frame. `ours`: without the instruction cache; coupled matmuls "
@@ -265,12 +269,14 @@ def _git(*arguments: str) -> str:
 def header() -> str:
     """The page's first lines: today, the commit, the version."""
     commit = _git("rev-parse", "--short=12", "HEAD") or "unknown"
-    changed = _git("status", "--porcelain", "--", "pulpsim", "benchmarks/reference.py", "tests/reference")
+    protocols = ("benchmarks/reference.py", "benchmarks/campaign.py")
+    changed = _git("status", "--porcelain", "--", "pulpsim", *protocols, "tests/reference")
     where = f"with changes on top of commit {commit}" if changed else f"at commit {commit}"
     return (
         "# Validation\n\n"
-        "Every row of the tables measured on the PULP virtual platform (tests/reference, whose README says "
-        "how) against the model's count of the same program.\n\n"
+        "Everything measured on the PULP virtual platform (tests/reference, whose README says how) against the "
+        "model's count of the same program: tables of small kernels, the library's kernels, whole training steps phase "
+        "by phase, transfers.\n\n"
         f"Made on {datetime.now(UTC):%Y-%m-%d} with pulpsim {pulpsim.__version__}, {where}, by "
         "`python -m benchmarks fidelity`; these lines stay as they are while the numbers below do. "
         "`python -m benchmarks fidelity --check` compares.\n\n"
@@ -284,15 +290,15 @@ def page(text: str, old: str | None) -> str:
     return header() + text
 
 
-def document(lines: Sequence[Line]) -> dict[str, Any]:
-    """Groups, limits' exceptions and rows as JSON values."""
+def document(lines: Sequence[Line], campaign: Campaign) -> dict[str, Any]:
+    """Groups, limits' exceptions and rows, and the second campaign, as JSON values."""
 
     def counts(error: Error | None) -> dict[str, float] | None:
         if error is None:
             return None
         return {"measured": error.measured, "ours": error.ours, "error_cycles": error.cycles}
 
-    return {
+    return campaign_page.document(campaign) | {
         "groups": [
             {
                 "group": group.title,

@@ -53,10 +53,17 @@ UNITS: dict[Unit, tuple[str, str]] = {
         "multiplication, upper half",
         "{core.mulh_cycles}; {core.mul_use_cycles} more if the next instruction reads the product",
     ),
-    Unit.DIV: ("division and remainder", "{core.div_base_cycles} and the leading zeros of the divisor"),
+    Unit.DIV: (
+        "division and remainder",
+        "{core.div_base_cycles} and the leading zeros of the divisor; by zero, `div` and `rem` "
+        "{core.div_by_zero_cycles}",
+    ),
     Unit.FPU: ("floating point", "1, and the wait for FPU i mod {cluster.fpus} where core i shares it"),
     Unit.FDIV: ("floating-point division and square root", "{core.fdiv_cycles} of the cluster's one divider"),
-    Unit.LOOP: ("hardware loops", "1 for the set-up, then none"),
+    Unit.LOOP: (
+        "hardware loops",
+        "1 for the set-up, {core.loop_immediate_cycles} for each of `lp.starti`, `lp.endi` and `lp.counti`; then none",
+    ),
     Unit.CSR: ("control and status registers", "1"),
     Unit.EVENT: ("the barrier", "{event_unit.barrier_cycles} from the last arrival to everyone's next instruction"),
     Unit.SYSTEM: (

@@ -134,12 +134,12 @@ def _command(**lines: int) -> Measure:
     return measure
 
 
-def _transfer(platform: Platform, outward: bool, size: int) -> int:
+def _transfer(platform: Platform, outward: bool, size: int, **lines: int) -> int:
     """Cycles from a command's last word to the waiting controller's next instruction."""
     spent = []
 
     def controller(cluster: Cluster) -> Process:
-        number = yield from cluster.copy(Copy(outward, L1_BASE, L2_BASE, size))
+        number = yield from cluster.copy(Copy(outward, L1_BASE, L2_BASE, size, **lines))
         begin = cluster.now - 1
         yield from cluster.wait([number])
         spent.append(cluster.now - begin)
@@ -161,6 +161,21 @@ def _bursts(platform: Platform) -> int:
     return _transfer(platform, True, size) - _transfer(platform, False, size)
 
 
+def _ten_lines(outward: bool) -> Measure:
+    """By how much ten lines of a word each are longer than one inward."""
+
+    def measure(platform: Platform) -> int:
+        return _transfer(platform, outward, 4, lines=10, l2_stride=8) - _transfer(platform, False, 4)
+
+    return measure
+
+
+def _one_bank(platform: Platform) -> int:
+    """By how much eight words are longer than one, if all meet in one bank."""
+    narrow = platform.replace({"l1.banks": 1, "l1.conflicts": True})
+    return _transfer(narrow, False, 32) - _transfer(narrow, False, 4)
+
+
 def _commands_taken(platform: Platform) -> int:
     """Long transfers that the controller can ask for before it has to wait."""
     taken, size = [], platform.l1.size_bytes // 4
@@ -170,7 +185,7 @@ def _commands_taken(platform: Platform) -> int:
         while True:
             begin = cluster.now
             yield from cluster.copy(copy)
-            if cluster.now - begin > cluster.dma.command_cycles(copy):
+            if cluster.now - begin > copy.command_cycles(platform):
                 return
             taken.append(begin)
 
@@ -222,6 +237,11 @@ RULES = (
     Rule("branch, taken", "core.branch_taken_cycles", _program("beq x0, x0, 1f\n1:")),
     Rule("jump", "core.jump_cycles", _program("j 1f\n1:")),
     Rule("hardware loop: set-up and ten times two instructions", "21", _program("lp.setupi x0, 10, 1f\nnop\n1: nop")),
+    Rule(
+        "`lp.starti`, `lp.endi` and `lp.counti` together",
+        "core.loop_immediate_cycles + core.loop_immediate_cycles + core.loop_immediate_cycles",
+        _program("lp.starti x0, 1f\nlp.endi x0, 2f\nlp.counti x0, 1\n1: nop\n2: nop", "nop\nnop"),
+    ),
     Rule("`mul`", "core.mul_cycles", _program("mul t0, t1, t2")),
     Rule(
         "stall of an instruction that reads the product made just before",
@@ -232,6 +252,7 @@ RULES = (
     Rule("`p.mac`", "1", _program("p.mac t0, t1, t2")),
     Rule("`divu` by 2^31 (no leading zeros)", "core.div_base_cycles", _program("divu t0, t1, a3")),
     Rule("`divu` by zero", "core.div_base_cycles + 32", _program("divu t0, t1, x0")),
+    Rule("`div` by zero", "core.div_by_zero_cycles", _program("div t0, t1, x0")),
     Rule("`fmadd.s`", "1", _program("fmadd.s {0}, {1}, {2}, {0}")),
     Rule("`fmadd.s` that reads the result of another: extra", "0", _program(
         "fmadd.s {0}, {1}, {2}, {0}\n" * 2, "fmadd.s {0}, {1}, {2}, {0}\nnop"
@@ -261,12 +282,20 @@ RULES = (
         _command(lines=2, l2_stride=64),
     ),
     Rule(
+        "DMA command, 2-D with strides on both sides",
+        "dma.command_cycles_2d_both + controller.command_cycles",
+        _command(lines=2, l1_stride=8, l2_stride=64),
+    ),
+    Rule(
         "DMA inward, `dma.bytes_per_cycle` bytes: last command word to the waiting controller's next instruction",
         "dma.start_cycles + event_unit.event_cycles",
         _one_beat,
     ),
     Rule("100 times `dma.bytes_per_cycle` bytes more", "100", _more_beats),
     Rule("DMA outward, twice `dma.burst_bytes`: longer than inward by", "2", _bursts),
+    Rule("DMA inward, ten lines of a word: longer than one word inward by", "9", _ten_lines(False)),
+    Rule("DMA outward, ten lines of a word: longer than one word inward by", "19", _ten_lines(True)),
+    Rule("DMA inward, eight words that meet in one L1 bank: longer than one word by", "7", _one_bank),
     Rule("DMA commands taken before the controller waits (a number)", "dma.outstanding + dma.queue_per_core",
          _commands_taken),
     Rule("controller's push to the first instruction", "event_unit.start_cycles", _start),

@@ -38,7 +38,7 @@ MEANINGS: dict[Cause, str] = {
     Cause.BANK_CONFLICT: "waiting for an L1 bank that others use",
     Cause.FPU_CONTENTION: "waiting for a shared FPU",
     Cause.MULDIV: "multiplier and divider latency",
-    Cause.BRANCH: "taken branches, jumps, returns",
+    Cause.BRANCH: "taken branches, jumps, returns; what setting up a hardware loop takes beyond a cycle",
     Cause.MISALIGNED: "second half of a misaligned access",
     Cause.L2: "a core's own access to L2",
     Cause.ICACHE: "refilling the instruction cache",

@@ -1,9 +1,12 @@
 """DMA commands: what the controller asks for, checked before the engine sees it, and their queue.
 
-Timing (measured on the virtual platform): a command takes the controller command_cycles_1d or _2d, plus
-software's controller.command_cycles; the first data moves start_cycles after the last command word, then
-bytes_per_cycle a cycle each way, one cycle lost per burst outward. Each direction serves its transfers in
-order; `outstanding` of them may be in flight, `queue_per_core` more wait, then the controller blocks.
+Timing (measured on the virtual platform): a command takes the controller command_cycles_1d, with a stride on one
+side command_cycles_2d, with strides on both command_cycles_2d_both, plus software's controller.command_cycles;
+the first data moves start_cycles after the last command word, then bytes_per_cycle a cycle each way where nobody
+else uses the banks. Outward a cycle is lost per burst, which ends after burst_bytes or with a line, and no two
+lines share a cycle; inward at most one line begins in a cycle. Lines that lie one behind the other on both sides
+are one line. Each direction serves its transfers in order; `outstanding` of them may be in flight,
+`queue_per_core` more wait, then the controller blocks.
 """
 
 from __future__ import annotations
@@ -53,8 +56,51 @@ class Copy:
         return self.l1_stride or self.line_bytes, self.l2_stride or self.line_bytes
 
     @property
-    def two_dimensional(self) -> bool:
-        return self.lines > 1 and self.strides != (self.line_bytes, self.line_bytes)
+    def dimensions(self) -> tuple[int, int]:
+        """(lines, bytes of one) as the DMA sees them: lines one behind the other on both sides are one."""
+        if self.strides == (self.line_bytes, self.line_bytes):
+            return 1, self.size_bytes
+        return self.lines, self.line_bytes
+
+    def command_cycles(self, platform: Platform) -> int:
+        """What the controller spends on writing the command."""
+        dma, strided = platform.dma, 0
+        if self.dimensions[0] > 1:
+            strided = sum(stride != self.line_bytes for stride in self.strides)
+        words = (dma.command_cycles_1d, dma.command_cycles_2d, dma.command_cycles_2d_both)[strided]
+        return words + platform.controller.command_cycles
+
+    def data_cycles(self, platform: Platform) -> int:
+        """Cycles that the transfer keeps its direction busy, were it never to wait for a bank."""
+        (lines, line_bytes), dma = self.dimensions, platform.dma
+        if not self.outward:
+            return max(-(-self.size_bytes // dma.bytes_per_cycle), lines)
+        bursts, rest = divmod(line_bytes, dma.burst_bytes)
+        cycles = bursts * (dma.burst_bytes // dma.bytes_per_cycle + 1)
+        return lines * (cycles + (-(-rest // dma.bytes_per_cycle) + 1 if rest else 0))
+
+    def pieces(self, platform: Platform) -> list[Copy]:
+        """The same as commands of at most dma.transfer_bytes each: whole lines, or parts of one that is too long."""
+        (lines, line_bytes), most = self.dimensions, platform.dma.transfer_bytes
+        if self.size_bytes <= most:
+            return [self]
+        if line_bytes <= most:
+            return [self._part(first, 0, line_bytes, min(most // line_bytes, lines - first))
+                    for first in range(0, lines, most // line_bytes)]  # fmt: skip
+        part = most // platform.dma.burst_bytes * platform.dma.burst_bytes or most // 4 * 4
+        return [
+            self._part(line, first, min(part, line_bytes - first), 1)
+            for line in range(lines)
+            for first in range(0, line_bytes, part)
+        ]
+
+    def _part(self, line: int, offset: int, line_bytes: int, lines: int) -> Copy:
+        """Lines from this one on, of these bytes from `offset` on."""
+        l1, l2 = (
+            base + line * stride + offset for base, stride in zip((self.l1, self.l2), self.strides, strict=True)
+        )
+        strides = self.strides if lines > 1 else (0, 0)
+        return Copy(self.outward, l1, l2, line_bytes, lines, *strides)
 
     def check(self, platform: Platform) -> None:
         """Raises AddressError if the command cannot be executed."""
@@ -71,6 +117,11 @@ class Copy:
         if self.line_bytes <= 0 or self.lines <= 0:
             raise AddressError(
                 f"DMA command of {self.lines} lines of {self.line_bytes} bytes: both must be positive"
+            )
+        if self.size_bytes > platform.dma.transfer_bytes:
+            raise AddressError(
+                f"DMA command of {self.size_bytes:,} bytes: one transfer moves at most "
+                f"{platform.dma.transfer_bytes:,} (dma.transfer_bytes); `Copy.pieces` makes it several"
             )
         if min(self.strides) < 0:
             raise AddressError(f"DMA command: strides of {self.strides} bytes: must not be negative")
@@ -101,12 +152,6 @@ class DmaQueue:
         self._in_flight: dict[int, Transfer] = {}
         self._space: simpy.Event | None = None
 
-    def command_cycles(self, copy: Copy) -> int:
-        """What the controller spends on writing a command."""
-        dma = self._platform.dma
-        words = dma.command_cycles_2d if copy.two_dimensional else dma.command_cycles_1d
-        return words + self._platform.controller.command_cycles
-
     def full(self) -> simpy.Event | None:
         """None if a command is accepted now, else the event after which to ask again."""
         if len(self._waiting) < self._platform.dma.queue_per_core:
@@ -131,7 +176,7 @@ class DmaQueue:
             l1_stride, l2_stride = copy.strides
             transfer = Transfer(
                 number, copy.outward, copy.l1 - L1_BASE, copy.l2 - L2_BASE, copy.size_bytes,
-                copy.line_bytes, l1_stride, l2_stride, ready,
+                copy.dimensions[1], l1_stride, l2_stride, ready,
             )  # fmt: skip
             self._in_flight[number] = transfer
             self._start(submitted, transfer)

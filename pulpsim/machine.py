@@ -356,7 +356,7 @@ class Cluster:
         """Write a DMA command; returns the transfer's number. Blocks while the queue is full."""
         if not isinstance(command, Copy):
             raise ProgramError(f"DMA command of type {type(command).__name__}: must be a Copy")
-        yield from self.pause(self.dma.command_cycles(command), Cause.COMMAND)
+        yield from self.pause(command.command_cycles(self.platform), Cause.COMMAND)
         while (space := self.dma.full()) is not None:
             yield from self._wait(space, Cause.DMA_WAIT)
         return self.dma.submit(command)

@@ -52,6 +52,8 @@ class Core:
     mul_use_cycles: int  # extra, if the next instruction reads the product
     mulh_cycles: int
     div_base_cycles: int  # plus the leading zeros of the divisor
+    div_by_zero_cycles: int  # div, rem; divu and remu by zero are divisions like any other
+    loop_immediate_cycles: int  # lp.starti, lp.endi, lp.counti
     fdiv_cycles: int  # fdiv.s and fsqrt.s occupy the cluster's one divider this long
 
 
@@ -67,7 +69,7 @@ class L1:
     size_bytes: int
     banks: int  # word-interleaved: bank = address / 4 mod banks
     conflicts: bool  # one access per bank and cycle, or any number
-    arbitration: Literal["fifo", "round-robin"]
+    arbitration: Literal["fifo", "round-robin"]  # fifo: in the cycle's fixed order, each its bank's next free cycle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,10 +81,12 @@ class L2:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DMA:
     bytes_per_cycle: int  # each way; one L1 port per 4 bytes and direction
-    command_cycles_1d: int
-    command_cycles_2d: int
+    command_cycles_1d: int  # instructions that write a command
+    command_cycles_2d: int  # with a stride in L1 or in L2
+    command_cycles_2d_both: int  # with strides in both
     start_cycles: int  # last command word to the first data
-    burst_bytes: int  # outward, a cycle is lost per burst of this size
+    burst_bytes: int  # outward, a cycle is lost per burst: this much, or less at a line's end
+    transfer_bytes: int  # one transfer moves at most
     queue_per_core: int
     outstanding: int
 
@@ -144,8 +148,8 @@ class Platform:
         width = self.dma.bytes_per_cycle
         accepted = "4, 8, 16 or 32 (ports are 4 bytes wide)"
         _require(width in (4, 8, 16, 32), "dma.bytes_per_cycle", width, accepted)
-        _in_range("dma", self.dma, "command_cycles_1d", 1, 1000)
-        _in_range("dma", self.dma, "command_cycles_2d", 1, 1000)
+        for name in ("command_cycles_1d", "command_cycles_2d", "command_cycles_2d_both"):
+            _in_range("dma", self.dma, name, 1, 1000)
         _in_range("dma", self.dma, "start_cycles", 2, 60)
         burst = self.dma.burst_bytes
         _require(
@@ -154,6 +158,7 @@ class Platform:
             f"{burst:,}",
             f"a multiple of dma.bytes_per_cycle ({width}), at most {MAX_BURST_BYTES:,}",
         )
+        _in_range("dma", self.dma, "transfer_bytes", 4, MAX_L2_BYTES)
         _in_range("dma", self.dma, "queue_per_core", 1, 64)
         _in_range("dma", self.dma, "outstanding", 1, 64)
         self._check_icache()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -652,6 +653,8 @@ def _platform(rng: np.random.Generator) -> dict[str, Any]:
         "core.mul_use_cycles": number(0, 2),
         "core.mulh_cycles": number(1, 6),
         "core.div_base_cycles": 60 if extreme else number(1, 5),
+        "core.div_by_zero_cycles": number(1, 4),
+        "core.loop_immediate_cycles": number(1, 3),
         "core.fdiv_cycles": pick([60 if extreme else 14, number(1, 20)]),
         "dma.bytes_per_cycle": width,
         "dma.burst_bytes": width * pick([1, 2, 8, 32]),
@@ -679,8 +682,9 @@ def _transfer(rng: np.random.Generator, number: int, time: int, l1_bytes: int) -
     def words(low: int, high: int) -> int:
         return 4 * int(rng.integers(low, high + 1))
 
-    count = 1 if rng.random() < 0.5 else int(rng.integers(2, 6))
-    line = words(1, 100) if count == 1 else words(1, 24)
+    shape = rng.random()  # one line, some, or many narrow ones
+    count = 1 if shape < 0.4 else int(rng.integers(2, 6 if shape < 0.8 else 40))
+    line = words(1, 100) if count == 1 else words(1, 24 if shape < 0.8 else 5)
     strides = [line if rng.random() < 0.4 else words(0, 40) for _ in range(2)]
     places = []
     for stride, size in zip(strides, (l1_bytes, L2_BYTES), strict=True):
@@ -807,6 +811,12 @@ def fails(case: Case) -> bool:
         return False
 
 
+def kinds_of(case: Case) -> list[str]:
+    """What a case is one of, for the account at the end."""
+    banks = case.overrides["l1.arbitration"] if case.overrides["l1.conflicts"] else "without conflicts"
+    return [banks, f"{banks} and DMA"] if case.transfers else [banks]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tests.conformance", description="Compare the engines on random cases."
@@ -815,14 +825,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="number of the first case (default 0)")
     parser.add_argument("--size", type=int, default=12, help="instructions between two barriers (default 12)")
     options = parser.parse_args(arguments)
-    failing = []
+    failing, kinds = [], Counter[str]()
     for seed in range(options.seed, options.seed + options.cases):
         case = generate(seed, options.size)
+        kinds.update(kinds_of(case))
         if disagreement(case):
             print(f"case {seed}: the engines differ", file=sys.stderr, flush=True)
             failing.append(case)
     if not failing:
         print(f"{options.cases} cases, no difference")
+        print(", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())))
         return 0
     smallest = shrink(min(failing, key=lambda case: case.instructions), fails)
     print("\n".join([f"{len(failing)} of {options.cases} cases differ; the smallest:", str(smallest)]))

@@ -81,14 +81,14 @@ class Schedule:
 
     @cached_property
     def content(self) -> bytes:
-        """A digest of all that decides its cycles: programs, arguments, transfers; not what layers are called."""
+        """A digest of all that the clock may see: programs, arguments, transfers; not what layers are called."""
         parts: list[tuple[object, ...]] = []
         for operation in self.operations:
             if isinstance(operation, Fork):
                 parts.append(("fork", _digest(operation.call.program), operation.call.arguments))
             elif isinstance(operation, Issue):
                 c = operation.copy
-                parts.append(("issue", c.outward, c.l1, c.line_bytes, c.lines, c.l1_stride, c.l2_stride))
+                parts.append(("issue", c.outward, c.l1, c.l2, c.line_bytes, c.lines, c.l1_stride, c.l2_stride))
             elif isinstance(operation, Wait):
                 parts.append(("wait", operation.transfers))
         return sha256(repr(parts).encode()).digest()
@@ -205,12 +205,26 @@ def _lifetimes(
 
 
 # -- emission ------------------------------------------------------------------------------------
+def copies(move: Move, tensor: Tensor, l1: int, platform: Platform) -> list[Copy]:
+    """The DMA commands of a move whose buffer is at `l1`."""
+    (r0, r1), (c0, c1) = move.rows, move.columns
+    lines, line_bytes, l2_stride = r1 - r0, 4 * (c1 - c0), 4 * (move.width or tensor.columns)
+    if move.stride_bytes == line_bytes == l2_stride:
+        lines, line_bytes = 1, lines * line_bytes  # one behind the other on both sides
+    strides = (move.stride_bytes, l2_stride) if lines > 1 else (0, 0)
+    outside = tensor.address + r0 * l2_stride + 4 * c0
+    whole = Copy(move.outward, l1 + move.offset_bytes, outside, line_bytes, lines, *strides)
+    return whole.pieces(platform)
+
+
 class _Emitter:
     """Writes operations, with a wait before any that touches bytes of a transfer under way."""
 
-    def __init__(self, tensors: dict[str, Tensor], buffers: list[Buffer], phases: list[Phase]):
+    def __init__(
+        self, tensors: dict[str, Tensor], buffers: list[Buffer], phases: list[Phase], platform: Platform
+    ):
         self.operations: list[Operation] = []
-        self._tensors, self._phases = tensors, phases
+        self._tensors, self._phases, self._platform = tensors, phases, platform
         self._buffers = {buffer.name: buffer for buffer in buffers}
         self._open: list[tuple[int, Move]] = []
         self._count = 0
@@ -239,19 +253,10 @@ class _Emitter:
                 if m.outward != move.outward and (self._same_l1(m.buffer, move.buffer) or m.overlaps(move))
             ]
         )
-        tensor = self._tensors[move.tensor]
-        width, (r0, r1), (c0, c1) = move.width or tensor.columns, move.rows, move.columns
-        lines, line_bytes = r1 - r0, 4 * (c1 - c0)
-        if move.stride_bytes == line_bytes and c1 - c0 == width:
-            lines, line_bytes = 1, lines * line_bytes  # one behind the other on both sides
-        inside = self.address(move.buffer) + move.offset_bytes
-        copy = Copy(
-            move.outward, inside, tensor.address + 4 * (r0 * width + c0), line_bytes, lines,
-            move.stride_bytes if lines > 1 else 0, 4 * width if lines > 1 else 0,
-        )  # fmt: skip
-        self.operations.append(Issue(self._count, copy, phase))
-        self._open.append((self._count, move))
-        self._count += 1
+        for copy in copies(move, self._tensors[move.tensor], self.address(move.buffer), self._platform):
+            self.operations.append(Issue(self._count, copy, phase))
+            self._open.append((self._count, move))
+            self._count += 1
 
     def compute(self, compute: Compute, phase: int) -> None:
         touched = compute.reads + compute.writes
@@ -313,12 +318,12 @@ def check_l2(model: Model, platform: Platform, rule: Rule = PLAIN) -> None:
 
 def _assemble(work: Work, plan: Plan, alone: bool = False) -> Schedule:
     """alone: gradients that would stay in L1 come from L2."""
-    model, platform, rule = work.model, work.platform, work.rule
+    platform = work.platform
     issued = _issue_times(work.tasks)
     buffers, l1_bytes = _place_buffers(work, plan, issued)
     code_bytes = _code_bytes(work.tasks)
-    tensors = place_in_l2(_tensors(model, plan, platform, rule, alone), code_bytes, platform)
-    emitter = _Emitter(tensors, buffers, work.phases)
+    tensors = place_in_l2(tensors_of(work, alone), code_bytes, platform)
+    emitter = _Emitter(tensors, buffers, work.phases, platform)
     phase = -1
     for number, task in enumerate(work.tasks):
         if task.phase != phase:
@@ -345,8 +350,10 @@ def _code_bytes(tasks: list[Task]) -> int:
     return code.size_bytes
 
 
-def _tensors(model: Model, plan: Plan, platform: Platform, rule: Rule, alone: bool) -> list[Tensor]:
-    tensors = _always(model, platform, rule)
+def tensors_of(work: Work, alone: bool) -> list[Tensor]:
+    """What lies in L2, not yet placed. alone: gradients that would stay in L1, too."""
+    model, plan = work.model, work.plan
+    tensors = _always(model, work.platform, work.rule)
     stored = {step.layer for step in plan.steps if step.step in ("wg", "update")}
     for index, layer in enumerate(model.layers):
         if layer.name in stored:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pulpsim import Cluster, Copy, Machine, Platform
+from pulpsim import Cluster, Machine, Platform
 from pulpsim.machine import Process
 from pulpsim.memory import L1_BASE
 from trainlib.kernels import Call
@@ -32,8 +32,10 @@ class Relaxed:
     """Lower bounds of schedules on a platform.
 
     Core 0 has the largest share of every kernel. Run alone, it waits for nobody, and what it waits for in the
-    cluster only delays it. The DMA moves its full width each cycle, however the banks are used, one transfer after
-    the other each way. (A full command queue is left out: it delays the controller only.)
+    cluster only delays it. The DMA's ports never wait for a bank; all else that a transfer takes is counted, one
+    after the other each way. (A full command queue is left out: it delays the controller only.) Waking up from a wait
+    is counted before the first call only: after it the controller may be late, find the transfer done, and so be
+    earlier than one that had to wait.
     """
 
     def __init__(self, platform: Platform):
@@ -53,32 +55,22 @@ class Relaxed:
 
     def cycles(self, schedule: Schedule) -> int:
         """No simulation of the schedule takes fewer, whatever the start delays."""
-        platform, now = self._platform, 0
+        platform, now, on_time = self._platform, 0, True
         forked = platform.controller.fork_cycles - platform.core.jump_cycles  # an empty function's `ret` is a jump
         free, ends = [0, 0], dict[int, int]()  # when each direction is free, when transfers end
         for operation in schedule.operations:
             if isinstance(operation, Fork):
                 now += forked + self.call_cycles(operation.call)
+                on_time = False
             elif isinstance(operation, Issue):
                 copy = operation.copy
-                now += self._command_cycles(copy)
+                now += copy.command_cycles(platform)
                 begin = max(now - 1 + platform.dma.start_cycles, free[copy.outward])
-                free[copy.outward] = begin + self._beats(copy)
+                free[copy.outward] = begin + copy.data_cycles(platform)
                 ends[operation.transfer] = free[copy.outward] - 1
             elif isinstance(operation, Wait):
                 last = max(ends[transfer] for transfer in operation.transfers)
                 if last > now:
-                    now = last + platform.event_unit.event_cycles
-        last = max(ends.values(), default=0)
-        return last + platform.event_unit.event_cycles if last > now else now
-
-    def _command_cycles(self, copy: Copy) -> int:
-        dma = self._platform.dma
-        words = dma.command_cycles_2d if copy.two_dimensional else dma.command_cycles_1d
-        return words + self._platform.controller.command_cycles
-
-    def _beats(self, copy: Copy) -> int:
-        """Cycles with data, and those between bursts."""
-        dma = self._platform.dma
-        beats = -(-copy.size_bytes // dma.bytes_per_cycle)
-        return beats + (-(-copy.size_bytes // dma.burst_bytes) - 1 if copy.outward else 0)
+                    now = last + platform.event_unit.event_cycles * on_time
+                    on_time = False
+        return max([now, *ends.values()])

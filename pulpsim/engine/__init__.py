@@ -2,9 +2,11 @@
 
 The timing model
 ----------------
-A core is in-order and single-issue. An instruction is one event at cycle t. Events are handled in
-order of time, then of queueing. At its event an instruction makes its reservations and has its whole
-effect; stalls only move the core's next event, which is queued at once. In this order, at t:
+A core is in-order and single-issue. An instruction is one event at cycle t: there it makes its reservations
+and has its whole effect; stalls only move the core's next event. All events of a cycle come in a fixed
+order, whatever delayed them: the cores as they stand in a list, then the DMA's ports, inward before
+outward, by number. In the list the highest number comes first; after a barrier the core that arrived
+last comes first, then the others, highest number first, until a team begins. In this order, at t:
 
  0. Fetch. Code lies in lines of 16 bytes. If this instruction is in another line than the core's last one
     (or its first), the line is looked up in the core's private cache, set = line mod private_sets. If it
@@ -22,23 +24,24 @@ effect; stalls only move the core's next event, which is queued at once. In this
  4. L1 access: bank = address / 4 mod banks. fifo: the access takes the bank's next free cycle
     s = max(t, free), free = s + 1, and the core waits s - t (BANK_CONFLICT). An access that crosses a
     word boundary costs misaligned_cycles (MISALIGNED counts all but one) and takes the next word's bank
-    as well: s2 = max(s + 1, free2), free2 = s2 + 1; its wait is s2 - (t + 1).
+    as well: s2 = max(s + 1, free2), free2 = s2 + 1; its wait is s2 - (t + 1). Round-robin: see below.
     Without conflicts there is no wait. L2 access: access_cycles (L2 counts all but one).
     The event unit's registers read as 0 in one cycle and ignore stores.
  5. fadd-like operations: with shared FPUs the core takes FPU core mod fpus the same way
     (FPU_CONTENTION). fdiv.s, fsqrt.s: the cluster's one divider, s = max(t, free), free = s +
     fdiv_cycles; the core waits until s + fdiv_cycles (MULDIV counts all but the issue cycle).
  6. mul, mulh*, div, rem: their cycles, MULDIV. Division: leading zeros of |divisor| + div_base_cycles
-    (divu, remu: of the divisor; 32 for zero).
+    (divu, remu: of the divisor; 32 for zero); div and rem by zero: div_by_zero_cycles.
  7. A taken branch or a jump: its cycles (BRANCH counts all but one).
  8. Hardware loops: unless a branch was taken or a jump made, if this instruction is the end of level 0
     and the count is above 1, the count drops and the loop's start is next; at the end with a count of 1
     or 0 the count becomes 0 and level 1 is looked at likewise. lp.setup sets start (the instruction
-    after it), end and count before this check; counts are unsigned.
+    after it), end and count before this check; counts are unsigned. lp.starti, lp.endi and lp.counti
+    take loop_immediate_cycles (BRANCH counts all but one), other set-ups one.
  9. p.elw of the barrier register writes 0 and waits; when the last core of the team arrives at t,
-    every core's next event is at t + barrier_cycles plus its own stall of rule 3, queued in order of
-    core number (BARRIER counts the cycles between). A team in which one core has returned while
-    another waits is a DEADLOCK, reported at the event that made it one.
+    every core's next event is at t + barrier_cycles plus its own stall of rule 3 (BARRIER counts the
+    cycles between). A team in which one core has returned while another waits is a DEADLOCK, reported
+    at the event that made it one.
 Post-increment writes the base before a load writes its result. x0 stays 0. mcycle reads as t, minstret as
 the instructions that the core has executed before this one since its start, unless they were written;
 start sets all control and status registers to 0, so it forgets raised exceptions.
@@ -60,17 +63,20 @@ or lp.starti to outside the code, or a misaligned jump; EVENT a p.elw of anythin
 ECALL, EBREAK, ILLEGAL with mtvec 0: what the instruction asks for, or a word that is no instruction, a
 control and status register that does not exist or is read-only, no rounding mode.
 
-DMA. Each direction has bytes_per_cycle / 4 ports and a queue of transfers. Word k of a transfer lies in
-line k // (line_bytes / 4) on both sides. At an event at t, port p moves word beat * ports + p (nothing if
-past the end), reserving its bank like a core but without waiting, then goes on at t + 1. Outward, the
-first beat and every beat after burst_bytes bytes comes one cycle later. The last port reports
-TRANSFER at the last beat; every port then begins its next queued transfer at max(t + 1, ready) (one
-later outward), or sleeps; transfer() wakes sleeping ports at `ready`, in port order.
+DMA. Each direction has bytes_per_cycle / 4 ports and a queue of transfers: a stream of words. Word k of a
+transfer lies in line k // (line_bytes / 4) on both sides. At its event at t a port takes the stream's
+next word: it copies the word and makes the access to L1 as a core does, by rule 4; the access is served
+at s >= t, and the port's next event is at s + 1. Until a word may be taken, ports wait for it. The first
+word of a transfer may be taken at `ready`, but not before the cycle after the last word of the transfer
+before it was taken; outward one cycle later. Outward, a burst begins with every line and after every
+burst_bytes of it; its first word may be taken two cycles after the word before it was. Inward, a line
+may begin the cycle after the line before it began. TRANSFER is reported in the cycle in which the last
+word of the transfer, and of all before it in its direction, is served.
 
-Round-robin. An L1 access waits in its bank's set, the core's next event not yet queued; DMA ports add
-theirs and go on. After all events of a cycle every bank with waiting accesses, in bank order, grants
-the first agent after the one it served last (agents: cores, then ports inward, then outward; at first
-after the last agent); a core's next event is then queued, counted from the cycle of the grant. A
+Round-robin. An L1 access waits in its bank's set, its core's or port's next event not yet queued. After
+all events of a cycle every bank with waiting accesses, in bank order, grants the first agent after the
+one it served last (agents: cores, then ports inward, then outward; at first after the last agent); its
+wait and its next event are counted from the cycle of the grant, in which a port's word is served. A
 misaligned access arbitrates for its first word's bank only.
 
 Left out: pipeline details of divided clock domains, L2 bank conflicts, DRAM.

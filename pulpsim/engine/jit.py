@@ -18,10 +18,11 @@ from pulpsim.counters import CAUSES, Cause
 from pulpsim.engine import FOREVER, Kind, Report, Status, Transfer, Trap, icache
 from pulpsim.engine import layout as at
 from pulpsim.engine.arithmetic import alu, branch_taken, divide, fpu, fused, multiply, quotient_or_root, wide
-from pulpsim.engine.banks import access, grant, reserve, stream_event
-from pulpsim.engine.calendar import ONE, admit, enqueue, migrate, nearest_far, queue, queue_next, report, step
+from pulpsim.engine.banks import access, reserve, take_turn
+from pulpsim.engine.calendar import ONE, migrate, next_busy, queue, report
 from pulpsim.engine.control import exception, place_at, reset, uncommon
 from pulpsim.engine.icache import refill
+from pulpsim.engine.ports import begin, served, stream_event
 from pulpsim.jit import heapless, inlined, leading_zeros, lowest_bit, unlikely
 from pulpsim.memory import BARRIER_OFFSET, EVENT_UNIT_BASE, L1_BASE, L2_BASE, Memory
 from pulpsim.platform import Platform
@@ -95,7 +96,7 @@ def _check_deadlock(c, s):  # type: ignore[no-untyped-def]
 
 @heapless
 def _arrive(c, next_place, stall, s):  # type: ignore[no-untyped-def]
-    """A core reaches the barrier; the last one releases all, in order of core number."""
+    """A core reaches the barrier; the last one releases all, and is the first from then on."""
     now, k = s[at.NOW], at.CORE + c * at.CORE_FIELDS
     s[k + at.STATUS], s[k + at.NEXT], s[k + at.SINCE], s[k + at.STALL] = WAITING, next_place, now, stall
     s[at.QUEUED] -= 1
@@ -107,13 +108,14 @@ def _arrive(c, next_place, stall, s):  # type: ignore[no-untyped-def]
         _check_deadlock(c, s)
         return
     release = now + s[at.BARRIER]
+    s[at.FIRST] = np.int64(1) << at.LAST_CORE - c
     for other in range(s[at.CORES]):
         if s[at.TEAM] >> other & 1:
             k = at.CORE + other * at.CORE_FIELDS
             s[k + at.COUNT + BARRIER] += release - s[k + at.SINCE] - 1
             s[k + at.STATUS], s[k + at.PLACE] = RUNNING, s[k + at.NEXT]
             s[at.QUEUED] += 1
-            queue(other, release + s[k + at.STALL], s)
+            queue(at.LAST_CORE - other, release + s[k + at.STALL], s)
     s[at.ARRIVED] = 0
 
 
@@ -136,7 +138,7 @@ def _private(kind, c, k, row, time, s, rows, registers):  # type: ignore[no-unty
     b = np.int64(registers[base + rows[row + at.R_RS2]])
     d = np.int64(registers[base + rows[row + at.R_RS3]])
     immediate = np.int64(rows[row + at.R_IMM])
-    if kind == at.K_LOOP:
+    if kind == at.K_LOOP or kind == at.K_SLOW_LOOP:
         level = k + 3 * rd
         if sub == at.L_SETUP or sub == at.L_COUNT:
             s[level + at.COUNT0] = (a + immediate) & MASK
@@ -306,10 +308,18 @@ def _event(c, k, row, stall, cause, s, rows, registers, l1, l2, fields, present,
         s[k + at.COUNT + MULDIV] += extra
     elif kind == at.K_DIV:
         registers[base + rd] = np.int32(divide(sub, a, b))
-        divisor = abs(b) if sub == at.D_DIV or sub == at.D_REM else b
+        is_signed = sub == at.D_DIV or sub == at.D_REM
+        divisor = abs(b) if is_signed else b
         extra = np.int64(leading_zeros(np.uint32(divisor & MASK))) + s[at.DIV_BASE] - 1
+        if is_signed and divisor == 0:
+            extra = s[at.DIV_BY_ZERO] - 1
         cost += extra
         s[k + at.COUNT + MULDIV] += extra
+    elif kind == at.K_SLOW_LOOP:
+        _private(kind, c, k, row, now, s, rows, registers)
+        extra = np.int64(rows[row + at.R_CYCLES]) - 1
+        cost += extra
+        s[k + at.COUNT + BRANCH] += extra
     elif kind == at.K_FDIV:
         begin = max(now, s[at.DIVIDER_FREE])
         s[at.DIVIDER_FREE] = begin + s[at.FDIV]
@@ -357,7 +367,8 @@ def _event(c, k, row, stall, cause, s, rows, registers, l1, l2, fields, present,
 @heapless
 def _start(c, place, time, s, registers, values, present):  # type: ignore[no-untyped-def]
     """Give a core its registers and its first event."""
-    enqueue(c, time, s)
+    queue(at.LAST_CORE - c, time, s)
+    s[at.QUEUED] += 1
     s[at.GONE] &= ~(np.int64(1) << c)
     k, base = at.CORE + c * at.CORE_FIELDS, c * at.REGISTER_STRIDE
     reset(c, s)
@@ -370,8 +381,8 @@ def _start(c, place, time, s, registers, values, present):  # type: ignore[no-un
 
 
 @inlined
-def _rare(rank, c, k, base, now, s, rows, fields, registers, l1, l2, tags, present, full):  # type: ignore[no-untyped-def]
-    """A core's event that `_turn` has no short way for. Returns True if the core trapped."""
+def _rare(c, k, base, now, s, rows, fields, registers, l1, l2, tags, present, full):  # type: ignore[no-untyped-def]
+    """A core's event that `_turn` has no short way for. Returns as `_turn` does."""
     place = s[k + at.PLACE]
     row = place & at.PLACES
     if place & at.FETCH:
@@ -392,16 +403,17 @@ def _rare(rank, c, k, base, now, s, rows, fields, registers, l1, l2, tags, prese
         else:
             cost = _event(c, k, row, stall, cause, s, rows, registers, l1, l2, fields, present, full)
         s[k + at.COUNT + ISSUE] += cost > 0
-    if cost > 0:
-        queue_next(rank, c, now + cost, s)
-    return cost < 0
+    return now + cost if cost > 0 else cost
 
 
 @inlined
-def _turn(rank, c, now, horizon, s, rows, fields, registers, l1, words, l2, tags, present, full):  # type: ignore[no-untyped-def]
-    """A core's event, and what it may do ahead of time. Returns True if the core trapped."""
+def _turn(c, now, horizon, s, rows, fields, registers, l1, words, l2, tags, present, full):  # type: ignore[no-untyped-def]
+    """A core's event, and what it may do ahead of time.
+
+    Returns the cycle of its next event; 0 if something else will queue that, -1 if the core trapped.
+    """
     base, k = c * at.REGISTER_STRIDE, at.CORE + c * at.CORE_FIELDS
-    place, time = s[k + at.PLACE], now
+    place, time, issued = s[k + at.PLACE], now, now
     row = place & at.PLACES
     kind = fields[row + at.R_KIND] & at.KIND
     if unlikely(place > at.PLACES):
@@ -417,21 +429,33 @@ def _turn(rank, c, now, horizon, s, rows, fields, registers, l1, words, l2, tags
             s[k + at.COUNT + FPU_CONTENTION] += wait
             _fmadd(base, row, fields, registers)
         if unlikely(wait < 0):
-            return _rare(rank, c, k, base, now, s, rows, fields, registers, l1, l2, tags, present, full)
+            return _rare(c, k, base, now, s, rows, fields, registers, l1, l2, tags, present, full)
         place = row + at.ROW
         if fields[row + at.R_KIND] > at.KIND:
             place = _follow(row, c, k, s, fields, present)
-        if wait > 0:
-            s[k + at.COUNT + ISSUE] += 1
-            s[k + at.PLACE] = place
-            queue(c, now + 1 + wait, s)
-            return False
         time = now + 1
+        if unlikely(wait > 0):
+            time, issued = time + wait, now + wait
     place, time = _run_ahead(place, time, horizon, c, k, base, s, rows, fields, registers, present)
-    s[k + at.COUNT + ISSUE] += time - now
+    s[k + at.COUNT + ISSUE] += time - issued
     s[k + at.PLACE] = place
-    step(rank, time, s)
-    return False
+    return time
+
+
+@heapless
+def _grant(s):  # type: ignore[no-untyped-def]
+    """Round-robin: every bank serves one of the accesses that wait."""
+    now = s[at.NOW]
+    for bank in range(s[at.BANKS]):
+        if s[at.WAITING + bank] == 0:
+            continue
+        number = take_turn(bank, s)
+        if number >= s[at.CORES]:
+            served(number - s[at.CORES], s)
+            continue
+        k = at.CORE + number * at.CORE_FIELDS
+        s[k + at.COUNT + BANK_CONFLICT] += now - s[k + at.SINCE]
+        queue(at.LAST_CORE - number, now + s[k + at.WAIT_COST], s)
 
 
 @heapless
@@ -444,38 +468,50 @@ def _advance(  # type: ignore[no-untyped-def]
     the latter. l1, words and l2, l2_words are the memories as bytes and as int32; tags, present: see
     `icache`. full: True or None, see `_event`.
     """
-    now = s[at.NOW]
+    now, soon = s[at.NOW], np.uint64(0)  # soon: agents with an event in the next cycle, beside those in MASKS
     s[at.REPORTS] = 0
-    while now < until and s[at.REPORTS] == 0 and (s[at.QUEUED] > 0 or s[at.BANK_WAITERS] > 0):
-        if unlikely(s[at.FAR_ENTRIES] > 0):
-            if s[at.FAR_ENTRIES] == s[at.QUEUED] and s[at.BANK_WAITERS] == 0:
-                now = max(now, min(nearest_far(s) - (at.SLOTS - 1), until - 1))
-            s[at.NOW] = now
-            migrate(s)
+    while now < until and s[at.REPORTS] == 0 and s[at.QUEUED] > 0:
         s[at.NOW] = now
-        slot = now & (at.SLOTS - 1)
+        if unlikely(s[at.FAR] != 0):
+            migrate(s)
+        slot = at.MASKS + (now & (at.SLOTS - 1))
+        later, soon = np.uint64(s[slot]) | soon, np.uint64(0)
+        if later == 0 and s[at.BANK_WAITERS] == 0:
+            now = min(next_busy(s), until)
+            continue
+        s[slot] = 0
+        streams, later = later >> np.uint64(at.STREAMS), later & np.uint64(at.CORE_AGENTS)
+        due = later & np.uint64(s[at.FIRST])
+        later ^= due
         horizon = min(until, now + at.SLOTS - 1)
-        due, arrived, arriving = admit(slot, s)
-        while arrived < arriving or due != 0:
-            if arrived < arriving:
-                rank = np.int64(s[at.FRONT] + arrived) & at.RANKS - 1
-                agent = s[at.ARRIVALS + slot * at.AGENTS + arrived]
-                s[at.AGENT_AT + rank] = agent
-                arrived += 1
-            else:
-                rank = lowest_bit(due)
+        while True:
+            while due != 0:
+                agent = lowest_bit(due)
                 due &= due - ONE
-                agent = s[at.AGENT_AT + rank]
-            if unlikely(agent >= s[at.CORES]):
-                when = stream_event(agent, s, words, l2_words)
-                if when > 0:
-                    queue_next(rank, agent, when, s)
-            elif _turn(rank, agent & 15, now, horizon, s, rows, fields, registers, l1, words, l2, tags, present, full):
-                return True
+                c = at.LAST_CORE - agent & at.LAST_CORE
+                when = _turn(c, now, horizon, s, rows, fields, registers, l1, words, l2, tags, present, full)
+                if when == now + 1:
+                    soon |= ONE << np.uint64(agent)
+                elif when > 0:
+                    queue(agent, when, s)
+                elif when < 0:
+                    return True
+            if later == 0:
+                break
+            due, later = later, due
+        if unlikely(streams != 0):
+            for way in range(2):
+                if streams >> np.uint64(way) & ONE:
+                    when = stream_event(way, now, s, words, l2_words)
+                    if when == now + 1:
+                        soon |= ONE << np.uint64(at.STREAMS + way)
+                    elif when > 0:
+                        queue(at.STREAMS + way, when, s)
         if s[at.BANK_WAITERS] > 0:
-            grant(s)
+            _grant(s)
         now += 1
     s[at.NOW] = now
+    s[at.MASKS + (now & (at.SLOTS - 1))] |= np.int64(soon)
     return False
 
 
@@ -491,6 +527,15 @@ class JitEngine:
         self._registers = np.zeros(self._cores * at.REGISTER_STRIDE, np.int32)
         self._tags = icache.empty(platform)
         self._present = np.zeros((self._cores, 0), np.uint8)
+        self._see()
+
+    def _see(self) -> None:
+        """What `_advance` works on, put together once: it is called thousands of times a second."""
+        l1, l2, rows = self._memory.l1, self._memory.l2, self._rows
+        self._arrays = (
+            self._state, rows, rows.view(np.uint32), self._registers,
+            l1, l1.view(np.int32), l2, l2.view(np.int32), self._tags, self._present.reshape(-1), self._full,
+        )  # fmt: skip
 
     @property
     def now(self) -> int:
@@ -506,12 +551,12 @@ class JitEngine:
             if self.status(core) is not Status.OFF:
                 raise ValueError(f"core {core} is running: a team begins before its cores start")
         self._state[at.TEAM] = sum(1 << core for core in set(cores))
-        self._state[at.ARRIVED] = self._state[at.GONE] = self._state[at.DEADLOCKED] = 0
+        for position in (at.ARRIVED, at.GONE, at.DEADLOCKED, at.FIRST):
+            self._state[position] = 0
 
     def start(self, core: int, row: int, time: int, registers: NDArray[np.uint32]) -> None:
         """Raises ValueError if the core is running, the time has passed or the row does not exist."""
-        state = self._core(core)
-        if state[at.STATUS] != Status.OFF:
+        if self._state[at.CORE + core * at.CORE_FIELDS + at.STATUS] != OFF:
             raise ValueError(f"core {core} is running already")
         if time < self.now:
             raise ValueError(f"core {core} cannot start at {time}: it is {self.now}")
@@ -527,17 +572,15 @@ class JitEngine:
             raise ValueError(f"transfer {t.id} moves {t.size_bytes} bytes")
         if t.ready < self.now:
             raise ValueError(f"transfer {t.id} cannot begin at {t.ready}: it is {self.now}")
-        stream, number = at.STREAM + way * at.FIELDS, int(s[at.TAIL + way])
-        if number - s[stream + at.D_SEQUENCE] >= at.QUEUE:
+        stream = at.STREAM + way * at.STREAM_FIELDS
+        number = int(s[stream + at.D_TAIL])
+        if number - s[stream + at.D_OPEN] >= at.QUEUE:
             raise ValueError(f"more than {at.QUEUE} DMA transfers queued in one direction")
         row = at.TRANSFERS + (way * at.QUEUE + number % at.QUEUE) * at.FIELDS
         s[row : row + at.FIELDS] = (
             t.id, t.l1, t.l2, t.size_bytes // 4, t.line_bytes // 4, t.l1_stride, t.l2_stride, t.ready,
         )  # fmt: skip
-        s[at.TAIL + way] += 1
-        if s[stream + at.D_ASLEEP]:
-            s[stream + at.D_ASLEEP] = 0
-            enqueue(self._cores + way, t.ready + way, s)
+        begin(way, s)
 
     def advance(self, until: int) -> list[Report]:
         until = min(until, FOREVER)
@@ -550,11 +593,8 @@ class JitEngine:
                 return others
 
     def _advance(self, until: int) -> list[Report]:
-        s, l1, l2 = self._state, self._memory.l1, self._memory.l2
-        trapped = _advance(
-            until, s, self._rows, self._rows.view(np.uint32), self._registers,
-            l1, l1.view(np.int32), l2, l2.view(np.int32), self._tags, self._present.reshape(-1), self._full,
-        )  # fmt: skip
+        s = self._state
+        trapped = _advance(until, *self._arrays)
         if s[at.REPORTS]:
             table = s[at.REPORT : at.REPORT + at.FIELDS * s[at.REPORTS]].reshape(-1, at.FIELDS)
             return [Report(Kind(kind), *values) for kind, *values in table[:, :4].tolist()]
@@ -581,9 +621,10 @@ class JitEngine:
         self._present = np.pad(self._present, ((0, 0), (0, new_lines)), constant_values=present)
         self._present[:, RETURN_ROW // ALIGN_ROWS] = 1  # `<return>` is not fetched
         self._tags = np.pad(self._tags, (0, new_lines))
+        self._see()
 
     def idle(self) -> bool:
-        return not self._state[at.QUEUED] and not self._state[at.BANK_WAITERS]
+        return not self._state[at.QUEUED]
 
     def counters(self) -> NDArray[np.int64]:
         table = self._state[at.CORE : at.CORE + self._cores * at.CORE_FIELDS].reshape(-1, at.CORE_FIELDS)

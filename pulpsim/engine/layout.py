@@ -22,22 +22,29 @@ from pulpsim.memory import L2_BASE
 from pulpsim.platform import Platform
 from pulpsim.program.rows import IMM, OP, RD, RS1, RS2, RS3, TARGET
 
-SLOTS = 64  # cycles that the calendar reaches; later events wait in the far list
-AGENTS = 32  # room for 16 cores and 2 x 8 DMA ports
-RANKS = 64  # bits of a slot's mask
+SLOTS = 64  # cycles that the calendar reaches; later events wait in WHEN
+NEVER = 1 << 61
+LAST_CORE = 15  # agents: core c is LAST_CORE - c, then the DMA's directions from STREAMS on
+STREAMS = LAST_CORE + 1
+CORE_AGENTS = (1 << STREAMS) - 1
+AGENTS = STREAMS + 2
+MAX_PORTS = 8  # of a direction
 REGISTER_STRIDE = 66  # 64 registers, the sink of unwanted results, one spare
 SINK = 64
 QUEUE = 128  # DMA transfers per direction
-REPORT_ROWS = 4 * AGENTS
+REPORT_ROWS = 2 * QUEUE + 2 * STREAMS
 
 # one core: positions from CORE + core * CORE_FIELDS; its counters follow at COUNT + cause
 # PLACE is where the next instruction's decoded row begins, with the marks below if it is not simply to be executed
 (PLACE, STATUS, START0, END0, COUNT0, START1, END1, COUNT1) = range(8)
 (STALL, SINCE, WAIT_COST, NEXT, FPU_INDEX, WAY, COUNT) = range(8, 15)
 CORE_FIELDS = 32
-# one DMA direction, whose ports act one behind the other; one queued transfer, one report
-# PLAIN: so many more beats need no look (`banks._plain_beats`); the next one's words are at INSIDE and OUTSIDE
-(D_SEQUENCE, D_BEAT, D_ASLEEP, D_PLAIN, D_INSIDE, D_OUTSIDE) = range(6)
+# one DMA direction; transfers have sequence numbers: OPEN the oldest not reported, SEQUENCE the one whose words are
+# taken, TAIL the next to come. Of the run of RUN words at hand LEFT are left, the next one at INSIDE and OUTSIDE, not
+# before EARLIEST; WORD is the first one behind the run. PORTS: when each is free, then whose word each took last
+(D_OPEN, D_SEQUENCE, D_TAIL, D_WORD, D_RUN, D_LEFT, D_INSIDE, D_OUTSIDE, D_EARLIEST, D_PORTS) = range(10)
+STREAM_FIELDS = 32
+# one queued transfer, one report
 (T_ID, T_L1, T_L2, T_WORDS, T_LINE_WORDS, T_L1_STRIDE, T_L2_STRIDE, T_READY) = range(8)
 FIELDS = 8
 
@@ -65,8 +72,9 @@ X_WRITES = 4
 # the state: one int64 array; scalars first, then what the loop needs of the platform, then tables
 (
     NOW,
-    QUEUED,  # agents with a queued event, or waiting for a bank
-    FAR_ENTRIES,
+    QUEUED,  # cores that run, and directions with open transfers
+    FIRST,  # bit masks of agents: who precedes the others, whose events wait in WHEN
+    FAR,
     REPORTS,
     TEAM,  # bit masks of cores: members of the fork, at the barrier, returned
     ARRIVED,
@@ -74,9 +82,6 @@ X_WRITES = 4
     DEADLOCKED,  # the team; reported once
     DIVIDER_FREE,
     BANK_WAITERS,  # accesses waiting under round-robin
-    FRONT,  # the lowest rank in use
-    TAIL,  # transfers queued so far: inward, outward
-    _TAIL_OUT,
     OUT,  # what `access` answers: value, extra cycles
     _OUT_CYCLES,
     CORES,
@@ -93,10 +98,11 @@ X_WRITES = 4
     JUMP,
     FDIV,
     DIV_BASE,
+    DIV_BY_ZERO,
     L2_CYCLES,
     BARRIER,
     PORTS,
-    BURST_BEATS,
+    BURST_WORDS,
     CODE_ROWS,
     LINES,  # of the code, and of `present` per core
     PRIVATE_SETS,
@@ -107,22 +113,17 @@ X_WRITES = 4
     PRIVATE_REFILL,
     SHARED_REFILL,
     SHARED_WAY,  # shift registers of the shared banks
-) = range(43)
+) = range(42)
 CORE = 64  # behind the scalars, of which SHARED_WAY is 8 wide
 STREAM = CORE + 16 * CORE_FIELDS  # inward, outward
-TRANSFERS = STREAM + 2 * FIELDS
+TRANSFERS = STREAM + 2 * STREAM_FIELDS
 REPORT = TRANSFERS + 2 * QUEUE * FIELDS
-FAR = REPORT + REPORT_ROWS * FIELDS  # (cycle, agent) pairs, oldest queued first
-FILL = FAR + 2 * AGENTS  # agents in each slot's FIFO of arrivals
-MASKS = FILL + SLOTS  # ranks due in each slot
-AGENT_AT = MASKS + SLOTS  # agent of each rank
-OLD_AGENT_AT = AGENT_AT + RANKS  # only while ranks are given anew
-NEW_RANK = OLD_AGENT_AT + RANKS
-FPU_FREE = NEW_RANK + RANKS
+MASKS = REPORT + REPORT_ROWS * FIELDS  # agents due in each slot
+WHEN = MASKS + SLOTS  # cycles of the events out of reach
+FPU_FREE = WHEN + AGENTS
 BANK_FREE = FPU_FREE + 16  # next free cycle; under round-robin the agent served last
-ARRIVALS = BANK_FREE + 256  # [SLOTS, AGENTS]
-WAITING = ARRIVALS + SLOTS * AGENTS  # [banks, AGENTS] accesses under round-robin
-CSRS = WAITING + 256 * AGENTS  # of each core: positions from CSRS + core * CSR_FIELDS
+WAITING = BANK_FREE + 256  # bit masks under round-robin: cores, then ports inward, then outward
+CSRS = WAITING + 256  # of each core: positions from CSRS + core * CSR_FIELDS
 CSR_FIELDS = 64
 STATE = CSRS + 16 * CSR_FIELDS
 NO_CONFLICTS, FIFO, ROUND_ROBIN = range(3)
@@ -172,6 +173,7 @@ FETCH, AFTER_LOAD, AFTER_MUL = 1 << 32, 1 << 33, 1 << 34
     K_LOAD,
     K_STORE,
     K_SHARED_FPU,
+    K_SLOW_LOOP,
     K_BRANCH,
     K_JUMP,
     K_MUL,
@@ -183,7 +185,7 @@ FETCH, AFTER_LOAD, AFTER_MUL = 1 << 32, 1 << 33, 1 << 34
     K_SYSTEM,
     K_RETURN,
     K_GUARD,
-) = range(24)
+) = range(25)
 LAST_PRIVATE, LAST_WORD = K_FPU, K_STORE_WORD
 
 # operations of a kind: position in these lists is R_SUB
@@ -305,7 +307,6 @@ def initial_state(platform: Platform) -> NDArray[np.int64]:
     ports = platform.dma.bytes_per_cycle // 4
     state = np.zeros(STATE, np.int64)
     for position, value in (
-        (FRONT, RANKS),
         (CORES, platform.cluster.cores),
         (BANKS, l1.banks),
         (L1_BYTES, l1.size_bytes),
@@ -320,10 +321,11 @@ def initial_state(platform: Platform) -> NDArray[np.int64]:
         (JUMP, core.jump_cycles),
         (FDIV, core.fdiv_cycles),
         (DIV_BASE, core.div_base_cycles),
+        (DIV_BY_ZERO, core.div_by_zero_cycles),
         (L2_CYCLES, platform.l2.access_cycles),
         (BARRIER, platform.event_unit.barrier_cycles),
         (PORTS, ports),
-        (BURST_BEATS, platform.dma.burst_bytes // platform.dma.bytes_per_cycle),
+        (BURST_WORDS, platform.dma.burst_bytes // 4),
         (PRIVATE_SETS, platform.icache.private_sets),
         (PRIVATE_WAYS, platform.icache.private_ways),
         (SHARED_BANKS, platform.icache.shared_banks),
@@ -340,7 +342,8 @@ def initial_state(platform: Platform) -> NDArray[np.int64]:
         state[core_state + FPU_INDEX] = number % platform.cluster.fpus
         state[core_state + WAY] = 1
     state[SHARED_WAY : SHARED_WAY + 8] = 1
-    state[STREAM + D_ASLEEP : STREAM + 2 * FIELDS : FIELDS] = 1
+    for stream in (STREAM, STREAM + STREAM_FIELDS):
+        state[stream + D_PORTS + MAX_PORTS : stream + D_PORTS + 2 * MAX_PORTS] = -1
     return state
 
 
@@ -426,6 +429,8 @@ def _decode_row(row: tuple[int, ...], platform: Platform, exceptions: bool) -> l
         out[R_RD] = row[RS3]
         out[R_SUB] = LOOPS.index(name.removeprefix("lp.").rstrip("i"))
         out[R_RS3] = 0
+        if instruction.mnemonic in isa.LOOP_PARTS and platform.core.loop_immediate_cycles > 1:
+            out[R_KIND], out[R_CYCLES] = K_SLOW_LOOP, platform.core.loop_immediate_cycles
     elif unit in (Unit.MUL, Unit.MULH):
         out[R_SUB] = MULS.index(name)
         out[R_LATE] = (out[R_RD] & 63) + 64

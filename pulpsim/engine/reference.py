@@ -1,19 +1,18 @@
-"""The executable specification of the timing model: plain Python, an object a core, a heap of events.
+"""The executable specification of the timing model: plain Python, an object a core, a heap of their events.
 
 It is written to be read beside the rules of `pulpsim.engine`, whose numbers stand at the code that
 follows them. Instructions mean what `isa.Instruction.semantics` says, on 32-bit patterns. The fast
 engine does the same in another shape, so an error in one is a difference between the two.
 
 Where a newcomer starts: `advance` handles cycles, `_cycle` the events of one, `_instruction` is one
-event of a core, `_beat` one of a DMA port; `arbiters` serve the banks.
+event of a core; `streams` are the DMA, `arbiters` serve the banks.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from heapq import heappop, heappush
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +23,7 @@ from pulpsim.counters import CAUSES, Cause
 from pulpsim.engine import FOREVER, Kind, Report, Status, Transfer, Trap
 from pulpsim.engine.arbiters import arbiter
 from pulpsim.engine.machine_mode import FaultError, MachineMode
+from pulpsim.engine.streams import Stream
 from pulpsim.float32 import Flags
 from pulpsim.isa import COLUMNS, MASK, Unit
 from pulpsim.memory import BARRIER_OFFSET, EVENT_UNIT_BASE, EVENT_UNIT_BYTES, L1_BASE, L2_BASE, Memory
@@ -91,17 +91,6 @@ class _Core:
                     return self.loop_start[level]
                 self.loop_count[level] = 0
         return self.row + 1
-
-
-class _Port:
-    """One DMA port: a 4-byte path to L1 in one direction."""
-
-    def __init__(self, number: int, index: int, outward: bool):
-        self.number = number  # as an agent of the banks, behind the cores
-        self.index = index  # among the ports of its direction
-        self.outward = outward
-        self.queue: deque[Transfer] = deque()  # the first one is under way
-        self.beat = 0
 
 
 class _Decoded:
@@ -195,10 +184,13 @@ class ReferenceEngine(MachineMode):
 
         cores, ports = platform.cluster.cores, platform.dma.bytes_per_cycle // 4
         self._cores = [_Core(number) for number in range(cores)]
-        self._ports = {
-            outward: [_Port(cores + outward * ports + i, i, outward) for i in range(ports)] for outward in (False, True)
-        }
+        self._by_number = [*reversed(self._cores)]
+        self._order = self._by_number  # of the events of a cycle
         self._banks = arbiter(platform, cores + 2 * ports)
+        self._inward, self._outward = (
+            Stream(outward, cores + outward * ports, ports, platform.dma.burst_bytes, memory, self._banks)
+            for outward in (False, True)
+        )
         self._fpu_free = [0] * platform.cluster.fpus
         self._divider_free = 0
 
@@ -211,8 +203,7 @@ class ReferenceEngine(MachineMode):
         self._returned: set[int] = set()  # cores of the team
         self._deadlocked = False  # the team; reported once
 
-        self._events: list[tuple[int, int, Callable[[Any, int], None], _Core | _Port]] = []
-        self._sequence = 0
+        self._events: list[tuple[int, int]] = []  # a heap of (cycle, core)
         self._reports: list[Report] = []
 
     # -- commands --------------------------------------------------------------------------------
@@ -224,6 +215,7 @@ class ReferenceEngine(MachineMode):
         self._team = [self._cores[number] for number in sorted(set(cores))]
         self._returned = set()
         self._deadlocked = False
+        self._order = self._by_number
 
     def start(self, core: int, row: int, time: int, registers: NDArray[np.uint32]) -> None:
         """Raises ValueError if the core is running, the time has passed or the row does not exist."""
@@ -240,7 +232,7 @@ class ReferenceEngine(MachineMode):
         started.x[0] = 0
         started.forget()
         self._returned.discard(core)
-        self._queue(time, self._instruction, started)
+        self._queue(time, started)
 
     def transfer(self, transfer: Transfer) -> None:
         """Raises ValueError if the transfer is empty or its time has passed."""
@@ -248,14 +240,12 @@ class ReferenceEngine(MachineMode):
             raise ValueError(f"transfer {transfer.id} moves {transfer.size_bytes} bytes")
         if transfer.ready < self.now:
             raise ValueError(f"transfer {transfer.id} cannot begin at {transfer.ready}: it is {self.now}")
-        for port in self._ports[transfer.outward]:
-            port.queue.append(transfer)
-            if len(port.queue) == 1:
-                self._begin(port, transfer.ready)
+        (self._outward if transfer.outward else self._inward).add(transfer)
 
     # -- observations ----------------------------------------------------------------------------
     def idle(self) -> bool:
-        return not self._events and not self._banks.waiting
+        running = any(core.status is Status.RUNNING for core in self._cores)
+        return not running and self._inward.idle and self._outward.idle
 
     def counters(self) -> NDArray[np.int64]:
         return np.array([core.counters for core in self._cores], np.int64)
@@ -286,25 +276,26 @@ class ReferenceEngine(MachineMode):
     def _next_cycle(self) -> int:
         if self._banks.waiting:
             return self.now
-        return self._events[0][0] if self._events else FOREVER
+        core = self._events[0][0] if self._events else FOREVER
+        return min(core, self._inward.next_cycle(), self._outward.next_cycle())
 
     def _cycle(self, t: int) -> bool:
         """All events of cycle t, then the grants. False if a trap ends it."""
-        events = self._events
-        while events and events[0][0] == t:
-            _, _, handle, agent = heappop(events)
+        due = set()
+        while self._events and self._events[0][0] == t:
+            due.add(heappop(self._events)[1])
+        for core in [core for core in self._order if core.number in due]:
             try:
-                handle(agent, t)
+                self._instruction(core, t)
             except FaultError as fault:
-                self._report(Kind.TRAP, t, agent.number, fault.value)
+                self._report(Kind.TRAP, t, core.number, fault.value)
                 return False
         if self._stale:
             self._refresh()
+        for stream in (self._inward, self._outward):
+            self._report_transfers(t, stream.turn(t))
         for number in self._banks.grant():
-            if number < len(self._cores):
-                core = self._cores[number]
-                core.count(Cause.BANK_CONFLICT, t - core.issued)
-                self._queue(t + core.delay, self._instruction, core)
+            self._grant(number, t)
         return True
 
     def _refresh(self) -> None:
@@ -313,9 +304,20 @@ class ReferenceEngine(MachineMode):
         if self._code.refresh(self._l2_bytes, self._platform.cluster.fp_registers == "separate"):
             self._decoded.clear()
 
-    def _queue(self, time: int, handle: Callable[[Any, int], None], agent: _Core | _Port) -> None:
-        self._sequence += 1
-        heappush(self._events, (time, self._sequence, handle, agent))
+    def _grant(self, number: int, t: int) -> None:
+        """A bank has served an agent."""
+        if number < len(self._cores):
+            core = self._cores[number]
+            core.count(Cause.BANK_CONFLICT, t - core.issued)
+            self._queue(t + core.delay, core)
+        for stream in (self._inward, self._outward):
+            self._report_transfers(t, stream.granted(number, t))
+
+    def _queue(self, time: int, core: _Core) -> None:
+        heappush(self._events, (time, core.number))
+
+    def _report_transfers(self, t: int, done: Iterable[int]) -> None:
+        self._reports += [Report(Kind.TRANSFER, t, number) for number in done]
 
     def _report(self, kind: Kind, t: int, subject: int, value: int = 0) -> None:
         self._reports.append(Report(kind, t, subject, value))
@@ -329,7 +331,7 @@ class ReferenceEngine(MachineMode):
             return
         refill = self._fetch(core, t)
         if refill:  # rule 0
-            self._queue(t + core.count(Cause.ICACHE, refill), self._instruction, core)
+            self._queue(t + core.count(Cause.ICACHE, refill), core)
             return
         register, cause, cycles = core.pending  # rule 3
         core.use_stall = cycles if register in code.reads else 0
@@ -345,7 +347,7 @@ class ReferenceEngine(MachineMode):
             return
         core.row = core.next_row
         if not core.held:
-            self._queue(t + core.delay, self._instruction, core)
+            self._queue(t + core.delay, core)
 
     def _fetch(self, core: _Core, t: int) -> int:
         """Rule 0: cycles of a refill, 0 if the instruction is at hand."""
@@ -478,12 +480,14 @@ class ReferenceEngine(MachineMode):
     _mulh = _mul
 
     def _div(self, core: _Core, code: _Decoded, t: int) -> int:
-        divisor = core.x[code.rs2]
-        if code.mnemonic in ("div", "rem"):
+        divisor, is_signed = core.x[code.rs2], code.mnemonic in ("div", "rem")
+        if is_signed:
             divisor = abs(isa.signed(divisor))
         self._alu(core, code, t)
-        leading_zeros = 32 - divisor.bit_length()
-        return core.count(Cause.MULDIV, leading_zeros + self._costs.div_base_cycles - 1)
+        cycles = 32 - divisor.bit_length() + self._costs.div_base_cycles
+        if is_signed and not divisor:
+            cycles = self._costs.div_by_zero_cycles
+        return core.count(Cause.MULDIV, cycles - 1)
 
     # -- rules 7 and 8: control flow -------------------------------------------------------------
     def _branch(self, core: _Core, code: _Decoded, t: int) -> int:
@@ -515,6 +519,8 @@ class ReferenceEngine(MachineMode):
             core.loop_count[level] = core.x[code.rs1]
         if name in ("setupi", "counti"):
             core.loop_count[level] = code.imm
+        if code.mnemonic in isa.LOOP_PARTS:
+            return core.count(Cause.BRANCH, self._costs.loop_immediate_cycles - 1)
         return 0
 
     # -- rule 9: barrier, deadlock; rule 1: return -----------------------------------------------
@@ -536,7 +542,8 @@ class ReferenceEngine(MachineMode):
                 other.row = other.next_row
                 other.count(Cause.BARRIER, t + self._platform.event_unit.barrier_cycles - other.issued - 1)
                 resume = t + self._platform.event_unit.barrier_cycles + other.use_stall
-                self._queue(resume, self._instruction, other)
+                self._queue(resume, other)
+            self._order = [core, *(other for other in self._by_number if other is not core)]
         else:
             self._check_deadlock(core, t)
 
@@ -552,37 +559,3 @@ class ReferenceEngine(MachineMode):
         if waits and self._returned and not self._deadlocked:
             self._deadlocked = True
             self._report(Kind.DEADLOCK, t, core.number)
-
-    # -- DMA -------------------------------------------------------------------------------------
-    def _begin(self, port: _Port, earliest: int) -> None:
-        """Queue the first beat of the port's next transfer; outward, a burst begins a cycle later."""
-        port.beat = 0
-        self._queue(max(earliest, port.queue[0].ready) + port.outward, self._beat, port)
-
-    def _beat(self, port: _Port, t: int) -> None:
-        """A DMA port's event at t: it moves one word, or none past the end."""
-        transfer, ports = port.queue[0], len(self._ports[port.outward])
-        place = 4 * (port.beat * ports + port.index)
-        if place < transfer.size_bytes:
-            self._move_word(port, transfer, place, t)
-        port.beat += 1
-        done = 4 * port.beat * ports
-        if done < transfer.size_bytes:
-            new_burst = port.outward and done % self._platform.dma.burst_bytes == 0
-            self._queue(t + 1 + new_burst, self._beat, port)
-            return
-        if port.index == ports - 1:
-            self._report(Kind.TRANSFER, t, transfer.id)
-        port.queue.popleft()
-        if port.queue:
-            self._begin(port, t + 1)
-
-    def _move_word(self, port: _Port, transfer: Transfer, place: int, t: int) -> None:
-        line, inside = divmod(place, transfer.line_bytes)
-        l1 = transfer.l1 + line * transfer.l1_stride + inside
-        l2 = transfer.l2 + line * transfer.l2_stride + inside
-        if transfer.outward:
-            self._l2[l2 : l2 + 4] = self._l1[l1 : l1 + 4]
-        else:
-            self._l1[l1 : l1 + 4] = self._l2[l2 : l2 + 4]
-        self._banks.access(port.number, t, l1 // 4, crosses=False)

@@ -255,6 +255,9 @@ def _loop(mnemonic: str, operands: str, bits: str, funct3: str) -> Instruction:
     return row(mnemonic, f"loop {operands}", Unit.LOOP, f"{bits} {funct3} 0000 n[0] 1111011")
 
 
+#: set one register of a hardware loop from an immediate: they take longer than the others
+LOOP_PARTS = ("lp.starti", "lp.endi", "lp.counti")
+
 INSTRUCTIONS = (
     *_ARITHMETIC,
     *_BIT_FIELDS,

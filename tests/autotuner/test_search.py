@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise
 from math import isqrt
 
@@ -24,9 +25,11 @@ from autotuner.space import (
     tile_sizes,
     tiles,
 )
+from pulpsim import Builder, Copy, Program
+from pulpsim.memory import L1_BASE, L2_BASE
 from pulpsim.platform import Platform
 from trainlib.errors import L1Error
-from trainlib.kernels import matmul
+from trainlib.kernels import Call, matmul
 from trainlib.layers import (
     AveragePool,
     Conv2D,
@@ -40,7 +43,7 @@ from trainlib.layers import (
 )
 from trainlib.model import Model
 from trainlib.plan import LayerStep, backward_choices
-from trainlib.schedule import compile_step
+from trainlib.schedule import Fork, Issue, Operation, Schedule, Wait, compile_step
 from trainlib.timing import Relaxed, cycles_of
 
 PLATFORM = Platform.preset("pulp-2022", {"l2.size_bytes": 256 << 10})
@@ -121,6 +124,86 @@ def test_no_schedule_goes_below_its_bounds(data: st.DataObject) -> None:
     assert tile_bound(model, 1, tile, platform) <= cycles
     assert known.bound_cycles(0) <= known.bound_cycles(busy_cycles(model, 1, chosen, platform)) <= cycles
     assert Relaxed(platform).cycles(schedule) <= cycles
+
+
+@cache
+def loading(loads: int) -> Program:
+    """Every core loads the word at a0, a1 times `loads` times: all from one bank."""
+    b = Builder("loading")
+    base, count, word = b.register("base", at="a0"), b.register("count", at="a1"), b.register("word")
+    with b.loop(0, count):
+        for _ in range(loads):
+            b("lw", word, (base, 0))
+        b("addi", "x0", "x0", 0)
+    b.ret()
+    return b.build()
+
+
+@st.composite
+def schedules(draw: st.DrawFn) -> Schedule:
+    """Transfers in lines as narrow as a word, both ways, beside calls that are much delayed or not at all."""
+    operations: list[Operation] = []
+    issued = 0
+    for _ in range(draw(st.integers(1, 12))):
+        kind = draw(st.sampled_from(["issue", "issue", "wait", "fork"]))
+        if kind == "issue":
+            lines, line = draw(st.integers(1, 40)), 4 * draw(st.integers(1, 12) | st.integers(1, 90))
+            strides = [draw(st.sampled_from([line, line + 4, 64])) for _ in range(2)]
+            copy = Copy(draw(st.booleans()), L1_BASE + 0x2000, L2_BASE + 0x8000, line, lines, *strides)
+            operations.append(Issue(issued, copy, 0))
+            issued += 1
+        elif kind == "fork":
+            program = loading(draw(st.sampled_from([0, 1, 2])))
+            call = Call(program, "loading", (L1_BASE + 0x2000, draw(st.integers(1, 60))))
+            operations.append(Fork(call))
+        elif issued:
+            numbers = draw(st.sets(st.integers(0, issued - 1), min_size=1, max_size=3))
+            operations.append(Wait(tuple(sorted(numbers))))
+    return Schedule(tuple(operations), (), {}, (), 0, 0, 0)
+
+
+@settings(max_examples=300)
+@given(data=st.data(), schedule=schedules())
+def test_narrow_lines_and_late_controllers_stay_above_the_bound(data: st.DataObject, schedule: Schedule) -> None:
+    width = data.draw(st.sampled_from([4, 8, 16, 32]))
+    platform = PLATFORM.replace(
+        {
+            "dma.bytes_per_cycle": width,
+            "dma.burst_bytes": width * data.draw(st.sampled_from([1, 2, 32])),
+            "dma.outstanding": data.draw(st.sampled_from([1, 8])),
+            "l1.banks": data.draw(st.sampled_from([2, 16])),
+            "l1.conflicts": data.draw(st.booleans()),
+            "l1.arbitration": data.draw(st.sampled_from(["fifo", "round-robin"])),
+            "icache.enabled": data.draw(st.booleans()),
+            "controller.fork_cycles": data.draw(st.sampled_from([19, 100])),
+            "controller.command_cycles": data.draw(st.sampled_from([0, 10])),
+        }
+    )
+    skew = data.draw(st.sampled_from(SKEWS))[:8]
+    assert Relaxed(platform).cycles(schedule) <= cycles_of(schedule, platform, skew)
+
+
+def test_a_team_that_is_late_may_find_its_transfer_done() -> None:
+    """And so the controller does not sleep: what waking up takes is in no bound after a call."""
+    platform = PLATFORM.replace({"icache.enabled": False, "l1.conflicts": False})
+    call = Call(loading(1), "loading", (L1_BASE, 20))
+    for words in range(240, 340, 2):
+        copy = Copy(False, L1_BASE + 0x3000, L2_BASE + 0x8000, 4 * words)
+        schedule = Schedule((Issue(0, copy, 0), Fork(call), Wait((0,))), (), {}, (), 0, 0, 0)
+        least = Relaxed(platform).cycles(schedule)
+        assert all(least <= cycles_of(schedule, platform, skew[:8]) for skew in SKEWS)
+
+
+@pytest.mark.parametrize("outward", [False, True])
+@pytest.mark.parametrize(("lines", "line_bytes"), [(1, 4096), (100, 4), (60, 12), (40, 20), (9, 520)])
+@pytest.mark.parametrize("width", [4, 8, 16])
+def test_the_bound_of_a_transfer_alone_is_what_it_takes(
+    outward: bool, lines: int, line_bytes: int, width: int
+) -> None:
+    platform = PLATFORM.replace({"dma.bytes_per_cycle": width})
+    copy = Copy(outward, L1_BASE, L2_BASE + 0x8000, line_bytes, lines, 0, line_bytes + 8)
+    schedule = Schedule((Issue(0, copy, 0), Wait((0,))), (), {}, (), 0, 0, 0)
+    assert Relaxed(platform).cycles(schedule) == cycles_of(schedule, platform)
 
 
 def test_the_bound_of_a_schedule_is_close() -> None:

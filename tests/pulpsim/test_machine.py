@@ -284,14 +284,72 @@ def test_a_copy_moves_its_bytes_and_no_others_in_the_documented_cycles(
 
     result = target.simulate(controller)
     assert np.array_equal(target.memory.l1, l1) and np.array_equal(target.memory.l2, l2)
-    flat = copy.lines == 1 or (copy.strides == (copy.line_bytes, copy.line_bytes))
-    command = 4 if flat else 6
-    bursts = -(-copy.size_bytes // 256) if copy.outward else 0
+    strided = sum(stride != copy.line_bytes for stride in copy.strides) if copy.lines > 1 else 0
+    command = (4, 6, 8)[strided]
+    lines, line = (copy.lines, copy.line_bytes) if strided else (1, copy.size_bytes)
+    if copy.outward:
+        data = lines * sum(1 + -(-min(256, line - first) // 8) for first in range(0, line, 256))
+    else:
+        data = max(-(-copy.size_bytes // 8), lines)
     assert ended == [command]
     # the last command word is written in cycle command - 1; the event wakes the controller 8 later
-    assert result.cycles == command - 1 + 2 + -(-copy.size_bytes // 8) + bursts + 8
+    assert result.cycles == command - 1 + 2 + data + 8
     assert_accounted(result)
     assert result.cores[0].command == command and result.cores[7].dma_wait == result.cycles - command
+
+
+wide = st.builds(
+    lambda line, lines, l1_gap, l2_gap, outward: Copy(
+        outward, L1_BASE, DATA, line, lines, l1_gap and line + l1_gap, l2_gap and line + l2_gap
+    ),
+    words(700),
+    st.integers(1, 7),
+    words(3, 0),
+    words(3, 0),
+    st.booleans(),
+)
+
+
+@given(copy=wide, most=st.integers(4, 3000), burst=st.sampled_from([8, 64, 256]))
+def test_what_is_too_long_for_a_command_is_cut_into_pieces_that_are_not(copy: Copy, most: int, burst: int) -> None:
+    """Together they move each word once, in order, and lines are not cut where they need not be."""
+    small = Platform.preset("pulp-2022", {"dma.transfer_bytes": most, "dma.burst_bytes": burst})
+
+    def moved(copies: list[Copy]) -> list[tuple[int, int]]:
+        found = []
+        for c in copies:
+            l1 = places(c.l1, c.line_bytes, c.lines, c.strides[0])[::4].tolist()
+            l2 = places(c.l2, c.line_bytes, c.lines, c.strides[1])[::4].tolist()
+            found += [*zip(l1, l2, strict=True)]
+        return found
+
+    pieces = copy.pieces(small)
+    assert moved(pieces) == moved([copy])
+    for piece in pieces:
+        piece.check(small)
+        assert piece.outward == copy.outward and piece.size_bytes <= most
+    if copy.size_bytes <= most:
+        assert pieces == [copy]
+    elif copy.line_bytes <= most and copy.dimensions[0] > 1:
+        assert {piece.line_bytes for piece in pieces} == {copy.line_bytes}
+
+
+def test_a_transfer_has_a_greatest_length(engine: EngineName) -> None:
+    """131,071 bytes, of which whole words are 131,068; two pieces cost no burst more than one transfer would."""
+    def run(copies: list[Copy], **overrides: int) -> Result:
+        def controller(cluster: Cluster) -> Iterator[Any]:
+            for copy in copies:
+                yield from cluster.copy(copy)
+
+        return bare(engine, l1__size_bytes=1 << 20, **overrides).simulate(controller)
+
+    longest, longer = (Copy(True, L1_BASE, DATA, size) for size in (131_068, 131_072))
+    run([longest])
+    found = message(AddressError, lambda: run([longer]))
+    assert found.startswith("DMA command of 131,072 bytes: one transfer moves at most 131,071 (dma.transfer_bytes)")
+    pieces = longer.pieces(Platform.preset("pulp-2022"))
+    assert [piece.size_bytes for piece in pieces] == [511 * 256, 256]
+    assert run(pieces).cycles == run([longer], dma__transfer_bytes=1 << 20).cycles
 
 
 def test_transfers_that_nobody_waits_for_still_end(engine: EngineName) -> None:

@@ -159,9 +159,9 @@ def test_without_a_handler_they_stop_the_run(bench: BenchFactory, text: str, tra
         with pytest.raises(TrapError) as caught:
             Machine(engine=engine).run(program, cores=2, registers=lambda core: {"a0": 7 + core})
         error = caught.value
-        assert (error.cause, error.core, error.pc) == (cause, 0, address_of(4 + at))
-        assert error.registers[10] == 7 and len(error.registers) == isa.REGISTERS
-        assert ("a0 0x7, a1 0x0, a7 0x0, gp 0x0" in str(error)) == (cause in ("ecall", "ebreak"))
+        assert (error.cause, error.core, error.pc) == (cause, 1, address_of(4 + at))  # which comes before core 0
+        assert error.registers[10] == 8 and len(error.registers) == isa.REGISTERS
+        assert ("a0 0x8, a1 0x0, a7 0x0, gp 0x0" in str(error)) == (cause in ("ecall", "ebreak"))
 
 
 HANDLER = """

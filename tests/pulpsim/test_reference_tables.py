@@ -7,6 +7,7 @@ from statistics import mean
 import pytest
 
 from benchmarks import reference as tables
+from pulpsim import Machine
 
 CONFIGS = ("pulp-2022", "pulp-2022/no-conflicts", "pulp-open", "pulp-open/no-conflicts")
 
@@ -25,34 +26,58 @@ def test_uncoupled_matmuls_are_properties_of_the_program(config: str) -> None:
         assert error.within(100, 0.005) and error.cycles <= 0, error
 
 
-@pytest.mark.parametrize(
-    ("config", "average", "largest"),
-    [("pulp-2022", 0.055, 0.20), ("pulp-open", 0.085, 0.26), ("pulp-open/no-conflicts", 0.085, 0.26)],
-)
-def test_coupled_matmuls_on_8_cores(config: str, average: float, largest: float) -> None:
+#: Mean and largest |error| of coupled matmuls on eight cores, and on fewer, of which one phase between the cores was
+#: measured, while ours is the mean over eight. Without the instruction cache small ones lack their refills.
+EIGHT_CORES = {
+    "pulp-2022": (0.022, 0.20),
+    "pulp-open": (0.032, 0.20),
+    "pulp-open/no-conflicts": (0.032, 0.20),
+}
+FEWER_CORES = (0.035, 0.26)
+
+#: Two cores that meet in step, or do not: a cycle between their starts decides. Of both rows one phase is known.
+TWO_PHASES = "mm_2x1 pulp-open 2 128 640 1"
+IN_STEP = "ub_lw4fma4_same_bank pulp-open/no-conflicts 8 1"
+
+
+@pytest.mark.parametrize("config", EIGHT_CORES)
+def test_coupled_matmuls_on_8_cores(config: str) -> None:
     found = matmul(config, is_coupled=True, cores="8")
+    average, largest = EIGHT_CORES[config]
     assert mean(abs(error.relative) for error in found) <= average
     for error in found:
         assert abs(error.relative) <= largest, error
-    if config == "pulp-2022":
-        assert mean(error.inside_skews for error in found) >= 0.8
+    assert mean(error.inside_skews for error in found) >= 0.9
 
 
 @pytest.mark.parametrize("config", ["pulp-2022", "pulp-open"])
 @pytest.mark.parametrize("cores", ["2", "4"])
 def test_coupled_matmuls_on_fewer_cores(config: str, cores: str) -> None:
-    """One phase between the cores was measured, ours is the mean over eight: one row may be far off."""
     found = matmul(config, is_coupled=True, cores=cores)
-    assert mean(abs(error.relative) for error in found) <= 0.035
+    average, largest = FEWER_CORES
+    assert mean(abs(error.relative) for error in found) <= average
     for error in found:
-        assert abs(error.relative) <= 0.26, error
+        assert (abs(error.relative) > largest) == (error.name == TWO_PHASES), error
+
+
+def test_the_rows_left_out_were_measured_in_one_of_two_phases() -> None:
+    """The model has both: 144,146 or, in the `cold` column, 103,235 - 24 cycles; 1,435 - 10, or what is expected."""
+    by_name = {tables.Error(row, 1, 1).name: row for table in ("matmul", "micro") for row in tables.rows(table)}
+    for name, late, together, apart in (
+        (TWO_PHASES, [0, 1], 103_211, 144_136),
+        (IN_STEP, [0] * 4 + [1] * 4, 1_040, 1_425),
+    ):
+        row = by_name[name]
+        machine = Machine(tables.platform(row["config"]))
+        tables.fill(machine, row)
+        for delays, measured in ((None, together), (late, apart)):
+            kernels = tables.program("matmul" if "m" in row else "micro")
+            given = tables.registers(row)
+            ours = machine.run(kernels, row["kernel"], int(row["cores"]), given, start_delays=delays).cycles
+            assert abs(ours / measured - 1) <= 0.01
 
 
 # -- micro-benchmarks ------------------------------------------------------------------------------
-
-#: Two cores whose four loads in a row meet in one bank, or never do: by the phase between them this takes
-#: 1,034 to 1,439 cycles here. Of the machine one phase is known: 1,060 (with cold caches 1,328).
-ONE_PHASE = ("ub_lw4fma4_same_bank", "2")
 
 
 def micro(is_coupled: bool) -> list[tables.Error]:
@@ -75,11 +100,7 @@ def test_uncoupled_micro_benchmarks() -> None:
 
 def test_coupled_micro_benchmarks() -> None:
     for error in micro(is_coupled=True):
-        if (error.row["kernel"], error.row["cores"]) == ONE_PHASE and not error.within(40, 0.03):
-            phases = tables.counts(error.row, range(tables.SKEWS))
-            assert min(phases) <= error.measured + 40 and error.measured <= max(phases) + 40, error
-        else:
-            assert error.within(40, 0.03), error
+        assert error.within(40, 0.03) != (error.name == IN_STEP), error
 
 
 # -- DMA -------------------------------------------------------------------------------------------
@@ -98,19 +119,14 @@ def test_every_other_row_is_covered() -> None:
 
 # -- with the instruction cache --------------------------------------------------------------------
 
-#: Mean and largest |error| of coupled matmuls, by configuration and cores: as without the cache. Of the
-#: `cold` column, one run in one phase, neither is known better than this:
-COLD = (0.085, 0.35)
+#: Mean and largest |error| of coupled matmuls. Of the `cold` column, one run in one phase, neither is known better
+#: than this:
+COLD = (0.055, 0.40)
 COUPLED = {
-    ("pulp-2022", "8"): (0.055, 0.20),
-    ("pulp-open", "8"): (0.085, 0.26),
-    ("pulp-open/no-conflicts", "8"): (0.085, 0.26),
+    ("pulp-2022", "8"): (0.018, 0.20),
+    ("pulp-open", "8"): (0.028, 0.20),
+    ("pulp-open/no-conflicts", "8"): (0.028, 0.20),
 }
-FEWER_CORES = (0.035, 0.26)
-
-#: `cycles` measured one phase, 144,146, and `cold` another, 103,079. The model has both: of its eight skews
-#: one takes the former, seven the latter, so that the mean is far from either.
-TWO_PHASES = "mm_2x1 pulp-open 2 128 640 1"
 
 
 @pytest.mark.parametrize("config", CONFIGS)
@@ -125,8 +141,8 @@ def test_matmuls_with_the_instruction_cache(config: str) -> None:
             for error in chosen:
                 two_phases = (error.name, quantity) == (TWO_PHASES, "cycles")
                 assert (abs(error.relative) > limits[1]) == two_phases, error
-            if (config, cores, quantity) == ("pulp-2022", "8", "cycles"):
-                assert mean(error.inside_skews for error in chosen) >= 0.8
+            if (cores, quantity) == ("8", "cycles"):
+                assert mean(error.inside_skews for error in chosen) >= 0.9
 
 
 @pytest.mark.parametrize("config", sorted({row["config"] for row in tables.rows("micro")}))
@@ -135,13 +151,6 @@ def test_micro_benchmarks_with_the_instruction_cache(config: str) -> None:
     assert {error.row["kernel"] for error in found} >= set(tables.WITHOUT_CACHE)
     warm = tables.best_of_repeats(error for error in found if error.quantity == "cycles")
     check_limits(warm + [error for error in found if error.quantity == "cold"])
-
-
-def test_the_row_left_out_was_measured_in_one_of_two_phases() -> None:
-    (row,) = (row for row in tables.rows("matmul") if tables.Error(row, 1, 1).name == TWO_PHASES)
-    ours = tables.counts(row, range(tables.SKEWS))
-    for measured in (tables.measured(row), int(row["cold"]) - tables.SKEW_FRAME):
-        assert min(abs(cycles / measured - 1) for cycles in ours) <= 0.005
 
 
 def check_limits(found: list[tables.Error]) -> None:

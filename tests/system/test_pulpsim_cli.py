@@ -340,13 +340,13 @@ def test_two_dumps_do_not_share_a_file() -> None:
         ("add x5, x6, x32", "bad.S:1: register 'x32' in 'add x5, x6, x32': x0 to x31 or ABI names"),
         (
             "nop\nlw t0, 4(x0)\nret",
-            "core 0, cycle 19, pc 0x1c000014 (bad.S:2): lw x5,4(x0): address 0x00000004 is ",
+            "core 1, cycle 19, pc 0x1c000014 (bad.S:2): lw x5,4(x0): address 0x00000004 is ",
         ),
         (
             "f: nop",
-            "core 0, cycle 19, pc 0x1c000014 (bad.S, f+0x4): past the last instruction: ran off the end ",
+            "core 1, cycle 19, pc 0x1c000014 (bad.S, f+0x4): past the last instruction: ran off the end ",
         ),
-        ("", "core 0, cycle 18, pc 0x1c000010 (bad.S): past the last instruction: ran off the end of the "),
+        ("", "core 1, cycle 18, pc 0x1c000010 (bad.S): past the last instruction: ran off the end of the "),
         ("f: fadd.s f1, f2, f3\nret", "bad.S: fadd.s f1,f2,f3: operand fd must be one of the x registers"),
     ],
 )

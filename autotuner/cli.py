@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -120,7 +120,7 @@ def _tune_model(
     else:
         console = table_console()
         console.print(steps_table(f"{model.name} on {platform.name}: each step by itself", tuned.outcomes))
-        _print_faults(tuned.outcomes.values())
+        _print_remarks(tuned.outcomes.values())
         _print_whole(tuned, out)
     if tuned.plan is None:
         raise InputError(f"no plan for {model.name}: {tuned.fault}")
@@ -150,7 +150,7 @@ def _tune_layer(
         print_json(result)
     else:
         table_console().print(steps_table(f"{model.name} on {platform.name}", outcomes))
-        _print_faults(outcomes.values())
+        _print_remarks(outcomes.values())
     if not complete:
         _interrupted("these are the steps found")
 
@@ -232,12 +232,17 @@ def _write(out: OutFolder | None, result: dict[str, Any], plan: str | None) -> N
         out.write(tuning=result, plan=None if plan is None else plan.encode())
 
 
-def _print_faults(outcomes: Iterable[Outcome]) -> None:
+def _print_remarks(outcomes: Collection[Outcome]) -> None:
     from autotuner.search import Infeasible
 
     for outcome in outcomes:
         if isinstance(outcome, Infeasible):
             click.echo(str(outcome))
+    if any(not isinstance(outcome, Infeasible) and not outcome.proven for outcome in outcomes):
+        click.echo(
+            "cores share FPUs (cluster.fpus): bounds are far below, so these are the fastest of what promised most, "
+            "none is proven the fastest there is"
+        )
 
 
 def _print_whole(tuned: Tuned, out: OutFolder | None) -> None:

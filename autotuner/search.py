@@ -5,6 +5,11 @@ luck. The search takes what has the least lower bound and looks closer, until wh
 nothing in the space is faster. Bounds, each dearer and closer than the one before: of a tile, from its sizes; of a
 shape, with everything moved and allocated; of a candidate, with its kernel's instructions; of its compiled schedule
 in which nothing is ever in the way (`trainlib.timing.Relaxed`); and with every skew that has been simulated.
+
+Where cores share FPUs, bounds are far below (10 to 20 %, whatever the candidate): how two cores meet at one FPU hangs
+on everything, and a delay may help. There the search trusts what is expected of a schedule (`Meter.promise`) as if it
+were a bound, learns by how much a kernel's promises exceed its bounds at least, compiles UNPROVEN_CANDIDATES at most,
+and calls its winner not proven.
 """
 
 from __future__ import annotations
@@ -12,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import heapify, heappop, heappush
+from math import inf
 
 import msgspec
 
@@ -26,6 +32,8 @@ from trainlib.schedule import Schedule, compile_step
 
 #: how many runners-up are named
 RUNNERS_UP = 24
+#: candidates that are compiled where nothing can be proven
+UNPROVEN_CANDIDATES = 1500
 #: how far something on the heap has been looked at
 TILE, SHAPE, CANDIDATE, SCHEDULE = range(4)
 
@@ -37,6 +45,7 @@ class Found(msgspec.Struct, frozen=True, tag="found"):
     winner takes at least, were no access ever to wait. runners_up: those with the least bounds before they were
     compiled, for whoever puts steps together. space: candidates there are; simulated, reused: points measured, and
     taken from those known; pruned: candidates never simulated; too_large: those looked at that do not fit L1.
+    proven: nothing in the space is faster; False where FPUs are shared.
     """
 
     step: LayerStep
@@ -49,6 +58,7 @@ class Found(msgspec.Struct, frozen=True, tag="found"):
     reused: int
     pruned: int
     too_large: int
+    proven: bool
 
     @property
     def mean(self) -> float:
@@ -83,7 +93,8 @@ class Infeasible(msgspec.Struct, frozen=True, tag="infeasible"):
 class _Item:
     """Something on the heap: the least sum of cycles over all skews, and its place in the space.
 
-    known: of a shape. least: of the schedule, for any skew. cycles: simulated so far.
+    sure: the same before it was put off. known: of a shape. least: of the schedule, for any skew (`Meter.promise`).
+    cycles: simulated so far.
     """
 
     bound: int
@@ -94,6 +105,10 @@ class _Item:
     schedule: Schedule | None = field(compare=False, default=None)
     least: int = field(compare=False, default=0)
     cycles: tuple[int, ...] = field(compare=False, default=())
+    sure: int = field(compare=False, init=False)
+
+    def __post_init__(self) -> None:
+        self.sure = self.bound
 
     @property
     def measured(self) -> bool:
@@ -112,9 +127,29 @@ class _Search:
         self.kernels = [chosen for chosen in every if not allowed or chosen.get("kernel", allowed[0]) in allowed]
         self.room = l1_available(self.platform)
         self.gap = max(high - low for low, high in l1_ranges(self.platform))
-        self.too_large = 0
+        self.too_large = self.compiled = 0
         self.fault = ""
         self.keys: dict[bytes, LayerStep] = {}
+        self.excess: dict[tuple[str, int], float] = {}
+
+    def put_off(self, item: _Item) -> bool:
+        """Raise the bound of what is not compiled yet by what promises have exceeded bounds so far, of its kernel.
+
+        Of the kernel for which that is least while an item stands for all. False if its bound is as high.
+        """
+        if self.platform.fpus_are_private or item.level == SCHEDULE or not self.excess:
+            return False
+        own = self.excess.get(_kernel(item.step), 1.0)
+        bound = int(item.sure * (own if item.level == CANDIDATE else min(self.excess.values())))
+        if bound <= item.bound:
+            return False
+        item.bound = bound
+        return True
+
+    def gives_up(self, item: _Item) -> bool:
+        """Whether `item` is one candidate more than are compiled where nothing can be proven."""
+        most = inf if self.platform.fpus_are_private else UNPROVEN_CANDIDATES
+        return item.level == CANDIDATE and self.compiled >= most
 
     def closer(self, item: _Item) -> list[_Item]:
         """What takes an item's place: what it consists of, or itself, with a closer bound; nothing if it cannot be."""
@@ -131,7 +166,7 @@ class _Search:
         for number, shape in enumerate(shapes(self.model, self.index, item.step)):
             known = self._footprint(replace(shape, **self.kernels[0]))
             if self._fits(shape, known):
-                bound = max(item.bound, len(SKEWS) * known.bound_cycles(0))
+                bound = max(item.sure, len(SKEWS) * known.bound_cycles(0))
                 found.append(_Item(bound, (*item.place, number), SHAPE, shape, known))
             else:
                 self.too_large += len(self.kernels)
@@ -153,7 +188,7 @@ class _Search:
         for number, chosen in enumerate(self.kernels):
             step = replace(item.step, **chosen)
             busy = busy_cycles(self.model, self.index, step, self.platform)
-            bound = max(item.bound, len(SKEWS) * known.bound_cycles(busy))
+            bound = max(item.sure, len(SKEWS) * known.bound_cycles(busy))
             found.append(_Item(bound, (*item.place, number), CANDIDATE, step))
         return found
 
@@ -161,14 +196,18 @@ class _Search:
         """None if it cannot run, or is another one under a second name."""
         try:
             schedule = self._compile(item.step)
-            least = max(self.meter.least(schedule), item.bound // len(SKEWS))
+            least = max(self.meter.promise(schedule), item.sure // len(SKEWS))
         except (L1Error, ModelError, ProgramError) as error:
             self.fault = str(error)
             return []
         key = schedule_key(schedule, self.platform)
         if self.keys.setdefault(key, item.step) != item.step:
             return []
-        return [_Item(max(item.bound, len(SKEWS) * least), item.place, SCHEDULE, item.step, None, schedule, least)]
+        self.compiled += 1
+        bound, kernel = max(item.sure, len(SKEWS) * least), _kernel(item.step)
+        if item.sure:
+            self.excess[kernel] = min(bound / item.sure, self.excess.get(kernel, inf))
+        return [_Item(bound, item.place, SCHEDULE, item.step, None, schedule, least)]
 
     def _simulated(self, item: _Item) -> list[_Item]:
         """With one more skew."""
@@ -203,6 +242,10 @@ class _Search:
         except L1Error as error:
             return error.needed_bytes
         return self.room
+
+
+def _kernel(step: LayerStep) -> tuple[str, int]:
+    return step.kernel, step.unroll
 
 
 def search(
@@ -242,6 +285,13 @@ def search(
         if item.measured:
             done.append(item)
             continue
+        if prune and s.put_off(item):
+            heappush(heap, item)
+            continue
+        if prune and s.gives_up(item):
+            heap = [item for item in heap if item.level == SCHEDULE]
+            heapify(heap)
+            continue
         if item.level == SCHEDULE:
             simulated.add(item.step)
         elif item.level == CANDIDATE and len(runners_up) < RUNNERS_UP:
@@ -250,9 +300,10 @@ def search(
             heappush(heap, closer)
     if not done:
         return s.infeasible(tile)
-    best = min(done)
+    best, proven = min(done), not prune or meter.platform.fpus_are_private
+    assert best.schedule is not None
     pruned = space - len(simulated) - s.too_large
     return Found(
-        best.step, best.cycles, begun, best.least, tuple(runners_up), space, meter.simulated - before[0],
-        meter.reused - before[1], max(pruned, 0), s.too_large,
+        best.step, best.cycles, begun, meter.least(best.schedule), tuple(runners_up), space,
+        meter.simulated - before[0], meter.reused - before[1], max(pruned, 0), s.too_large, proven,
     )  # fmt: skip

@@ -357,8 +357,8 @@ class _Whole:
             )
             if changed != self.best.steps:
                 plans.append(replace(self.best, steps=changed))
-        least = pool.all(_least, [(self.model, plan) for plan in plans])
-        order = sorted((bound, number) for number, bound in enumerate(least) if bound is not None)
+        promises = pool.all(_promise, [(self.model, plan) for plan in plans])
+        order = sorted((cycles, number) for number, cycles in enumerate(promises) if cycles is not None)
         self._totals(pool, [plans[number] for _, number in order[:SIMULATED_EXCHANGES]], self.total)
 
     def _totals(self, pool: Workers, plans: Sequence[Plan], limit: int | None) -> list[int | None]:
@@ -380,10 +380,10 @@ class _Whole:
         )  # fmt: skip
 
 
-def _least(meter: Meter, model: Model, plan: Plan) -> int | None:
-    """Cycles that no simulation of the plan goes below; None if it does not fit."""
+def _promise(meter: Meter, model: Model, plan: Plan) -> int | None:
+    """Cycles that the plan hardly goes below; None if it does not fit."""
     try:
-        return meter.least(settled(model, plan, meter.platform, LEARNING_RATE)[1])
+        return meter.promise(settled(model, plan, meter.platform, LEARNING_RATE)[1])
     except PulpsimError:
         return None
 

@@ -2,7 +2,8 @@
 
 `cycles_of` simulates it whole. `Relaxed` finds what it costs at least, in a fraction of the time: with no bank
 conflict, no cache miss and a core alone at work, a call takes as long as another of the same program and sizes,
-and is run once for all of them.
+and is run once for all of them. `Expected` finds what it costs about, as fast: with all cores at work, a call takes
+as long as another one whose operands begin in the same banks.
 """
 
 from __future__ import annotations
@@ -28,33 +29,32 @@ def cycles_of(schedule: Schedule, platform: Platform, start_delays: Sequence[int
     return Machine(platform).simulate(controller).cycles
 
 
-class Relaxed:
-    """Lower bounds of schedules on a platform.
+class _Walk:
+    """Cycles of schedules, each call run once, by itself, for all that are like it.
 
-    Core 0 has the largest share of every kernel. Run alone, it waits for nobody, and what it waits for in the
-    cluster only delays it. The DMA's ports never wait for a bank; all else that a transfer takes is counted, one
-    after the other each way. (A full command queue is left out: it delays the controller only.) Waking up from a wait
-    is counted before the first call only: after it the controller may be late, find the transfer done, and so be
-    earlier than one that had to wait.
+    calls_on: the machine that runs them. alignment: how far apart, in bytes, operands are in the same place.
+
+    The DMA's ports never wait for a bank; all else that a transfer takes is counted, one after the other each way.
+    (A full command queue is left out: it delays the controller only.) Waking up from a wait is counted before the
+    first call only: after it the controller may be late, find the transfer done, and so be earlier than one that had
+    to wait.
     """
 
-    def __init__(self, platform: Platform):
-        self._platform = platform
-        alone = {"cluster.cores": 1, "cluster.fpus": 1, "l1.conflicts": False, "icache.enabled": False}
-        self._alone = platform.replace(alone)
+    def __init__(self, platform: Platform, calls_on: Platform, alignment: int):
+        self._platform, self._calls_on, self._alignment = platform, calls_on, alignment
         self._calls: dict[tuple[object, ...], int] = {}
 
     def call_cycles(self, call: Call) -> int:
-        """From core 0's first instruction to its return, at least."""
+        """From the first instruction to the last core's return."""
         l1 = range(L1_BASE, L1_BASE + self._platform.l1.size_bytes)
-        sizes = tuple(-1 if value in l1 else value for value in call.arguments)
+        sizes = tuple(-1 - value % self._alignment if value in l1 else value for value in call.arguments)
         key = (call.program, sizes)
         if key not in self._calls:
-            self._calls[key] = Machine(self._alone).run(call.program, registers=call.registers()).cycles
+            self._calls[key] = Machine(self._calls_on).run(call.program, registers=call.registers()).cycles
         return self._calls[key]
 
     def cycles(self, schedule: Schedule) -> int:
-        """No simulation of the schedule takes fewer, whatever the start delays."""
+        """Of a schedule in which nothing but its order, calls and transfers takes time."""
         platform, now, on_time = self._platform, 0, True
         forked = platform.controller.fork_cycles - platform.core.jump_cycles  # an empty function's `ret` is a jump
         free, ends = [0, 0], dict[int, int]()  # when each direction is free, when transfers end
@@ -74,3 +74,26 @@ class Relaxed:
                     now = last + platform.event_unit.event_cycles * on_time
                     on_time = False
         return max([now, *ends.values()])
+
+
+class Relaxed(_Walk):
+    """Lower bounds: no simulation of a schedule takes fewer cycles, whatever the start delays.
+
+    Core 0 has the largest share of every kernel. Run alone, it waits for nobody, and what it waits for in the
+    cluster only delays it.
+    """
+
+    def __init__(self, platform: Platform):
+        alone = {"cluster.cores": 1, "cluster.fpus": 1, "l1.conflicts": False, "icache.enabled": False}
+        super().__init__(platform, platform.replace(alone), 1)
+
+
+class Expected(_Walk):
+    """What schedules take, near enough: calls on all cores, beside no transfer and with no cache miss.
+
+    For FPUs that cores share, with which bounds are far below. None itself: a delay can bring cores past each other
+    that were in each other's way.
+    """
+
+    def __init__(self, platform: Platform):
+        super().__init__(platform, platform.replace({"icache.enabled": False}), 4 * platform.l1.banks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from autotuner.measure import SKEWS, Meter, schedule_key
+from autotuner.measure import EXPECTED_SHARE, SKEWS, Meter, schedule_key
 from autotuner.points import Points
 from autotuner.search import Found, Infeasible, search
 from autotuner.space import (
@@ -44,7 +45,7 @@ from trainlib.layers import (
 from trainlib.model import Model
 from trainlib.plan import LayerStep, backward_choices
 from trainlib.schedule import Fork, Issue, Operation, Schedule, Wait, compile_step
-from trainlib.timing import Relaxed, cycles_of
+from trainlib.timing import Expected, Relaxed, cycles_of
 
 PLATFORM = Platform.preset("pulp-2022", {"l2.size_bytes": 256 << 10})
 
@@ -212,6 +213,60 @@ def test_the_bound_of_a_schedule_is_close() -> None:
     best = max(candidates(model, 0, "fw"), key=lambda step: (step.kernel == "mm_unroll_4x4", step.tile.lines == 4))
     schedule = compile_step(model, 0, best, PLATFORM)
     assert 1.0 <= cycles_of(schedule, PLATFORM) / Relaxed(PLATFORM).cycles(schedule) < 1.06
+
+
+# -- shared FPUs -----------------------------------------------------------------------------------
+SHARED = PLATFORM.replace({"cluster.fpus": 4})
+
+
+def pointwise_schedules(platform: Platform) -> list[Schedule]:
+    """Matrix products with few loads, tiles of some size."""
+    model = Model("pw", (PointWise("l", 64, 64, relu=False),), input_shape=(64, 10, 5))
+    every = [step for step in candidates(model, 0, "fw") if step.kernel in ("mm_unroll_4x4", "mm_M_unroll_2x4")]
+    every = [step for step in every if min(step.tile.rows, step.tile.columns, 4 * (step.tile.lines or 10)) >= 16]
+    fit = []
+    for step in every[:: len(every) // 12]:
+        with suppress(L1Error):
+            fit.append(compile_step(model, 0, step, platform))
+    return fit
+
+
+def test_what_is_expected_is_near_where_bounds_are_far() -> None:
+    """With FPUs that cores share. What is left out is the way into tiles and out of them, and cold caches."""
+    expected, relaxed = Expected(SHARED), Relaxed(SHARED)
+    for schedule in pointwise_schedules(SHARED):
+        cycles = cycles_of(schedule, SHARED)
+        assert EXPECTED_SHARE * expected.cycles(schedule) <= cycles < 1.25 * expected.cycles(schedule)
+        assert relaxed.cycles(schedule) < 0.9 * cycles
+
+
+def test_what_is_expected_does_not_hang_on_what_was_asked_before() -> None:
+    """Else a search would find other things with other numbers of workers."""
+    schedules = pointwise_schedules(SHARED)
+    one, other = Expected(SHARED), Expected(SHARED)
+    assert [one.cycles(s) for s in schedules] == [other.cycles(s) for s in reversed(schedules)][::-1]
+
+
+@settings(max_examples=6)
+@given(layer=searched(8), most=st.integers(1, 30))
+def test_a_search_with_shared_fpus_ends(layer: tuple[Model, str], most: int) -> None:
+    """After as many candidates as it may compile, with none slower than the one that it began with."""
+    model, step = layer
+    start = next(candidates(model, 1, step))
+    with Points(None) as points, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("autotuner.search.UNPROVEN_CANDIDATES", most)
+        meter = Meter(SHARED, points)
+        outcome = search(model, 1, step, meter, [start])
+    assert isinstance(outcome, Found) and not outcome.proven
+    assert outcome.mean <= outcome.first_mean
+    assert meter.simulated <= len(SKEWS) * (most + 1)
+
+
+def test_a_search_is_proven_where_every_core_has_its_fpu() -> None:
+    model = Model("one", (PointWise("l", 3, 4, relu=False),), input_shape=(3, 2, 2))
+    with Points(None) as points:
+        outcome = search(model, 0, "fw", Meter(PLATFORM, points))
+    assert isinstance(outcome, Found) and outcome.proven
 
 
 # -- the winner ------------------------------------------------------------------------------------

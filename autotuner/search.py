@@ -8,8 +8,8 @@ in which nothing is ever in the way (`trainlib.timing.Relaxed`); and with every 
 
 Where cores share FPUs, bounds are far below (10 to 20 %, whatever the candidate): how two cores meet at one FPU hangs
 on everything, and a delay may help. There the search trusts what is expected of a schedule (`Meter.promise`) as if it
-were a bound, learns by how much a kernel's promises exceed its bounds at least, compiles UNPROVEN_CANDIDATES at most,
-and calls its winner not proven.
+were a bound, goes first by what a kernel's promises exceeded its bounds by so far, compiles UNPROVEN_CANDIDATES at
+most, and calls its winner not proven.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class _Search:
         self, model: Model, index: int, step: str, meter: Meter, allowed: Sequence[str], vectors: Vectors
     ):  # fmt: skip
         self.model, self.index, self.platform, self.meter = model, index, meter.platform, meter
-        self.vectors = vectors
+        self.vectors, self.proves = vectors, meter.platform.fpus_are_private
         every = kernels(model, index, step)
         self.kernels = [chosen for chosen in every if not allowed or chosen.get("kernel", allowed[0]) in allowed]
         self.room = l1_available(self.platform)
@@ -137,7 +137,7 @@ class _Search:
 
         Of the kernel for which that is least while an item stands for all. False if its bound is as high.
         """
-        if self.platform.fpus_are_private or item.level == SCHEDULE or not self.excess:
+        if self.proves or item.level == SCHEDULE or not self.excess:
             return False
         own = self.excess.get(_kernel(item.step), 1.0)
         bound = int(item.sure * (own if item.level == CANDIDATE else min(self.excess.values())))
@@ -148,8 +148,7 @@ class _Search:
 
     def gives_up(self, item: _Item) -> bool:
         """Whether `item` is one candidate more than are compiled where nothing can be proven."""
-        most = inf if self.platform.fpus_are_private else UNPROVEN_CANDIDATES
-        return item.level == CANDIDATE and self.compiled >= most
+        return not self.proves and item.level == CANDIDATE and self.compiled >= UNPROVEN_CANDIDATES
 
     def closer(self, item: _Item) -> list[_Item]:
         """What takes an item's place: what it consists of, or itself, with a closer bound; nothing if it cannot be."""
@@ -280,10 +279,12 @@ def search(
     heapify(heap)
     done: list[_Item] = []
     runners_up: list[LayerStep] = []
-    while heap and not (prune and done):
+    while heap and not (prune and done and s.proves):
         item = heappop(heap)
         if item.measured:
             done.append(item)
+            continue
+        if prune and done and item.sure >= min(done).bound:
             continue
         if prune and s.put_off(item):
             heappush(heap, item)
@@ -300,7 +301,7 @@ def search(
             heappush(heap, closer)
     if not done:
         return s.infeasible(tile)
-    best, proven = min(done), not prune or meter.platform.fpus_are_private
+    best, proven = min(done), s.proves or not prune
     assert best.schedule is not None
     pruned = space - len(simulated) - s.too_large
     return Found(

@@ -35,6 +35,7 @@ LAYER = "PW 2x3x3 2"
 STEPS = ["fw", "ig", "update", "wg", "wg+update"]
 OUTCOME_KEYS = {
     "type", "step", "cycles", "first_cycles", "bound", "space", "simulated", "reused", "pruned", "too_large",
+    "proven",
 }  # fmt: skip
 
 

@@ -75,9 +75,14 @@ def test_the_totals_are_those_of_the_plans_that_come_with_the_library(name: str)
 
 
 def test_no_published_choice_is_faster() -> None:
-    """Those of convolutions are in the space; those of fully-connected layers have no padding, and are not."""
-    gains = [line.gain for network in shipped() for line in network.lines if line.gain is not None]
-    assert len(gains) > 20 and min(gains) >= 1
+    """Those of convolutions are in the space; those of fully-connected layers have no padding, and are not: half a
+
+    percent of a step of 1,700 cycles.
+    """
+    lines = [line for network in shipped() for line in network.lines if line.gain is not None]
+    assert len(lines) > 20
+    for line in lines:
+        assert line.gain is not None and line.gain >= (0.99 if line.type == "LINEAR" else 1)
 
 
 def test_the_tables_say_what_the_document_does() -> None:

@@ -97,7 +97,9 @@ def outcomes() -> dict[str, Outcome]:
     tile = PlanTile(rows=1234, columns=5678, lines=25)
     step = LayerStep(layer="layer", step="fw", tile=tile, kernel="mm_M_unroll_4x4")
     million = (12_345_678, 12_345_679, 12_345_680, 12_345_690)
-    found = Found(step, million, million, 12_000_000, (), 123_456_789, 12_345, 1_234_567, 123_456_789, 98_765_432)
+    found = Found(
+        step, million, million, 12_000_000, (), 123_456_789, 12_345, 1_234_567, 123_456_789, 98_765_432, proven=True
+    )
     return {"pointwise0 wg+update": found, "fc fw": Infeasible("fc", "fw", "needs more")}
 
 

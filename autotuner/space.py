@@ -170,7 +170,7 @@ def _seen(model: Model, index: int, step: str, lines: int) -> tuple[int, int, in
 def tile_bound(model: Model, index: int, tile: LayerStep, platform: Platform) -> int:
     """Cycles below which no candidate with this tile goes: a fork a tile, its parameters moved, the best kernel."""
     layer = model.layers[index]
-    forks = prod(_numbers(model, index, tile)) * platform.controller.fork_cycles
+    forks = prod(_numbers(model, index, tile)) * platform.least_fork_cycles
     moved = 0
     if isinstance(layer, FullyConnected) or tile.step == "update":
         moved = -(-4 * layer.weights * (2 if tile.step == "update" else 1) // platform.dma.bytes_per_cycle)
@@ -344,7 +344,7 @@ def footprint(
     first, last = work.tasks[0], work.tasks[-1]
     head = busy(commands(move for move in first.loads if move.buffer in first.computes[0].reads))
     tail = busy(commands(last.stores))
-    fork = platform.controller.fork_cycles
+    fork = platform.least_fork_cycles
     forks = sum(len(task.computes) for task in work.tasks) * fork
     # the last task waits for what it loads, and its stores wait for it; the first store waits for the first task
     after = fork + tail if last.loads else 0
@@ -352,7 +352,7 @@ def footprint(
     return Footprint(
         work.buffer_bytes, max(_touched(work, task) for task in work.tasks),
         max(inward + after, before + outward), head + tail, forks,
-        sum(copy.command_cycles(platform) for copy in every),
+        0 if platform.controller_is_separate else sum(copy.command_cycles(platform) for copy in every),
     )  # fmt: skip
 
 

@@ -389,6 +389,16 @@ def page(platforms: Sequence[Platform] | None = None) -> str:
         "",
         *markdown(transfers),
         "",
+        "### The controller",
+        "",
+        *_prose(
+            'With `controller.core = "shared"` core 0 forks the team, and writes commands between join and fork, '
+            'while nobody computes. With `"separate"` a core of its own does, beside the team: a command costs the '
+            "team nothing, and of a fork that follows a team's work only the hardware's part is lost, "
+            "`fork_join_cycles`. trainlib's schedules are the same for both; a separate controller issues what comes "
+            "after a call when the call has ended, or when the next one runs, whichever is first."
+        ),
+        "",
         *_rules(some),
         *_instructions(some),
         *_registers(),

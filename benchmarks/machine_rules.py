@@ -199,6 +199,7 @@ def _fork(platform: Platform) -> int:
     def controller(cluster: Cluster) -> Process:
         begin = cluster.now
         yield from cluster.fork(assemble("ret"), {})
+        yield from cluster.join()
         spent.append(cluster.now - begin)
 
     _simulated(platform, controller)

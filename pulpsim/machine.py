@@ -293,12 +293,23 @@ def limit_of(max_cycles: int | None) -> int | None:
     return limit
 
 
+@dataclass(frozen=True)
+class _Team:
+    """What runs: from where, on how many cores, from which cycle on."""
+
+    source: str
+    cores: int
+    begin: int
+
+
 class Cluster:
     """What a controller acts on: forks, DMA commands, waiting. Used as `yield from cluster.fork(...)`.
 
     Every cycle that passes is charged to all cores, once: to the engine's causes while a core runs, to
     FORK, COMMAND, DMA_WAIT or IDLE while it does not. (The controller is core 0 between join and fork;
-    while it programs the DMA the whole team waits for it, which is charged to COMMAND on every core.)
+    while it programs the DMA the whole team waits for it, which is charged to COMMAND on every core. Where
+    `controller.core` is "separate", a fork returns as soon as the team runs, and what the controller does
+    until `join` costs the team nothing.)
 
     A controller may start further processes on `env`; what they do while the cores run is charged to
     nobody, and only one team runs at a time.
@@ -314,6 +325,7 @@ class Cluster:
         self._dma_busy = [-1, -1]  # last cycle with data, inward and outward
         self._ends: dict[int, int] = {}
         self._joined: simpy.Event | None = None  # while a team runs
+        self._team = _Team("", 0, 0)  # the last one
         self._forked = 0  # when the last team was started
         self._team_cycles = 0  # of all teams before it
         self._claims: list[tuple[int, int, Cause]] = []  # (end, begin, cause) on `_clock`
@@ -386,6 +398,7 @@ class Cluster:
     ) -> Process:
         """Run a program on the first `cores` cores (default all) and join them.
 
+        A controller with a core of its own starts them when the team before has been joined, and does not wait.
         start_delays: cycles by which each core starts later than it would (default: none).
         """
         unit, total = self.platform.event_unit, self.platform.cluster.cores
@@ -393,7 +406,9 @@ class Cluster:
         row = self.machine.load(program) + program.entry(entry)
         files = [self.machine.register_file(core, registers) for core in range(count)]
         yield from self.pause(self.platform.controller.fork_cycles - unit.fork_join_cycles, Cause.FORK)
-        if self._joined is not None:
+        if self.platform.controller_is_separate:
+            yield from self.join()
+        elif self._joined is not None:
             raise ProgramError(f"cycle {self.now:,}: fork while a team runs\n{self.machine.whereabouts()}")
         self._joined, self._forked = self.env.event(), self.now
         begin = self.now + unit.start_cycles
@@ -403,15 +418,41 @@ class Cluster:
         self._command((0, 0), self.machine.begin_team, list(range(count)))
         for core, values in enumerate(files):
             self._command((1, core), self.machine.engine.start, core, row, begin + delays[core], values)
-        yield self._joined
-        self._joined, self._team_cycles = None, self._team_cycles + self.now - self._forked
-        self._other[:, Cause.FORK] += unit.start_cycles
-        for core in range(total):
-            self._other[core, Cause.IDLE] += self.now - self._ends[core]
-            if self.timeline is not None and core < count:
-                self.timeline.span(f"core {core}", program.source, begin, self._ends[core])
-        join = unit.fork_join_cycles - unit.start_cycles - self.platform.core.jump_cycles
-        yield from self.pause(join, Cause.FORK)
+        self._team = _Team(program.source, count, begin)
+        if not self.platform.controller_is_separate:
+            yield from self.join()
+
+    def join(self, unless: Iterable[int] = ()) -> Process:
+        """Wait for the team that a separate controller has forked; no cycle passes if none runs.
+
+        unless: transfers; once all of them are done the wait ends too. Raises ProgramError.
+        """
+        numbers = self.dma.known(unless)
+        open_ones = [self.dma.done(number) for number in numbers if not self.dma.done(number).triggered]
+        if (joined := self._joined) is None or (numbers and not open_ones):
+            return
+        yield self.env.any_of([joined, *([self.env.all_of(open_ones)] if numbers else [])])
+        unit, jump = self.platform.event_unit, self.platform.core.jump_cycles
+        if joined.triggered:
+            yield from self.pause(unit.fork_join_cycles - unit.start_cycles - jump, Cause.FORK)
+        else:
+            yield from self.pause(unit.event_cycles, Cause.DMA_WAIT)
+
+    @property
+    def running(self) -> bool:
+        """Whether a team runs."""
+        return self._joined is not None
+
+    def _end_team(self, joined: simpy.Event) -> None:
+        """The last core has returned."""
+        team, self._joined = self._team, None
+        self._team_cycles += self.now - self._forked
+        self._other[:, Cause.FORK] += self.platform.event_unit.start_cycles
+        for core, end in self._ends.items():
+            self._other[core, Cause.IDLE] += self.now - end
+            if self.timeline is not None and core < team.cores:
+                self.timeline.span(f"core {core}", team.source, team.begin, end)
+        joined.succeed()
 
     # -- the L1 domain -----------------------------------------------------------------------------
     def _command(self, order: tuple[int, ...], action: Callable[..., None], *arguments: Any) -> None:
@@ -455,7 +496,7 @@ class Cluster:
             return
         self._ends[report.subject] = report.time
         if len(self._ends) == self.platform.cluster.cores and self._joined is not None:
-            self._joined.succeed()
+            self._end_team(self._joined)
 
     def simulate(self, controller: Callable[[Cluster], Process], max_cycles: int | None = None) -> Result:
         """As Machine.simulate; a Cluster simulates once."""

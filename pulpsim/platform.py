@@ -115,6 +115,7 @@ class EventUnit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Controller:
+    core: Literal["shared", "separate"]  # core 0 while no team runs, or one of its own that works beside the team
     fork_cycles: int  # fork and join of an empty function, software included
     command_cycles: int  # software's cost of a DMA command, on top of the command itself
 
@@ -206,6 +207,15 @@ class Platform:
     @property
     def fpus_are_private(self) -> bool:
         return self.cluster.fpus >= self.cluster.cores
+
+    @property
+    def controller_is_separate(self) -> bool:
+        return self.controller.core == "separate"
+
+    @property
+    def least_fork_cycles(self) -> int:
+        """In which no team works because of a fork: all of it, or with a separate controller the hardware's part."""
+        return self.event_unit.fork_join_cycles if self.controller_is_separate else self.controller.fork_cycles
 
     # -- reading and writing -------------------------------------------------------------------
     @staticmethod

@@ -398,20 +398,41 @@ def execute(
 ) -> Generator[Any, Any, None]:
     """The controller: runs the operations in order; `mark(phase)` is called as each phase begins.
 
+    One with a core of its own holds commands that come after a call back until the call has ended or the next one
+    has begun, and forks that one without a rest: what stands between them may run beside either.
+
     start_delays: cycles by which each core is late at every fork (default: none).
     """
-    numbers: dict[int, int] = {}
     for operation in schedule.operations:  # all code at once: it is decoded once
         if isinstance(operation, Fork):
             cluster.machine.load(operation.call.program)
+    numbers: dict[int, int] = {}
+    held: list[Issue] = []
+
+    def issue() -> Generator[Any, Any, None]:
+        for operation in held:
+            numbers[operation.transfer] = yield from cluster.copy(operation.copy)
+        held.clear()
+
     for operation in schedule.operations:
         match operation:
             case Begin(phase):
+                yield from cluster.join()
+                yield from issue()
                 mark(phase)
-            case Issue(transfer, copy):
-                numbers[transfer] = yield from cluster.copy(copy)
+            case Issue():
+                held.append(operation)
+                if not cluster.running:
+                    yield from issue()
             case Wait(transfers):
+                needed = any(command.transfer in transfers for command in held)
+                yield from cluster.join(unless=() if needed else [numbers[transfer] for transfer in transfers])
+                if not cluster.running:
+                    yield from issue()
                 yield from cluster.wait([numbers[transfer] for transfer in transfers])
             case Fork(call):
                 yield from cluster.fork(call.program, call.registers(), start_delays=start_delays)
+                yield from issue()
+    yield from cluster.join()
+    yield from issue()
     yield from cluster.wait(numbers.values())

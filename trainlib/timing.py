@@ -56,7 +56,7 @@ class _Walk:
     def cycles(self, schedule: Schedule) -> int:
         """Of a schedule in which nothing but its order, calls and transfers takes time."""
         platform, now, on_time = self._platform, 0, True
-        forked = platform.controller.fork_cycles - platform.core.jump_cycles  # an empty function's `ret` is a jump
+        forked = platform.least_fork_cycles - platform.core.jump_cycles  # an empty function's `ret` is a jump
         free, ends = [0, 0], dict[int, int]()  # when each direction is free, when transfers end
         for operation in schedule.operations:
             if isinstance(operation, Fork):
@@ -64,7 +64,7 @@ class _Walk:
                 on_time = False
             elif isinstance(operation, Issue):
                 copy = operation.copy
-                now += copy.command_cycles(platform)
+                now += 0 if platform.controller_is_separate else copy.command_cycles(platform)
                 begin = max(now - 1 + platform.dma.start_cycles, free[copy.outward])
                 free[copy.outward] = begin + copy.data_cycles(platform)
                 ends[operation.transfer] = free[copy.outward] - 1

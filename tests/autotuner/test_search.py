@@ -104,6 +104,7 @@ def test_no_schedule_goes_below_its_bounds(data: st.DataObject) -> None:
             "l1.conflicts": data.draw(st.booleans()),
             "l1.arbitration": data.draw(st.sampled_from(["fifo", "round-robin"])),
             "icache.enabled": data.draw(st.booleans()),
+            "controller.core": data.draw(st.sampled_from(["shared", "separate"])),
             "controller.fork_cycles": data.draw(st.sampled_from([19, 100])),
         }
     )
@@ -176,6 +177,7 @@ def test_narrow_lines_and_late_controllers_stay_above_the_bound(data: st.DataObj
             "l1.conflicts": data.draw(st.booleans()),
             "l1.arbitration": data.draw(st.sampled_from(["fifo", "round-robin"])),
             "icache.enabled": data.draw(st.booleans()),
+            "controller.core": data.draw(st.sampled_from(["shared", "separate"])),
             "controller.fork_cycles": data.draw(st.sampled_from([19, 100])),
             "controller.command_cycles": data.draw(st.sampled_from([0, 10])),
         }

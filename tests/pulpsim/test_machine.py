@@ -234,6 +234,52 @@ def test_only_one_team_runs_at_a_time(engine: EngineName) -> None:
         bare(engine).simulate(controller)
 
 
+# -- a controller with a core of its own -----------------------------------------------------------
+def beside(engine: EngineName, **settings: Any) -> Machine:
+    return bare(engine, controller__core="separate", **settings)
+
+
+def test_a_separate_controller_goes_on_while_the_team_runs(engine: EngineName) -> None:
+    """What it writes beside the team costs the team nothing, and every cycle of a core is counted once."""
+    command = Copy(False, L1_BASE + 0x8000, DATA, 64)
+
+    def controller(cluster: Cluster) -> Iterator[Any]:
+        yield from cluster.fork(WORK, TEAM)
+        assert cluster.running and cluster.now == 0
+        number = yield from cluster.copy(command)
+        assert cluster.running
+        yield from cluster.join(unless=[number])
+        assert cluster.running  # 16 words come sooner than the work is done
+        yield from cluster.join()
+        assert not cluster.running
+
+    alone = beside(engine).simulate(lambda cluster: cluster.fork(WORK, TEAM)).cycles
+    result = beside(engine).simulate(controller)
+    assert result.cycles == alone + 9 == bare(engine).simulate(lambda cluster: cluster.fork(WORK, TEAM)).cycles
+    assert [core.command for core in result.cores] == [0] * 8
+    assert_accounted(result)
+
+
+@pytest.mark.parametrize("cost", [19, 60])
+def test_a_fork_by_a_separate_controller_waits_for_the_team_before_it(engine: EngineName, cost: int) -> None:
+    """Of its cycles only the hardware's are lost: the software's pass while the first team works."""
+
+    def twice(cluster: Cluster) -> Iterator[Any]:
+        for _ in range(2):
+            yield from cluster.fork(WORK, TEAM)
+        yield from cluster.join()
+
+    once = bare(engine).simulate(lambda cluster: cluster.fork(WORK, TEAM)).cycles
+    result = beside(engine, controller__fork_cycles=cost).simulate(twice)
+    assert result.cycles == 2 * once + (cost - 19)
+    assert_accounted(result)
+
+
+def test_a_separate_controller_joins_nothing_when_nothing_runs(engine: EngineName) -> None:
+    result = beside(engine).simulate(lambda cluster: cluster.join())
+    assert result.cycles == 0
+
+
 # -- DMA -----------------------------------------------------------------------------------------
 def words(maximum: int, minimum: int = 1) -> st.SearchStrategy[int]:
     return st.integers(minimum, maximum).map(lambda count: 4 * count)

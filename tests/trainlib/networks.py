@@ -237,6 +237,7 @@ def platforms(
         "dma.bytes_per_cycle": draw(st.sampled_from([4, 8, 16, 32])),
         "dma.outstanding": draw(st.sampled_from([1, 8])),
         "dma.transfer_bytes": draw(st.sampled_from([131_071, 131_071, 400, 37])),
+        "controller.core": draw(st.sampled_from(["shared", "separate"])),
         "controller.fork_cycles": draw(st.sampled_from([19, 100])),
         "controller.command_cycles": draw(st.sampled_from([0, 10])),
     }

@@ -10,16 +10,13 @@ from __future__ import annotations
 import inspect
 import re
 import textwrap
-import tomllib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from importlib import resources
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Literal, get_args, get_origin, get_type_hints
 
-from benchmarks.machine_rules import RULES, flattened, leaves
+from benchmarks.machine_rules import RULES, leaves
 from benchmarks.markdown import grid
 from pulpsim import Platform, dma, engine, isa
 from pulpsim.code import RETURN_ROW, address_of
@@ -28,6 +25,7 @@ from pulpsim.isa import Unit
 from pulpsim.memory import BARRIER_OFFSET, EVENT_UNIT_BASE, EVENT_UNIT_BYTES, L1_BASE, L2_BASE, stack_base
 from pulpsim.platform import STACK_BYTES
 from pulpsim.program.rows import LINE_BYTES
+from pulpsim.sources import MEASURED, comments, preset
 
 PAGE = Path(__file__).parents[1] / "docs" / "machine.md"
 
@@ -81,52 +79,11 @@ ROUNDING_MODES = {
 
 
 # -- what stands behind the numbers ------------------------------------------------------------
-@dataclass(frozen=True)
-class Preset:
-    """A preset's file as its reader sees it: what stands above its first value, and behind each value."""
-
-    base: str | None
-    preface: str
-    comments: Mapping[str, str]  # of every key that the file sets
-
-
-def read_preset(text: str) -> Preset:
-    """Raises ValueError if a line is not understood: one `key = value  # comment` each."""
-    preface: list[str] = []
-    comments: dict[str, str] = {}
-    section = ""
-    for line in text.splitlines():
-        head = re.fullmatch(r"\[(\w+)\]\s*(?:#.*)?", line)
-        pair = re.fullmatch(r'(\w+)\s*=\s*(?:"[^"]*"|[^"#\s]+)\s*(?:#\s*(.*))?', line)
-        if head:
-            section = head[1] + "."
-        elif pair:
-            comments[section + pair[1]] = pair[2] or ""
-        elif line.startswith("#") and not comments:
-            preface.append(line.lstrip("# "))
-        elif line.strip():
-            raise ValueError(f"not understood: {line}")
-    table = tomllib.loads(text)
-    if missed := flattened(table).keys() ^ comments.keys():
-        raise ValueError(f"not found by line: {', '.join(sorted(missed))}")
-    return Preset(table.get("base"), " ".join(preface), comments)
-
-
-def _comments(name: str) -> dict[str, str]:
-    """Key -> comment, inherited where the value is."""
-    preset = _preset(name)
-    return (_comments(preset.base) if preset.base else {}) | dict(preset.comments)
-
-
-def _preset(name: str) -> Preset:
-    return read_preset((resources.files("pulpsim") / "platforms" / f"{name}.toml").read_text(encoding="utf-8"))
-
-
 def _source(key: str, names: Iterable[str]) -> str:
     """The comments behind a key's value, each with its presets unless all say the same."""
     said: dict[str, list[str]] = defaultdict(list)
     for name in names:
-        said[_comments(name).get(key, "")].append(name)
+        said[comments(name).get(key, "")].append(name)
     if len(said) == 1:
         return next(iter(said))
     return "; ".join(f"{', '.join(where)}: {text}" for text, where in said.items() if text)
@@ -315,7 +272,7 @@ def _values(platforms: Sequence[Platform]) -> list[str]:
     names = [platform.name for platform in platforms]
     out = ["## Every number of the presets", ""]
     for name in names:
-        out += _prose(f"- `{name}`: {_preset(name).preface}", indent="  ")
+        out += _prose(f"- `{name}`: {preset(name).preface}", indent="  ")
     out += ["", *_prose(
         "A value that a preset takes over from another one has its source there; names that begin with `ub_` are "
         "micro-benchmarks. Any value can be replaced: `--set KEY=VALUE` on the command line, overrides of "
@@ -366,6 +323,7 @@ def _left_out(platforms: Sequence[Platform], text: str) -> list[str]:
 def page(platforms: Sequence[Platform] | None = None) -> str:
     """The page for these platforms (default: all presets), each named like a preset. Raises RuleError."""
     some = [Platform.preset(name) for name in Platform.presets()] if platforms is None else platforms
+    measured = [platform for platform in some if platforms is not None or platform.name in MEASURED]
     model, left_out = _timing_model()
     transfers = (dma.__doc__ or "").partition("\n\n")[2]
     lines = [
@@ -399,8 +357,8 @@ def page(platforms: Sequence[Platform] | None = None) -> str:
             "after a call when the call has ended, or when the next one runs, whichever is first."
         ),
         "",
-        *_rules(some),
-        *_instructions(some),
+        *_rules(measured),
+        *_instructions(measured),
         *_registers(),
         *_address_map(some),
         *_values(some),

@@ -508,7 +508,7 @@ def platforms(name: str | None, settings: Sequence[str], as_json: bool) -> None:
         if as_json:
             print_json(platform.to_dict())
         else:
-            click.echo(platform.to_toml(), nl=False)
+            click.echo(_with_sources(platform.to_toml(), name, [setting.partition("=")[0] for setting in settings]))
         return
     if settings:
         raise InputError("--set: needs the platform to change, as in `pulpsim platforms pulp-2022 --set ...`")
@@ -517,6 +517,19 @@ def platforms(name: str | None, settings: Sequence[str], as_json: bool) -> None:
         print_json([{"name": preset.name, "description": preset.description} for preset in presets])
     else:
         print_presets({preset.name: preset.description for preset in presets})
+
+
+def _with_sources(toml: str, name: str, changed: Sequence[str]) -> str:
+    """Every value with where it comes from behind it, as far as the platform's file says."""
+    from pulpsim.sources import sources
+
+    said = sources(name) | dict.fromkeys((key.strip() for key in changed), "set on the command line")
+    lines, section = [], ""
+    for line in toml.splitlines():
+        section = f"{line.strip('[]')}." if line.startswith("[") else section
+        source = said.get(section + line.partition(" = ")[0])
+        lines.append(f"{line:31} # {source}" if source else line)
+    return "\n".join(lines)
 
 
 def print_presets(presets: Mapping[str, str]) -> None:

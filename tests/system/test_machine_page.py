@@ -10,11 +10,12 @@ from click.testing import CliRunner
 
 from benchmarks import machine_page
 from benchmarks.__main__ import main
-from benchmarks.machine_page import ROUNDING_MODES, UNITS, markdown, page, read_preset
+from benchmarks.machine_page import ROUNDING_MODES, UNITS, markdown, page
 from benchmarks.machine_rules import RULES, Rule, RuleError, leaves
 from pulpsim import Platform, engine, isa
 from pulpsim.counters import MEANINGS, Cause
 from pulpsim.isa import Unit
+from pulpsim.sources import MEASURED, read_preset, sources
 from tests.system.commands import said
 
 KEYS = leaves(Platform.preset("pulp-2022"))
@@ -137,6 +138,16 @@ def test_comments_of_a_preset_are_read_by_line() -> None:
     preset = read_preset("\n".join(lines))
     assert (preset.base, preset.preface) == ("x", "One two.")
     assert preset.comments == {"base": "why", "l1.banks": "16 # or 8", "l1.foo": ""}
+
+
+@pytest.mark.parametrize("name", Platform.presets())
+def test_every_number_of_a_preset_has_a_source(name: str) -> None:
+    """What is not public is called an assumption, in the file and wherever a reader sees it."""
+    said = sources(name)
+    lacking = {key for key, value in leaves(Platform.preset(name)).items() if type(value) is int} - said.keys()
+    assert not lacking
+    if name not in MEASURED:
+        assert said["core.load_use_cycles"].startswith("assumed, as in pulp-2022: ")
 
 
 @pytest.mark.parametrize("text", ["a = [\n1]\n", "a = 1\n# lost\n", "a.b = 1\n", "a = {b = 1}\n"])

@@ -288,7 +288,7 @@ def test_a_register_is_given_once() -> None:
         (["--set", "l1.banks"], "--set l1.banks: must be KEY=VALUE, as in l1.banks=32"),
         (
             ["--platform", "pulp2022"],
-            "no platform 'pulp2022' (did you mean 'pulp-2022'?); presets: pulp-2022,",
+            "no platform 'pulp2022' (did you mean 'pulp-2022'?); presets: gap9, mr-wolf, pulp-2022,",
         ),
         (["--platform", "no.toml"], "cannot read platform file no.toml: [Errno 2] No such file or directory"),
         (["--load", "no.npy@0x10000000"], "no.npy: No such file or directory"),
@@ -531,6 +531,14 @@ def test_a_platform_is_shown_with_every_key() -> None:
     assert json.loads(good("platforms", "pulp-open", "--set", "l1.banks=32", "--json")) == expected.to_dict()
     Path("own.toml").write_text(shown)
     assert good("platforms", "own.toml") == shown
+
+
+def test_a_platform_is_shown_with_its_sources() -> None:
+    shown = good("platforms", "vega", "--set", "l1.banks=32")
+    lines = {line.partition(" #")[0].strip(): line.partition(" # ")[2] for line in shown.splitlines()}
+    assert lines["fpus = 4"].startswith("arXiv 2110.09101; assumed: ")
+    assert lines["misaligned_cycles = 2"] == "assumed, as in pulp-2022: ub_misaligned_lw"
+    assert lines["banks = 32"] == "set on the command line"
 
 
 def test_platforms_that_cannot_be_shown() -> None:

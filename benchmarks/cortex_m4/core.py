@@ -45,30 +45,6 @@ RETURN = 0xFFFF_FFFE
 RETURNED, BAD_ADDRESS, BAD_TARGET, LIMIT = range(4)
 STACK_BYTES = 4096
 
-# Numba freezes plain integers: the enumerations' members as such.
-VLOAD, VLOAD_MANY, VSTORE, VSTORE_MANY = int(Op.VLOAD), int(Op.VLOAD_MANY), int(Op.VSTORE), int(Op.VSTORE_MANY)
-LOAD, LOAD_HALF, LOAD_BYTE = int(Op.LOAD), int(Op.LOAD_HALF), int(Op.LOAD_BYTE)
-LOAD_SIGNED_HALF, LOAD_SIGNED_BYTE = int(Op.LOAD_SIGNED_HALF), int(Op.LOAD_SIGNED_BYTE)
-STORE, STORE_HALF, STORE_BYTE = int(Op.STORE), int(Op.STORE_HALF), int(Op.STORE_BYTE)
-LOAD_MANY, STORE_MANY, LOAD_PAIR, STORE_PAIR = (
-    int(op) for op in (Op.LOAD_MANY, Op.STORE_MANY, Op.LOAD_PAIR, Op.STORE_PAIR)
-)
-ADD, SUB, RSB, MOV, MVN, MOVT = (int(op) for op in (Op.ADD, Op.SUB, Op.RSB, Op.MOV, Op.MVN, Op.MOVT))
-AND, ORR, EOR, BIC = int(Op.AND), int(Op.ORR), int(Op.EOR), int(Op.BIC)
-MUL, MLA, MLS, UDIV, SDIV = int(Op.MUL), int(Op.MLA), int(Op.MLS), int(Op.UDIV), int(Op.SDIV)
-BRANCH, CALL, CALL_REGISTER, JUMP_REGISTER = (
-    int(op) for op in (Op.BRANCH, Op.CALL, Op.CALL_REGISTER, Op.JUMP_REGISTER)
-)
-BRANCH_ZERO, BRANCH_NOT_ZERO, NOP, END = int(Op.BRANCH_ZERO), int(Op.BRANCH_NOT_ZERO), int(Op.NOP), int(Op.END)
-VADD, VSUB, VMUL, VDIV = int(Op.VADD), int(Op.VSUB), int(Op.VMUL), int(Op.VDIV)
-VFMA, VFMS, VMLA, VMLS = int(Op.VFMA), int(Op.VFMS), int(Op.VMLA), int(Op.VMLS)
-VABS, VNEG, VMOV, VSET = int(Op.VABS), int(Op.VNEG), int(Op.VMOV), int(Op.VSET)
-VFROM_CORE, VTO_CORE, VCMP, VMRS = int(Op.VFROM_CORE), int(Op.VTO_CORE), int(Op.VCMP), int(Op.VMRS)
-LSL, LSR, ASR, LSL_REGISTER, ROTATED = (
-    int(kind) for kind in (Shift.LSL, Shift.LSR, Shift.ASR, Shift.LSL_REGISTER, Shift.ROTATED)
-)
-ALWAYS_CODE, LINK = int(ALWAYS), int(LR)
-
 #: flags as an int64: N, Z, C, V from bit 3 down; those of the last VCMP in the four bits above
 FLAG_N, FLAG_Z, FLAG_C, FLAG_V = 8, 4, 2, 1
 
@@ -103,11 +79,11 @@ def _shifted(kind, value, amount, carry):  # type: ignore[no-untyped-def]
     """(value uint32 in int64 shifted by 0 to 255, the last bit shifted out; `carry` if nothing is shifted)."""
     if amount == 0:
         return value, carry
-    if kind == LSL:
+    if kind == Shift.LSL:
         return (value << min(amount, 33)) & MASK, (value << min(amount, 33)) >> 32 & 1
-    if kind == LSR:
+    if kind == Shift.LSR:
         return value >> min(amount, 33), value >> min(amount - 1, 33) & 1
-    if kind == ASR:
+    if kind == Shift.ASR:
         signed = np.int64(np.int32(value))
         return (signed >> min(amount, 32)) & MASK, signed >> min(amount - 1, 32) & 1
     turn = amount & 31
@@ -120,10 +96,10 @@ def _second(row, rows, r, flags):  # type: ignore[no-untyped-def]
     """The second operand, uint32 in int64, and the carry that its shift leaves."""
     kind, value = np.int64(rows[row, KIND]), np.int64(r[rows[row, RM]]) & MASK
     carry = np.int64(flags & FLAG_C != 0)
-    if kind == ROTATED:
+    if kind == Shift.ROTATED:
         return np.int64(rows[row, IMM]) & MASK, np.int64(rows[row, IMM] < 0)
-    if kind >= LSL_REGISTER:
-        return _shifted(kind - LSL_REGISTER, value, np.int64(r[rows[row, RA]]) & 255, carry)
+    if kind >= Shift.LSL_REGISTER:
+        return _shifted(kind - Shift.LSL_REGISTER, value, np.int64(r[rows[row, RA]]) & 255, carry)
     if rows[row, AMOUNT] != 0:
         return _shifted(kind, value, np.int64(rows[row, AMOUNT]), carry)
     return (value + np.int64(rows[row, IMM])) & MASK, carry
@@ -147,33 +123,41 @@ def _of_logic(result, carry, flags):  # type: ignore[no-untyped-def]
 @compiled
 def _logic(op, a, b, d):  # type: ignore[no-untyped-def]
     """What is neither addition nor multiplication."""
-    if op == MOV:
+    if op == Op.MOV:
         return b
-    if op == MVN:
+    if op == Op.MVN:
         return ~b & MASK
-    if op == AND:
+    if op == Op.AND:
         return a & b
-    if op == ORR:
+    if op == Op.ORR:
         return a | b
-    if op == EOR:
+    if op == Op.EOR:
         return a ^ b
-    if op == BIC:
+    if op == Op.BIC:
         return a & ~b
+    if op == Op.UXTB:
+        return b & 0xFF
+    if op == Op.UXTH:
+        return b & 0xFFFF
+    if op == Op.SXTB:
+        return np.int64(np.int8(b)) & MASK
+    if op == Op.SXTH:
+        return np.int64(np.int16(b)) & MASK
     return d & 0xFFFF | b << 16  # MOVT
 
 
 @compiled
 def _product(op, a, b, addend):  # type: ignore[no-untyped-def]
     """Products and quotients of uint32s in int64; a division by zero gives zero."""
-    if op == MUL:
+    if op == Op.MUL:
         return a * b & MASK
-    if op == MLA:
+    if op == Op.MLA:
         return addend + a * b & MASK
-    if op == MLS:
+    if op == Op.MLS:
         return addend - a * b & MASK
     if b == 0:
         return np.int64(0)
-    if op == UDIV:
+    if op == Op.UDIV:
         return a // b
     x, y = np.int64(np.int32(a)), np.int64(np.int32(b))
     size = abs(x) // abs(y)
@@ -184,17 +168,17 @@ def _product(op, a, b, addend):  # type: ignore[no-untyped-def]
 def _data(row, op, rows, r, flags):  # type: ignore[no-untyped-def]
     """Execute data processing on integers. Returns the flags."""
     a = np.int64(r[rows[row, RN]]) & MASK
-    if MUL <= op <= SDIV:
+    if Op.MUL <= op <= Op.SDIV:
         b, addend = np.int64(r[rows[row, RM]]) & MASK, np.int64(r[rows[row, RA]]) & MASK
         result = _product(op, a, b, addend)
         if rows[row, SETS]:
             flags = (flags & ~np.int64(12)) | result >> 31 << 3 | np.int64(result == 0) << 2
     else:
         b, carry = _second(row, rows, r, flags)
-        if op == ADD or op == SUB or op == RSB:
-            if op == SUB:
+        if op == Op.ADD or op == Op.SUB or op == Op.RSB:
+            if op == Op.SUB:
                 b, carry_in = ~b & MASK, np.int64(1)
-            elif op == RSB:
+            elif op == Op.RSB:
                 a, carry_in = ~a & MASK, np.int64(1)
             else:
                 carry_in = np.int64(0)
@@ -222,9 +206,9 @@ def _address(row, rows, r):  # type: ignore[no-untyped-def]
 
 @inlined
 def _bytes(op):  # type: ignore[no-untyped-def]
-    if op == LOAD or op == STORE:
+    if op == Op.LOAD or op == Op.STORE:
         return np.int64(4)
-    return np.int64(1) if op == LOAD_BYTE or op == LOAD_SIGNED_BYTE or op == STORE_BYTE else np.int64(2)
+    return np.int64(1) if op == Op.LOAD_BYTE or op == Op.LOAD_SIGNED_BYTE or op == Op.STORE_BYTE else np.int64(2)
 
 
 @inlined
@@ -233,19 +217,19 @@ def _access(row, op, rows, r, words, halves, octets):  # type: ignore[no-untyped
     at, size, rd = _address(row, rows, r), _bytes(op), rows[row, RD]
     if at + size > octets.shape[0] or at & (size - 1) != 0:
         return False
-    if op == LOAD:
+    if op == Op.LOAD:
         r[rd] = words[at >> 2]
-    elif op == STORE:
+    elif op == Op.STORE:
         words[at >> 2] = r[rd]
-    elif op == LOAD_HALF:
+    elif op == Op.LOAD_HALF:
         r[rd] = np.int32(halves[at >> 1])
-    elif op == LOAD_SIGNED_HALF:
+    elif op == Op.LOAD_SIGNED_HALF:
         r[rd] = np.int32(np.int16(halves[at >> 1]))
-    elif op == STORE_HALF:
+    elif op == Op.STORE_HALF:
         halves[at >> 1] = np.uint16(r[rd] & 0xFFFF)
-    elif op == LOAD_BYTE:
+    elif op == Op.LOAD_BYTE:
         r[rd] = np.int32(octets[at])
-    elif op == LOAD_SIGNED_BYTE:
+    elif op == Op.LOAD_SIGNED_BYTE:
         r[rd] = np.int32(np.int8(octets[at]))
     else:
         octets[at] = np.uint8(r[rd] & 0xFF)
@@ -276,7 +260,7 @@ def _core_list(row, op, rows, r, words):  # type: ignore[no-untyped-def]
         return False
     for number in range(16):
         if mask >> number & 1:
-            if op == LOAD_MANY:
+            if op == Op.LOAD_MANY:
                 r[number] = words[at]
             else:
                 words[at] = r[number]
@@ -290,7 +274,7 @@ def _core_pair(row, op, rows, r, words):  # type: ignore[no-untyped-def]
     at = (np.int64(r[rows[row, RN]]) + rows[row, IMM] - MEMORY_BASE) & MASK
     if at & 3 != 0 or (at >> 2) + 2 > words.shape[0]:
         return False
-    if op == LOAD_PAIR:
+    if op == Op.LOAD_PAIR:
         r[rows[row, RD]], r[rows[row, RA]] = words[at >> 2], words[(at >> 2) + 1]
     else:
         words[at >> 2], words[(at >> 2) + 1] = r[rows[row, RD]], r[rows[row, RA]]
@@ -301,7 +285,7 @@ def _core_pair(row, op, rows, r, words):  # type: ignore[no-untyped-def]
 def _vaccess(row, op, rows, r, s, words):  # type: ignore[no-untyped-def]
     """Execute VLDR, VSTR, VLDM, VSTM. False if the address is none."""
     rd = np.int64(rows[row, RD])
-    if op == VLOAD or op == VSTORE:
+    if op == Op.VLOAD or op == Op.VSTORE:
         at, count = (np.int64(r[rows[row, RN]]) + rows[row, IMM] - MEMORY_BASE) & MASK, np.int64(1)
         if at & 3 != 0 or at >> 2 >= words.shape[0]:
             return False
@@ -312,7 +296,7 @@ def _vaccess(row, op, rows, r, s, words):  # type: ignore[no-untyped-def]
         if at < 0:
             return False
     for number in range(count):
-        if op == VLOAD or op == VLOAD_MANY:
+        if op == Op.VLOAD or op == Op.VLOAD_MANY:
             s[rd + number] = words[at + number]
         else:
             words[at + number] = s[rd + number]
@@ -323,20 +307,20 @@ def _vaccess(row, op, rows, r, s, words):  # type: ignore[no-untyped-def]
 @inlined
 def _float(op, d, a, b):  # type: ignore[no-untyped-def]
     """Arithmetic that rounds, on float32."""
-    if op == VFMA:
+    if op == Op.VFMA:
         return fma(a, b, d)
-    if op == VFMS:
+    if op == Op.VFMS:
         return fma(-a, b, d)
-    if op == VADD:
+    if op == Op.VADD:
         return np.float32(a + b)
-    if op == VSUB:
+    if op == Op.VSUB:
         return np.float32(a - b)
-    if op == VDIV:
+    if op == Op.VDIV:
         return np.float32(a / b)
     product = np.float32(a * b)
-    if op == VMLA:
+    if op == Op.VMLA:
         return np.float32(d + product)
-    if op == VMLS:
+    if op == Op.VMLS:
         return np.float32(d - product)
     return product
 
@@ -355,15 +339,15 @@ def _compared(a, b):  # type: ignore[no-untyped-def]
 def _move(row, op, rows, r, s):  # type: ignore[no-untyped-def]
     """Execute what moves or changes the sign only."""
     rd, rm = rows[row, RD], rows[row, RM]
-    if op == VABS:
+    if op == Op.VABS:
         s[rd] = s[rm] & np.int32(0x7FFFFFFF)
-    elif op == VNEG:
+    elif op == Op.VNEG:
         s[rd] = np.int32(np.int64(s[rm]) ^ 0x80000000)
-    elif op == VMOV:
+    elif op == Op.VMOV:
         s[rd] = s[rm]
-    elif op == VSET:
+    elif op == Op.VSET:
         s[rd] = rows[row, IMM]
-    elif op == VFROM_CORE:
+    elif op == Op.VFROM_CORE:
         s[rd] = r[rm]
     else:
         r[rd] = s[rm]
@@ -372,14 +356,14 @@ def _move(row, op, rows, r, s):  # type: ignore[no-untyped-def]
 @inlined
 def _floating(row, op, rows, r, s, flags):  # type: ignore[no-untyped-def]
     """Execute floating point that is no access. Returns the flags."""
-    if op == VFMA or VADD <= op <= VMLS:
+    if op == Op.VFMA or Op.VADD <= op <= Op.VMLS:
         rd = rows[row, RD]
         value = _float(op, as_float(s[rd]), as_float(s[rows[row, RN]]), as_float(s[rows[row, RM]]))
         s[rd] = as_bits(canonical(value))
-    elif op == VCMP:
+    elif op == Op.VCMP:
         b = np.float32(0) if rows[row, KIND] else as_float(s[rows[row, RM]])
         flags = flags & 15 | _compared(as_float(s[rows[row, RD]]), b) << 4
-    elif op == VMRS:
+    elif op == Op.VMRS:
         flags = flags & ~np.int64(15) | flags >> 4
     else:
         _move(row, op, rows, r, s)
@@ -390,14 +374,14 @@ def _floating(row, op, rows, r, s, flags):  # type: ignore[no-untyped-def]
 @inlined
 def _jump(row, op, rows, r):  # type: ignore[no-untyped-def]
     """Where a branch whose condition is met goes: a row; -1: it is not taken; -2: the end; -3: nowhere."""
-    if op == BRANCH:
+    if op == Op.BRANCH:
         return np.int64(rows[row, IMM])
-    if op == BRANCH_ZERO or op == BRANCH_NOT_ZERO:
-        return np.int64(rows[row, IMM]) if (r[rows[row, RN]] == 0) == (op == BRANCH_ZERO) else np.int64(-1)
+    if op == Op.BRANCH_ZERO or op == Op.BRANCH_NOT_ZERO:
+        return np.int64(rows[row, IMM]) if (r[rows[row, RN]] == 0) == (op == Op.BRANCH_ZERO) else np.int64(-1)
     target = np.int64(r[rows[row, RM]])
-    if op == CALL or op == CALL_REGISTER:
-        r[LINK] = np.int32(CODE_BASE + 4 * (row + 1) + 1)
-    return np.int64(rows[row, IMM]) if op == CALL else _row_at(target, rows)
+    if op == Op.CALL or op == Op.CALL_REGISTER:
+        r[LR] = np.int32(CODE_BASE + 4 * (row + 1) + 1)
+    return np.int64(rows[row, IMM]) if op == Op.CALL else _row_at(target, rows)
 
 
 @inlined
@@ -417,30 +401,30 @@ def _execute(rows, start, limit, r, s, words, halves, octets, counts):  # type: 
     while left > 0:
         left -= 1
         op, condition = rows[row, OP], rows[row, COND]
-        if condition != ALWAYS_CODE and not _holds(condition, flags):
+        if condition != ALWAYS and not _holds(condition, flags):
             # A branch that is not taken has its usual cost; anything else is left out.
-            counts[0 if op == BRANCH else 2, row] += 1
+            counts[0 if op == Op.BRANCH else 2, row] += 1
             row += 1
             continue
         counts[0, row] += 1
         target, good = np.int64(-1), True
-        if op == VLOAD or op == VLOAD_MANY or op == VSTORE or op == VSTORE_MANY:
+        if op == Op.VLOAD or op == Op.VLOAD_MANY or op == Op.VSTORE or op == Op.VSTORE_MANY:
             good = _vaccess(row, op, rows, r, s, words)
-        elif op == VFMA or VADD <= op <= VMRS:
+        elif op == Op.VFMA or Op.VADD <= op <= Op.VMRS:
             flags = _floating(row, op, rows, r, s, flags)
-        elif op == BRANCH or CALL <= op <= BRANCH_NOT_ZERO:
+        elif op == Op.BRANCH or Op.CALL <= op <= Op.BRANCH_NOT_ZERO:
             target = _jump(row, op, rows, r)
-        elif LOAD <= op <= STORE_BYTE:
+        elif Op.LOAD <= op <= Op.STORE_BYTE:
             good = _access(row, op, rows, r, words, halves, octets)
-        elif op == LOAD_MANY or op == STORE_MANY:
+        elif op == Op.LOAD_MANY or op == Op.STORE_MANY:
             good = _core_list(row, op, rows, r, words)
-            if good and op == LOAD_MANY and rows[row, IMM] >> 15 & 1:
+            if good and op == Op.LOAD_MANY and rows[row, IMM] >> 15 & 1:
                 target = _row_at(np.int64(r[15]), rows)
-        elif op == LOAD_PAIR or op == STORE_PAIR:
+        elif op == Op.LOAD_PAIR or op == Op.STORE_PAIR:
             good = _core_pair(row, op, rows, r, words)
-        elif op == END:
+        elif op == Op.END:
             return BAD_TARGET, row
-        elif op != NOP:
+        elif op != Op.NOP:
             flags = _data(row, op, rows, r, flags)
         if not good:
             return BAD_ADDRESS, row

@@ -38,6 +38,10 @@ class Op(IntEnum):
     ORR = auto()
     EOR = auto()
     BIC = auto()
+    UXTB = auto()
+    UXTH = auto()
+    SXTB = auto()
+    SXTH = auto()
     MUL = auto()
     MLA = auto()
     MLS = auto()
@@ -109,6 +113,7 @@ class Syntax(IntEnum):
     VMEMORY = auto()
     VLIST = auto()
     VSTACK = auto()
+    EXTEND = auto()
     VTHREE = auto()
     VTWO = auto()
     VMOV = auto()
@@ -138,6 +143,7 @@ ACCEPTED = {
     Syntax.VMEMORY: "sd, [rn{, #offset}], a multiple of 4 from -1020 to 1020; loads also sd, label",
     Syntax.VLIST: "rn{!}, {s-registers or d-registers}, neighbours; with db the ! must stand",
     Syntax.VSTACK: "{s-registers or d-registers}, neighbours",
+    Syntax.EXTEND: "{rd,} rm",
     Syntax.VTHREE: "{sd,} sn, sm",
     Syntax.VTWO: "sd, sm",
     Syntax.VMOV: "sd, sm, or sd, rt, or rt, sn, or (.f32) sd, #constant: n/16 * 2^e, n of 16 to 31, e of -3 to 4",
@@ -195,6 +201,7 @@ INSTRUCTIONS = (
     Instruction("tst", Op.AND, Syntax.COMPARE, "alu"),
     Instruction("teq", Op.EOR, Syntax.COMPARE, "alu"),
     *(Instruction(kind.name.lower(), Op.MOV, Syntax.SHIFT, "alu", True, kind) for kind in list(Shift)[:4]),
+    *(Instruction(name, Op[name.upper()], Syntax.EXTEND, "alu") for name in ("uxtb", "uxth", "sxtb", "sxth")),
     Instruction("mul", Op.MUL, Syntax.PRODUCT, "multiply", True),
     Instruction("mla", Op.MLA, Syntax.SUM, "multiply"),
     Instruction("mls", Op.MLS, Syntax.SUM, "multiply"),

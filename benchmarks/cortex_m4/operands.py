@@ -321,6 +321,12 @@ def _vmemory(instruction: Instruction, reader: Operands, fields: list[int]) -> s
     return instruction.cost
 
 
+def _extend(instruction: Instruction, reader: Operands, fields: list[int]) -> str:
+    fields[OP], fields[RD] = instruction.op, reader.register()
+    fields[RM] = reader.register() if reader.left else fields[RD]
+    return instruction.cost
+
+
 def _vthree(instruction: Instruction, reader: Operands, fields: list[int]) -> str:
     fields[OP], fields[RD] = instruction.op, reader.single()
     fields[RN] = fields[RD] if len(reader.left) < 2 else reader.single()
@@ -384,6 +390,6 @@ READERS: dict[Syntax, Reader] = {
     Syntax.PRODUCT: _product, Syntax.SUM: _sum, Syntax.QUOTIENT: _product, Syntax.MEMORY: _memory,
     Syntax.TWO_WORDS: _two_words, Syntax.LIST: _list, Syntax.STACK: _list, Syntax.LABEL: _label,
     Syntax.REGISTER: _jump, Syntax.REGISTER_LABEL: _register_label, Syntax.VMEMORY: _vmemory, Syntax.VLIST: _vlist,
-    Syntax.VSTACK: _vlist, Syntax.VTHREE: _vthree, Syntax.VTWO: _vtwo, Syntax.VMOV: _vmov,
+    Syntax.VSTACK: _vlist, Syntax.EXTEND: _extend, Syntax.VTHREE: _vthree, Syntax.VTWO: _vtwo, Syntax.VMOV: _vmov,
     Syntax.VCOMPARE: _vcompare, Syntax.VFLAGS: _vflags, Syntax.NONE: _none,
 }  # fmt: skip

@@ -8,6 +8,7 @@ statements on a line, separated by `;`. Directives that say nothing about what i
 from __future__ import annotations
 
 import re
+from functools import cache
 
 from benchmarks.cortex_m4.instructions import ACCEPTED, ALWAYS, BY_NAME, CONDITIONS, ZERO, Instruction, Op
 from benchmarks.cortex_m4.operands import LABEL, NUMBER, READERS, REAL, Operands, RefusedError, bits
@@ -106,6 +107,7 @@ class _Assembler:
 
     def _it(self, line: int, pattern: str, condition: int) -> None:
         if self.conditions:
+            self.conditions = []
             raise RefusedError("an it within those that an it covers")
         self.conditions = [condition, *(condition ^ (letter == "e") for letter in pattern)]
         self.rows.append(Row([Op.NOP, *[0] * (COND - 1), ALWAYS, 0], "it", 1, line, "it"))
@@ -142,6 +144,7 @@ class _Assembler:
             fields[IMM] = known[label]
 
 
+@cache
 def _named(name: str) -> tuple[Instruction, int, bool]:
     """Instruction, condition, whether it sets the flags: of a name with all its endings."""
     stem, dot, kind = name.partition(".")

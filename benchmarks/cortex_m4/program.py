@@ -49,14 +49,18 @@ class Program:
     pairs: NDArray[np.int64]
     source: str
 
+    def is_loop(self, label: str) -> bool:
+        """Whether a branch goes back to a label."""
+        return bool(self._back(label))
+
     def loop(self, label: str) -> range:
         """Rows from a label to the last branch back to it."""
-        first = self.labels[label]
-        ends = [row for row in range(first, len(self.rows)) if self._goes_to(row, first)]
-        return range(first, ends[-1] + 1)
+        return range(self.labels[label], self._back(label)[-1] + 1)
 
-    def _goes_to(self, row: int, target: int) -> bool:
-        return bool(self.rows[row, OP] == Op.BRANCH and self.rows[row, IMM] == target)
+    def _back(self, label: str) -> list[int]:
+        first = self.labels[label]
+        branches = (self.rows[first:, OP] == Op.BRANCH) & (self.rows[first:, IMM] == first)
+        return [first + int(row) for row in np.flatnonzero(branches)]
 
     def mix(self, label: str) -> Counter[str]:
         """How often each instruction stands in a loop that has no branch but its last."""

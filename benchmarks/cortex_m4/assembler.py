@@ -109,6 +109,8 @@ class _Assembler:
         if self.conditions:
             self.conditions = []
             raise RefusedError("an it within those that an it covers")
+        if condition == ALWAYS and "e" in pattern:
+            raise RefusedError("nothing is executed else: al is always met")
         self.conditions = [condition, *(condition ^ (letter == "e") for letter in pattern)]
         self.rows.append(Row([Op.NOP, *[0] * (COND - 1), ALWAYS, 0], "it", 1, line, "it"))
 

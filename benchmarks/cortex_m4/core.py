@@ -457,7 +457,7 @@ class Run:
 
     @property
     def cycles(self) -> Cycles:
-        """In the columns of `costs`; the return to the caller is counted, the call is not."""
+        """In the columns of `costs`; the return is counted, the call is not."""
         program, jumps = self.program, self.entered.sum()  # the call stands for the return
         total = self.executed @ program.base + jumps * np.array(REFILL.cycles)
         total += self.skipped.sum() * np.array(SKIPPED.cycles)
@@ -511,14 +511,16 @@ class Core:
     def call(self, entry: str, *arguments: int, limit: int = 1 << 40) -> Run:
         """Call a function at a label with up to four arguments in r0 to r3.
 
-        Raises ProgramError for a label that is not there; TrapError for an access outside the memory or a misaligned
-        one, or a jump to where no code is; CycleLimitError after `limit` instructions.
+        Raises ProgramError for a label that is not there or more arguments; TrapError for an access outside the memory
+        or a misaligned one, or a jump to where no code is; CycleLimitError after `limit` instructions.
         """
         program = self.program
         if entry not in program.labels:
             raise ProgramError(f"{program.source}: no label {entry!r}; known: {', '.join(program.labels)}")
+        if len(arguments) > 4:
+            raise ProgramError(f"{entry}: {len(arguments)} arguments: at most 4 go in registers")
         for number, value in enumerate(arguments):
-            self.r[number] = np.uint32(value).astype(np.int32)
+            self.r[number] = np.int64(value).astype(np.int32)
         self.r[LR] = np.uint32(RETURN | 1).astype(np.int32)
         self.r[SP] = MEMORY_BASE + len(self.octets)
         counts = np.zeros((3, len(program.rows)), np.int64)
@@ -539,4 +541,3 @@ class Core:
             raise TrapError(f"{where}: goes on where no code is", "target", pc=row)
         if how == LIMIT:
             raise CycleLimitError(f"{where}: not finished after {limit:,} instructions")
-

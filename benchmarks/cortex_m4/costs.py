@@ -1,13 +1,15 @@
 """What instructions of a Cortex-M4F take, in cycles, in three columns.
 
-low, middle, high: what the manual leaves open at its best, as it stands in its tables, and at its worst. "TRM" is the
-Arm Cortex-M4 Technical Reference Manual, DDI 0439D: Table 3-1 and section 3.3.2 (integer), Table 7-1 and the notes
-below it (floating point).
+"TRM" is the Arm Cortex-M4 Technical Reference Manual, DDI 0439D: Table 3-1 and section 3.3.2 (integer), Table 7-1 and
+the notes below it (floating point).
+- low: what the manual leaves open at its best: short refills, everything pairs that may, no stall between neighbours.
+- middle: what stands in the tables, refills of two cycles, no pairing, with the stalls that the text adds.
+- high: the same with what the manual leaves open at its worst.
 
 An instruction takes its row of COSTS, and what follows from the instruction before it (`pair`): a single load or
 store behind a single load may begin under it, an address needs its registers a cycle early, and so does floating-point
 arithmetic that uses the result before it. A branch that is taken also refills the pipeline; behind it there is no
-instruction before. A conditional instruction that is left out takes one cycle.
+instruction before. A conditional instruction that is left out takes one cycle, and is a neighbour all the same.
 
 Left out: flash wait states and bus contention (code and data are there in time), the write buffer, instructions of two
 bytes and of four (what their alignment costs is in the three columns of a refill), misaligned accesses (refused),
@@ -67,7 +69,9 @@ COSTS: Mapping[str, Cost] = MappingProxyType({
 #: a taken branch: the pipeline is filled again
 REFILL = Cost((1, 2, 3), "TRM section 3.3.1: P is 1 to 3, by the target's alignment and width and early speculation")
 #: a single load or store right behind a single load that gives no register of its address
-PIPELINED = Cost((-1, 0, 0), "TRM Table 3-1, note b, and section 3.3.2; VLDM of one register taken as VLDR")
+#: (section 3.3.2 says of LDM and STM that they never do, and nothing of VLDM and VSTM: with one register they are taken
+#: as VLDR and VSTR, at best)
+PIPELINED = Cost((-1, 0, 0), "TRM Table 3-1, note b, and section 3.3.2")
 #: an address from a register that the data-processing instruction right before wrote
 EARLY_ADDRESS = Cost((0, 1, 1), "TRM section 3.3.2: no forwarding to addresses")
 #: the result of floating-point arithmetic, used by the next instruction other than as the addend of an accumulation

@@ -177,9 +177,7 @@ def _loads_and_stores() -> list[Instruction]:
         "ldr": Op.LOAD, "ldrh": Op.LOAD_HALF, "ldrb": Op.LOAD_BYTE, "ldrsh": Op.LOAD_SIGNED_HALF,
         "ldrsb": Op.LOAD_SIGNED_BYTE, "str": Op.STORE, "strh": Op.STORE_HALF, "strb": Op.STORE_BYTE,
     }  # fmt: skip
-    rows = [
-        Instruction(name, op, Syntax.MEMORY, "load" if name[0] == "l" else "store") for name, op in singles.items()
-    ]
+    rows = [Instruction(name, op, Syntax.MEMORY, "load" if name[0] == "l" else "store") for name, op in singles.items()]
     lists = (("ld", Op.LOAD_MANY, Op.VLOAD_MANY, Op.LOAD_PAIR), ("st", Op.STORE_MANY, Op.VSTORE_MANY, Op.STORE_PAIR))
     for name, op, voperation, pair in lists:
         rows.append(Instruction(f"{name}rd", pair, Syntax.TWO_WORDS, "multiple"))

@@ -10,7 +10,7 @@ from benchmarks.cortex_m4.instructions import NOWHERE, PC, REGISTERS, SP, Instru
 from benchmarks.cortex_m4.program import AMOUNT, BEFORE, BEHIND, IMM, KIND, OFFSET, OP, RA, RD, RM, RN, SETS
 
 LABEL = re.compile(r"[A-Za-z_.$][\w.$]*")
-NUMBER = re.compile(r"#?(-?(?:0x[0-9a-f]+|\d+))", re.IGNORECASE)
+NUMBER = re.compile(r"#?(-?(?:0x[0-9a-f]+|0|[1-9]\d*))", re.IGNORECASE)
 REAL = re.compile(r"#?(-?\d+(?:\.\d*)?(?:e[-+]?\d+)?)", re.IGNORECASE)
 _SHIFT = re.compile(r"(lsl|lsr|asr|ror)\s*#?(\d+)", re.IGNORECASE)
 _SINGLE = re.compile(r"s([12]?\d|3[01])", re.IGNORECASE)

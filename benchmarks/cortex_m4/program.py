@@ -63,11 +63,11 @@ class Program:
         return [first + int(row) for row in np.flatnonzero(branches)]
 
     def mix(self, label: str) -> Counter[str]:
-        """How often each instruction stands in a loop that has no branch but its last."""
+        """How often each instruction stands in a loop; what it calls is not in it."""
         return Counter(self.names[row] for row in self.loop(label))
 
     def iteration(self, label: str) -> Cycles:
-        """Cycles of one round of such a loop, the branch back taken, in the three columns."""
+        """Cycles of a round of a loop without calls: every row once, no branch taken but the last, back."""
         rows = self.loop(label)
         total = self.base[rows.start : rows.stop].sum(0) + self.pairs[rows.start + 1 : rows.stop].sum(0) + REFILL.cycles
         low, middle, high = (int(cycles) for cycles in total)

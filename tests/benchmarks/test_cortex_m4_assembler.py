@@ -48,6 +48,8 @@ from pulpsim.errors import AssemblyError
         ("moveq r0, #1", r"a condition without an it before it"),
         ("it eq\nmovne r0, #1", r"x\.S:2: .*must have the condition 'eq'"),
         ("ite eq\nmoveq r0, #1", r"1 instructions are missing after an it"),
+        ("ite al\nnop\nnop", r"al is always met"),
+        ("mov r0, #010", r"'#010' is no number"),
         ("it eq\nit ne", r"an it within those that an it covers"),
         (".wrod 1", r"no such directive \(did you mean '\.word'\?\)"),
         ("a: .word x", r"'x': must be a number"),

@@ -15,7 +15,7 @@ from benchmarks.cortex_m4.assembler import assemble
 from benchmarks.cortex_m4.core import CODE_BASE, MEMORY_BASE, Core
 from benchmarks.cortex_m4.instructions import BY_NAME, CONDITIONS
 from pulpsim import float32 as fp
-from pulpsim.errors import CycleLimitError, ProgramError, TrapError
+from pulpsim.errors import AddressError, CycleLimitError, ProgramError, TrapError
 
 MASK = 0xFFFFFFFF
 EDGES = [0, 1, 2, 31, 32, 255, 256, 0x7FFFFFFE, 0x7FFFFFFF, 0x80000000, 0x80000001, 0xFFFFFFFE, 0xFFFFFFFF]
@@ -435,6 +435,15 @@ def test_a_label_that_is_not_there() -> None:
     """The entry is checked."""
     with pytest.raises(ProgramError, match=r"no label 'g'; known: f"):
         Core(assemble("f: bx lr")).call("g")
+
+
+def test_more_than_there_is_room_for() -> None:
+    """Arguments and arrays."""
+    core = Core(assemble("f: bx lr"), 64)
+    with pytest.raises(ProgramError, match="f: 5 arguments: at most 4"):
+        core.call("f", 1, 2, 3, 4, 5)
+    with pytest.raises(AddressError, match=r"68 B at 0x20000000: the memory ends 4096 B of stack before"):
+        core.place(np.zeros(17, np.float32))
 
 
 def test_memory_starts_at_its_base() -> None:

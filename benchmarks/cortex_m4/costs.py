@@ -63,7 +63,8 @@ COSTS: Mapping[str, Cost] = MappingProxyType({
     "varithmetic": _same(1, "TRM Table 7-1: VADD, VSUB, VMUL"),
     "vaccumulate": _same(3, "TRM Table 7-1: VMLA, VMLS, VFMA, VFMS"),
     "vdivide": _same(14, "TRM Table 7-1: VDIV"),
-    "vmove": _same(1, "TRM Table 7-1: VMOV of one register or a constant, VABS, VNEG, VCMP, VMRS"),
+    "vmove": _same(1, "TRM Table 7-1: VMOV between floats or of a constant, VABS, VNEG, VCMP, VMRS"),
+    "vtransfer": _same(2, "TRM Table 7-1: VMOV between a float and a core register"),
 })  # fmt: skip
 
 #: a taken branch: the pipeline is filled again

@@ -343,9 +343,11 @@ def _vmov(instruction: Instruction, reader: Operands, fields: list[int]) -> str:
     target, source = reader.take(), reader.take()
     if target.lower() in REGISTERS:
         fields[OP], fields[RD], fields[RM] = Op.VTO_CORE, _register(target), _single(source)
-    elif source.lower() in REGISTERS:
+        return "vtransfer"
+    if source.lower() in REGISTERS:
         fields[OP], fields[RD], fields[RM] = Op.VFROM_CORE, _single(target), _register(source)
-    elif _SINGLE.fullmatch(source):
+        return "vtransfer"
+    if _SINGLE.fullmatch(source):
         fields[OP], fields[RD], fields[RM] = Op.VMOV, _single(target), _single(source)
     else:
         fields[OP], fields[RD], fields[IMM] = Op.VSET, _single(target), _signed(_constant(source))

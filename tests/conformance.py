@@ -118,6 +118,7 @@ class View:
     reports: tuple[Report, ...]
     memory: tuple[bytes, bytes]
     counters: NDArray[np.int64]
+    work: NDArray[np.int64]
     registers: NDArray[np.uint32]
     rows: tuple[int, ...]
     status: tuple[int, ...]
@@ -136,7 +137,7 @@ class View:
         if self.trapped is None and self.idle != other.idle:
             yield f"idle: {self.idle} / {other.idle}"
         for core in range(len(self.rows)) if self.trapped is None else [self.trapped]:
-            for name in ("rows", "status", "counters", "registers"):
+            for name in ("rows", "status", "counters", "work", "registers"):
                 mine, theirs = getattr(self, name)[core], getattr(other, name)[core]
                 if not np.array_equal(mine, theirs):
                     at = np.flatnonzero(np.not_equal(mine, theirs))
@@ -231,6 +232,7 @@ class _Player:
             tuple(self.reports),
             (self.memory.l1.tobytes(), self.memory.l2.tobytes()),
             engine.counters(),
+            engine.work(),
             np.array([engine.registers(core) for core in cores]),
             tuple(engine.row(core) for core in cores),
             tuple(int(engine.status(core)) for core in cores),

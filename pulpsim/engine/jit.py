@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pulpsim.code import ALIGN_ROWS, RETURN_ROW, Code
-from pulpsim.counters import CAUSES, Cause
+from pulpsim.counters import CAUSES, Cause, Work
 from pulpsim.engine import FOREVER, Kind, Report, Status, Transfer, Trap, icache
 from pulpsim.engine import layout as at
 from pulpsim.engine.arithmetic import alu, branch_taken, divide, fpu, fused, multiply, quotient_or_root, wide
@@ -160,16 +160,15 @@ def _private(kind, c, k, row, time, s, rows, registers):  # type: ignore[no-unty
             result = alu(sub, a, b + immediate, d)
     elif kind == at.K_WIDE:
         result = wide(sub, a, b, d, immediate, np.int64(rows[row + at.R_CYCLES]))
-    elif sub < at.F_ADD:
-        result = fused(sub, a, b, d)
     else:
-        result = fpu(sub, a, b, immediate)
+        s[k + at.DID_FP_OPERATIONS] += 1
+        result = fused(sub, a, b, d) if sub < at.F_ADD else fpu(sub, a, b, immediate)
     registers[base + rd] = np.int32(result)
 
 
 @inlined
 def _fmadd(base, row, fields, registers):  # type: ignore[no-untyped-def]
-    """Execute fmadd.s."""
+    """Execute fmadd.s, but count it."""
     registers[base + np.int64(fields[row + at.R_RD])] = np.int32(
         fused(
             0,
@@ -183,11 +182,14 @@ def _fmadd(base, row, fields, registers):  # type: ignore[no-untyped-def]
 @inlined
 def _run_ahead(place, time, horizon, c, k, base, s, rows, fields, registers, present):  # type: ignore[no-untyped-def]
     """Execute what concerns nobody else, one instruction a cycle. Returns the next place and its cycle."""
+    products = np.int64(0)  # what _fmadd did: a store for each would cost time
     while time < horizon and place <= at.PLACES:
         row = place & at.PLACES
         kind = fields[row + at.R_KIND] & at.KIND
         if kind == at.K_FMADD:
-            last = row + at.ROW * min(np.int64(fields[row + at.R_RUN]), horizon - time - 1)
+            more = min(np.int64(fields[row + at.R_RUN]), horizon - time - 1)
+            products += 1 + more
+            last = row + at.ROW * more
             while row < last:
                 _fmadd(base, row, fields, registers)
                 row = row + at.ROW & at.PLACES
@@ -207,6 +209,7 @@ def _run_ahead(place, time, horizon, c, k, base, s, rows, fields, registers, pre
         place = row + at.ROW
         if fields[row + at.R_KIND] > at.KIND:
             place = _follow(row, c, k, s, fields, present)
+    s[k + at.DID_FP_OPERATIONS] += products
     return place, time
 
 
@@ -236,6 +239,7 @@ def _word_access(kind, row, now, base, k, s, fields, registers, words):  # type:
     registers[base + np.int64(fields[row + at.R_BASE])] = np.int32(origin + offset)
     if kind != at.K_STORE_WORD:
         registers[base + np.int64(fields[row + at.R_RD])] = words[word]
+    s[k + at.DID_L1_WORDS] += 1
     return wait
 
 
@@ -326,6 +330,7 @@ def _event(c, k, row, stall, cause, s, rows, registers, l1, l2, fields, present,
         extra = begin + s[at.FDIV] - now - 1
         cost += extra
         s[k + at.COUNT + MULDIV] += extra
+        s[k + at.DID_FP_OPERATIONS] += 1
         registers[base + rd] = np.int32(quotient_or_root(sub, np.int32(a), np.int32(b)))
     elif kind == at.K_BARRIER:
         if address != BARRIER_ADDRESS:
@@ -398,6 +403,7 @@ def _rare(c, k, base, now, s, rows, fields, registers, l1, l2, tags, present, fu
         s[k + at.COUNT + cause] += stall
         if fields[row + at.R_KIND] & at.KIND == at.K_FMADD:
             cost = 1 + stall
+            s[k + at.DID_FP_OPERATIONS] += 1
             _fmadd(base, row, fields, registers)
             s[k + at.PLACE] = _follow(row, c, k, s, fields, present)
         else:
@@ -427,6 +433,7 @@ def _turn(c, now, horizon, s, rows, fields, registers, l1, words, l2, tags, pres
         elif kind == at.K_SHARED_FMADD:
             wait = reserve(at.FPU_FREE + s[k + at.FPU_INDEX], now, s) - now
             s[k + at.COUNT + FPU_CONTENTION] += wait
+            s[k + at.DID_FP_OPERATIONS] += 1
             _fmadd(base, row, fields, registers)
         if unlikely(wait < 0):
             return _rare(c, k, base, now, s, rows, fields, registers, l1, l2, tags, present, full)
@@ -626,9 +633,14 @@ class JitEngine:
     def idle(self) -> bool:
         return not self._state[at.QUEUED]
 
+    def _all_cores(self) -> NDArray[np.int64]:
+        return self._state[at.CORE : at.CORE + self._cores * at.CORE_FIELDS].reshape(-1, at.CORE_FIELDS)
+
     def counters(self) -> NDArray[np.int64]:
-        table = self._state[at.CORE : at.CORE + self._cores * at.CORE_FIELDS].reshape(-1, at.CORE_FIELDS)
-        return table[:, at.COUNT : at.COUNT + CAUSES].copy()
+        return self._all_cores()[:, at.COUNT : at.COUNT + CAUSES].copy()
+
+    def work(self) -> NDArray[np.int64]:
+        return self._all_cores()[:, [at.COUNT + CAUSES + work for work in Work]]
 
     def registers(self, core: int) -> NDArray[np.uint32]:
         base = core * at.REGISTER_STRIDE

@@ -500,15 +500,18 @@ def listing_record(program: Program) -> dict[str, Any]:
 @set_option
 @json_option
 def platforms(name: str | None, settings: Sequence[str], as_json: bool) -> None:
-    """List the preset clusters, or show one with every value (as TOML, a start for one's own)."""
+    """List the preset clusters, or show one with every value and its source (as TOML, a start for one's own)."""
     from pulpsim.platform import Platform, parse_overrides
+    from pulpsim.sources import annotated, comments_of
 
     if name is not None:
-        platform = Platform.load(name, parse_overrides(list(settings)))
+        overrides = parse_overrides(list(settings))
+        platform = Platform.load(name, overrides)
         if as_json:
             print_json(platform.to_dict())
         else:
-            click.echo(platform.to_toml(), nl=False)
+            comments = {key: text for key, text in comments_of(name).items() if key not in overrides}
+            click.echo(annotated(platform, comments), nl=False)
         return
     if settings:
         raise InputError("--set: needs the platform to change, as in `pulpsim platforms pulp-2022 --set ...`")

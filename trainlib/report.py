@@ -10,6 +10,7 @@ from trainlib.trainer import PhaseReport, StepReport
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from pulpsim.platform import Band
     from pulpsim.tables import Folding
 
 
@@ -30,6 +31,8 @@ def as_json(report: StepReport) -> dict[str, Any]:
         "dma_bytes_out": report.dma_bytes_out,
         "l1_bytes": report.l1_bytes,
         "l2_bytes": report.l2_bytes,
+        "microjoules": None if report.energy is None else report.energy.microjoules,
+        "microjoules_by_part": None if report.energy is None else report.energy.parts,
         "causes": report.causes,
         "phases": [_phase_json(phase) for phase in report.phases],
     }
@@ -37,10 +40,11 @@ def as_json(report: StepReport) -> dict[str, Any]:
 
 def _phase_json(phase: PhaseReport) -> dict[str, Any]:
     names = (
-        "layer step cycles macs dma_bytes_in dma_bytes_out kernel tile buffering instructions bound bound_cycles "
-        "bounds causes"
+        "layer step cycles macs dma_bytes_in dma_bytes_out kernel tile buffering instructions fp_operations l1_words "
+        "bound bound_cycles bounds causes"
     ).split()
-    return {name: getattr(phase, name) for name in names}
+    microjoules = None if phase.energy is None else phase.energy.microjoules
+    return {name: getattr(phase, name) for name in names} | {"microjoules": microjoules}
 
 
 def print_report(report: StepReport, console: Console) -> None:
@@ -56,8 +60,22 @@ def print_report(report: StepReport, console: Console) -> None:
         f"lower bound {report.lower_bound_cycles:,} cycles (+{distance:.1f} %), this plan's own "
         f"{report.issue_bound_cycles:,} (+{own:.1f} %); L1 {report.l1_bytes:,} bytes, L2 {report.l2_bytes:,} bytes"
     )
+    console.print(_energy_line(report))
     console.print(_phases_table(report))
     console.print(_causes_table(report))
+
+
+def _energy_line(report: StepReport) -> str:
+    if (energy := report.energy) is None:
+        return f"energy: no power figures for {report.platform}"
+    low, high = (1e3 * microjoules / report.milliseconds / 1e3 for microjoules in energy.microjoules)
+    parts = ", ".join(f"{name} {_band(band)}" for name, band in energy.parts.items())
+    return f"energy {_band(energy.microjoules)} µJ ({parts}), {low:.1f} to {high:.1f} mW"
+
+
+def _band(band: Band) -> str:
+    low, high = (f"{value:.3g}" for value in band)
+    return low if low == high else f"{low} to {high}"
 
 
 def _phases_table(report: StepReport) -> Folding:

@@ -10,24 +10,22 @@ from __future__ import annotations
 import inspect
 import re
 import textwrap
-import tomllib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from importlib import resources
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Literal, get_args, get_origin, get_type_hints
 
-from benchmarks.machine_rules import RULES, flattened, leaves
+from benchmarks.machine_rules import RULES, leaves
 from benchmarks.markdown import grid
 from pulpsim import Platform, dma, engine, isa
 from pulpsim.code import RETURN_ROW, address_of
 from pulpsim.counters import ENGINE_CAUSES, MEANINGS, Cause
 from pulpsim.isa import Unit
 from pulpsim.memory import BARRIER_OFFSET, EVENT_UNIT_BASE, EVENT_UNIT_BYTES, L1_BASE, L2_BASE, stack_base
-from pulpsim.platform import STACK_BYTES
+from pulpsim.platform import STACK_BYTES, Power
 from pulpsim.program.rows import LINE_BYTES
+from pulpsim.sources import preset
 
 PAGE = Path(__file__).parents[1] / "docs" / "machine.md"
 
@@ -81,52 +79,12 @@ ROUNDING_MODES = {
 
 
 # -- what stands behind the numbers ------------------------------------------------------------
-@dataclass(frozen=True)
-class Preset:
-    """A preset's file as its reader sees it: what stands above its first value, and behind each value."""
-
-    base: str | None
-    preface: str
-    comments: Mapping[str, str]  # of every key that the file sets
-
-
-def read_preset(text: str) -> Preset:
-    """Raises ValueError if a line is not understood: one `key = value  # comment` each."""
-    preface: list[str] = []
-    comments: dict[str, str] = {}
-    section = ""
-    for line in text.splitlines():
-        head = re.fullmatch(r"\[(\w+)\]\s*(?:#.*)?", line)
-        pair = re.fullmatch(r'(\w+)\s*=\s*(?:"[^"]*"|[^"#\s]+)\s*(?:#\s*(.*))?', line)
-        if head:
-            section = head[1] + "."
-        elif pair:
-            comments[section + pair[1]] = pair[2] or ""
-        elif line.startswith("#") and not comments:
-            preface.append(line.lstrip("# "))
-        elif line.strip():
-            raise ValueError(f"not understood: {line}")
-    table = tomllib.loads(text)
-    if missed := flattened(table).keys() ^ comments.keys():
-        raise ValueError(f"not found by line: {', '.join(sorted(missed))}")
-    return Preset(table.get("base"), " ".join(preface), comments)
-
-
-def _comments(name: str) -> dict[str, str]:
-    """Key -> comment, inherited where the value is."""
-    preset = _preset(name)
-    return (_comments(preset.base) if preset.base else {}) | dict(preset.comments)
-
-
-def _preset(name: str) -> Preset:
-    return read_preset((resources.files("pulpsim") / "platforms" / f"{name}.toml").read_text(encoding="utf-8"))
-
-
 def _source(key: str, names: Iterable[str]) -> str:
-    """The comments behind a key's value, each with its presets unless all say the same."""
+    """The comments behind a key's value, each with the presets that give it unless all who do say the same."""
     said: dict[str, list[str]] = defaultdict(list)
     for name in names:
-        said[_comments(name).get(key, "")].append(name)
+        if key in (comments := preset(name).comments):
+            said[comments[key]].append(name)
     if len(said) == 1:
         return next(iter(said))
     return "; ".join(f"{', '.join(where)}: {text}" for text, where in said.items() if text)
@@ -149,6 +107,10 @@ def _field_notes(section: type) -> dict[str, str]:
 def _value(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
+    if value is None:
+        return ""
+    if isinstance(value, tuple):
+        return f"{value[0]:g} to {value[1]:g}"
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
@@ -315,16 +277,18 @@ def _values(platforms: Sequence[Platform]) -> list[str]:
     names = [platform.name for platform in platforms]
     out = ["## Every number of the presets", ""]
     for name in names:
-        out += _prose(f"- `{name}`: {_preset(name).preface}", indent="  ")
+        out += _prose(f"- `{name}`: {preset(name).preface}", indent="  ")
+    assuming = [f"`{name}`" for name in names if preset(name).assumes]
+    assumption = f", and is an assumption for {', '.join(assuming)}" if assuming else ""
     out += ["", *_prose(
-        "A value that a preset takes over from another one has its source there; names that begin with `ub_` are "
-        "micro-benchmarks. Any value can be replaced: `--set KEY=VALUE` on the command line, overrides of "
-        "`Platform.preset` in Python."
+        f"A value that a preset takes over from another one has its source there{assumption}; names that begin with "
+        "`ub_` are micro-benchmarks. Any value can be replaced: `--set KEY=VALUE` on the command line, overrides of "
+        "`Platform.preset` in Python. `pulpsim platforms NAME` shows every value with its source."
     )]  # fmt: skip
     values = {platform.name: leaves(platform) for platform in platforms}
-    in_order = sorted(values[names[0]], key=lambda key: "." in key)
+    in_order = sorted(dict.fromkeys(key for name in names for key in values[name]), key=lambda key: "." in key)
     for section, keys in groupby(in_order, lambda key: key.rpartition(".")[0]):
-        kind = get_type_hints(Platform)[section] if section else Platform
+        kind = Power if section == "power" else get_type_hints(Platform)[section] if section else Platform
         notes = _field_notes(kind)
         out += ["", f"### {section or 'platform'}"]
         about = inspect.cleandoc(kind.__doc__ or "")
@@ -334,7 +298,7 @@ def _values(platforms: Sequence[Platform]) -> list[str]:
             ["key", "meaning", *names, "source"],
             [
                 [
-                    f"`{key}`", notes[key.rpartition(".")[2]], *(_value(values[name][key]) for name in names),
+                    f"`{key}`", notes[key.rpartition(".")[2]], *(_value(values[name].get(key)) for name in names),
                     _source(key, names),
                 ]
                 for key in keys
@@ -364,8 +328,13 @@ def _left_out(platforms: Sequence[Platform], text: str) -> list[str]:
 
 
 def page(platforms: Sequence[Platform] | None = None) -> str:
-    """The page for these platforms (default: all presets), each named like a preset. Raises RuleError."""
-    some = [Platform.preset(name) for name in Platform.presets()] if platforms is None else platforms
+    """The page for these platforms (default: all presets), each named like a preset. Raises RuleError.
+
+    Rules and addresses are shown for those that were measured only: the others take them over.
+    """
+    names = sorted(Platform.presets(), key=lambda name: preset(name).assumes)
+    some = [Platform.preset(name) for name in names] if platforms is None else platforms
+    measured = [platform for platform in some if not preset(platform.name).assumes]
     model, left_out = _timing_model()
     transfers = (dma.__doc__ or "").partition("\n\n")[2]
     lines = [
@@ -399,10 +368,10 @@ def page(platforms: Sequence[Platform] | None = None) -> str:
             "after a call when the call has ended, or when the next one runs, whichever is first."
         ),
         "",
-        *_rules(some),
-        *_instructions(some),
+        *_rules(measured),
+        *_instructions(measured),
         *_registers(),
-        *_address_map(some),
+        *_address_map(measured),
         *_values(some),
         *_causes(),
         *_left_out(some, left_out),

@@ -405,7 +405,9 @@ def _check_power(values: Mapping[str, Any], source: str) -> None:
     keys = [key for key in _keys() if key.startswith("power.")]
     given = [key for key in keys if key in values]
     if given and (missing := [key for key in keys if key not in values]):
-        raise PlatformError(f"{source}: {given[0]} given, but no other power figures: all or none; {', '.join(missing)}")
+        raise PlatformError(
+            f"{source}: {given[0]} given, but it has no other power figures: all or none; missing {', '.join(missing)}"
+        )
 
 
 #: what a number of bytes may be followed by

@@ -136,6 +136,9 @@ class Power:
     dma_byte_picojoules: Band  # moved between L2 and L1, both accesses included
 
 
+POWER_KEYS = tuple(f"power.{name}" for name in Power.__slots__)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Platform:
     """A cluster and its memories. Raises PlatformError if a value is of another kind or out of range.
@@ -159,7 +162,7 @@ class Platform:
     def __post_init__(self) -> None:
         for key in _keys():
             part, name = _place(self, key)
-            if part is None:
+            if key in POWER_KEYS and self.power is None:
                 continue
             object.__setattr__(part, name, _checked(key, getattr(part, name, None), ""))
         _in_range("", self, "clock_hz", 1, 10**11)
@@ -312,7 +315,7 @@ class Platform:
             _check_key(key, source)
         _override(table, overrides, source)
         values = _flatten(table)
-        required = [key for key in _keys() if key != "description" and not key.startswith("power.")]
+        required = [key for key in _keys() if key != "description" and key not in POWER_KEYS]
         _check_power(values, source)
         if missing := [key for key in required if key not in values]:
             some = ", ".join(missing[:4]) + (f" and {len(missing) - 4} more" if len(missing) > 4 else "")
@@ -402,9 +405,8 @@ def _band(value: Any) -> Band | None:
 
 def _check_power(values: Mapping[str, Any], source: str) -> None:
     """Raises PlatformError if there are some power figures, but not all."""
-    keys = [key for key in _keys() if key.startswith("power.")]
-    given = [key for key in keys if key in values]
-    if given and (missing := [key for key in keys if key not in values]):
+    given = [key for key in POWER_KEYS if key in values]
+    if given and (missing := [key for key in POWER_KEYS if key not in values]):
         raise PlatformError(
             f"{source}: {given[0]} given, but it has no other power figures: all or none; missing {', '.join(missing)}"
         )

@@ -139,7 +139,7 @@ def test_a_file_that_is_wrong_is_repaired_by_overrides() -> None:
         (b"l1 = [", "not TOML: "),
         (
             b'base = "pulp-202"',
-            "base: no platform 'pulp-202' (did you mean 'pulp-2022'?); presets: pulp-2022",
+            "base: no platform 'pulp-202' (did you mean 'pulp-2022'?); presets: gap9, mr-wolf, pulp-2022",
         ),
         (b"base = 5", "base: no platform '5'"),
         (b'base = "pulp-2022"\nl1 = 5', "'l1' is a section; its keys: l1.size_bytes, l1.banks, l1.conflicts"),

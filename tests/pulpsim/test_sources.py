@@ -23,7 +23,7 @@ def test_every_value_of_a_chip_has_a_source_or_is_assumed(name: str) -> None:
     own, said = preset(name).comments, comments_of(name)
     for key, comment in own.items():
         if key not in TITLES:
-            assert re.search(r"assumed|arXiv \d{4}\.\d{5}|et al\. |github\.com/|gvsoc-pulp|published", comment), key
+            assert re.search(r"assumed|arXiv \d{4}\.\d{5}|et al\.|github\.com/|gvsoc-pulp|published", comment), key
     for key in said.keys() - own.keys():
         assert said[key].startswith("assumed: as pulp-2022"), key
 

@@ -288,7 +288,7 @@ def test_a_register_is_given_once() -> None:
         (["--set", "l1.banks"], "--set l1.banks: must be KEY=VALUE, as in l1.banks=32"),
         (
             ["--platform", "pulp2022"],
-            "no platform 'pulp2022' (did you mean 'pulp-2022'?); presets: pulp-2022,",
+            "no platform 'pulp2022' (did you mean 'pulp-2022'?); presets: gap9, mr-wolf, pulp-2022,",
         ),
         (["--platform", "no.toml"], "cannot read platform file no.toml: [Errno 2] No such file or directory"),
         (["--load", "no.npy@0x10000000"], "no.npy: No such file or directory"),

@@ -25,7 +25,7 @@ from pulpsim.isa import Unit
 from pulpsim.memory import BARRIER_OFFSET, EVENT_UNIT_BASE, EVENT_UNIT_BYTES, L1_BASE, L2_BASE, stack_base
 from pulpsim.platform import STACK_BYTES, Power
 from pulpsim.program.rows import LINE_BYTES
-from pulpsim.sources import preset
+from pulpsim.sources import MEASURED, comments, preset
 
 PAGE = Path(__file__).parents[1] / "docs" / "machine.md"
 
@@ -80,11 +80,10 @@ ROUNDING_MODES = {
 
 # -- what stands behind the numbers ------------------------------------------------------------
 def _source(key: str, names: Iterable[str]) -> str:
-    """The comments behind a key's value, each with the presets that give it unless all who do say the same."""
+    """The comments behind a key's value, each with its presets unless all say the same."""
     said: dict[str, list[str]] = defaultdict(list)
     for name in names:
-        if key in (comments := preset(name).comments):
-            said[comments[key]].append(name)
+        said[comments(name).get(key, "")].append(name)
     if len(said) == 1:
         return next(iter(said))
     return "; ".join(f"{', '.join(where)}: {text}" for text, where in said.items() if text)
@@ -107,10 +106,8 @@ def _field_notes(section: type) -> dict[str, str]:
 def _value(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    if value is None:
-        return ""
     if isinstance(value, tuple):
-        return f"{value[0]:g} to {value[1]:g}"
+        return "{:g} to {:g}".format(*value)
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
@@ -278,12 +275,10 @@ def _values(platforms: Sequence[Platform]) -> list[str]:
     out = ["## Every number of the presets", ""]
     for name in names:
         out += _prose(f"- `{name}`: {preset(name).preface}", indent="  ")
-    assuming = [f"`{name}`" for name in names if preset(name).assumes]
-    assumption = f", and is an assumption for {', '.join(assuming)}" if assuming else ""
     out += ["", *_prose(
-        f"A value that a preset takes over from another one has its source there{assumption}; names that begin with "
-        "`ub_` are micro-benchmarks. Any value can be replaced: `--set KEY=VALUE` on the command line, overrides of "
-        "`Platform.preset` in Python. `pulpsim platforms NAME` shows every value with its source."
+        "A value that a preset takes over from another one has its source there; names that begin with `ub_` are "
+        "micro-benchmarks. Any value can be replaced: `--set KEY=VALUE` on the command line, overrides of "
+        "`Platform.preset` in Python."
     )]  # fmt: skip
     values = {platform.name: leaves(platform) for platform in platforms}
     in_order = sorted(dict.fromkeys(key for name in names for key in values[name]), key=lambda key: "." in key)
@@ -298,7 +293,7 @@ def _values(platforms: Sequence[Platform]) -> list[str]:
             ["key", "meaning", *names, "source"],
             [
                 [
-                    f"`{key}`", notes[key.rpartition(".")[2]], *(_value(values[name].get(key)) for name in names),
+                    f"`{key}`", notes[key.rpartition(".")[2]], *(_value(values[name].get(key, "")) for name in names),
                     _source(key, names),
                 ]
                 for key in keys
@@ -328,13 +323,9 @@ def _left_out(platforms: Sequence[Platform], text: str) -> list[str]:
 
 
 def page(platforms: Sequence[Platform] | None = None) -> str:
-    """The page for these platforms (default: all presets), each named like a preset. Raises RuleError.
-
-    Rules and addresses are shown for those that were measured only: the others take them over.
-    """
-    names = sorted(Platform.presets(), key=lambda name: preset(name).assumes)
-    some = [Platform.preset(name) for name in names] if platforms is None else platforms
-    measured = [platform for platform in some if not preset(platform.name).assumes]
+    """The page for these platforms (default: all presets), each named like a preset. Raises RuleError."""
+    some = [Platform.preset(name) for name in Platform.presets()] if platforms is None else platforms
+    measured = [platform for platform in some if platforms is not None or platform.name in MEASURED]
     model, left_out = _timing_model()
     transfers = (dma.__doc__ or "").partition("\n\n")[2]
     lines = [
@@ -371,7 +362,7 @@ def page(platforms: Sequence[Platform] | None = None) -> str:
         *_rules(measured),
         *_instructions(measured),
         *_registers(),
-        *_address_map(measured),
+        *_address_map(some),
         *_values(some),
         *_causes(),
         *_left_out(some, left_out),

@@ -500,18 +500,15 @@ def listing_record(program: Program) -> dict[str, Any]:
 @set_option
 @json_option
 def platforms(name: str | None, settings: Sequence[str], as_json: bool) -> None:
-    """List the preset clusters, or show one with every value and its source (as TOML, a start for one's own)."""
+    """List the preset clusters, or show one with every value (as TOML, a start for one's own)."""
     from pulpsim.platform import Platform, parse_overrides
-    from pulpsim.sources import annotated, comments_of
 
     if name is not None:
-        overrides = parse_overrides(list(settings))
-        platform = Platform.load(name, overrides)
+        platform = Platform.load(name, parse_overrides(list(settings)))
         if as_json:
             print_json(platform.to_dict())
         else:
-            comments = {key: text for key, text in comments_of(name).items() if key not in overrides}
-            click.echo(annotated(platform, comments), nl=False)
+            click.echo(_with_sources(platform.to_toml(), name, [setting.partition("=")[0] for setting in settings]))
         return
     if settings:
         raise InputError("--set: needs the platform to change, as in `pulpsim platforms pulp-2022 --set ...`")
@@ -520,6 +517,19 @@ def platforms(name: str | None, settings: Sequence[str], as_json: bool) -> None:
         print_json([{"name": preset.name, "description": preset.description} for preset in presets])
     else:
         print_presets({preset.name: preset.description for preset in presets})
+
+
+def _with_sources(toml: str, name: str, changed: Sequence[str]) -> str:
+    """Every value with where it comes from behind it, as far as the platform's file says."""
+    from pulpsim.sources import sources
+
+    said = sources(name) | dict.fromkeys((key.strip() for key in changed), "set on the command line")
+    lines, section = [], ""
+    for line in toml.splitlines():
+        section = f"{line.strip('[]')}." if line.startswith("[") else section
+        source = said.get(section + line.partition(" = ")[0])
+        lines.append(f"{line:31} # {source}" if source else line)
+    return "\n".join(lines)
 
 
 def print_presets(presets: Mapping[str, str]) -> None:

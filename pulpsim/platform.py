@@ -472,7 +472,7 @@ def parse_overrides(settings: list[str]) -> dict[str, Any]:
         hint = _check_key(key, "--set")
         number = _number(text, UNITS if _is_size(key) else {"": 1}) if hint is int else None
         try:
-            parts = text.strip("[]").split(",") if hint == Band else text
+            parts = [part.strip() for part in text.strip("[]").split(",")] if hint == Band else text
             overrides[key] = msgspec.convert(parts, hint, strict=False) if number is None else number
         except msgspec.ValidationError:
             raise PlatformError(f"--set {key} = {text}: must be {_accepted(key)}") from None

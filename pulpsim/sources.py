@@ -1,34 +1,25 @@
-"""What stands behind a platform's numbers: the comments of its file, and of the preset that it takes the rest from."""
+"""Where a platform's numbers come from: the comments in its file, and in the preset that it is based on."""
 
 from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from pulpsim.platform import Platform
-
-#: how the comment behind a value begins, or behind `base` if it is so for all that is taken over
-ASSUMED = "assumed"
-#: where comments begin in a line of `annotated`
-COLUMN = 40
+#: presets whose timing was measured: what others take over from them is an assumption
+MEASURED = ("pulp-2022", "pulp-open")
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A preset's file as its reader sees it: what stands above its first value, and behind each value."""
+    """A platform's file as its reader sees it: what stands above its first value, and behind each value."""
 
     base: str | None
     preface: str
     comments: Mapping[str, str]  # of every key that the file sets
-
-    @property
-    def assumes(self) -> bool:
-        """What it takes over from its base is an assumption."""
-        return self.comments.get("base", "").startswith(ASSUMED)
 
 
 def read_preset(text: str) -> Preset:
@@ -48,42 +39,40 @@ def read_preset(text: str) -> Preset:
         elif line.strip():
             raise ValueError(f"not understood: {line}")
     table = tomllib.loads(text)
-    if missed := set(_keys(table)) ^ comments.keys():
+    keys = {f"{name}.{key}" for name, part in table.items() if isinstance(part, dict) for key in part}
+    keys |= {name for name, part in table.items() if not isinstance(part, dict)}
+    if missed := keys ^ comments.keys():
         raise ValueError(f"not found by line: {', '.join(sorted(missed))}")
     return Preset(table.get("base"), " ".join(preface), comments)
 
 
-def _keys(table: Mapping[str, object]) -> Iterable[str]:
-    for name, value in table.items():
-        yield from (f"{name}.{key}" for key in value) if isinstance(value, dict) else (name,)
-
-
 def preset(name: str) -> Preset:
-    """A shipped preset's file."""
+    """A shipped one."""
     return read_preset((resources.files("pulpsim") / "platforms" / f"{name}.toml").read_text(encoding="utf-8"))
 
 
-def comments_of(name_or_file: str) -> dict[str, str]:
-    """Dotted key -> comment of a preset or a file, taken over where the value is; {} for a file not a key a line."""
-    if name_or_file in Platform.presets():
-        found = preset(name_or_file)
-    else:
-        try:
-            found = read_preset(Path(name_or_file).read_text(encoding="utf-8"))
-        except ValueError:
-            return {}
-    base = {} if found.base is None else comments_of(found.base)
-    if found.assumes:
-        base = {key: f"{ASSUMED}: as {found.base}" + (f" ({text})" if text else "") for key, text in base.items()}
-    return {key: text for key, text in (base | dict(found.comments)).items() if key != "base"}
+def comments(name: str) -> dict[str, str]:
+    """Key -> comment of a shipped preset, inherited where the value is."""
+    return {key: comment for key, (_, comment) in _origins(name).items()}
 
 
-def annotated(platform: Platform, comments: Mapping[str, str]) -> str:
-    """The whole description as TOML, with comments behind the values; it loads as a platform's file."""
-    out, section = [], ""
-    for line in platform.to_toml().splitlines():
-        if line.startswith("["):
-            section = line.strip("[]") + "."
-        comment = comments.get(section + line.partition(" = ")[0], "")
-        out.append(f"{line:<{COLUMN - 1}} # {comment}" if comment else line)
-    return "\n".join(out) + "\n"
+def _origins(name: str) -> dict[str, tuple[str, str]]:
+    """Key -> the preset whose file sets the value, and the comment there."""
+    own = preset(name)
+    return (_origins(own.base) if own.base else {}) | {key: (name, text) for key, text in own.comments.items()}
+
+
+def sources(name_or_file: str) -> dict[str, str]:
+    """Key -> where its value comes from, of a preset or a file; what is taken over names the preset.
+
+    Nothing of a file whose lines are not one `key = value  # comment` each.
+    """
+    is_file = name_or_file.endswith(".toml") or "/" in name_or_file
+    try:
+        own = read_preset(Path(name_or_file).read_text(encoding="utf-8")) if is_file else preset(name_or_file)
+    except ValueError:
+        return {}
+    assumed = "" if is_file or name_or_file in MEASURED else "assumed, as in "
+    taken_over = _origins(own.base) if own.base else {}
+    every = {key: f"{assumed}{origin}: {comment}".removesuffix(": ") for key, (origin, comment) in taken_over.items()}
+    return {key: source for key, source in (every | dict(own.comments)).items() if source}

@@ -376,6 +376,7 @@ def test_power_figures_are_pairs_and_optional() -> None:
     assert vega.power is not None and vega.power.dma_byte_picojoules == (1.0, 2.5)
     assert Platform.preset("vega", parse_overrides(["power.dma_byte_picojoules=1,2.5"])) == vega
     assert Platform.preset("vega", parse_overrides(["power.dma_byte_picojoules=[1, 2.5]"])) == vega
+    assert "dma_byte_picojoules = [1.0, 2.5]" in vega.to_toml()
     assert hash(vega) == hash(Platform.from_toml(vega.to_toml()))
     assert DEFAULT.power is None and "power" not in DEFAULT.to_dict()
     assert Platform.from_toml('base = "vega"\nname = "mine"').power == Platform.preset("vega").power

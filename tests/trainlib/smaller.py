@@ -120,7 +120,7 @@ def with_steps_for(model: Model, plan: Plan) -> Plan:
         choices = backward_choices(model, index)
         given = tuple(step.step for step in plan.steps if step.layer == model.layers[index].name and step.step != "fw")
         steps += [fitting(index, name) for name in (given if given in choices else choices[-1])]
-    return replace(plan, steps=tuple(steps))
+    return replace(plan, steps=tuple(steps), loss_tile=min(plan.loss_tile, model.outputs))
 
 
 def without_setting(platform: Platform, name: str) -> Platform:

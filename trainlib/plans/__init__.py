@@ -21,7 +21,7 @@ from trainlib.schedule import compile_schedule
 from trainlib.tiling import default_plan, fits
 from trainlib.timing import Relaxed, cycles_of
 
-#: presets that there are tuned plans for
+#: presets that plans are shipped for
 TUNED = ("pulp-2022", "pulp-open")
 #: of the least relaxed time: how much longer a plan's may be that could still be the fastest
 PROMISING = 1.1
@@ -68,8 +68,8 @@ def _fastest(model: Model, plans: list[Plan], platform: Platform, rule: Rule) ->
 
 
 def _of_presets(model: Model, platform: Platform, rule: Rule) -> Iterator[Plan]:
-    """The tuned plan and the one by rule for the preset that the platform was made from; for all TUNED if from none."""
-    for name in [platform.name] if platform.name in Platform.presets() else TUNED:
+    """The tuned plan and the one by rule for the preset that the platform was made from, or for all that have any."""
+    for name in [platform.name] if platform.name in TUNED else TUNED:
         preset = Platform.preset(name)
         plans = [_shipped(model, name)]
         if not _alike(preset, platform):

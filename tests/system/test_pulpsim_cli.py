@@ -536,7 +536,7 @@ def test_a_platform_is_shown_with_every_key() -> None:
 def test_a_platform_is_shown_with_its_sources() -> None:
     shown = good("platforms", "vega", "--set", "l1.banks=32")
     lines = {line.partition(" #")[0].strip(): line.partition(" # ")[2] for line in shown.splitlines()}
-    assert lines["fpus = 4"].startswith("arXiv 2110.09101; assumed: ")
+    assert lines["fpus = 4"].startswith("assumed: four, ")
     assert lines["misaligned_cycles = 2"] == "assumed, as in pulp-2022: ub_misaligned_lw"
     assert lines["banks = 32"] == "set on the command line"
 

@@ -119,10 +119,10 @@ class _Search:
     """One search under way: how each kind of item is looked at more closely."""
 
     def __init__(
-        self, model: Model, index: int, step: str, meter: Meter, allowed: Sequence[str], vectors: Vectors
+        self, model: Model, index: int, step: str, meter: Meter, allowed: Sequence[str], prune: bool, vectors: Vectors
     ):  # fmt: skip
         self.model, self.index, self.platform, self.meter = model, index, meter.platform, meter
-        self.vectors, self.proves = vectors, meter.platform.fpus_are_private
+        self.vectors, self.guesses = vectors, prune and not meter.platform.fpus_are_private
         every = kernels(model, index, step)
         self.kernels = [chosen for chosen in every if not allowed or chosen.get("kernel", allowed[0]) in allowed]
         self.room = l1_available(self.platform)
@@ -137,7 +137,7 @@ class _Search:
 
         Of the kernel for which that is least while an item stands for all. False if its bound is as high.
         """
-        if self.proves or item.level == SCHEDULE or not self.excess:
+        if not self.guesses or item.level == SCHEDULE or not self.excess:
             return False
         own = self.excess.get(_kernel(item.step), 1.0)
         bound = int(item.sure * (own if item.level == CANDIDATE else min(self.excess.values())))
@@ -148,7 +148,7 @@ class _Search:
 
     def gives_up(self, item: _Item) -> bool:
         """Whether `item` is one candidate more than are compiled where nothing can be proven."""
-        return not self.proves and item.level == CANDIDATE and self.compiled >= UNPROVEN_CANDIDATES
+        return self.guesses and item.level == CANDIDATE and self.compiled >= UNPROVEN_CANDIDATES
 
     def closer(self, item: _Item) -> list[_Item]:
         """What takes an item's place: what it consists of, or itself, with a closer bound; nothing if it cannot be."""
@@ -262,7 +262,7 @@ def search(
     first: candidates to begin with, which need not be in the space. allowed: names of kernels (default: all).
     prune=False simulates all that fits, for tests. vectors: as in `Plan`.
     """
-    s, before = _Search(model, index, step, meter, allowed, vectors), (meter.simulated, meter.reused)
+    s, before = _Search(model, index, step, meter, allowed, prune, vectors), (meter.simulated, meter.reused)
     if not s.kernels:
         return Infeasible(model.layers[index].name, step, f"has none of the kernels allowed: {', '.join(allowed)}")
     known = [s.measure(candidate, (-1, number)) for number, candidate in enumerate(first)]
@@ -277,19 +277,19 @@ def search(
             continue
         heap.append(_Item(len(SKEWS) * tile_bound(model, index, tile, meter.platform), (number,), TILE, tile))
     heapify(heap)
-    done: list[_Item] = []
+    best: _Item | None = None
     runners_up: list[LayerStep] = []
-    while heap and not (prune and done and s.proves):
+    while heap and not (best and prune and not s.guesses):
         item = heappop(heap)
         if item.measured:
-            done.append(item)
+            best = min(best or item, item)
             continue
-        if prune and done and item.sure >= min(done).bound:
+        if s.guesses and best and item.sure >= best.bound:
             continue
-        if prune and s.put_off(item):
+        if s.put_off(item):
             heappush(heap, item)
             continue
-        if prune and s.gives_up(item):
+        if s.gives_up(item):
             heap = [item for item in heap if item.level == SCHEDULE]
             heapify(heap)
             continue
@@ -299,12 +299,11 @@ def search(
             runners_up.append(item.step)
         for closer in s.closer(item):
             heappush(heap, closer)
-    if not done:
+    if best is None:
         return s.infeasible(tile)
-    best, proven = min(done), s.proves or not prune
     assert best.schedule is not None
     pruned = space - len(simulated) - s.too_large
     return Found(
         best.step, best.cycles, begun, meter.least(best.schedule), tuple(runners_up), space,
-        meter.simulated - before[0], meter.reused - before[1], max(pruned, 0), s.too_large, proven,
+        meter.simulated - before[0], meter.reused - before[1], max(pruned, 0), s.too_large, not s.guesses,
     )  # fmt: skip

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.reference import FOLDER, L1_BYTES, MATRICES, REPETITIONS, SKEWS, Error, Row, start_turns
-from pulpsim import Cluster, Copy, Machine, Platform, Program, assemble
+from benchmarks.reference import FOLDER, L1_BYTES, MATRICES, REPETITIONS, SKEWS, Error, Row, configured, start_turns
+from pulpsim import Cluster, Copy, Machine, Program, assemble
 from pulpsim.machine import Process
 from pulpsim.memory import L1_BASE, L2_BASE
 from trainlib.kernels import Call
@@ -39,12 +39,6 @@ UNCOUPLED_LIMIT = (20, 0.005)
 STEP_LIMITS = {"pulp-2022": 0.01, "pulp-2022/no-conflicts": 0.008, "pulp-open": 0.03}
 BESIDE_LIMIT = (0.025, 0.06)
 STRIDED_LIMIT = (6, 0.02)
-
-
-def platform(config: str, **overrides: int) -> Platform:
-    """The preset of a `config`, its banks with conflicts or without."""
-    preset, _, suffix = config.partition("/")
-    return Platform.preset(preset, {"l1.conflicts": suffix != "no-conflicts", **overrides})
 
 
 @cache
@@ -69,7 +63,7 @@ def spans(machine: Machine, stacks: Sequence[int], repetitions: int) -> list[int
 def library_counts(row: Row) -> list[int]:
     """Cycles of a kernel of library.csv in each repetition: `cold`, two warm ones, the start skews."""
     cores, name = int(row["cores"]), row["program"]
-    machine = Machine(platform(row["config"], **{"l1.size_bytes": L1_BYTES}))
+    machine = Machine(configured(row["config"], {"l1.size_bytes": L1_BYTES}))
     with np.load(FOLDER / "library.npz", allow_pickle=False) as operands:
         machine.memory.write(MATRICES, operands[name])
     first, stride = LIBRARY_STACKS
@@ -144,7 +138,7 @@ def step(name: str) -> Step:
     def controller(cluster: Cluster) -> Process:
         yield from execute(schedule, cluster, lambda phase: marks.append(cluster.now))
 
-    marks.append(Machine(platform(record["config"])).simulate(controller).cycles)
+    marks.append(Machine(configured(record["config"])).simulate(controller).cycles)
     spent = zip(np.diff(record["measured"]).tolist(), np.diff(marks).tolist(), strict=True)
     phases = tuple((" ".join(phase), *cycles) for phase, cycles in zip(record["phases"], spent, strict=True))
     return Step(record["network"], record["plan"], record["config"], phases)
@@ -165,7 +159,7 @@ def strided_error(row: Row) -> Error:
         begun.append(cluster.now)
         yield from cluster.wait([number])
 
-    end = Machine(platform("pulp-2022", **{"l1.size_bytes": L1_BYTES})).simulate(controller).cycles
+    end = Machine(configured("pulp-2022", {"l1.size_bytes": L1_BYTES})).simulate(controller).cycles
     return Error(row, int(row["cycles"]), end - begun[0] + 1)
 
 
@@ -178,7 +172,7 @@ def scenarios() -> tuple[dict[str, Any], ...]:
 def beside_errors(scenario: dict[str, Any]) -> list[Error]:
     """Of the transfers, from the last command to the last wake-up; and of the kernel beside them, over all
     repetitions."""
-    machine = Machine(platform(scenario["config"], **{"l1.size_bytes": L1_BYTES}))
+    machine = Machine(configured(scenario["config"], {"l1.size_bytes": L1_BYTES}))
     program, stacks = assemble(scenario["program"]), [scenario["sp"] + scenario["sp_stride"] * i for i in range(8)]
     times: list[int] = []
 

@@ -7,7 +7,7 @@ are equal, or `Rule.measured` raises.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from pulpsim.dma import Copy
 from pulpsim.errors import PulpsimError
 from pulpsim.machine import Cluster, Process
 from pulpsim.memory import BARRIER_OFFSET, EVENT_UNIT_BASE, L1_BASE, L2_BASE
+from pulpsim.platform import flattened
 
 Measure = Callable[[Platform], int]
 OFF, ON = {"icache.enabled": False}, {"icache.enabled": True}
@@ -26,14 +27,6 @@ PAIR = {"cluster.cores": 2, "cluster.fpus": 1, "l1.conflicts": True}
 
 class RuleError(PulpsimError):
     """The engine does not do what the platform says."""
-
-
-def flattened(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested tables -> dotted key -> value."""
-    flat: dict[str, Any] = {}
-    for name, value in table.items():
-        flat |= {f"{name}.{key}": leaf for key, leaf in value.items()} if isinstance(value, dict) else {name: value}
-    return flat
 
 
 def leaves(platform: Platform) -> dict[str, Any]:

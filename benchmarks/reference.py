@@ -84,21 +84,20 @@ def program(table: str, icache: bool = False) -> Program:
     return assemble(".globl ".join(kept), f"{table}.S")
 
 
+def configured(config: str, overrides: Mapping[str, object] | None = None) -> Platform:
+    """The preset of a `config`, its banks with conflicts or without."""
+    preset, _, suffix = config.partition("/")
+    return Platform.preset(preset, {"l1.conflicts": suffix != "no-conflicts", **(overrides or {})})
+
+
 @cache
 def platform(config: str, icache: bool = False) -> Platform:
     """The machine of a `config`; the controller of dma.csv is bare hardware."""
-    preset, _, suffix = config.partition("/")
-    bare = Platform.preset(preset).event_unit.fork_join_cycles
-    return Platform.preset(
-        preset,
-        {
-            "l1.size_bytes": L1_BYTES,
-            "icache.enabled": icache,
-            "l1.conflicts": suffix != "no-conflicts",
-            "controller.fork_cycles": bare,
-            "controller.command_cycles": 0,
-        },
-    )
+    bare = {
+        "controller.fork_cycles": configured(config).event_unit.fork_join_cycles,
+        "controller.command_cycles": 0,
+    }
+    return configured(config, {"l1.size_bytes": L1_BYTES, "icache.enabled": icache, **bare})
 
 
 @cache

@@ -295,11 +295,10 @@ def limit_of(max_cycles: int | None) -> int | None:
 
 @dataclass(frozen=True)
 class _Team:
-    """What runs: from where, on how many cores, from which cycle on."""
+    """What runs: from where, on how many cores."""
 
     source: str
     cores: int
-    begin: int
 
 
 class Cluster:
@@ -325,7 +324,7 @@ class Cluster:
         self._dma_busy = [-1, -1]  # last cycle with data, inward and outward
         self._ends: dict[int, int] = {}
         self._joined: simpy.Event | None = None  # while a team runs
-        self._team = _Team("", 0, 0)  # the last one
+        self._team = _Team("", 0)  # the last one
         self._forked = 0  # when the last team was started
         self._team_cycles = 0  # of all teams before it
         self._claims: list[tuple[int, int, Cause]] = []  # (end, begin, cause) on `_clock`
@@ -376,10 +375,13 @@ class Cluster:
     def wait(self, transfers: Iterable[int]) -> Process:
         """Sleep until all these transfers are done; no cycle passes if they are. Raises ProgramError."""
         transfers = self.dma.known(transfers)
-        open_ones = [self.dma.done(number) for number in transfers if not self.dma.done(number).triggered]
-        if open_ones:
+        if open_ones := self._open(transfers):
             yield from self._wait(simpy.AllOf(self.env, open_ones), Cause.DMA_WAIT)
             yield from self.pause(self.platform.event_unit.event_cycles, Cause.DMA_WAIT)
+
+    def _open(self, transfers: Iterable[int]) -> list[simpy.Event]:
+        """The ends of those that are not done."""
+        return [done for done in map(self.dma.done, transfers) if not done.triggered]
 
     def _wait(self, event: simpy.Event, cause: Cause) -> Process:
         begin, since = self._clock(), self.now
@@ -418,7 +420,7 @@ class Cluster:
         self._command((0, 0), self.machine.begin_team, list(range(count)))
         for core, values in enumerate(files):
             self._command((1, core), self.machine.engine.start, core, row, begin + delays[core], values)
-        self._team = _Team(program.source, count, begin)
+        self._team = _Team(program.source, count)
         if not self.platform.controller_is_separate:
             yield from self.join()
 
@@ -428,8 +430,10 @@ class Cluster:
         unless: transfers; once all of them are done the wait ends too. Raises ProgramError.
         """
         numbers = self.dma.known(unless)
-        open_ones = [self.dma.done(number) for number in numbers if not self.dma.done(number).triggered]
-        if (joined := self._joined) is None or (numbers and not open_ones):
+        if (joined := self._joined) is None:
+            return
+        open_ones = self._open(numbers)
+        if numbers and not open_ones:
             return
         yield self.env.any_of([joined, *([self.env.all_of(open_ones)] if numbers else [])])
         unit, jump = self.platform.event_unit, self.platform.core.jump_cycles
@@ -445,13 +449,13 @@ class Cluster:
 
     def _end_team(self, joined: simpy.Event) -> None:
         """The last core has returned."""
-        team, self._joined = self._team, None
+        team, start_cycles, self._joined = self._team, self.platform.event_unit.start_cycles, None
         self._team_cycles += self.now - self._forked
-        self._other[:, Cause.FORK] += self.platform.event_unit.start_cycles
+        self._other[:, Cause.FORK] += start_cycles
         for core, end in self._ends.items():
             self._other[core, Cause.IDLE] += self.now - end
             if self.timeline is not None and core < team.cores:
-                self.timeline.span(f"core {core}", team.source, team.begin, end)
+                self.timeline.span(f"core {core}", team.source, self._forked + start_cycles, end)
         joined.succeed()
 
     # -- the L1 domain -----------------------------------------------------------------------------

@@ -241,7 +241,7 @@ class Platform:
     def load(cls, name_or_file: str | Path, overrides: Mapping[str, Any] | None = None) -> Platform:
         """A preset by name, or a TOML file (anything with a slash or ending in .toml)."""
         name = str(name_or_file)
-        if not name.endswith(".toml") and "/" not in name:
+        if not names_file(name):
             return cls.preset(name, overrides)
         path = Path(name)
         try:
@@ -273,7 +273,7 @@ class Platform:
             raise PlatformError(f"{source}: a text of type {type(text).__name__}: must be TOML, a str") from None
         base = table.pop("base", None)
         if base is not None:
-            table = _flatten(table)
+            table = flattened(table)
             try:
                 merged = cls.preset(str(base)).to_dict()
             except PlatformError as error:
@@ -286,10 +286,10 @@ class Platform:
     def _from_table(cls, table: dict[str, Any], overrides: Mapping[str, Any], source: str) -> Platform:
         if not isinstance(overrides, Mapping):
             raise PlatformError(f'{source}: overrides = {overrides!r}: must be keys with values, as {{"l1.banks": 32}}')
-        for key in _flatten(table):
+        for key in flattened(table):
             _check_key(key, source)
         _override(table, overrides, source)
-        values = _flatten(table)
+        values = flattened(table)
         if missing := [key for key in _keys() if key not in values and key != "description"]:
             some = ", ".join(missing[:4]) + (f" and {len(missing) - 4} more" if len(missing) > 4 else "")
             raise PlatformError(
@@ -313,6 +313,11 @@ class Platform:
     def replace(self, overrides: Mapping[str, Any]) -> Platform:
         """A copy with dotted keys replaced. Raises PlatformError."""
         return self._from_table(self.to_dict(), overrides, self.name)
+
+
+def names_file(name: str) -> bool:
+    """Whether this is a file's name, not a preset's."""
+    return name.endswith(".toml") or "/" in name
 
 
 @cache
@@ -389,11 +394,12 @@ def _check_key(key: str, source: str) -> Any:
     return leaves[key]
 
 
-def _flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flattened(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables -> dotted key -> value."""
     flat: dict[str, Any] = {}
     for key, value in table.items():
         if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}.")
+            flat |= flattened(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value
     return flat

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+from pulpsim.platform import flattened, names_file
+
 #: presets whose timing was measured: what others take over from them is an assumption
 MEASURED = ("pulp-2022", "pulp-open")
 
@@ -39,9 +41,7 @@ def read_preset(text: str) -> Preset:
         elif line.strip():
             raise ValueError(f"not understood: {line}")
     table = tomllib.loads(text)
-    keys = {f"{name}.{key}" for name, part in table.items() if isinstance(part, dict) for key in part}
-    keys |= {name for name, part in table.items() if not isinstance(part, dict)}
-    if missed := keys ^ comments.keys():
+    if missed := flattened(table).keys() ^ comments.keys():
         raise ValueError(f"not found by line: {', '.join(sorted(missed))}")
     return Preset(table.get("base"), " ".join(preface), comments)
 
@@ -67,7 +67,7 @@ def sources(name_or_file: str) -> dict[str, str]:
 
     Nothing of a file whose lines are not one `key = value  # comment` each.
     """
-    is_file = name_or_file.endswith(".toml") or "/" in name_or_file
+    is_file = names_file(name_or_file)
     try:
         own = read_preset(Path(name_or_file).read_text(encoding="utf-8")) if is_file else preset(name_or_file)
     except ValueError:

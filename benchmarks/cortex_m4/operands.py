@@ -8,6 +8,7 @@ from struct import pack, unpack
 
 from benchmarks.cortex_m4.instructions import NOWHERE, PC, REGISTERS, SP, Instruction, Op, Shift, Syntax
 from benchmarks.cortex_m4.program import AMOUNT, BEFORE, BEHIND, IMM, KIND, OFFSET, OP, RA, RD, RM, RN, SETS
+from pulpsim.isa import MASK, signed
 
 LABEL = re.compile(r"[A-Za-z_.$][\w.$]*")
 NUMBER = re.compile(r"#?(-?(?:0x[0-9a-f]+|0|[1-9]\d*))", re.IGNORECASE)
@@ -87,11 +88,11 @@ def _number(text: str, low: int, high: int, step: int = 1) -> int:
 
 def encodes(value: int) -> bool:
     """Whether Thumb-2 has a constant: a byte, 0x00XY00XY, 0xXY00XY00, 0xXYXYXYXY, or 8 bits and zeros around."""
-    value &= 0xFFFFFFFF
+    value &= MASK
     low, high = value & 0xFF, value >> 8 & 0xFF
     if value in (low, low * 0x00010001, high * 0x01000100, low * 0x01010101):
         return True
-    return value >> (value & -value).bit_length() - 1 < 256
+    return _rotated(value) == value
 
 
 def _second(reader: Operands, fields: list[int], *, wide: int) -> None:
@@ -113,19 +114,14 @@ def _second(reader: Operands, fields: list[int], *, wide: int) -> None:
     twin = -value if op in (Op.ADD, Op.SUB) else ~value if op in (Op.MOV, Op.MVN, Op.AND, Op.BIC) else value
     if not (encodes(value) or encodes(twin) or 0 <= value <= wide):
         raise RefusedError(f"{value} is no constant that Thumb-2 encodes; use movw and movt, or ldr from a .word")
-    fields[IMM] = _signed(value)
-    fields[KIND] = Shift.ROTATED if 255 < value & 0xFFFFFFFF == _rotated(value) else Shift.LSL
+    fields[IMM] = signed(value & MASK)
+    fields[KIND] = Shift.ROTATED if 255 < value & MASK == _rotated(value) else Shift.LSL
 
 
 def _rotated(value: int) -> int:
     """The constant, if it is 8 bits and zeros around; else -1."""
-    value &= 0xFFFFFFFF
+    value &= MASK
     return value if value >> (value & -value).bit_length() - 1 < 256 else -1
-
-
-def _signed(value: int) -> int:
-    value &= 0xFFFFFFFF
-    return value - (1 << 32) if value >> 31 else value
 
 
 def _shift(fields: list[int], kind: Shift, amount: int) -> None:
@@ -350,7 +346,7 @@ def _vmov(instruction: Instruction, reader: Operands, fields: list[int]) -> str:
     if _SINGLE.fullmatch(source):
         fields[OP], fields[RD], fields[RM] = Op.VMOV, _single(target), _single(source)
     else:
-        fields[OP], fields[RD], fields[IMM] = Op.VSET, _single(target), _signed(_constant(source))
+        fields[OP], fields[RD], fields[IMM] = Op.VSET, _single(target), signed(_constant(source))
     return instruction.cost
 
 

@@ -109,7 +109,8 @@ def _tune_model(
     from autotuner.report import steps_table
     from autotuner.tuning import tune as run
 
-    made_by = f"autotuner tune {model.name} --platform {platform.name}"
+    settings = click.get_current_context().params["settings"]
+    made_by = " ".join([f"autotuner tune {model.name} --platform {platform.name}", *(f"--set {s}" for s in settings)])
     made_by += f" --steps {','.join(parts)}" if parts else ""
     with _telling() as tell:
         tuned = run(model, platform, workers, default_path(), parts=parts, also=also, made_by=made_by, tell=tell)

@@ -236,7 +236,7 @@ def _address_map(platforms: Sequence[Platform]) -> list[str]:
 
     rows: list[tuple[str, Callable[[Platform], str]]] = [
         ("L1", lambda platform: span(L1_BASE, platform.l1.size_bytes)),
-        (f"stacks, {STACK_BYTES:,} bytes a core, core 0 last", stacks),
+        (f"stacks, {STACK_BYTES:,} bytes a core, core 0 first", stacks),
         ("event unit", lambda platform: span(EVENT_UNIT_BASE, EVENT_UNIT_BYTES)),
         ("barrier register, for `p.elw`", lambda platform: f"`{EVENT_UNIT_BASE + BARRIER_OFFSET:#010x}`"),
         ("L2", lambda platform: span(L2_BASE, platform.l2.size_bytes)),

@@ -22,14 +22,14 @@ STACK_WINDOW = 64 << 10  #: the stacks lie at the top of this much L1
 
 
 def stack_base(platform: Platform) -> int:
-    """Lowest byte of the stacks: STACK_BYTES a core, core 0's last, so that those of idle cores border on the data."""
+    """Lowest byte of the stacks: core i owns STACK_BYTES from here + i * STACK_BYTES."""
     top = min(platform.l1.size_bytes, STACK_WINDOW)
     return L1_BASE + top - platform.cluster.cores * STACK_BYTES
 
 
 def stack_pointer(platform: Platform, core: int) -> int:
     """Initial sp of a core: the end of its block."""
-    return stack_base(platform) + (platform.cluster.cores - core) * STACK_BYTES
+    return stack_base(platform) + (core + 1) * STACK_BYTES
 
 
 def require_stored(dtype: np.dtype[Any], what: str) -> None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 from pulpsim import Platform
 from pulpsim.memory import L1_BASE, L2_BASE, STACK_WINDOW, stack_base
-from pulpsim.platform import STACK_BYTES
 from trainlib.errors import L1Error, ModelError
 
 ALIGN = 16
@@ -86,25 +85,24 @@ class Buffer:
         return self.address + aligned(self.size_bytes)
 
 
-def l1_ranges(platform: Platform, cores: int = 0) -> list[tuple[int, int]]:
-    """What L1 offers beside the stacks of the first `cores` cores (default: all): (first, end) addresses."""
-    end, idle = L1_BASE + platform.l1.size_bytes, platform.cluster.cores - cores if cores else 0
-    ranges = [(L1_BASE, stack_base(platform) + idle * STACK_BYTES), (L1_BASE + STACK_WINDOW, end)]
+def l1_ranges(platform: Platform) -> list[tuple[int, int]]:
+    """What L1 offers beside the cores' stacks: (first, end) addresses."""
+    end = L1_BASE + platform.l1.size_bytes
+    ranges = [(L1_BASE, stack_base(platform)), (L1_BASE + STACK_WINDOW, end)]
     return [(low, high) for low, high in ranges if low < high]
 
 
-def l1_available(platform: Platform, cores: int = 0) -> int:
-    """Bytes of L1 beside the stacks of the first `cores` cores (default: all)."""
-    return sum(high - low for low, high in l1_ranges(platform, cores))
+def l1_available(platform: Platform) -> int:
+    """Bytes of L1 beside the cores' stacks."""
+    return sum(high - low for low, high in l1_ranges(platform))
 
 
-def place_in_l1(buffers: list[Buffer], platform: Platform, cores: int = 0) -> int:
+def place_in_l1(buffers: list[Buffer], platform: Platform) -> int:
     """Give every buffer an address, no two that live at once overlapping; large ones first.
 
-    cores: that the plan is for (default: all). Returns the bytes used. Raises L1Error that names the first buffer
-    that finds no place.
+    Returns the bytes used. Raises L1Error that names the first buffer that finds no place.
     """
-    ranges = l1_ranges(platform, cores)
+    ranges = l1_ranges(platform)
     placed: list[Buffer] = []
     for buffer in sorted(buffers, key=lambda b: (-b.size_bytes, b.first, b.name)):
         others = sorted(
@@ -112,7 +110,7 @@ def place_in_l1(buffers: list[Buffer], platform: Platform, cores: int = 0) -> in
         )
         buffer.address = _first_gap(ranges, others, aligned(buffer.size_bytes))
         if not buffer.address:
-            available = l1_available(platform, cores)
+            available = l1_available(platform)
             peak = peak_bytes(buffers)
             gaps = "" if peak > available else ", but in gaps too small for it"
             raise L1Error(

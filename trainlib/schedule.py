@@ -308,7 +308,7 @@ def place_buffers(
 
 def _place_buffers(work: Work, plan: Plan, issued: list[list[tuple[int, Move]]]) -> tuple[list[Buffer], int]:
     buffers = _lifetimes(work.tasks, issued, work.sizes, linger=plan.stores == "overlapped")
-    return buffers, place_in_l1(buffers, work.platform, work.cores)
+    return buffers, place_in_l1(buffers, work.platform)
 
 
 def check_l2(model: Model, platform: Platform, rule: Rule = PLAIN) -> None:

@@ -89,7 +89,7 @@ def matmul(target: Machine, n: int, k: int, m: int, **options: Any) -> Result:
         cores=8,
         registers=lambda core: {
             "a0": 0x10010000, "a1": b, "a2": c, "a3": n, "a4": k, "a5": m, "a6": core, "a7": 3,
-            "sp": 0x10010000 - 1024 * core,
+            "sp": 0x1000E400 + 1024 * core,
         },
         **options,
     )  # fmt: skip
@@ -158,7 +158,7 @@ def test_registers_may_differ_from_core_to_core(engine: EngineName) -> None:
         "a0": L1_BASE + 4 * core, "a1": core - 2,
     })  # fmt: skip
     assert target.memory.read(L1_BASE, 3, np.int32).tolist() == [-2, -1, 0]
-    assert target.memory.read(L1_BASE + 64, 3, np.int32).tolist() == [0x10010000, 0x1000FC00, 0x1000F800]
+    assert target.memory.read(L1_BASE + 64, 3, np.int32).tolist() == [0x1000E400, 0x1000E800, 0x1000EC00]
 
 
 def test_a_limit_that_is_just_enough_is_enough(engine: EngineName) -> None:

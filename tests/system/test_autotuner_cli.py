@@ -180,7 +180,11 @@ def test_a_plan_to_beat_is_beaten() -> None:
     best = tuned("small", "--out", "out")
     again = tuned("small", "--steps", "update", "--from", "out/plan.json")
     assert again["cycles"] <= best["cycles"] < tuned("small", "--steps", "update")["cycles"]
-    assert again["plan"]["made_by"] == "autotuner tune small --platform pulp-2022 --steps update"
+
+
+def test_a_plan_names_the_command_that_made_it() -> None:
+    plan = tuned("small", "--steps", "update", "--set", "l1.size_bytes=63K")["plan"]
+    assert plan["made_by"] == "autotuner tune small --platform pulp-2022 --set l1.size_bytes=63K --steps update"
 
 
 def test_a_model_that_does_not_run_is_refused_with_the_reason() -> None:

@@ -162,7 +162,7 @@ def test_out_writes_what_was_printed_and_a_plan_that_runs_the_same() -> None:
     assert sorted(os.listdir("new/result")) == WRITTEN
     assert json.loads(Path("new/result/report.json").read_text()) == found
     Plan.load("new/result/plan.json").check(models.get("autoencoder"))
-    assert found["plan"] == "tuned (autotuner tune autoencoder --platform pulp-2022)"
+    assert found["plan"] == "tuned (autotuner tune autoencoder --platform pulp-2022 --set l1.size_bytes=63K)"
     again = trained("--plan", "new/result/plan.json")
     assert again == found | {"plan": "new/result/plan.json"}
 

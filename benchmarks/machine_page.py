@@ -23,7 +23,7 @@ from pulpsim.code import RETURN_ROW, address_of
 from pulpsim.counters import ENGINE_CAUSES, MEANINGS, Cause
 from pulpsim.isa import Unit
 from pulpsim.memory import BARRIER_OFFSET, EVENT_UNIT_BASE, EVENT_UNIT_BYTES, L1_BASE, L2_BASE, stack_base
-from pulpsim.platform import STACK_BYTES
+from pulpsim.platform import STACK_BYTES, Power
 from pulpsim.program.rows import LINE_BYTES
 from pulpsim.sources import MEASURED, comments, preset
 
@@ -106,6 +106,8 @@ def _field_notes(section: type) -> dict[str, str]:
 def _value(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, tuple):
+        return "{:g} to {:g}".format(*value)
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
@@ -279,9 +281,9 @@ def _values(platforms: Sequence[Platform]) -> list[str]:
         "`Platform.preset` in Python."
     )]  # fmt: skip
     values = {platform.name: leaves(platform) for platform in platforms}
-    in_order = sorted(values[names[0]], key=lambda key: "." in key)
+    in_order = sorted(dict.fromkeys(key for name in names for key in values[name]), key=lambda key: "." in key)
     for section, keys in groupby(in_order, lambda key: key.rpartition(".")[0]):
-        kind = get_type_hints(Platform)[section] if section else Platform
+        kind = Power if section == "power" else get_type_hints(Platform)[section] if section else Platform
         notes = _field_notes(kind)
         out += ["", f"### {section or 'platform'}"]
         about = inspect.cleandoc(kind.__doc__ or "")
@@ -291,7 +293,7 @@ def _values(platforms: Sequence[Platform]) -> list[str]:
             ["key", "meaning", *names, "source"],
             [
                 [
-                    f"`{key}`", notes[key.rpartition(".")[2]], *(_value(values[name][key]) for name in names),
+                    f"`{key}`", notes[key.rpartition(".")[2]], *(_value(values[name].get(key, "")) for name in names),
                     _source(key, names),
                 ]
                 for key in keys

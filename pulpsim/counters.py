@@ -28,7 +28,15 @@ class Cause(IntEnum):
     IDLE = 13  # or this core was not forked
 
 
+class Work(IntEnum):
+    """What a core did that costs energy beside its instructions; the engine counts it."""
+
+    FP_OPERATIONS = 0  # instructions of the FPUs and of the divider; a fused multiply-add is one
+    L1_WORDS = 1  # words of L1 that loads and stores touch; a misaligned access across two touches both
+
+
 CAUSES = len(Cause)
+WORKS = len(Work)
 ENGINE_CAUSES = int(Cause.BARRIER) + 1
 
 #: what a cause means to a reader who has not seen the manual

@@ -344,6 +344,13 @@ class Cluster:
         self._charge(self._clock(), Cause.IDLE)
         return self.machine.engine.counters() + self._other
 
+    def work(self) -> NDArray[np.int64]:
+        """What the cores did so far, by `counters.Work`, int64 [cores, WORKS]; differs as `counters` does.
+
+        Zeros on platforms without power figures.
+        """
+        return self.machine.engine.work()
+
     def _clock(self) -> int:
         """Cycles in which no team ran: those that are charged to what the controller does."""
         return (self.now if self._joined is None else self._forked) - self._team_cycles

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args, get_type_hints
 
 import msgspec
 
-from pulpsim.arguments import flag, text, whole
+from pulpsim.arguments import flag, real, text, whole
 from pulpsim.errors import PlatformError, nearest
 
 MAX_CORES = 16
@@ -26,7 +26,11 @@ MAX_L1_BYTES = 2 << 20
 MAX_L2_BYTES = 64 << 20
 MAX_BANKS = 256
 MAX_BURST_BYTES = 1 << 20
+MAX_POWER = 10**6
 STACK_BYTES = 1024  #: per core, at the top of the first 64 KiB of L1
+
+#: the lowest and the highest figure
+Band = tuple[float, float]
 
 
 def _require(condition: bool, key: str, value: object, accepted: str) -> None:
@@ -121,8 +125,26 @@ class Controller:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Power:
+    """What the platform draws, each the lowest and the highest figure; `pulpsim.energy` adds them up."""
+
+    background_milliwatts: Band  # at all times: leakage, clocks, whatever is not counted below
+    instruction_picojoules: Band  # fetched and executed, without what the next two add
+    fp_operation_picojoules: Band  # added by an instruction of the FPUs or the divider
+    l1_word_picojoules: Band  # added by every word of L1 that a load or store touches
+    waiting_picojoules: Band  # a core's cycle without an instruction
+    dma_byte_picojoules: Band  # moved between L2 and L1, both accesses included
+
+
+POWER_KEYS = tuple(f"power.{name}" for name in Power.__slots__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Platform:
-    """A cluster and its memories. Raises PlatformError if a value is of another kind or out of range."""
+    """A cluster and its memories. Raises PlatformError if a value is of another kind or out of range.
+
+    power: None where there are no figures.
+    """
 
     name: str
     clock_hz: int
@@ -134,11 +156,14 @@ class Platform:
     icache: ICache
     event_unit: EventUnit
     controller: Controller
+    power: Power | None = None
     description: str = field(default="")
 
     def __post_init__(self) -> None:
         for key in _keys():
             part, name = _place(self, key)
+            if key in POWER_KEYS and self.power is None:
+                continue
             object.__setattr__(part, name, _checked(key, getattr(part, name, None), ""))
         _in_range("", self, "clock_hz", 1, 10**11)
         for name in Core.__slots__:
@@ -290,7 +315,9 @@ class Platform:
             _check_key(key, source)
         _override(table, overrides, source)
         values = flattened(table)
-        if missing := [key for key in _keys() if key not in values and key != "description"]:
+        required = [key for key in _keys() if key != "description" and key not in POWER_KEYS]
+        _check_power(values, source)
+        if missing := [key for key in required if key not in values]:
             some = ", ".join(missing[:4]) + (f" and {len(missing) - 4} more" if len(missing) > 4 else "")
             raise PlatformError(
                 f'{source}: no value for {some}; to give only what differs, name a preset: base = "pulp-2022"'
@@ -302,13 +329,15 @@ class Platform:
             raise PlatformError(f"{source}: {error}") from None
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        """Nested plain data; without `power` if there are no figures."""
+        table = dataclasses.asdict(self)
+        return table if self.power is not None else {name: part for name, part in table.items() if name != "power"}
 
     def to_toml(self) -> str:
         """The whole description as TOML; `from_toml` of it gives an equal Platform."""
         import tomli_w
 
-        return tomli_w.dumps(self.to_dict())
+        return re.sub(r"\[\n +(.+),\n +(.+),\n\]", r"[\1, \2]", tomli_w.dumps(self.to_dict()))  # a pair a line
 
     def replace(self, overrides: Mapping[str, Any]) -> Platform:
         """A copy with dotted keys replaced. Raises PlatformError."""
@@ -325,6 +354,8 @@ def _keys(cls: type = Platform, prefix: str = "") -> dict[str, Any]:
     """Dotted key -> type of every leaf."""
     leaves: dict[str, Any] = {}
     for name, hint in get_type_hints(cls).items():
+        if name == "power":
+            hint = Power
         if dataclasses.is_dataclass(hint):
             leaves |= _keys(hint, f"{prefix}{name}.")  # type: ignore[arg-type]
         else:
@@ -341,7 +372,8 @@ def _place(platform: Platform, key: str) -> tuple[Any, str]:
 def _accepted(key: str) -> str:
     """What a key's value may be, for messages."""
     hint = _keys()[key]
-    plain = {int: "a whole number", bool: "true or false", str: "a text"}
+    band = f"two numbers up to {MAX_POWER:,}, the lowest and the highest, as 2.5 and 4 in [2.5, 4] or --set {key}=2.5,4"
+    plain = {int: "a whole number", bool: "true or false", str: "a text", Band: band}
     size = " of bytes, as 131072, 0x20000, 128K or 2M" if _is_size(key) else ""
     return (plain.get(hint) or " or ".join(get_args(hint))) + size
 
@@ -358,12 +390,31 @@ def _checked(key: str, value: Any, where: str) -> Any:
         found: Any = _number(value, UNITS) if isinstance(value, str) and _is_size(key) else whole(value)
     elif hint is bool:
         found = flag(value)
+    elif hint == Band:
+        found = _band(value)
     else:
         fits = isinstance(value, str) and (hint is str or value in get_args(hint))
         found = str(value) if fits else None
     if found is None:
         raise PlatformError(f"{where}{key} = {value!r}: must be {_accepted(key)}")
     return found
+
+
+def _band(value: Any) -> Band | None:
+    """Two numbers, neither negative, the first not above the second; None if it is nothing of these."""
+    if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 2:
+        return None
+    low, high = (real(part) for part in value)
+    return (low, high) if low is not None and high is not None and 0 <= low <= high <= MAX_POWER else None
+
+
+def _check_power(values: Mapping[str, Any], source: str) -> None:
+    """Raises PlatformError if there are some power figures, but not all."""
+    given = [key for key in POWER_KEYS if key in values]
+    if given and (missing := [key for key in POWER_KEYS if key not in values]):
+        raise PlatformError(
+            f"{source}: {given[0]} given, but it has no other power figures: all or none; missing {', '.join(missing)}"
+        )
 
 
 #: what a number of bytes may be followed by
@@ -427,7 +478,8 @@ def parse_overrides(settings: list[str]) -> dict[str, Any]:
         hint = _check_key(key, "--set")
         number = _number(text, UNITS if _is_size(key) else {"": 1}) if hint is int else None
         try:
-            overrides[key] = msgspec.convert(text, hint, strict=False) if number is None else number
+            parts = [part.strip() for part in text.strip("[]").split(",")] if hint == Band else text
+            overrides[key] = msgspec.convert(parts, hint, strict=False) if number is None else number
         except msgspec.ValidationError:
             raise PlatformError(f"--set {key} = {text}: must be {_accepted(key)}") from None
     return overrides

@@ -31,7 +31,7 @@ def read_preset(text: str) -> Preset:
     section = ""
     for line in text.splitlines():
         head = re.fullmatch(r"\[(\w+)\]\s*(?:#.*)?", line)
-        pair = re.fullmatch(r'(\w+)\s*=\s*(?:"[^"]*"|[^"#\s]+)\s*(?:#\s*(.*))?', line)
+        pair = re.fullmatch(r'(\w+)\s*=\s*(?:"[^"]*"|\[[^\[\]#]*\]|[^"#\s]+)\s*(?:#\s*(.*))?', line)
         if head:
             section = head[1] + "."
         elif pair:

@@ -10,6 +10,8 @@ from trainlib.trainer import PhaseReport, StepReport
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from pulpsim.energy import Energy
+    from pulpsim.platform import Band
     from pulpsim.tables import Folding
 
 
@@ -30,6 +32,8 @@ def as_json(report: StepReport) -> dict[str, Any]:
         "dma_bytes_out": report.dma_bytes_out,
         "l1_bytes": report.l1_bytes,
         "l2_bytes": report.l2_bytes,
+        "microjoules": None if report.energy is None else report.energy.microjoules,
+        "microjoules_by_part": None if report.energy is None else report.energy.parts,
         "causes": report.causes,
         "phases": [_phase_json(phase) for phase in report.phases],
     }
@@ -40,7 +44,8 @@ def _phase_json(phase: PhaseReport) -> dict[str, Any]:
         "layer step cycles macs dma_bytes_in dma_bytes_out kernel tile buffering instructions bound bound_cycles "
         "bounds causes"
     ).split()
-    return {name: getattr(phase, name) for name in names}
+    microjoules = None if phase.energy is None else phase.energy.microjoules
+    return {name: getattr(phase, name) for name in names} | {"microjoules": microjoules}
 
 
 def print_report(report: StepReport, console: Console) -> None:
@@ -56,8 +61,26 @@ def print_report(report: StepReport, console: Console) -> None:
         f"lower bound {report.lower_bound_cycles:,} cycles (+{distance:.1f} %), this plan's own "
         f"{report.issue_bound_cycles:,} (+{own:.1f} %); L1 {report.l1_bytes:,} bytes, L2 {report.l2_bytes:,} bytes"
     )
+    console.print(_energy_line(report))
     console.print(_phases_table(report))
     console.print(_causes_table(report))
+
+
+def _energy_line(report: StepReport) -> str:
+    if (energy := report.energy) is None:
+        return f"energy: no power figures for {report.platform}"
+    low, high = (microjoules / report.milliseconds for microjoules in energy.microjoules)
+    parts = ", ".join(f"{name} {_band(band)}" for name, band in energy.parts.items())
+    return f"energy {_band(energy.microjoules)} µJ ({parts}); {low:.1f}-{high:.1f} mW"
+
+
+def _band(band: Band) -> str:
+    return f"{band[0]:.2f}-{band[1]:.2f}"
+
+
+def _microjoules(energy: Energy | None) -> list[str]:
+    """The cell of a column that is there if there are power figures."""
+    return [] if energy is None else [_band(energy.microjoules)]
 
 
 def _phases_table(report: StepReport) -> Folding:
@@ -65,21 +88,22 @@ def _phases_table(report: StepReport) -> Folding:
 
     early = any(phase.cycles < phase.bound_cycles for phase in report.phases)
     note = "negative: part of its transfers ran while the step before computed" if early else ""
+    known = ["µJ"] if report.energy is not None else []
     table = Folding(
-        ("layer", "step", "tile", "cycles", "MAC/cyc", "KiB in", "KiB out", "bound by", "distance", "kernels"),
+        ("layer", "step", "tile", "cycles", "MAC/cyc", "KiB in", "KiB out", *known, "bound by", "distance", "kernels"),
         ("layer", "step", "tile", "bound by", "kernels"), keys=2, caption=note,
     )  # fmt: skip
     for phase in report.phases:
         tile = "x".join(map(str, phase.tile.values()))
         table.add_row(
             phase.layer, phase.step, tile, f"{phase.cycles:,}", f"{phase.macs / phase.cycles:.2f}",
-            f"{phase.dma_bytes_in / 1024:,.1f}", f"{phase.dma_bytes_out / 1024:,.1f}",
+            f"{phase.dma_bytes_in / 1024:,.1f}", f"{phase.dma_bytes_out / 1024:,.1f}", *_microjoules(phase.energy),
             f"{phase.bound} {phase.bound_cycles:,}", _percent(phase.cycles / phase.bound_cycles), phase.kernel,
         )  # fmt: skip
     table.end_section()
     table.add_row(
         "step", "", "", f"{report.cycles:,}", f"{report.macs_per_cycle:.2f}",
-        f"{report.dma_bytes_in / 1024:,.1f}", f"{report.dma_bytes_out / 1024:,.1f}",
+        f"{report.dma_bytes_in / 1024:,.1f}", f"{report.dma_bytes_out / 1024:,.1f}", *_microjoules(report.energy),
         f"{report.issue_bound_cycles:,}", _percent(report.cycles / report.issue_bound_cycles), "",
     )  # fmt: skip
     return table

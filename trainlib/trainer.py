@@ -10,14 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pulpsim import Cluster, Machine, Platform
 from pulpsim.arguments import flag
-from pulpsim.counters import Cause
+from pulpsim.counters import Cause, Work
+from pulpsim.energy import Counts, Energy, energy, total
 from pulpsim.trace import Timeline
 from trainlib import DEFAULT_LEARNING_RATE, functional, models
 from trainlib.bounds import bounds, least_bounds
@@ -32,7 +33,10 @@ from trainlib.schedule import Schedule, compile_schedule, execute
 
 @dataclass(frozen=True)
 class PhaseReport:
-    """What one step of one layer cost. Bounds in cycles; causes: cycles of all cores by cause."""
+    """What one step of one layer cost. Bounds in cycles; causes: cycles of all cores by cause.
+
+    energy: None if there are no power figures for the platform.
+    """
 
     layer: str
     step: str
@@ -44,6 +48,7 @@ class PhaseReport:
     dma_bytes_in: int
     dma_bytes_out: int
     instructions: int
+    energy: Energy | None
     causes: dict[str, int]
     bounds: dict[str, int]
 
@@ -91,9 +96,22 @@ class StepReport:
         return sum(phase.dma_bytes_out for phase in self.phases)
 
     @property
+    def energy(self) -> Energy | None:
+        """The sum of the phases'; None if there are no power figures for the platform."""
+        return total([phase.energy for phase in self.phases])
+
+    @property
     def causes(self) -> dict[str, int]:
         """Cycles of all cores by cause; their sum is cycles x cores."""
         return {name: sum(phase.causes[name] for phase in self.phases) for name in self.phases[0].causes}
+
+
+class _Mark(NamedTuple):
+    """Where a phase begins: cycle, and what all cores together have spent and done."""
+
+    now: int
+    counters: NDArray[np.int64]
+    work: NDArray[np.int64]
 
 
 #: a trainer's attributes that its schedule is compiled from
@@ -267,19 +285,19 @@ class Trainer:
             memory.write(tensors["target"].address, np.array([label], np.int32))
         elif target is not None:
             memory.write(tensors["target"].address, np.asarray(target, np.float32))
-        marks: list[tuple[int, NDArray[np.int64]]] = []
+        marks: list[_Mark] = []
 
         def controller(cluster: Cluster):  # type: ignore[no-untyped-def]
             def mark(phase: int) -> None:
-                marks.append((cluster.now, cluster.counters()))
+                marks.append(_Mark(cluster.now, cluster.counters().sum(axis=0), cluster.work().sum(axis=0)))
 
             yield from execute(self.schedule, cluster, mark)
             mark(-1)
 
         machine.simulate(controller, timeline=timeline)
         if timeline is not None:
-            for phase, (begin, _), (end, _) in zip(self.schedule.phases, marks, marks[1:], strict=False):
-                timeline.span("layer and step", f"{phase.layer} {phase.step}", begin, end)
+            for phase, begin, end in zip(self.schedule.phases, marks, marks[1:], strict=False):
+                timeline.span("layer and step", f"{phase.layer} {phase.step}", begin.now, end.now)
         shapes = self.model.parameter_shapes
         self._parameters[:] = [memory.read(at, shape) for at, shape in zip(places, shapes, strict=True)]
         for slot, place in self._velocity_places().items():
@@ -310,13 +328,16 @@ class Trainer:
         functional.loss(self.model, np.zeros(self.model.outputs, np.float32), wanted)
         return int(np.asarray(wanted))
 
-    def _report(self, marks: list[tuple[int, NDArray[np.int64]]], loss: float) -> StepReport:
+    def _report(self, marks: list[_Mark], loss: float) -> StepReport:
         phases = []
         moved = self.schedule.bytes_moved()
         for number, phase in enumerate(self.schedule.phases):
-            (begin, before), (end, after) = marks[number], marks[number + 1]
-            spent = (after - before).sum(axis=0)
-            instructions, (inward, outward) = int(spent[Cause.ISSUE]), moved[number]
+            begin, end = marks[number], marks[number + 1]
+            spent, (inward, outward) = end.counters - begin.counters, moved[number]
+            fp_operations, l1_words = (int((end.work - begin.work)[work]) for work in Work)
+            cycles, instructions = end.now - begin.now, int(spent[Cause.ISSUE])
+            waiting = int(spent.sum()) - instructions
+            counts = Counts(cycles, instructions, waiting, fp_operations, l1_words, inward + outward)
             phases.append(
                 PhaseReport(
                     phase.layer,
@@ -324,11 +345,12 @@ class Trainer:
                     ", ".join(phase.kernels),
                     phase.tile,
                     phase.buffering,
-                    end - begin,
+                    cycles,
                     phase.macs,
                     inward,
                     outward,
                     instructions,
+                    energy(counts, self.platform),
                     {cause.name.lower(): int(spent[cause]) for cause in Cause},
                     bounds(self.platform, phase.macs, inward, outward, instructions),
                 )
@@ -340,7 +362,7 @@ class Trainer:
         own = bounds(self.platform, macs, total_in, total_out, instructions)
         return StepReport(
             self.model.name, self.platform.name, self.platform.clock_hz, self.platform.cluster.cores,
-            marks[-1][0] - marks[0][0], macs, loss, tuple(phases), max(best.values()), max(own.values()),
+            marks[-1].now - marks[0].now, macs, loss, tuple(phases), max(best.values()), max(own.values()),
             self.schedule.l1_bytes, self.schedule.l2_bytes,
         )  # fmt: skip
 

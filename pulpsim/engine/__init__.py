@@ -177,6 +177,12 @@ class Engine(Protocol):
     def counters(self) -> NDArray[np.int64]:
         """Cycles so far, int64 [cores, CAUSES]."""
 
+    def work(self) -> NDArray[np.int64]:
+        """What was done so far, int64 [cores, WORKS]; an instruction counts at its event, if it has an effect.
+
+        Counted on platforms with power figures only, else zeros.
+        """
+
     def registers(self, core: int) -> NDArray[np.uint32]:
         """A copy of a core's registers, uint32 [64]."""
 

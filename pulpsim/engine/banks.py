@@ -57,6 +57,7 @@ def access(c, address, size, store, value, s, l1, l2):  # type: ignore[no-untype
         else:
             s[at.OUT] = _get(l1, offset, size)
         crossing = (offset & 3) + size > 4
+        s[counters - at.COUNT + at.DID_L1_WORDS] += 1 + crossing
         if crossing:
             s[at.OUT + 1] = s[at.MISALIGNED] - 1
             s[counters + MISALIGNED] += s[at.MISALIGNED] - 1

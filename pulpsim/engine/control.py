@@ -153,6 +153,7 @@ def _soft_event(c, k, row, a, b, s, rows, registers):  # type: ignore[no-untyped
             s[fpu] = now + extra + 1
             s[k + at.COUNT + FPU_CONTENTION] += extra
     s[own + at.C_FLAGS] |= s[FLAGS]
+    s[k + at.DID_FP_OPERATIONS] += 1
     registers[base + rows[row + at.R_RD]] = np.int32(result)
     return extra
 

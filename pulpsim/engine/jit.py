@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pulpsim.code import ALIGN_ROWS, RETURN_ROW, Code
-from pulpsim.counters import CAUSES, Cause
+from pulpsim.counters import CAUSES, Cause, Work
 from pulpsim.engine import FOREVER, Kind, Report, Status, Transfer, Trap, icache
 from pulpsim.engine import layout as at
 from pulpsim.engine.arithmetic import alu, branch_taken, divide, fpu, fused, multiply, quotient_or_root, wide
@@ -160,16 +160,15 @@ def _private(kind, c, k, row, time, s, rows, registers):  # type: ignore[no-unty
             result = alu(sub, a, b + immediate, d)
     elif kind == at.K_WIDE:
         result = wide(sub, a, b, d, immediate, np.int64(rows[row + at.R_CYCLES]))
-    elif sub < at.F_ADD:
-        result = fused(sub, a, b, d)
     else:
-        result = fpu(sub, a, b, immediate)
+        s[k + at.DID_FP_OPERATIONS] += 1
+        result = fused(sub, a, b, d) if sub < at.F_ADD else fpu(sub, a, b, immediate)
     registers[base + rd] = np.int32(result)
 
 
 @inlined
 def _fmadd(base, row, fields, registers):  # type: ignore[no-untyped-def]
-    """Execute fmadd.s."""
+    """Execute fmadd.s, but do not count it."""
     registers[base + np.int64(fields[row + at.R_RD])] = np.int32(
         fused(
             0,
@@ -181,13 +180,17 @@ def _fmadd(base, row, fields, registers):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _run_ahead(place, time, horizon, c, k, base, s, rows, fields, registers, present):  # type: ignore[no-untyped-def]
+def _run_ahead(place, time, horizon, c, k, base, s, rows, fields, registers, present, counted):  # type: ignore[no-untyped-def]
     """Execute what concerns nobody else, one instruction a cycle. Returns the next place and its cycle."""
+    products = np.int64(0)
     while time < horizon and place <= at.PLACES:
         row = place & at.PLACES
         kind = fields[row + at.R_KIND] & at.KIND
         if kind == at.K_FMADD:
-            last = row + at.ROW * min(np.int64(fields[row + at.R_RUN]), horizon - time - 1)
+            more = min(np.int64(fields[row + at.R_RUN]), horizon - time - 1)
+            if counted is not None:
+                products += 1 + more
+            last = row + at.ROW * more
             while row < last:
                 _fmadd(base, row, fields, registers)
                 row = row + at.ROW & at.PLACES
@@ -207,11 +210,13 @@ def _run_ahead(place, time, horizon, c, k, base, s, rows, fields, registers, pre
         place = row + at.ROW
         if fields[row + at.R_KIND] > at.KIND:
             place = _follow(row, c, k, s, fields, present)
+    if counted is not None:
+        s[k + at.DID_FP_OPERATIONS] += products
     return place, time
 
 
 @inlined
-def _word_access(kind, row, now, base, k, s, fields, registers, words):  # type: ignore[no-untyped-def]
+def _word_access(kind, row, now, base, k, s, fields, registers, words, counted):  # type: ignore[no-untyped-def]
     """Load or store a word of L1. Returns the cycles it waits for its bank; -1 if it is not such a word."""
     origin, offset = registers[base + np.int64(fields[row + at.R_RS1])], np.int32(fields[row + at.R_IMM])
     inside = np.uint32(np.int64(origin) - L1_BASE)
@@ -236,6 +241,8 @@ def _word_access(kind, row, now, base, k, s, fields, registers, words):  # type:
     registers[base + np.int64(fields[row + at.R_BASE])] = np.int32(origin + offset)
     if kind != at.K_STORE_WORD:
         registers[base + np.int64(fields[row + at.R_RD])] = words[word]
+    if counted is not None:
+        s[k + at.DID_L1_WORDS] += 1
     return wait
 
 
@@ -326,6 +333,7 @@ def _event(c, k, row, stall, cause, s, rows, registers, l1, l2, fields, present,
         extra = begin + s[at.FDIV] - now - 1
         cost += extra
         s[k + at.COUNT + MULDIV] += extra
+        s[k + at.DID_FP_OPERATIONS] += 1
         registers[base + rd] = np.int32(quotient_or_root(sub, np.int32(a), np.int32(b)))
     elif kind == at.K_BARRIER:
         if address != BARRIER_ADDRESS:
@@ -398,6 +406,7 @@ def _rare(c, k, base, now, s, rows, fields, registers, l1, l2, tags, present, fu
         s[k + at.COUNT + cause] += stall
         if fields[row + at.R_KIND] & at.KIND == at.K_FMADD:
             cost = 1 + stall
+            s[k + at.DID_FP_OPERATIONS] += 1
             _fmadd(base, row, fields, registers)
             s[k + at.PLACE] = _follow(row, c, k, s, fields, present)
         else:
@@ -407,7 +416,7 @@ def _rare(c, k, base, now, s, rows, fields, registers, l1, l2, tags, present, fu
 
 
 @inlined
-def _turn(c, now, horizon, s, rows, fields, registers, l1, words, l2, tags, present, full):  # type: ignore[no-untyped-def]
+def _turn(c, now, horizon, s, rows, fields, registers, l1, words, l2, tags, present, full, counted):  # type: ignore[no-untyped-def]
     """A core's event, and what it may do ahead of time.
 
     Returns the cycle of its next event; 0 if something else will queue that, -1 if the core trapped.
@@ -421,12 +430,14 @@ def _turn(c, now, horizon, s, rows, fields, registers, l1, words, l2, tags, pres
     if kind > at.LAST_PRIVATE:
         wait = np.int64(-1)
         if kind == at.K_LOAD_NEXT:
-            wait = _word_access(at.K_LOAD_NEXT, row, now, base, k, s, fields, registers, words)
+            wait = _word_access(at.K_LOAD_NEXT, row, now, base, k, s, fields, registers, words, counted)
         elif kind <= at.LAST_WORD:
-            wait = _word_access(kind, row, now, base, k, s, fields, registers, words)
+            wait = _word_access(kind, row, now, base, k, s, fields, registers, words, counted)
         elif kind == at.K_SHARED_FMADD:
             wait = reserve(at.FPU_FREE + s[k + at.FPU_INDEX], now, s) - now
             s[k + at.COUNT + FPU_CONTENTION] += wait
+            if counted is not None:
+                s[k + at.DID_FP_OPERATIONS] += 1
             _fmadd(base, row, fields, registers)
         if unlikely(wait < 0):
             return _rare(c, k, base, now, s, rows, fields, registers, l1, l2, tags, present, full)
@@ -436,7 +447,7 @@ def _turn(c, now, horizon, s, rows, fields, registers, l1, words, l2, tags, pres
         time = now + 1
         if unlikely(wait > 0):
             time, issued = time + wait, now + wait
-    place, time = _run_ahead(place, time, horizon, c, k, base, s, rows, fields, registers, present)
+    place, time = _run_ahead(place, time, horizon, c, k, base, s, rows, fields, registers, present, counted)
     s[k + at.COUNT + ISSUE] += time - issued
     s[k + at.PLACE] = place
     return time
@@ -460,13 +471,14 @@ def _grant(s):  # type: ignore[no-untyped-def]
 
 @heapless
 def _advance(  # type: ignore[no-untyped-def]
-    until, s, rows, fields, registers, l1, words, l2, l2_words, tags, present, full
+    until, s, rows, fields, registers, l1, words, l2, l2_words, tags, present, full, counted
 ):  # fmt: skip
     """Handle events before `until`. Returns True if a core trapped.
 
     rows and fields are the decoded rows as int32 and as uint32: what cannot be negative is read from
     the latter. l1, words and l2, l2_words are the memories as bytes and as int32; tags, present: see
-    `icache`. full: True or None, see `_event`.
+    `icache`. full: True or None, see `_event`. counted: True to count
+    what `Work` names, None to leave that out.
     """
     now, soon = s[at.NOW], np.uint64(0)  # soon: agents with an event in the next cycle, beside those in MASKS
     s[at.REPORTS] = 0
@@ -489,7 +501,7 @@ def _advance(  # type: ignore[no-untyped-def]
                 agent = lowest_bit(due)
                 due &= due - ONE
                 c = at.LAST_CORE - agent & at.LAST_CORE
-                when = _turn(c, now, horizon, s, rows, fields, registers, l1, words, l2, tags, present, full)
+                when = _turn(c, now, horizon, s, rows, fields, registers, l1, words, l2, tags, present, full, counted)
                 if when == now + 1:
                     soon |= ONE << np.uint64(agent)
                 elif when > 0:
@@ -524,6 +536,7 @@ class JitEngine:
         self._state = at.initial_state(platform)
         self._rows, self._version = np.zeros(0, np.int32), 0  # the code's, when it was decoded
         self._full: bool | None = None  # some program needs all of the engine
+        self._counted = True if platform.power is not None else None
         self._registers = np.zeros(self._cores * at.REGISTER_STRIDE, np.int32)
         self._tags = icache.empty(platform)
         self._present = np.zeros((self._cores, 0), np.uint8)
@@ -535,6 +548,7 @@ class JitEngine:
         self._arrays = (
             self._state, rows, rows.view(np.uint32), self._registers,
             l1, l1.view(np.int32), l2, l2.view(np.int32), self._tags, self._present.reshape(-1), self._full,
+            self._counted,
         )  # fmt: skip
 
     @property
@@ -626,9 +640,15 @@ class JitEngine:
     def idle(self) -> bool:
         return not self._state[at.QUEUED]
 
+    def _all_cores(self) -> NDArray[np.int64]:
+        return self._state[at.CORE : at.CORE + self._cores * at.CORE_FIELDS].reshape(-1, at.CORE_FIELDS)
+
     def counters(self) -> NDArray[np.int64]:
-        table = self._state[at.CORE : at.CORE + self._cores * at.CORE_FIELDS].reshape(-1, at.CORE_FIELDS)
-        return table[:, at.COUNT : at.COUNT + CAUSES].copy()
+        return self._all_cores()[:, at.COUNT : at.COUNT + CAUSES].copy()
+
+    def work(self) -> NDArray[np.int64]:
+        done = self._all_cores()[:, [at.COUNT + CAUSES + work for work in Work]]
+        return done if self._counted else np.zeros_like(done)
 
     def registers(self, core: int) -> NDArray[np.uint32]:
         base = core * at.REGISTER_STRIDE

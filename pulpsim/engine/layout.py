@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from pulpsim import isa
 from pulpsim.code import ALIGN_ROWS
+from pulpsim.counters import CAUSES, Work
 from pulpsim.engine import Trap
 from pulpsim.isa import Unit
 from pulpsim.isa.system import MCAUSE, MEPC, MSTATUS, MTVAL, MTVEC
@@ -34,10 +35,11 @@ SINK = 64
 QUEUE = 128  # DMA transfers per direction
 REPORT_ROWS = 2 * QUEUE + 2 * STREAMS
 
-# one core: positions from CORE + core * CORE_FIELDS; its counters follow at COUNT + cause
+# one core: positions from CORE + core * CORE_FIELDS; its counters follow at COUNT + cause, then what it did
 # PLACE is where the next instruction's decoded row begins, with the marks below if it is not simply to be executed
 (PLACE, STATUS, START0, END0, COUNT0, START1, END1, COUNT1) = range(8)
 (STALL, SINCE, WAIT_COST, NEXT, FPU_INDEX, WAY, COUNT) = range(8, 15)
+DID_FP_OPERATIONS, DID_L1_WORDS = (COUNT + CAUSES + work for work in Work)
 CORE_FIELDS = 32
 # one DMA direction; transfers have sequence numbers: OPEN the oldest not reported, SEQUENCE the one whose words are
 # taken, TAIL the next to come. Of the run of RUN words at hand LEFT are left, the next one at INSIDE and OUTSIDE, not

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pulpsim import isa
 from pulpsim.code import Code, address_of
-from pulpsim.counters import CAUSES, Cause
+from pulpsim.counters import CAUSES, WORKS, Cause, Work
 from pulpsim.engine import FOREVER, Kind, Report, Status, Transfer, Trap
 from pulpsim.engine.arbiters import arbiter
 from pulpsim.engine.machine_mode import FaultError, MachineMode
@@ -54,6 +54,7 @@ class _Core:
         self.row = 0
         self.x = [0] * isa.REGISTERS
         self.counters = [0] * CAUSES
+        self.work = [0] * WORKS
         self.forget()
 
     def forget(self) -> None:
@@ -250,6 +251,10 @@ class ReferenceEngine(MachineMode):
     def counters(self) -> NDArray[np.int64]:
         return np.array([core.counters for core in self._cores], np.int64)
 
+    def work(self) -> NDArray[np.int64]:
+        counted = self._platform.power is not None
+        return np.array([core.work if counted else [0] * WORKS for core in self._cores], np.int64)
+
     def registers(self, core: int) -> NDArray[np.uint32]:
         return np.array(self._cores[core].x, np.uint32)
 
@@ -435,6 +440,7 @@ class ReferenceEngine(MachineMode):
         if address >= EVENT_UNIT_BASE:
             return 0
         crosses = address % 4 + code.size > 4
+        core.work[Work.L1_WORDS] += 1 + crosses
         wait = self._banks.access(core.number, t, (address - L1_BASE) // 4, crosses)
         core.held = wait is None
         if not wait and not crosses:
@@ -454,6 +460,7 @@ class ReferenceEngine(MachineMode):
                 return False
             values.append(mode)
         core.write(code.rd, code.semantics(*values, core.flags) if code.raises else code.semantics(*values))
+        core.work[Work.FP_OPERATIONS] += 1
         return True
 
     def _fpu(self, core: _Core, code: _Decoded, t: int) -> int:

@@ -368,3 +368,37 @@ def test_a_platform_is_found_by_what_it_is_called() -> None:
     for load in (Platform.preset, Platform.load, Platform.of):
         with pytest.raises(PlatformError, match=r"no platform 'pulp-2023' \(did you mean 'pulp-2022'\?\)"):
             load("pulp-2023")
+
+
+# -- power ---------------------------------------------------------------------------------------
+def test_power_figures_are_pairs_and_optional() -> None:
+    vega = Platform.preset("vega", {"power.dma_byte_picojoules": [1, 2.5]})
+    assert vega.power is not None and vega.power.dma_byte_picojoules == (1.0, 2.5)
+    assert Platform.preset("vega", parse_overrides(["power.dma_byte_picojoules=1,2.5"])) == vega
+    assert Platform.preset("vega", parse_overrides(["power.dma_byte_picojoules=[1, 2.5]"])) == vega
+    assert "dma_byte_picojoules = [1.0, 2.5]" in vega.to_toml()
+    assert hash(vega) == hash(Platform.from_toml(vega.to_toml()))
+    assert DEFAULT.power is None and "power" not in DEFAULT.to_dict()
+    assert Platform.from_toml('base = "vega"\nname = "mine"').power == Platform.preset("vega").power
+
+
+@pytest.mark.parametrize("value", [3, "3,4", [1], [1, 2, 3], [2, 1], [-1, 1], [0, 2e6], [0, float("nan")], [True, 2]])
+def test_what_is_no_pair_of_power_figures_is_refused(value: object) -> None:
+    with pytest.raises(PlatformError, match=re.escape(f"power.dma_byte_picojoules = {value!r}: must be two numbers")):
+        Platform.preset("vega", {"power.dma_byte_picojoules": value})
+
+
+@pytest.mark.parametrize("text", ["", "3", "a,b", "1,2,3"])
+def test_texts_that_are_no_pair_are_refused(text: str) -> None:
+    with pytest.raises(PlatformError, match=r"^--set power.dma_byte_picojoules = .*: must be two numbers"):
+        parse_overrides([f"power.dma_byte_picojoules={text}"])
+
+
+def test_some_power_figures_alone_are_refused() -> None:
+    message = refusal({"power.dma_byte_picojoules": (1, 2)})
+    assert message.startswith(
+        "pulp-2022: power.dma_byte_picojoules given, but it has no other power figures: all or none; missing "
+        "power.background_milliwatts, "
+    )
+    with pytest.raises(PlatformError, match=r"unknown key 'power.core'"):
+        Platform.preset("vega", {"power.core": (1, 2)})

@@ -26,11 +26,11 @@ from trainlib.trainer import Trainer
 KEYS = {
     "model", "platform", "clock_hz", "cores", "cycles", "milliseconds", "macs", "macs_per_cycle",
     "lower_bound_cycles", "issue_bound_cycles", "dma_bytes_in", "dma_bytes_out", "l1_bytes", "l2_bytes", "causes",
-    "phases", "data", "steps", "lr", "held_out_loss", "loss", "plan",
+    "microjoules", "microjoules_by_part", "phases", "data", "steps", "lr", "held_out_loss", "loss", "plan",
 }  # fmt: skip
 PHASE_KEYS = {
     "layer", "step", "cycles", "macs", "dma_bytes_in", "dma_bytes_out", "kernel", "tile", "buffering", "instructions",
-    "bound", "bound_cycles", "bounds", "causes",
+    "microjoules", "bound", "bound_cycles", "bounds", "causes",
 }  # fmt: skip
 
 

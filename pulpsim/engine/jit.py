@@ -130,7 +130,7 @@ def _leave(c, s):  # type: ignore[no-untyped-def]
 
 
 @heapless
-def _private(kind, c, k, row, time, s, rows, registers):  # type: ignore[no-untyped-def]
+def _private(kind, c, k, row, time, s, rows, registers, counted):  # type: ignore[no-untyped-def]
     """Execute an instruction that concerns only its core (any FP operation included)."""
     base = c * at.REGISTER_STRIDE
     rd, sub = rows[row + at.R_RD], np.int64(rows[row + at.R_SUB])
@@ -160,9 +160,13 @@ def _private(kind, c, k, row, time, s, rows, registers):  # type: ignore[no-unty
             result = alu(sub, a, b + immediate, d)
     elif kind == at.K_WIDE:
         result = wide(sub, a, b, d, immediate, np.int64(rows[row + at.R_CYCLES]))
+    elif sub < at.F_ADD:
+        result = fused(sub, a, b, d)
     else:
-        s[k + at.DID_FP_OPERATIONS] += 1
-        result = fused(sub, a, b, d) if sub < at.F_ADD else fpu(sub, a, b, immediate)
+        result = fpu(sub, a, b, immediate)
+    if counted is not None:  # noqa: SIM102 - a branch on None is left out when it is compiled
+        if kind > at.K_WIDE or kind == at.K_FMADD:
+            s[k + at.DID_FP_OPERATIONS] += 1
     registers[base + rd] = np.int32(result)
 
 
@@ -203,7 +207,7 @@ def _run_ahead(place, time, horizon, c, k, base, s, rows, fields, registers, pre
                 + np.int32(fields[row + at.R_IMM])
             )
         elif kind <= at.LAST_PRIVATE:
-            _private(kind, c, k, row, time, s, rows, registers)
+            _private(kind, c, k, row, time, s, rows, registers, counted)
         else:
             break
         time += 1
@@ -247,7 +251,7 @@ def _word_access(kind, row, now, base, k, s, fields, registers, words, counted):
 
 
 @heapless
-def _event(c, k, row, stall, cause, s, rows, registers, l1, l2, fields, present, full):  # type: ignore[no-untyped-def]
+def _event(c, k, row, stall, cause, s, rows, registers, l1, l2, fields, present, full, counted):  # type: ignore[no-untyped-def]
     """One instruction that the hot loop does not handle itself, at its event.
 
     full: None if no program has instructions of `control`; that module is not compiled then. Returns the
@@ -285,7 +289,7 @@ def _event(c, k, row, stall, cause, s, rows, registers, l1, l2, fields, present,
             wait = reserve(at.FPU_FREE + s[k + at.FPU_INDEX], now, s) - now
             cost += wait
             s[k + at.COUNT + FPU_CONTENTION] += wait
-        _private(kind, c, k, row, now, s, rows, registers)
+        _private(kind, c, k, row, now, s, rows, registers, counted)
     elif kind == at.K_BRANCH:
         if branch_taken(sub, a, b + immediate):
             following = np.int64(rows[row + at.R_TARGET])
@@ -323,7 +327,7 @@ def _event(c, k, row, stall, cause, s, rows, registers, l1, l2, fields, present,
         cost += extra
         s[k + at.COUNT + MULDIV] += extra
     elif kind == at.K_SLOW_LOOP:
-        _private(kind, c, k, row, now, s, rows, registers)
+        _private(kind, c, k, row, now, s, rows, registers, counted)
         extra = np.int64(rows[row + at.R_CYCLES]) - 1
         cost += extra
         s[k + at.COUNT + BRANCH] += extra
@@ -333,7 +337,8 @@ def _event(c, k, row, stall, cause, s, rows, registers, l1, l2, fields, present,
         extra = begin + s[at.FDIV] - now - 1
         cost += extra
         s[k + at.COUNT + MULDIV] += extra
-        s[k + at.DID_FP_OPERATIONS] += 1
+        if counted is not None:
+            s[k + at.DID_FP_OPERATIONS] += 1
         registers[base + rd] = np.int32(quotient_or_root(sub, np.int32(a), np.int32(b)))
     elif kind == at.K_BARRIER:
         if address != BARRIER_ADDRESS:
@@ -389,7 +394,7 @@ def _start(c, place, time, s, registers, values, present):  # type: ignore[no-un
 
 
 @inlined
-def _rare(c, k, base, now, s, rows, fields, registers, l1, l2, tags, present, full):  # type: ignore[no-untyped-def]
+def _rare(c, k, base, now, s, rows, fields, registers, l1, l2, tags, present, full, counted):  # type: ignore[no-untyped-def]
     """A core's event that `_turn` has no short way for. Returns as `_turn` does."""
     place = s[k + at.PLACE]
     row = place & at.PLACES
@@ -406,11 +411,12 @@ def _rare(c, k, base, now, s, rows, fields, registers, l1, l2, tags, present, fu
         s[k + at.COUNT + cause] += stall
         if fields[row + at.R_KIND] & at.KIND == at.K_FMADD:
             cost = 1 + stall
-            s[k + at.DID_FP_OPERATIONS] += 1
+            if counted is not None:
+                s[k + at.DID_FP_OPERATIONS] += 1
             _fmadd(base, row, fields, registers)
             s[k + at.PLACE] = _follow(row, c, k, s, fields, present)
         else:
-            cost = _event(c, k, row, stall, cause, s, rows, registers, l1, l2, fields, present, full)
+            cost = _event(c, k, row, stall, cause, s, rows, registers, l1, l2, fields, present, full, counted)
         s[k + at.COUNT + ISSUE] += cost > 0
     return now + cost if cost > 0 else cost
 
@@ -440,7 +446,7 @@ def _turn(c, now, horizon, s, rows, fields, registers, l1, words, l2, tags, pres
                 s[k + at.DID_FP_OPERATIONS] += 1
             _fmadd(base, row, fields, registers)
         if unlikely(wait < 0):
-            return _rare(c, k, base, now, s, rows, fields, registers, l1, l2, tags, present, full)
+            return _rare(c, k, base, now, s, rows, fields, registers, l1, l2, tags, present, full, counted)
         place = row + at.ROW
         if fields[row + at.R_KIND] > at.KIND:
             place = _follow(row, c, k, s, fields, present)

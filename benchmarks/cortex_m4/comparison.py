@@ -1,0 +1,290 @@
+"""The cluster against the Cortex-M4F: the autoencoder's step, the layer of the STM32L4, and what makes the difference.
+
+`measure` gives plain data, docs/cortex-m4.md is made of nothing else. The cluster counts in two ways: as the published
+figures do, with data in L1 (`in_l1`: tiles as large as one may be that has L1 to itself), and everything, by the
+tuned plan. Its steps include the update; those of AIfES are given with it and without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from autotuner.published import Layer, Row, ranking
+from benchmarks.cortex_m4.training import (
+    POINTWISE,
+    PUBLISHED_STEP_CYCLES,
+    PUBLISHED_STM32L4_MACS_PER_CYCLE,
+    STEPS,
+    WITHOUT_SGD,
+    Step,
+    autoencoder_step,
+    loops,
+    pointwise_weight_gradient,
+)
+from benchmarks.in_l1 import Part, on_cores, parts_in_l1, total
+from benchmarks.markdown import grid
+from benchmarks.networks import PRESET, timed
+from benchmarks.tuning import with_plain_kernels
+from trainlib import models
+from trainlib.plan import Plan
+from trainlib.tiling import default_plan
+
+PAGE = Path(__file__).parents[2] / "docs" / "cortex-m4.md"
+#: published: eight cores against AIfES, against one core, against the layer on the STM32L4
+PUBLISHED_AIFES, PUBLISHED_CORES, PUBLISHED_LAYER = 30.7, 6.82, 36.6
+PRODUCTS = ("fw", "wg", "ig")
+#: what of AIfES' step is counted
+COUNTED = {
+    "without SGD": WITHOUT_SGD,
+    "the three products alone": PRODUCTS,
+    "with SGD": STEPS,
+}
+
+
+# -- measuring -----------------------------------------------------------------------------------
+def measure() -> dict[str, Any]:
+    """All of it, as JSON values; cycles of the Cortex-M4F as [low, middle, high]."""
+    aifes = autoencoder_step()
+    return {
+        "aifes": {name: aifes.cycles(steps) for name, steps in COUNTED.items()},
+        "aifes_by_step": {step: aifes.cycles([step]) for step in STEPS},
+        "macs_by_step": {step: sum(phase.macs for phase in aifes.phases if phase.step == step) for step in STEPS},
+        "cluster": _cluster(),
+        "layers": _layers(aifes),
+        "loops": [{"loop": loop.name, "macs": loop.macs, "cycles": loop.cycles} for loop in loops()],
+        "pointwise": _pointwise(),
+    }
+
+
+def plan_in_l1(name: str) -> Plan:
+    """By rule for twice the L1: without second buffers such tiles fit it once."""
+    platform = on_cores(PRESET, 8)
+    return default_plan(models.get(name), platform.replace({"l1.size_bytes": 2 * platform.l1.size_bytes}))
+
+
+def plain(name: str, plan: Plan) -> Plan:
+    """The plan with the kernels that unroll nothing: `mm`, in depthwise layers `dw`, a row or column at a time."""
+    steps = with_plain_kernels(models.get(name), plan).steps
+    return replace(plan, steps=tuple(replace(step, unroll=1) for step in steps))
+
+
+def parts_of(name: str, cores: int, plan: Plan) -> list[Part]:
+    """Of a `plan_in_l1`, with data in L1."""
+    platform = on_cores(PRESET, cores)
+    return parts_in_l1(models.get(name), plan, platform.replace({"l1.size_bytes": 2 * platform.l1.size_bytes}))
+
+
+def _cluster() -> dict[str, dict[str, int]]:
+    """Cycles of the autoencoder's step, by how it is counted."""
+    plan = plan_in_l1("autoencoder")
+    eight, tuned = timed("autoencoder", 8)
+    return {
+        "in L1": {
+            "one core, plain kernels": total(parts_of("autoencoder", 1, plain("autoencoder", plan))),
+            "one core": total(parts_of("autoencoder", 1, plan)),
+            "eight cores": total(parts_of("autoencoder", 8, plan)),
+        },
+        "everything counted": {
+            "one core, plain kernels": timed("autoencoder", 1, plain("autoencoder", tuned))[0].cycles,
+            "one core": timed("autoencoder", 1, tuned)[0].cycles,
+            "eight cores": eight.cycles,
+        },
+    }
+
+
+def _layers(aifes: Step) -> list[dict[str, Any]]:
+    """Layer by layer: AIfES without and with SGD, the cluster with data in L1 and with everything counted."""
+    plan = plan_in_l1("autoencoder")
+    one, eight = (_by_layer(parts_of("autoencoder", cores, plan)) for cores in (1, 8))
+    phases = [Part(p.layer, p.step, p.macs, p.cycles) for p in timed("autoencoder", 8)[0].phases]
+    counted = _by_layer(phases)
+    return [
+        {
+            "layer": layer,
+            "macs": sum(phase.macs for phase in aifes.phases if phase.layer == layer),
+            "aifes": aifes.cycles(WITHOUT_SGD, layer),
+            "aifes_with_sgd": aifes.cycles(STEPS, layer),
+            "one_core_in_l1": one[layer],
+            "eight_cores_in_l1": eight[layer],
+            "eight_cores": counted[layer],
+        }
+        for layer in dict.fromkeys(phase.layer for phase in aifes.phases)
+    ]
+
+
+def _by_layer(parts: Sequence[Part]) -> dict[str, int]:
+    """The loss is the last layer's, as in AIfES' phases."""
+    last = next(part.layer for part in reversed(parts[: len(parts) // 2]) if part.layer != "loss")
+    cycles: dict[str, int] = {}
+    for part in parts:
+        layer = last if part.layer == "loss" else part.layer
+        cycles[layer] = cycles.get(layer, 0) + part.cycles
+    return cycles
+
+
+def _pointwise() -> dict[str, Any]:
+    """The weight gradient of the layer, whole on the STM32L4, in the published tuner's tiles on the cluster."""
+    layer = Layer("PW", POINTWISE["Ci"], POINTWISE["H"], POINTWISE["W"], POINTWISE["Co"])
+    one, eight = (ranking(layer, "wg", on_cores(PRESET, cores)) for cores in (1, 8))
+    return {
+        "cortex_m4": [
+            {"kernel": found.name, "macs_per_cycle": found.macs_per_cycle} for found in pointwise_weight_gradient()
+        ],
+        "cluster": {
+            "eight cores, without 4x4": _best(eight, without="4x4"),
+            "eight cores": _best(eight),
+            "one core": _best(one),
+            "one core, mm": _best([row for row in one if row.kernel == "mm"]),
+        },
+    }
+
+
+def _best(rows: Sequence[Row], without: str = "no such kernel") -> dict[str, Any]:
+    row = next(row for row in rows if not row.ran.endswith(without))
+    return {"kernel": row.ran, "macs_per_cycle": row.macs_per_cycle}
+
+
+# -- ratios ----------------------------------------------------------------------------------------
+def decomposition(data: dict[str, Any], counted: str) -> list[tuple[str, float]]:
+    """The factors between AIfES without SGD, in the middle column, and eight cores; their product is the whole."""
+    aifes, cluster = data["aifes"]["without SGD"][1], data["cluster"][counted]
+    plain_core, core, eight = cluster["one core, plain kernels"], cluster["one core"], cluster["eight cores"]
+    return [
+        ("instruction set: the plain kernels on one core", aifes / plain_core),
+        ("tuning: unrolled kernels on one core", plain_core / core),
+        ("cores: eight instead of one", core / eight),
+        ("all", aifes / eight),
+    ]
+
+
+# -- the page --------------------------------------------------------------------------------------
+def page(data: dict[str, Any]) -> str:
+    """Markdown."""
+    return "\n".join(_lines(data)) + "\n"
+
+
+def _lines(data: dict[str, Any]) -> Iterator[str]:
+    yield "# Against a Cortex-M4"
+    yield ""
+    yield (
+        "A model of the Cortex-M4F runs the published baselines' loops as Thumb-2 programs (`benchmarks/cortex_m4`): AIfES' "
+        "dense layers, CMSIS-DSP's matrix product, the published library's port to STM32. Its cycles have three columns, "
+        "low / middle / high, where the manual leaves a choice; flash without wait states. Ours: `pulp-2022`, FP32, batch "
+        "size 1. Written by `python -m benchmarks cortex-m4`."
+    )
+    yield from _whole(data)
+    yield from _shares(data)
+    yield from _by_step(data)
+    yield from _by_layer_table(data)
+    yield from _loops_table(data)
+    yield from _pointwise_table(data)
+
+
+def _cells(cycles: Sequence[int]) -> str:
+    return " / ".join(f"{count:,}" for count in cycles)
+
+
+def _whole(data: dict[str, Any]) -> Iterator[str]:
+    yield from ("", "## The autoencoder's training step", "")
+    headings = ["AIfES on the Cortex-M4F", "low", "middle", "high", "middle against 12.4 M", "8 cores, in L1", "8 cores"]
+    in_l1, everything = (data["cluster"][name]["eight cores"] for name in ("in L1", "everything counted"))
+    rows = [
+        [
+            name, *(f"{count:,}" for count in cycles), f"{cycles[1] / PUBLISHED_STEP_CYCLES - 1:+.1%}",
+            f"{cycles[1] / in_l1:.1f}x", f"{cycles[1] / everything:.1f}x",
+        ]
+        for name, cycles in data["aifes"].items()
+    ]  # fmt: skip
+    yield from grid(headings, 1, rows)
+    without_second = data["aifes"]["without SGD"][1] - data["aifes_by_step"]["accumulate"][1]
+    yield ""
+    yield (
+        f"Published: {PUBLISHED_AIFES}x, layer by layer with data in L1, which means {PUBLISHED_STEP_CYCLES:,} cycles "
+        "for AIfES. What of its step was counted is not said. Without the second pass of the weight gradient, which adds "
+        f"it to the one before, the middle column has {without_second:,} cycles, "
+        f"{without_second / PUBLISHED_STEP_CYCLES - 1:+.1%}; that pass is the reason why the whole step without SGD is "
+        "beyond. With its gradients the network needs 2.1 MB, and the chip has 128 KiB: nobody has run it there whole. "
+        f"Our {in_l1:,} cycles with data in L1 and {everything:,} with everything counted include the update."
+    )
+
+
+def _shares(data: dict[str, Any]) -> Iterator[str]:
+    yield from ("", "## Where it comes from", "")
+    ways = list(data["cluster"])
+    factors = [decomposition(data, way) for way in ways]
+    rows = [[names[0][0], *(f"{factor:.2f}x" for _, factor in names)] for names in zip(*factors, strict=True)]
+    yield from grid(["AIfES without SGD, middle, against ours", *ways], 1, rows)
+    yield ""
+    macs = sum(data["macs_by_step"].values())
+    per_mac = data["aifes"]["without SGD"][1] / macs, data["cluster"]["in L1"]["one core"] / macs
+    yield (
+        f"Per multiply-accumulate: {per_mac[0]:.1f} cycles by AIfES, {per_mac[1]:.2f} on one core of ours with data in L1. "
+        f"Published: {PUBLISHED_CORES}x from eight cores with data in L1, so {PUBLISHED_AIFES / PUBLISHED_CORES:.1f}x "
+        "from one core against AIfES. Tiles are those of the tuned plan where everything is counted, and with data in L1 "
+        "the largest that fit once. Plain: `mm`, in fully-connected layers one row or column at a time."
+    )
+
+
+def _by_step(data: dict[str, Any]) -> Iterator[str]:
+    names = {
+        "fw": "forward", "wg": "weight gradient", "accumulate": "its second pass", "ig": "input gradient",
+        "sgd": "SGD, three passes", "other": "activations and loss",
+    }  # fmt: skip
+    yield from ("", "## AIfES step by step", "")
+    rows = []
+    for step, cycles in data["aifes_by_step"].items():
+        macs = data["macs_by_step"][step]
+        per = f"{cycles[1] / macs:.1f}" if macs else ""
+        rows.append([names[step], *(f"{count:,}" for count in cycles), f"{macs:,}" if macs else "", per])
+    yield from grid(["step", "low", "middle", "high", "MAC", "cycles a MAC"], 1, rows)
+
+
+def _by_layer_table(data: dict[str, Any]) -> Iterator[str]:
+    yield from ("", "## Layer by layer", "")
+    headings = [
+        "layer", "MAC", "AIfES, middle", "with SGD", "1 core, in L1", "8 cores, in L1", "8 cores", "AIfES / 1, in L1",
+        "AIfES / 8, in L1", "AIfES / 8",
+    ]  # fmt: skip
+    rows = []
+    for line in data["layers"]:
+        ours = [line[key] for key in ("one_core_in_l1", "eight_cores_in_l1", "eight_cores")]
+        aifes = line["aifes"][1]
+        rows.append([
+            line["layer"], f"{line['macs']:,}", f"{aifes:,}", f"{line['aifes_with_sgd'][1]:,}",
+            *(f"{count:,}" for count in ours), *(f"{aifes / count:.1f}x" for count in ours),
+        ])  # fmt: skip
+    yield from grid(headings, 1, rows)
+
+
+def _loops_table(data: dict[str, Any]) -> Iterator[str]:
+    yield from ("", "## Inner loops", "")
+    rows = []
+    for loop in data["loops"]:
+        low, middle, high = (loop["macs"] / cycles for cycles in loop["cycles"])
+        rows.append([loop["loop"], str(loop["macs"]), _cells(loop["cycles"]), f"{high:.3f} / {middle:.3f} / {low:.3f}"])
+    yield from grid(["loop", "MAC a round", "cycles a round", "MAC/cycle, high / middle / low"], 1, rows)
+
+
+def _pointwise_table(data: dict[str, Any]) -> Iterator[str]:
+    yield from ("", "## The pointwise layer's weight gradient: 64 x 25 x 5 to 64 channels", "")
+    ours = data["pointwise"]["cluster"]
+    headings = ["on the Cortex-M4F", "low", "middle", "high", *(f"{name} / middle" for name in ours)]
+    rows = []
+    for line in data["pointwise"]["cortex_m4"]:
+        values = line["macs_per_cycle"]
+        ratios = (found["macs_per_cycle"] / values[1] for found in ours.values())
+        rows.append([line["kernel"], *(f"{value:.3f}" for value in values), *(f"{ratio:.1f}x" for ratio in ratios)])
+    published = PUBLISHED_STM32L4_MACS_PER_CYCLE
+    ratios = (found["macs_per_cycle"] / published for found in ours.values())
+    rows.append(["published: STM32L4", "", f"{published:.2f}", "", *(f"{ratio:.1f}x" for ratio in ratios)])
+    yield from grid(headings, 1, rows)
+    yield ""
+    texts = (f"{name}: {found['macs_per_cycle']:.2f} by {found['kernel']}" for name, found in ours.items())
+    yield (
+        f"MAC/cycle. Ours, data in L1, the published tuner's best tile: {'; '.join(texts)}. Published: "
+        f"{PUBLISHED_LAYER}x for this layer; on the Cortex-M4F that is about {published} MAC/cycle, between CMSIS-DSP and "
+        "the port's 1x2."
+    )

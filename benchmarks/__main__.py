@@ -7,7 +7,16 @@ import time
 
 import click
 
-from pulpsim.console import Commands, Stage, json_option, print_json, progress, table_console, write_atomically
+from pulpsim.console import (
+    Commands,
+    InputError,
+    Stage,
+    json_option,
+    print_json,
+    progress,
+    table_console,
+    write_atomically,
+)
 
 
 @click.group(cls=Commands, name="benchmarks")
@@ -136,6 +145,39 @@ def tuning(workers: int | None, check: bool, as_json: bool) -> None:
             write_atomically(path, text.encode())
     elif differences := found.differences(texts):
         click.echo("\n".join([*differences, "docs are out of date: run `python -m benchmarks tuning`"]), err=True)
+        raise SystemExit(1)
+
+
+@main.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--check", is_flag=True, help="Write nothing; exit 1 with what is not up to date.")
+def figures(names: tuple[str, ...], check: bool) -> None:
+    """Every published figure beside ours, or those named.
+
+    Writes docs/figures.md with its numbers and pictures, docs/cortex-m4.md and the README's table.
+    """
+    from benchmarks.dated import ROOT
+    from benchmarks.figures import FIGURES
+    from benchmarks.figures import page as found
+    from pulpsim.errors import nearest
+
+    for name in names:
+        if name not in FIGURES:
+            raise InputError(f"no figure {name!r}{nearest(name, FIGURES)}; figures: {', '.join(FIGURES)}")
+    texts = {name: found.read(name) for name in FIGURES}
+    for name in FIGURES:
+        if names and name not in names and texts[name]:
+            continue
+        with progress(Stage(f"measuring: {FIGURES[name].TITLE}")):
+            texts[name] = found.text_of(FIGURES[name].measure())
+    stale = found.outdated(texts)
+    for path in stale:
+        if check:
+            click.echo(f"{path.relative_to(ROOT)} is out of date: run `python -m benchmarks figures`", err=True)
+        else:
+            write_atomically(path, found.content(path, texts))
+            click.echo(f"{path.relative_to(ROOT)} written")
+    if check and stale:
         raise SystemExit(1)
 
 

@@ -24,10 +24,3 @@ def made(watched: Sequence[str]) -> str:
     changed = _git("status", "--porcelain", "--", *watched)
     where = f"with changes on top of commit {commit}" if changed else f"at commit {commit}"
     return f"on {datetime.now(UTC):%Y-%m-%d} with pulpsim {pulpsim.__version__}, {where}"
-
-
-def kept(old: str | None, new: str, fence: str) -> str:
-    """The old text if all after its fence is as in the new one, else the new one."""
-    if old is not None and fence in old and old.partition(fence)[2] == new.partition(fence)[2]:
-        return old
-    return new

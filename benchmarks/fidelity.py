@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from multiprocessing import get_context
-from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import pulpsim
 from benchmarks import campaign_page, reference
 from benchmarks.campaign import Campaign
 from benchmarks.campaign_page import percent
+from benchmarks.dated import ROOT, made
 from benchmarks.markdown import grid
 from benchmarks.reference import Error, Row
 
-ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "validation.md"
+#: what makes the numbers
+WATCHED = ("pulpsim", "benchmarks/reference.py", "benchmarks/campaign.py", "tests/reference")
 #: below this line the page is a function of the code and the tables; above it, when and where it was made
 FENCE = "<!-- below: numbers only -->"
 #: in rows of fewer cycles a share says nothing: an empty kernel has 2
@@ -260,26 +258,15 @@ def _body(lines: Sequence[Line], campaign: Campaign) -> Iterator[str]:
             yield from _details(table, config, chosen)
 
 
-def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(ROOT), *arguments]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
-    return run.stdout.strip() if run.returncode == 0 else ""
-
-
 def header() -> str:
     """The page's first lines: today, the commit, the version."""
-    commit = _git("rev-parse", "--short=12", "HEAD") or "unknown"
-    protocols = ("benchmarks/reference.py", "benchmarks/campaign.py")
-    changed = _git("status", "--porcelain", "--", "pulpsim", *protocols, "tests/reference")
-    where = f"with changes on top of commit {commit}" if changed else f"at commit {commit}"
     return (
         "# Validation\n\n"
         "Everything measured on the PULP virtual platform (tests/reference, whose README says how) against the "
         "model's count of the same program: tables of small kernels, the library's kernels, whole training steps phase "
         "by phase, transfers.\n\n"
-        f"Made on {datetime.now(UTC):%Y-%m-%d} with pulpsim {pulpsim.__version__}, {where}, by "
-        "`python -m benchmarks fidelity`; these lines stay as they are while the numbers below do. "
-        "`python -m benchmarks fidelity --check` compares.\n\n"
+        f"Made {made(WATCHED)}, by `python -m benchmarks fidelity`; these lines stay as they are while the numbers "
+        "below do. `python -m benchmarks fidelity --check` compares.\n\n"
     )
 
 

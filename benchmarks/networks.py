@@ -50,8 +50,12 @@ PUBLISHED = {
 
 def timed(name: str, cores: int, plan: Plan | None = None) -> tuple[StepReport, Plan]:
     """One training step on so many cores of the preset."""
+    return timed_on(Platform.preset(PRESET, {"cluster.cores": cores, "cluster.fpus": cores}), name, plan)
+
+
+def timed_on(platform: Platform, name: str, plan: Plan | None = None) -> tuple[StepReport, Plan]:
+    """One training step on a platform, by the plan that training uses or by another one."""
     model = models.get(name)
-    platform = Platform.preset(PRESET, {"cluster.cores": cores, "cluster.fpus": cores})
     trainer = Trainer(model, platform, plan)
     rng = np.random.default_rng(0)
     x = rng.standard_normal(model.inputs).astype(np.float32)

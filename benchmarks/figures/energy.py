@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from benchmarks.figures import style
 from benchmarks.figures.figure import Data, Headline
-from trainlib import Trainer, models
+from benchmarks.networks import timed_on
+from pulpsim import Platform
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -17,8 +16,8 @@ if TYPE_CHECKING:
 TITLE = "Energy of a training step on Vega"
 CAPTION = (
     "Microjoules of one training step on `vega`, from the lowest to the highest of its power figures; the step is "
-    "simulated, everything counted. The figures are calibrated to the two that are published, 79 GFLOPS/W at best and at "
-    "most 49.4 mW; what makes them up is assumed (`pulpsim platforms vega`), so the band is wide."
+    "simulated, everything counted. The figures are calibrated to the two that are published, 79 GFLOPS/W at best "
+    "and at most 49.4 mW; what makes them up is assumed (`pulpsim platforms vega`), so the band is wide."
 )
 SIZE = (6.4, 3.6)
 NETWORKS = ("autoencoder", "ds_cnn_paper")
@@ -29,9 +28,7 @@ def measure() -> Data:
     """network -> cycles, milliseconds, and microjoules [low, high] in all and by part."""
     found = {}
     for name in NETWORKS:
-        trainer = Trainer(name, PLATFORM)
-        target = 0 if trainer.model.loss == "cross-entropy" else np.zeros(trainer.model.outputs, np.float32)
-        report = trainer.timed_step(np.zeros(trainer.model.inputs, np.float32), target)
+        report = timed_on(Platform.preset(PLATFORM), name)[0]
         if report.energy is None:
             raise ValueError(f"{PLATFORM} has no power figures")
         found[name] = {

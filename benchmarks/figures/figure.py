@@ -29,17 +29,14 @@ class Figure(Protocol):
     TITLE: str
     #: what is shown, under which conditions, where the published part comes from
     CAPTION: str
-    #: inches at 100 a picture's width of 640
+    #: of the picture, inches
     SIZE: tuple[float, float]
 
-    @staticmethod
-    def measure() -> Data:
+    def measure(self) -> Data:
         """The numbers, the same on every host."""
 
-    @staticmethod
-    def draw(data: Data, canvas: Canvas) -> None:
+    def draw(self, data: Data, canvas: Canvas) -> None:
         """The picture of numbers that were read from JSON."""
 
-    @staticmethod
-    def headlines(data: Data) -> Sequence[Headline]:
+    def headlines(self, data: Data) -> Sequence[Headline]:
         """For the summary."""

@@ -51,7 +51,8 @@ def draw(data: Data, canvas: Canvas) -> None:
             axes.plot(line["plain"], row, "o", color=style.ORANGE, ms=6, mew=0)
             axes.plot(line["tuned"], row, "o", color=style.BLUE, ms=6, mew=0)
             text = f"{line['plain'] / line['tuned']:.1f}x"
-            axes.annotate(text, (line["plain"], row), (6, 0), textcoords="offset points", va="center", fontsize=8)
+            last = max(line["tuned"], line["plain"])
+            axes.annotate(text, (last, row), (6, 0), textcoords="offset points", va="center", fontsize=8)
         style.bars(axes, [f"{line['layer']} {line['step']}" for line in lines])
         axes.set_xscale("log")
         axes.set_title(f"{name}: {factor(lines):.2f}x in all")

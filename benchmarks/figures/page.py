@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from benchmarks.cortex_m4 import comparison
 from benchmarks.dated import ROOT, made
 from benchmarks.figures import FIGURES
 from benchmarks.figures.figure import Data, Headline
@@ -27,7 +28,7 @@ WATCHED = ("pulpsim", "trainlib", "autotuner", "benchmarks", "tests/reference")
 
 def text_of(data: Data) -> str:
     """A figure's JSON file."""
-    return json.dumps(data, indent=1, sort_keys=True) + "\n"
+    return json.dumps(data, indent=1) + "\n"
 
 
 def digest_of(text: str) -> str:
@@ -46,21 +47,16 @@ def read(name: str) -> str:
 
 
 def outdated(texts: dict[str, str]) -> list[Path]:
-    """The files that are not as these numbers make them. Of a picture only for which numbers it was drawn is looked at."""
+    """The files that are not as these numbers make them; pictures tell for which numbers they were drawn."""
     stale = [path_of(name, "json") for name, text in texts.items() if text != read(name)]
     stale += [path_of(name, "svg") for name, text in texts.items() if not _shows(name, text)]
-    for path, text in ((PAGE, page(texts)), (README, readme(texts))):
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            stale.append(path)
-    return stale
+    return stale + [path for path, make in PAGES.items() if not path.exists() or path.read_text("utf-8") != make(texts)]
 
 
 def content(path: Path, texts: dict[str, str]) -> bytes:
     """What belongs into a file that is `outdated`. Raises ImportError for a picture without matplotlib."""
-    if path == PAGE:
-        return page(texts).encode()
-    if path == README:
-        return readme(texts).encode()
+    if path in PAGES:
+        return PAGES[path](texts).encode()
     text = texts[path.stem]
     if path.suffix == ".json":
         return text.encode()
@@ -82,9 +78,9 @@ def _lines(found: dict[str, Data]) -> Iterator[str]:
     yield "# Figures"
     yield ""
     yield (
-        "Every figure that was published for PULP-TrainLib, its AutoTuner and AIfES, beside ours, and what no figure was "
-        "published for. Written by `python -m benchmarks figures` from what it measures; `python -m benchmarks figures "
-        "NAME` makes one again. Pictures need matplotlib (`pip install '.[docs]'`)."
+        "Every figure that was published for PULP-TrainLib, its AutoTuner and AIfES, beside ours, and what no figure "
+        "was published for. Written by `python -m benchmarks figures` from what it measures; `python -m benchmarks "
+        "figures NAME` makes one again. Pictures need matplotlib (`pip install '.[docs]'`)."
     )
     yield ""
     headings = ["figure", "published", "ours", "ratio", "conditions", "what differs, or why there is no ratio"]
@@ -120,3 +116,10 @@ def readme(texts: dict[str, str]) -> str:
         return old
     said = f"Measured {made(WATCHED)}, by `python -m benchmarks figures`."
     return f"{old[: place.start(1)]}{new}\n\n{said}\n{old[place.end(1) :]}"
+
+
+PAGES: dict[Path, Callable[[dict[str, str]], str]] = {
+    PAGE: page,
+    README: readme,
+    comparison.PAGE: lambda texts: comparison.page(json.loads(texts["cortex-m4"])),
+}

@@ -11,13 +11,14 @@ from benchmarks.networks import PRESET, timed
 from pulpsim import Platform
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
 TITLE = "Roofline of every layer's steps"
 CAPTION = (
     "MAC/cycle over MAC per byte of DMA in the busier direction, eight cores of `pulp-2022`, tuned plans, everything "
-    "counted. Limits: 8 bytes a cycle in each direction; one multiply-accumulate a core and cycle; and what a 4x4 block "
-    "allows, whose sixteen take 24 instructions with their loads."
+    "counted. Limits: 8 bytes a cycle in each direction; one multiply-accumulate a core and cycle; and what a 4x4 "
+    "block allows, whose sixteen take 24 instructions with their loads."
 )
 SIZE = (6.4, 5.2)
 NETWORKS = {"autoencoder": ("o", style.BLUE), "ds_cnn_paper": ("s", style.ORANGE)}
@@ -53,7 +54,7 @@ def draw(data: Data, canvas: Canvas) -> None:
         axes.plot([limit / width, right], [limit, limit], color=style.QUIET, lw=1.2, ls="-" if limit == cores else "--")
         axes.text(right, limit * 1.03, text, ha="right", va="bottom", fontsize=9, color=style.QUIET)
     axes.plot([left, cores / width], [left * width, cores], color=style.QUIET, lw=1.2)
-    axes.text(0.105, 1.02, f"DMA: {width} bytes/cycle", rotation=45, rotation_mode="anchor", fontsize=9, color=style.QUIET)
+    axes.text(0.1, 3, f"DMA:\n{width} bytes/cycle", fontsize=9, color=style.QUIET)
     for name, points in data["networks"].items():
         marker, color = NETWORKS[name]
         x, y = [intensity(point) for point in points], [point["macs"] / point["cycles"] for point in points]
@@ -73,10 +74,12 @@ def draw(data: Data, canvas: Canvas) -> None:
     axes.legend(loc="lower right")
 
 
-def _name(axes: object, points: Data, x: list[float], y: list[float]) -> None:
-    for point, at in zip(points, zip(x, y, strict=True), strict=True):
-        text = f"{point['layer']} {point['step'].split('+')[0]}"
-        axes.annotate(text, at, (0, -11), textcoords="offset points", ha="center", fontsize=7.5)  # type: ignore[attr-defined]
+def _name(axes: Axes, points: Data, x: list[float], y: list[float]) -> None:
+    """Above and below in turn, from left to right: neighbours are close."""
+    names = [f"{point['layer']} {point['step'].split('+')[0]}" for point in points]
+    for number, (*at, text) in enumerate(sorted(zip(x, y, names, strict=True))):
+        up = 6 if number % 2 else -12
+        axes.annotate(text, at, (0, up), textcoords="offset points", ha="center", fontsize=8)
 
 
 def headlines(data: Data) -> Sequence[Headline]:
@@ -85,7 +88,8 @@ def headlines(data: Data) -> Sequence[Headline]:
     rate = best["macs"] / best["cycles"]
     return [
         Headline(
-            "best MAC/cycle of a layer's step, everything counted", "none", f"{rate:.2f} ({best['layer']} {best['step']})",
-            "", f"8 cores; the kernel's limit is {BLOCK * data['cores']:.2f}", "no published figure counts DMA and forks",
+            "best MAC/cycle of a layer's step, everything counted", "none",
+            f"{rate:.2f} ({best['layer']} {best['step']})", "",
+            f"8 cores; the kernel's limit is {BLOCK * data['cores']:.2f}", "no published figure counts DMA and forks",
         )
     ]  # fmt: skip

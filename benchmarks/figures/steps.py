@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 TITLE = "One training step, and where its cycles go"
 CAPTION = (
-    "One on-line step (forward, backward, update; FP32, batch size 1) on eight cores of `pulp-2022` at 450 MHz, every "
-    "cycle counted, by the tuned plans. Diamonds: published, 0.9 and 3 ms, tile by tile with data in L1; the DS-CNN's is "
-    "set beside both of ours, since four blocks cannot be meant."
+    "One on-line step (forward, backward, update; FP32, batch size 1) on eight cores of `pulp-2022` at 450 MHz, "
+    "every cycle counted, by the tuned plans. Diamonds: published, 0.9 and 3 ms, tile by tile with data in L1; the "
+    "DS-CNN's is set beside both of ours, since four blocks cannot be meant."
 )
 SIZE = (6.4, 3.1)
 NETWORKS = {"autoencoder": "autoencoder", "ds_cnn_paper": "DS-CNN, 1 block", "ds_cnn": "DS-CNN, 4 blocks"}

@@ -7,7 +7,7 @@ files alone.
 
 from __future__ import annotations
 
-from benchmarks.figures import cores, cortex_m4, energy, fidelity, kernels, one_kernel, roofline, steps
+from benchmarks.figures import cores, cortex_m4, energy, fidelity, kernels, one_kernel, roofline, steps, tutorial
 from benchmarks.figures.figure import Figure
 
 FIGURES: dict[str, Figure] = {
@@ -15,6 +15,7 @@ FIGURES: dict[str, Figure] = {
     "kernels": kernels,
     "one-kernel": one_kernel,
     "cores": cores,
+    "tutorial": tutorial,
     "cortex-m4": cortex_m4,
     "roofline": roofline,
     "fidelity": fidelity,

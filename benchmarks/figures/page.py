@@ -12,6 +12,7 @@ from benchmarks.cortex_m4 import comparison
 from benchmarks.dated import ROOT, made
 from benchmarks.figures import FIGURES
 from benchmarks.figures.figure import Data, Headline
+from benchmarks.figures.others import OTHERS
 from benchmarks.figures.style import svg
 from benchmarks.markdown import grid
 
@@ -87,7 +88,9 @@ def _lines(found: dict[str, Data]) -> Iterator[str]:
     rows = [list(line) for name, data in found.items() for line in FIGURES[name].headlines(data)]
     yield from grid(headings, 6, rows)
     yield ""
-    yield "A ratio above 1 is in our favour."
+    yield "A ratio above 1 is in our favour. Others who train on this family, and why their figures stand alone:"
+    yield ""
+    yield from grid(["who", "figure", "conditions", "why not compared"], 4, [list(line) for line in OTHERS])
     for name in found:
         figure = FIGURES[name]
         yield from ("", f"## {figure.TITLE}", "", f"![{figure.TITLE}](figures/{name}.svg)", "", figure.CAPTION, "")

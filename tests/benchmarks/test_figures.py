@@ -68,8 +68,8 @@ def test_every_figure_is_drawn(name: str) -> None:
 
 
 def test_published_figures_are_beaten_where_they_are_comparable() -> None:
-    """As their conditions say: the README tells no other story."""
-    for name in NAMES:
+    """All in the README's table; of the tutorial's kernels the page also tells the one that is slower."""
+    for name in page.FIRST:
         for line in FIGURES[name].headlines(DATA[name]):
             assert not line.ratio or float(line.ratio) >= 1, line
 

@@ -84,7 +84,7 @@ def draw(data: Data, canvas: Canvas) -> None:
             if published is not None:
                 axes.plot(published, row + shift, "D", color=style.INK, ms=5)
     axes.set_xscale("log")
-    axes.set_xlabel("cycles (blue: one core, orange: eight, diamonds: published)")
+    axes.set_xlabel("cycles; diamonds: published")
     style.bars(axes, [line["name"].replace(", ", "\n", 1) for line in data])
     axes.tick_params(axis="y", labelsize=8.5)
 
@@ -97,7 +97,7 @@ def headlines(data: Data) -> Sequence[Headline]:
                 continue
             differs = "published: compiled C; ours: written by hand, the same kernel"
             if "backward, mm" in line["name"]:
-                differs = "published: mm is a plain product where K = 1; ours keeps its loop, and has other kernels for it"
+                differs = "published: mm is a plain product where K = 1; ours keeps its loop"
             if line["name"].startswith("Conv"):
                 differs = "published: direct, compiled C; ours: windows gathered, then one product"
             if line["name"] == STEP[0]:

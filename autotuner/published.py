@@ -291,11 +291,6 @@ def ranking(
     return sorted(rows, key=lambda row: row.warm_cycles / row.macs)
 
 
-def best_primitive(layer: Layer, step: Step, platform: Platform) -> Row:
-    """What the published tuner chooses: the first of the whole `ranking`."""
-    return ranking(layer, step, platform)[0]
-
-
 # -- in a network ----------------------------------------------------------------------------------
 def layer_of(model: Model, index: int) -> Layer | None:
     """A model's layer as the tuner's input describes it, None of a kind that it does not tune: pooling, activations.

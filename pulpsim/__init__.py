@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pulpsim.lazy import attributes
 
 if TYPE_CHECKING:
     from pulpsim.dma import Copy
@@ -40,9 +41,4 @@ __all__ = [
     "assemble",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Modules are imported when first asked for: a command's --help needs none of them."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'pulpsim' has no attribute {name!r}")
-    return getattr(import_module(f"pulpsim.{_HOMES[name]}"), name)
+__getattr__ = attributes(__name__, _HOMES)

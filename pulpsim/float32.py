@@ -169,10 +169,6 @@ def fma(a: int, b: int, c: int, mode: int = RNE, flags: Flags = UNHEARD) -> int:
     return _sum_of([(sa * sb, ea + eb), _split(c)], (sign, c), mode, flags)
 
 
-def negate(a: int) -> int:
-    return a ^ SIGN
-
-
 def div(a: int, b: int, mode: int = RNE, flags: Flags = UNHEARD) -> int:
     sign = (a ^ b) & SIGN
     if is_nan(a) or is_nan(b):

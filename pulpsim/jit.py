@@ -179,7 +179,7 @@ def fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
 
 
 @inlined
-def canonical(value):  # type: ignore[no-untyped-def]
+def canonical(value):
     """A float32, or 0x7fc00000 for any NaN, as the cores' arithmetic gives it; a host's hands on signs and payloads."""
     return value if value == value else np.float32(np.nan)
 

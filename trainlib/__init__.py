@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pulpsim.lazy import attributes
 
 if TYPE_CHECKING:
     from trainlib.model import Model
@@ -17,9 +18,4 @@ _HOMES = {"Model": "model", "Plan": "plan", "Trainer": "trainer"}
 
 __all__ = ["DEFAULT_LEARNING_RATE", "Model", "Plan", "Trainer"]
 
-
-def __getattr__(name: str) -> Any:
-    """Modules are imported when first asked for: a command's --help needs none of them."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'trainlib' has no attribute {name!r}")
-    return getattr(import_module(f"trainlib.{_HOMES[name]}"), name)
+__getattr__ = attributes(__name__, _HOMES)

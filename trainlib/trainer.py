@@ -19,6 +19,7 @@ from pulpsim import Cluster, Machine, Platform
 from pulpsim.arguments import flag
 from pulpsim.counters import Cause, Work
 from pulpsim.energy import Counts, Energy, energy, total
+from pulpsim.machine import Process
 from pulpsim.trace import Timeline
 from trainlib import DEFAULT_LEARNING_RATE, functional, models
 from trainlib.bounds import bounds, least_bounds
@@ -287,7 +288,7 @@ class Trainer:
             memory.write(tensors["target"].address, np.asarray(target, np.float32))
         marks: list[_Mark] = []
 
-        def controller(cluster: Cluster):  # type: ignore[no-untyped-def]
+        def controller(cluster: Cluster) -> Process:
             def mark(phase: int) -> None:
                 marks.append(_Mark(cluster.now, cluster.counters().sum(axis=0), cluster.work().sum(axis=0)))
 

@@ -51,7 +51,7 @@ FLAG_N, FLAG_Z, FLAG_C, FLAG_V = 8, 4, 2, 1
 
 # -- integers --------------------------------------------------------------------------------------------
 @inlined
-def _holds(condition, flags):  # type: ignore[no-untyped-def]
+def _holds(condition, flags):
     """Whether a condition's code is met."""
     n, z, c, v = flags & FLAG_N != 0, flags & FLAG_Z != 0, flags & FLAG_C != 0, flags & FLAG_V != 0
     pair = condition >> 1
@@ -75,7 +75,7 @@ def _holds(condition, flags):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _shifted(kind, value, amount, carry):  # type: ignore[no-untyped-def]
+def _shifted(kind, value, amount, carry):
     """(value uint32 in int64 shifted by 0 to 255, the last bit shifted out; `carry` if nothing is shifted)."""
     if amount == 0:
         return value, carry
@@ -92,7 +92,7 @@ def _shifted(kind, value, amount, carry):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _second(row, rows, r, flags):  # type: ignore[no-untyped-def]
+def _second(row, rows, r, flags):
     """The second operand, uint32 in int64, and the carry that its shift leaves."""
     kind, value = np.int64(rows[row, KIND]), np.int64(r[rows[row, RM]]) & MASK
     carry = np.int64(flags & FLAG_C != 0)
@@ -106,7 +106,7 @@ def _second(row, rows, r, flags):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _of_sum(a, b, carry_in, flags):  # type: ignore[no-untyped-def]
+def _of_sum(a, b, carry_in, flags):
     """The flags of a + b + carry_in of uint32s in int64."""
     total = a + b + carry_in
     result = total & MASK
@@ -115,13 +115,13 @@ def _of_sum(a, b, carry_in, flags):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _of_logic(result, carry, flags):  # type: ignore[no-untyped-def]
+def _of_logic(result, carry, flags):
     """The flags of logic: V stays."""
     return (flags & ~np.int64(14)) | result >> 31 << 3 | np.int64(result == 0) << 2 | carry << 1
 
 
 @compiled
-def _logic(op, a, b, d):  # type: ignore[no-untyped-def]
+def _logic(op, a, b, d):
     """What is neither addition nor multiplication."""
     if op == Op.MOV:
         return b
@@ -147,7 +147,7 @@ def _logic(op, a, b, d):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _product(op, a, b, addend):  # type: ignore[no-untyped-def]
+def _product(op, a, b, addend):
     """Products and quotients of uint32s in int64; a division by zero gives zero."""
     if op == Op.MUL:
         return a * b & MASK
@@ -165,7 +165,7 @@ def _product(op, a, b, addend):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _data(row, op, rows, r, flags):  # type: ignore[no-untyped-def]
+def _data(row, op, rows, r, flags):
     """Execute data processing on integers. Returns the flags."""
     a = np.int64(r[rows[row, RN]]) & MASK
     if Op.MUL <= op <= Op.SDIV:
@@ -195,7 +195,7 @@ def _data(row, op, rows, r, flags):  # type: ignore[no-untyped-def]
 
 # -- memory ----------------------------------------------------------------------------------------------
 @inlined
-def _address(row, rows, r):  # type: ignore[no-untyped-def]
+def _address(row, rows, r):
     """Offset into memory of a single access; its base changes if it says so."""
     base, kind = np.int64(r[rows[row, RN]]), rows[row, KIND]
     moved = base + (np.int64(r[rows[row, RM]]) << rows[row, AMOUNT]) + np.int64(rows[row, IMM])
@@ -205,14 +205,14 @@ def _address(row, rows, r):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _bytes(op):  # type: ignore[no-untyped-def]
+def _bytes(op):
     if op == Op.LOAD or op == Op.STORE:
         return np.int64(4)
     return np.int64(1) if op == Op.LOAD_BYTE or op == Op.LOAD_SIGNED_BYTE or op == Op.STORE_BYTE else np.int64(2)
 
 
 @inlined
-def _access(row, op, rows, r, words, halves, octets):  # type: ignore[no-untyped-def]
+def _access(row, op, rows, r, words, halves, octets):
     """Execute a single load or store of a core register. False if the address is none, or misaligned."""
     at, size, rd = _address(row, rows, r), _bytes(op), rows[row, RD]
     if at + size > octets.shape[0] or at & (size - 1) != 0:
@@ -237,7 +237,7 @@ def _access(row, op, rows, r, words, halves, octets):  # type: ignore[no-untyped
 
 
 @inlined
-def _list_start(row, count, rows, r, words):  # type: ignore[no-untyped-def]
+def _list_start(row, count, rows, r, words):
     """Word of memory where a list of registers begins, -1 if it is not there; the base changes if it says so."""
     base = np.int64(r[rows[row, RN]])
     low = base - 4 * count if rows[row, KIND] else base
@@ -250,7 +250,7 @@ def _list_start(row, count, rows, r, words):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _core_list(row, op, rows, r, words):  # type: ignore[no-untyped-def]
+def _core_list(row, op, rows, r, words):
     """Execute LDM, STM, PUSH, POP. False if the address is none."""
     mask, count = rows[row, IMM], np.int64(0)
     for number in range(16):
@@ -269,7 +269,7 @@ def _core_list(row, op, rows, r, words):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _core_pair(row, op, rows, r, words):  # type: ignore[no-untyped-def]
+def _core_pair(row, op, rows, r, words):
     """Execute LDRD, STRD. False if the address is none."""
     at = (np.int64(r[rows[row, RN]]) + rows[row, IMM] - MEMORY_BASE) & MASK
     if at & 3 != 0 or (at >> 2) + 2 > words.shape[0]:
@@ -282,7 +282,7 @@ def _core_pair(row, op, rows, r, words):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _vaccess(row, op, rows, r, s, words):  # type: ignore[no-untyped-def]
+def _vaccess(row, op, rows, r, s, words):
     """Execute VLDR, VSTR, VLDM, VSTM. False if the address is none."""
     rd = np.int64(rows[row, RD])
     if op == Op.VLOAD or op == Op.VSTORE:
@@ -305,7 +305,7 @@ def _vaccess(row, op, rows, r, s, words):  # type: ignore[no-untyped-def]
 
 # -- floating point --------------------------------------------------------------------------------------
 @inlined
-def _float(op, d, a, b):  # type: ignore[no-untyped-def]
+def _float(op, d, a, b):
     """Arithmetic that rounds, on float32."""
     if op == Op.VFMA:
         return fma(a, b, d)
@@ -326,7 +326,7 @@ def _float(op, d, a, b):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _compared(a, b):  # type: ignore[no-untyped-def]
+def _compared(a, b):
     """N, Z, C, V of a comparison of float32."""
     if a == b:
         return np.int64(FLAG_Z | FLAG_C)
@@ -336,7 +336,7 @@ def _compared(a, b):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _move(row, op, rows, r, s):  # type: ignore[no-untyped-def]
+def _move(row, op, rows, r, s):
     """Execute what moves or changes the sign only."""
     rd, rm = rows[row, RD], rows[row, RM]
     if op == Op.VABS:
@@ -354,7 +354,7 @@ def _move(row, op, rows, r, s):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _floating(row, op, rows, r, s, flags):  # type: ignore[no-untyped-def]
+def _floating(row, op, rows, r, s, flags):
     """Execute floating point that is no access. Returns the flags."""
     if op == Op.VFMA or Op.VADD <= op <= Op.VMLS:
         rd = rows[row, RD]
@@ -372,7 +372,7 @@ def _floating(row, op, rows, r, s, flags):  # type: ignore[no-untyped-def]
 
 # -- the flow --------------------------------------------------------------------------------------------
 @inlined
-def _jump(row, op, rows, r):  # type: ignore[no-untyped-def]
+def _jump(row, op, rows, r):
     """Where a branch whose condition is met goes: a row; -1: it is not taken; -2: the end; -3: nowhere."""
     if op == Op.BRANCH:
         return np.int64(rows[row, IMM])
@@ -385,7 +385,7 @@ def _jump(row, op, rows, r):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _row_at(target, rows):  # type: ignore[no-untyped-def]
+def _row_at(target, rows):
     """The row at an address of code; -2: the address that ends the run; -3: no row."""
     if target & MASK == RETURN | 1:
         return np.int64(-2)
@@ -394,7 +394,7 @@ def _row_at(target, rows):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _execute(rows, start, limit, r, s, words, halves, octets, counts):  # type: ignore[no-untyped-def]
+def _execute(rows, start, limit, r, s, words, halves, octets, counts):
     """Run from a row on. counts: int64 [3, n], executed, reached by a jump, left out. Returns (how, row)."""
     row, flags, left = np.int64(start), np.int64(0), np.int64(limit)
     counts[1, row] += 1

@@ -18,7 +18,7 @@ CANONICAL_NAN = 0x7FC00000
 
 
 @heapless
-def branch_taken(sub, a, b):  # type: ignore[no-untyped-def]
+def branch_taken(sub, a, b):
     if sub == at.B_NE:
         return a != b
     if sub == at.B_EQ:
@@ -35,7 +35,7 @@ def branch_taken(sub, a, b):  # type: ignore[no-untyped-def]
 
 
 @heapless
-def alu(sub, a, b, d):  # type: ignore[no-untyped-def]
+def alu(sub, a, b, d):
     """All of K_ALU but the reads of the machine's state; d is the accumulator of p.mac."""
     if sub == at.A_SUB:
         return a - b
@@ -80,7 +80,7 @@ def alu(sub, a, b, d):  # type: ignore[no-untyped-def]
 
 
 @heapless
-def _unusual(sub, a, b):  # type: ignore[no-untyped-def]
+def _unusual(sub, a, b):
     """The rest of K_ALU."""
     if sub == at.A_SLET:
         return np.int64(a <= b)
@@ -115,12 +115,12 @@ def _unusual(sub, a, b):  # type: ignore[no-untyped-def]
 
 
 @heapless
-def _field_mask(more, low):  # type: ignore[no-untyped-def]
+def _field_mask(more, low):
     return (((np.int64(2) << more) - 1) << low) & MASK
 
 
 @heapless
-def wide(sub, a, b, d, first, last):  # type: ignore[no-untyped-def]
+def wide(sub, a, b, d, first, last):
     """All of K_WIDE: two registers, the accumulator, and the numbers that were written."""
     operation = sub & at.W_OPERATION
     if operation == at.W_SUM:
@@ -143,7 +143,7 @@ def wide(sub, a, b, d, first, last):  # type: ignore[no-untyped-def]
 
 
 @heapless
-def _shifted_sum(sub, a, b, d, shift):  # type: ignore[no-untyped-def]
+def _shifted_sum(sub, a, b, d, shift):
     if sub & at.W_REGISTER:
         a, b, shift = d, a, b & 31
     total = a - b if sub & at.W_OTHER else a + b
@@ -153,7 +153,7 @@ def _shifted_sum(sub, a, b, d, shift):  # type: ignore[no-untyped-def]
 
 
 @heapless
-def _shifted_product(sub, a, b, d, shift):  # type: ignore[no-untyped-def]
+def _shifted_product(sub, a, b, d, shift):
     if sub & at.W_OTHER:
         a, b = a >> 16, b >> 16
     signed = sub & at.W_SIGNED
@@ -165,7 +165,7 @@ def _shifted_product(sub, a, b, d, shift):  # type: ignore[no-untyped-def]
 
 
 @heapless
-def multiply(sub, a, b):  # type: ignore[no-untyped-def]
+def multiply(sub, a, b):
     if sub == at.M_MUL:
         return a * b
     if sub == at.M_MULH:
@@ -176,7 +176,7 @@ def multiply(sub, a, b):  # type: ignore[no-untyped-def]
 
 
 @heapless
-def divide(sub, a, b):  # type: ignore[no-untyped-def]
+def divide(sub, a, b):
     if sub == at.D_DIV or sub == at.D_REM:
         if b == 0:
             return np.int64(-1) if sub == at.D_DIV else a
@@ -191,12 +191,12 @@ def divide(sub, a, b):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _canonical(value):  # type: ignore[no-untyped-def]
+def _canonical(value):
     return np.int64(as_bits(value)) if value == value else np.int64(CANONICAL_NAN)
 
 
 @inlined
-def fused(sub, a, b, c):  # type: ignore[no-untyped-def]
+def fused(sub, a, b, c):
     """fmadd family on patterns: bit 0 of sub negates the addend, bit 1 the product."""
     x, z = as_float(np.int32(a)), as_float(np.int32(c))
     if sub & 2:
@@ -207,13 +207,13 @@ def fused(sub, a, b, c):  # type: ignore[no-untyped-def]
 
 
 @heapless
-def quotient_or_root(sub, a, b):  # type: ignore[no-untyped-def]
+def quotient_or_root(sub, a, b):
     x = as_float(np.int32(a))
     return _canonical(np.sqrt(x) if sub else x / as_float(np.int32(b)))
 
 
 @heapless
-def _smaller(a, b):  # type: ignore[no-untyped-def]
+def _smaller(a, b):
     """fmin.s on patterns: -0 < +0, a number before a NaN."""
     x, y = as_float(np.int32(a)), as_float(np.int32(b))
     if x != x:
@@ -226,7 +226,7 @@ def _smaller(a, b):  # type: ignore[no-untyped-def]
 
 
 @heapless
-def _larger(a, b):  # type: ignore[no-untyped-def]
+def _larger(a, b):
     x, y = as_float(np.int32(a)), as_float(np.int32(b))
     if x != x:
         return b if y == y else np.int64(CANONICAL_NAN)
@@ -238,7 +238,7 @@ def _larger(a, b):  # type: ignore[no-untyped-def]
 
 
 @heapless
-def to_integral(value, mode):  # type: ignore[no-untyped-def]
+def to_integral(value, mode):
     """A double rounded to a whole number."""
     if mode == RNE:
         return np.rint(value)
@@ -252,7 +252,7 @@ def to_integral(value, mode):  # type: ignore[no-untyped-def]
 
 
 @heapless
-def _to_integer(value, mode, low, high):  # type: ignore[no-untyped-def]
+def _to_integer(value, mode, low, high):
     if value != value:
         return high
     wide = to_integral(np.float64(value), mode)
@@ -264,7 +264,7 @@ def _to_integer(value, mode, low, high):  # type: ignore[no-untyped-def]
 
 
 @heapless
-def _classify(bits):  # type: ignore[no-untyped-def]
+def _classify(bits):
     magnitude = bits & 0x7FFFFFFF
     if magnitude > 0x7F800000:
         return np.int64(1) << (9 if magnitude & 0x400000 else 8)
@@ -278,7 +278,7 @@ def _classify(bits):  # type: ignore[no-untyped-def]
 
 
 @heapless
-def fpu(sub, a, b, rounding):  # type: ignore[no-untyped-def]
+def fpu(sub, a, b, rounding):
     """Single-cycle operations but the fused ones; patterns in, pattern or integer out."""
     x, y = as_float(np.int32(a)), as_float(np.int32(b))
     if sub == at.F_ADD:

@@ -17,7 +17,7 @@ BANK_CONFLICT, MISALIGNED, L2 = int(Cause.BANK_CONFLICT), int(Cause.MISALIGNED),
 
 
 @inlined
-def reserve(place, now, s):  # type: ignore[no-untyped-def]
+def reserve(place, now, s):
     """Take the next free cycle of a bank or FPU; returns it."""
     slot = max(now, s[place])
     s[place] = slot + 1
@@ -25,14 +25,14 @@ def reserve(place, now, s):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def wait_for(bank, agent, s):  # type: ignore[no-untyped-def]
+def wait_for(bank, agent, s):
     """Round-robin: an agent's access waits for a grant."""
     s[at.WAITING + bank] |= np.int64(1) << agent
     s[at.BANK_WAITERS] += 1
 
 
 @heapless
-def _get(store, offset, size):  # type: ignore[no-untyped-def]
+def _get(store, offset, size):
     value = np.int64(0)
     for i in range(size):
         value |= np.int64(store[offset + i]) << (8 * i)
@@ -40,13 +40,13 @@ def _get(store, offset, size):  # type: ignore[no-untyped-def]
 
 
 @heapless
-def _put(store, offset, size, value):  # type: ignore[no-untyped-def]
+def _put(store, offset, size, value):
     for i in range(size):
         store[offset + i] = np.uint8((value >> (8 * i)) & 0xFF)
 
 
 @heapless
-def access(c, address, size, store, value, s, l1, l2):  # type: ignore[no-untyped-def]
+def access(c, address, size, store, value, s, l1, l2):
     """Any load (store false) or store: s[OUT] the value loaded, s[OUT + 1] cycles beyond one."""
     now, counters = s[at.NOW], at.CORE + c * at.CORE_FIELDS + at.COUNT
     s[at.OUT], s[at.OUT + 1] = 0, 0
@@ -89,7 +89,7 @@ def access(c, address, size, store, value, s, l1, l2):  # type: ignore[no-untype
 
 
 @heapless
-def take_turn(bank, s):  # type: ignore[no-untyped-def]
+def take_turn(bank, s):
     """Round-robin: serve the first agent after the one served last, of those whose accesses wait; returns it."""
     waiting, after = np.uint64(s[at.WAITING + bank]), np.uint64(s[at.BANK_FREE + bank] + 1)
     later = waiting >> after << after

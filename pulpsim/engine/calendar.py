@@ -16,13 +16,13 @@ ONE = np.uint64(1)
 
 
 @heapless
-def _queue_far(agent, when, s):  # type: ignore[no-untyped-def]
+def _queue_far(agent, when, s):
     s[at.WHEN + agent] = when
     s[at.FAR] |= np.int64(1) << agent
 
 
 @inlined
-def queue(agent, when, s):  # type: ignore[no-untyped-def]
+def queue(agent, when, s):
     """Queue the event of an agent."""
     if when - s[at.NOW] < at.SLOTS:
         s[at.MASKS + (when & (at.SLOTS - 1))] |= np.int64(1) << agent
@@ -31,7 +31,7 @@ def queue(agent, when, s):  # type: ignore[no-untyped-def]
 
 
 @heapless
-def migrate(s):  # type: ignore[no-untyped-def]
+def migrate(s):
     """Queue again the events that wait in WHEN."""
     far = np.uint64(s[at.FAR])
     s[at.FAR] = 0
@@ -42,7 +42,7 @@ def migrate(s):  # type: ignore[no-untyped-def]
 
 
 @heapless
-def next_busy(s):  # type: ignore[no-untyped-def]
+def next_busy(s):
     """The next cycle with events, at most NEVER; those in FAR are out of reach."""
     now = s[at.NOW]
     for cycle in range(now + 1, now + at.SLOTS):
@@ -57,7 +57,7 @@ def next_busy(s):  # type: ignore[no-untyped-def]
 
 
 @heapless
-def report(kind, subject, value, s):  # type: ignore[no-untyped-def]
+def report(kind, subject, value, s):
     row = at.REPORT + at.FIELDS * s[at.REPORTS]
     s[row], s[row + 1], s[row + 2], s[row + 3] = kind, s[at.NOW], subject, value
     s[at.REPORTS] += 1

@@ -27,7 +27,7 @@ TARGET, ECALL, EBREAK, ILLEGAL = (int(trap) for trap in (Trap.TARGET, Trap.ECALL
 
 
 @heapless
-def reset(c, s):  # type: ignore[no-untyped-def]
+def reset(c, s):
     """The registers of a core that starts."""
     own = at.CSRS + c * at.CSR_FIELDS
     for i in range(at.CSR_FIELDS):
@@ -36,7 +36,7 @@ def reset(c, s):  # type: ignore[no-untyped-def]
 
 
 @heapless
-def _counter(own, which, c, s):  # type: ignore[no-untyped-def]
+def _counter(own, which, c, s):
     """The 64 bits of mcycle or minstret."""
     if which == at.C_CYCLE:
         return s[at.NOW] - s[own + at.C_NO_CYCLE]
@@ -44,7 +44,7 @@ def _counter(own, which, c, s):  # type: ignore[no-untyped-def]
 
 
 @heapless
-def access_csr(register, action, operand, constant, c, s):  # type: ignore[no-untyped-def]
+def access_csr(register, action, operand, constant, c, s):
     """Read a register, and write it if `action` says so; returns what was read. operand: a pattern."""
     own = at.CSRS + c * at.CSR_FIELDS
     which = register & ~at.C_UPPER
@@ -82,7 +82,7 @@ def access_csr(register, action, operand, constant, c, s):  # type: ignore[no-un
 
 
 @heapless
-def place_at(address, s):  # type: ignore[no-untyped-def]
+def place_at(address, s):
     """Where the row of an instruction's address begins; -1 if none is there."""
     place = (address - L2_BASE) // 4 * at.ROW
     if address & 3 or place < 0 or place >= s[at.CODE_ROWS] * at.ROW:
@@ -91,14 +91,14 @@ def place_at(address, s):  # type: ignore[no-untyped-def]
 
 
 @heapless
-def _jump_cycles(k, s):  # type: ignore[no-untyped-def]
+def _jump_cycles(k, s):
     """What a jump takes beyond its first cycle, counted."""
     s[k + at.COUNT + BRANCH] += s[at.JUMP] - 1
     return s[at.JUMP] - 1
 
 
 @heapless
-def exception(trap, c, k, row, s):  # type: ignore[no-untyped-def]
+def exception(trap, c, k, row, s):
     """What `uncommon` returns of an instruction that has a handler, if mtvec says where."""
     own, address = at.CSRS + c * at.CSR_FIELDS, np.int64(L2_BASE + 4 * (row // at.ROW))
     handler = s[own + at.C_MTVEC] & 0xFFFFFFFC
@@ -116,7 +116,7 @@ def exception(trap, c, k, row, s):  # type: ignore[no-untyped-def]
 
 
 @heapless
-def _return(c, k, s):  # type: ignore[no-untyped-def]
+def _return(c, k, s):
     """mret, as `uncommon`."""
     own = at.CSRS + c * at.CSR_FIELDS
     address = s[own + at.C_MEPC] & 0xFFFFFFFE
@@ -130,7 +130,7 @@ def _return(c, k, s):  # type: ignore[no-untyped-def]
 
 
 @heapless
-def _soft_event(c, k, row, a, b, s, rows, registers):  # type: ignore[no-untyped-def]
+def _soft_event(c, k, row, a, b, s, rows, registers):
     """Floating point whose exceptions are seen. Returns the cycles beyond one, -1 if there is no such mode."""
     own, base = at.CSRS + c * at.CSR_FIELDS, c * at.REGISTER_STRIDE
     mode, sub = np.int64(rows[row + at.R_IMM]), np.int64(rows[row + at.R_SUB])
@@ -159,7 +159,7 @@ def _soft_event(c, k, row, a, b, s, rows, registers):  # type: ignore[no-untyped
 
 
 @heapless
-def uncommon(kind, c, k, row, a, b, s, rows, registers):  # type: ignore[no-untyped-def]
+def uncommon(kind, c, k, row, a, b, s, rows, registers):
     """An instruction that only some programs have, at its event, with its registers a and b.
 
     Returns the cycles beyond one and its stall, the place that it goes to or -1, the trap or -1, and the

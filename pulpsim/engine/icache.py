@@ -23,7 +23,7 @@ def empty(platform: Platform) -> NDArray[np.int64]:
 
 
 @inlined
-def _next_way(place, s):  # type: ignore[no-untyped-def]
+def _next_way(place, s):
     """Step the shift register at a place of the state."""
     register = s[place]
     feedback = (register >> 7 ^ register >> 5 ^ register >> 4 ^ register >> 3) & 1
@@ -32,7 +32,7 @@ def _next_way(place, s):  # type: ignore[no-untyped-def]
 
 
 @heapless
-def refill(c, k, line, s, tags, present):  # type: ignore[no-untyped-def]
+def refill(c, k, line, s, tags, present):
     """Bring a line that is absent into a core's private cache; the cycles that takes."""
     now, sets, ways, lines = s[at.NOW], s[at.PRIVATE_SETS], s[at.PRIVATE_WAYS], s[at.LINES]
     shared = s[at.CORES] * sets * ways

@@ -40,7 +40,7 @@ OFF, RUNNING, WAITING = (int(Status(i)) for i in range(3))
 
 
 @inlined
-def _loop_end(k, place, s):  # type: ignore[no-untyped-def]
+def _loop_end(k, place, s):
     """What follows the row at `place`, the last instruction of some hardware loop."""
     after = place + at.ROW
     first = s[k + at.END0] == place
@@ -60,21 +60,21 @@ def _loop_end(k, place, s):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _fetch_mark(place, c, s, present):  # type: ignore[no-untyped-def]
+def _fetch_mark(place, c, s, present):
     """FETCH if the line of this place is not in the core's cache."""
     line = (c * s[at.LINES] + (place & at.PLACES) // at.LINE) & at.PLACES
     return np.int64(0) if present[line] else at.FETCH
 
 
 @inlined
-def _late_mark(place, late, fields):  # type: ignore[no-untyped-def]
+def _late_mark(place, late, fields):
     """AFTER_LOAD or AFTER_MUL if the instruction at this place reads the register that is written late."""
     reads = fields[place + at.R_USES + (late >> 5 & 1)] >> (late & 31) & 1
     return np.int64(reads) * (at.AFTER_LOAD if late < 64 else at.AFTER_MUL)
 
 
 @inlined
-def _follow(row, c, k, s, fields, present):  # type: ignore[no-untyped-def]
+def _follow(row, c, k, s, fields, present):
     """A core's next place after the row at `row`, which is no jump."""
     look = fields[row + at.R_KIND]
     place = _loop_end(k, row, s) if look & at.LOOP_END else row + at.ROW
@@ -87,7 +87,7 @@ def _follow(row, c, k, s, fields, present):  # type: ignore[no-untyped-def]
 
 
 @heapless
-def _check_deadlock(c, s):  # type: ignore[no-untyped-def]
+def _check_deadlock(c, s):
     """Report once if one core of the team has returned while another waits."""
     if s[at.ARRIVED] != 0 and s[at.GONE] != 0 and s[at.DEADLOCKED] == 0:
         s[at.DEADLOCKED] = 1
@@ -95,7 +95,7 @@ def _check_deadlock(c, s):  # type: ignore[no-untyped-def]
 
 
 @heapless
-def _arrive(c, next_place, stall, s):  # type: ignore[no-untyped-def]
+def _arrive(c, next_place, stall, s):
     """A core reaches the barrier; the last one releases all, and is the first from then on."""
     now, k = s[at.NOW], at.CORE + c * at.CORE_FIELDS
     s[k + at.STATUS], s[k + at.NEXT], s[k + at.SINCE], s[k + at.STALL] = WAITING, next_place, now, stall
@@ -120,7 +120,7 @@ def _arrive(c, next_place, stall, s):  # type: ignore[no-untyped-def]
 
 
 @heapless
-def _leave(c, s):  # type: ignore[no-untyped-def]
+def _leave(c, s):
     """A core returns."""
     s[at.CORE + c * at.CORE_FIELDS + at.STATUS] = OFF
     s[at.QUEUED] -= 1
@@ -130,7 +130,7 @@ def _leave(c, s):  # type: ignore[no-untyped-def]
 
 
 @heapless
-def _private(kind, c, k, row, time, s, rows, registers, counted):  # type: ignore[no-untyped-def]
+def _private(kind, c, k, row, time, s, rows, registers, counted):
     """Execute an instruction that concerns only its core (any FP operation included)."""
     base = c * at.REGISTER_STRIDE
     rd, sub = rows[row + at.R_RD], np.int64(rows[row + at.R_SUB])
@@ -171,7 +171,7 @@ def _private(kind, c, k, row, time, s, rows, registers, counted):  # type: ignor
 
 
 @inlined
-def _fmadd(base, row, fields, registers):  # type: ignore[no-untyped-def]
+def _fmadd(base, row, fields, registers):
     """Execute fmadd.s, but do not count it."""
     registers[base + np.int64(fields[row + at.R_RD])] = np.int32(
         fused(
@@ -184,7 +184,7 @@ def _fmadd(base, row, fields, registers):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _run_ahead(place, time, horizon, c, k, base, s, rows, fields, registers, present, counted):  # type: ignore[no-untyped-def]
+def _run_ahead(place, time, horizon, c, k, base, s, rows, fields, registers, present, counted):
     """Execute what concerns nobody else, one instruction a cycle. Returns the next place and its cycle."""
     products = np.int64(0)
     while time < horizon and place <= at.PLACES:
@@ -220,7 +220,7 @@ def _run_ahead(place, time, horizon, c, k, base, s, rows, fields, registers, pre
 
 
 @inlined
-def _word_access(kind, row, now, base, k, s, fields, registers, words, counted):  # type: ignore[no-untyped-def]
+def _word_access(kind, row, now, base, k, s, fields, registers, words, counted):
     """Load or store a word of L1. Returns the cycles it waits for its bank; -1 if it is not such a word."""
     origin, offset = registers[base + np.int64(fields[row + at.R_RS1])], np.int32(fields[row + at.R_IMM])
     inside = np.uint32(np.int64(origin) - L1_BASE)
@@ -251,7 +251,7 @@ def _word_access(kind, row, now, base, k, s, fields, registers, words, counted):
 
 
 @heapless
-def _event(c, k, row, stall, cause, s, rows, registers, l1, l2, fields, present, full, counted):  # type: ignore[no-untyped-def]
+def _event(c, k, row, stall, cause, s, rows, registers, l1, l2, fields, present, full, counted):
     """One instruction that the hot loop does not handle itself, at its event.
 
     full: None if no program has instructions of `control`; that module is not compiled then. Returns the
@@ -378,7 +378,7 @@ def _event(c, k, row, stall, cause, s, rows, registers, l1, l2, fields, present,
 
 
 @heapless
-def _start(c, place, time, s, registers, values, present):  # type: ignore[no-untyped-def]
+def _start(c, place, time, s, registers, values, present):
     """Give a core its registers and its first event."""
     queue(at.LAST_CORE - c, time, s)
     s[at.QUEUED] += 1
@@ -394,7 +394,7 @@ def _start(c, place, time, s, registers, values, present):  # type: ignore[no-un
 
 
 @inlined
-def _rare(c, k, base, now, s, rows, fields, registers, l1, l2, tags, present, full, counted):  # type: ignore[no-untyped-def]
+def _rare(c, k, base, now, s, rows, fields, registers, l1, l2, tags, present, full, counted):
     """A core's event that `_turn` has no short way for. Returns as `_turn` does."""
     place = s[k + at.PLACE]
     row = place & at.PLACES
@@ -422,7 +422,7 @@ def _rare(c, k, base, now, s, rows, fields, registers, l1, l2, tags, present, fu
 
 
 @inlined
-def _turn(c, now, horizon, s, rows, fields, registers, l1, words, l2, tags, present, full, counted):  # type: ignore[no-untyped-def]
+def _turn(c, now, horizon, s, rows, fields, registers, l1, words, l2, tags, present, full, counted):
     """A core's event, and what it may do ahead of time.
 
     Returns the cycle of its next event; 0 if something else will queue that, -1 if the core trapped.
@@ -460,7 +460,7 @@ def _turn(c, now, horizon, s, rows, fields, registers, l1, words, l2, tags, pres
 
 
 @heapless
-def _grant(s):  # type: ignore[no-untyped-def]
+def _grant(s):
     """Round-robin: every bank serves one of the accesses that wait."""
     now = s[at.NOW]
     for bank in range(s[at.BANKS]):
@@ -476,7 +476,7 @@ def _grant(s):  # type: ignore[no-untyped-def]
 
 
 @heapless
-def _advance(  # type: ignore[no-untyped-def]
+def _advance(
     until, s, rows, fields, registers, l1, words, l2, l2_words, tags, present, full, counted
 ):  # fmt: skip
     """Handle events before `until`. Returns True if a core trapped.

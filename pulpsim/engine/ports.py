@@ -19,13 +19,13 @@ TRANSFER = int(Kind.TRANSFER)
 
 
 @inlined
-def _transfer(way, number):  # type: ignore[no-untyped-def]
+def _transfer(way, number):
     """Where the transfer with this sequence number lies."""
     return at.TRANSFERS + (way * at.QUEUE + number % at.QUEUE) * at.FIELDS
 
 
 @heapless
-def _begin_run(way, stream, word, s):  # type: ignore[no-untyped-def]
+def _begin_run(way, stream, word, s):
     """From this word of the transfer at hand on."""
     move = _transfer(way, s[stream + at.D_SEQUENCE])
     line, column = word // s[move + at.T_LINE_WORDS], word % s[move + at.T_LINE_WORDS]
@@ -38,7 +38,7 @@ def _begin_run(way, stream, word, s):  # type: ignore[no-untyped-def]
 
 
 @heapless
-def _begin_transfer(way, stream, s):  # type: ignore[no-untyped-def]
+def _begin_transfer(way, stream, s):
     """Outward, a burst begins a cycle later."""
     move = _transfer(way, s[stream + at.D_SEQUENCE])
     s[stream + at.D_EARLIEST] = max(s[stream + at.D_EARLIEST], s[move + at.T_READY]) + way
@@ -46,7 +46,7 @@ def _begin_transfer(way, stream, s):  # type: ignore[no-untyped-def]
 
 
 @heapless
-def _end_run(way, stream, whole, s):  # type: ignore[no-untyped-def]
+def _end_run(way, stream, whole, s):
     """Its last word has been taken, all of it in this cycle if it is `whole`: find the next one, if there is any."""
     now, word = s[at.NOW], s[stream + at.D_WORD]
     move = _transfer(way, s[stream + at.D_SEQUENCE])
@@ -62,7 +62,7 @@ def _end_run(way, stream, whole, s):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _take(way, place, inside, outside, now, s, words, l2_words):  # type: ignore[no-untyped-def]
+def _take(way, place, inside, outside, now, s, words, l2_words):
     """The port whose state is at `place` takes a word; returns when it is free again, NEVER until a grant."""
     within, beyond = inside & WORDS, outside & WORDS
     if way:
@@ -80,7 +80,7 @@ def _take(way, place, inside, outside, now, s, words, l2_words):  # type: ignore
 
 
 @heapless
-def _finish(stream, s):  # type: ignore[no-untyped-def]
+def _finish(stream, s):
     """Report the transfers whose words have all been served; returns when the next one's will be, or NEVER."""
     while s[stream + at.D_OPEN] < s[stream + at.D_SEQUENCE]:
         end = np.int64(0)
@@ -97,7 +97,7 @@ def _finish(stream, s):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _next_event(stream, free, s):  # type: ignore[no-untyped-def]
+def _next_event(stream, free, s):
     """When a stream has its next event, 0 if nobody knows; free: when the first of its ports is."""
     when = max(free, s[stream + at.D_EARLIEST]) if s[stream + at.D_LEFT] > 0 else np.int64(at.NEVER)
     if s[stream + at.D_OPEN] < s[stream + at.D_SEQUENCE]:
@@ -106,7 +106,7 @@ def _next_event(stream, free, s):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def stream_event(way, now, s, words, l2_words):  # type: ignore[no-untyped-def]
+def stream_event(way, now, s, words, l2_words):
     """A direction's part of a cycle: every port that is free takes a word. Returns when it has its next event, or 0."""
     stream, soonest = at.STREAM + way * at.STREAM_FIELDS, np.int64(at.NEVER)
     left, inside, outside = s[stream + at.D_LEFT], s[stream + at.D_INSIDE], s[stream + at.D_OUTSIDE]
@@ -127,7 +127,7 @@ def stream_event(way, now, s, words, l2_words):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _first_free(stream, s):  # type: ignore[no-untyped-def]
+def _first_free(stream, s):
     """When the first of its ports is free."""
     free = s[stream + at.D_PORTS]
     for port in range(1, s[at.PORTS]):
@@ -136,7 +136,7 @@ def _first_free(stream, s):  # type: ignore[no-untyped-def]
 
 
 @heapless
-def begin(way, s):  # type: ignore[no-untyped-def]
+def begin(way, s):
     """A transfer is new in its direction: its words are the next if there are no others."""
     stream = at.STREAM + way * at.STREAM_FIELDS
     s[at.QUEUED] += s[stream + at.D_OPEN] == s[stream + at.D_TAIL]
@@ -149,7 +149,7 @@ def begin(way, s):  # type: ignore[no-untyped-def]
 
 
 @heapless
-def served(number, s):  # type: ignore[no-untyped-def]
+def served(number, s):
     """Round-robin: a bank has granted an access to the port of this number, inward ones first."""
     way, port = number // s[at.PORTS], number % s[at.PORTS]
     stream = at.STREAM + way * at.STREAM_FIELDS

@@ -28,7 +28,7 @@ STEP = 2.0**-150
 
 
 @heapless
-def _compare(kind, x, y, v):  # type: ignore[no-untyped-def]
+def _compare(kind, x, y, v):
     """The sign of the exact value less v: of x + y, whose sum is x; of x / y; of the root of x."""
     if kind == SUM:
         return y if x == v else x - v
@@ -38,7 +38,7 @@ def _compare(kind, x, y, v):  # type: ignore[no-untyped-def]
 
 
 @heapless
-def _finish(kind, x, y, bits, mode, s):  # type: ignore[no-untyped-def]
+def _finish(kind, x, y, bits, mode, s):
     """The pattern in a rounding mode, from the one to nearest: of a finite exact value."""
     sign = bits & SIGN
     direction = -1.0 if sign else 1.0
@@ -77,7 +77,7 @@ def _finish(kind, x, y, bits, mode, s):  # type: ignore[no-untyped-def]
 
 
 @heapless
-def _round_sum(x, y, bits, mode, s):  # type: ignore[no-untyped-def]
+def _round_sum(x, y, bits, mode, s):
     """As _finish, of x + y; a sum that is exactly 0 is -0 when rounding is down, unless both are +0."""
     total = x + y
     part = total - x
@@ -89,17 +89,17 @@ def _round_sum(x, y, bits, mode, s):  # type: ignore[no-untyped-def]
 
 
 @heapless
-def _is_nan(a):  # type: ignore[no-untyped-def]
+def _is_nan(a):
     return a & SIZE > INFINITY
 
 
 @heapless
-def _is_signaling(a):  # type: ignore[no-untyped-def]
+def _is_signaling(a):
     return a & SIZE > INFINITY and a & 0x400000 == 0
 
 
 @heapless
-def _special(a, b, d, bits, s):  # type: ignore[no-untyped-def]
+def _special(a, b, d, bits, s):
     """The result is a NaN, or an operand infinite: raise what that raises. False if there is more to do."""
     if _is_nan(bits):
         quiet = _is_nan(a) or _is_nan(b) or _is_nan(d)
@@ -110,7 +110,7 @@ def _special(a, b, d, bits, s):  # type: ignore[no-untyped-def]
 
 
 @heapless
-def _to_whole(value, low, high, mode, s):  # type: ignore[no-untyped-def]
+def _to_whole(value, low, high, mode, s):
     """fcvt.w.s and fcvt.wu.s of a double."""
     if value != value:
         s[FLAGS] |= NV
@@ -125,7 +125,7 @@ def _to_whole(value, low, high, mode, s):  # type: ignore[no-untyped-def]
 
 
 @heapless
-def soft_quotient_or_root(sub, a, b, mode, s):  # type: ignore[no-untyped-def]
+def soft_quotient_or_root(sub, a, b, mode, s):
     """As `arithmetic.quotient_or_root`, on patterns; its exceptions at FLAGS."""
     s[FLAGS] = 0
     a, b = a & MASK, 0 if sub else b & MASK
@@ -140,7 +140,7 @@ def soft_quotient_or_root(sub, a, b, mode, s):  # type: ignore[no-untyped-def]
 
 
 @heapless
-def soft(sub, a, b, d, mode, s):  # type: ignore[no-untyped-def]
+def soft(sub, a, b, d, mode, s):
     """Any single-cycle operation (`arithmetic.fused`, `arithmetic.fpu`), on patterns; its exceptions at FLAGS."""
     s[FLAGS] = 0
     a, b, d = a & MASK, b & MASK, d & MASK

@@ -8,7 +8,7 @@ from pulpsim.jit import canonical, compiled
 
 
 @compiled
-def bias_forward(y, b, relu):  # type: ignore[no-untyped-def]
+def bias_forward(y, b, relu):
     """y [C, P], b [C] -> y + b row by row, then max(., 0) if relu, a NaN giving 0."""
     result = np.empty_like(y)
     for c in range(y.shape[0]):
@@ -19,7 +19,7 @@ def bias_forward(y, b, relu):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def bias_gradient_accumulate(dy, db):  # type: ignore[no-untyped-def]
+def bias_gradient_accumulate(dy, db):
     """dy [C, P]: each row is added to db [C] in place, pixel by pixel."""
     for c in range(dy.shape[0]):
         for p in range(dy.shape[1]):
@@ -28,7 +28,7 @@ def bias_gradient_accumulate(dy, db):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def bias_gradient(dy):  # type: ignore[no-untyped-def]
+def bias_gradient(dy):
     """dy [C, P] -> db [C]: the rows' sums, pixel by pixel from +0 on."""
     db = np.zeros(dy.shape[0], np.float32)
     bias_gradient_accumulate(dy, db)

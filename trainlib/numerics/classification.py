@@ -9,7 +9,7 @@ from trainlib.numerics.functions import exp, log
 
 
 @compiled
-def _normalised(x, cores):  # type: ignore[no-untyped-def]
+def _normalised(x, cores):
     """(probabilities, largest x, sum of exp(x - largest)); the sum is that of the cores' sums in core order."""
     n = x.shape[0]
     chunk = -(-n // cores)
@@ -32,13 +32,13 @@ def _normalised(x, cores):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def softmax(x, cores):  # type: ignore[no-untyped-def]
+def softmax(x, cores):
     """x [n] -> exp(x) / sum of exp(x), reduced over `cores` cores."""
     return _normalised(x, cores)[0]
 
 
 @compiled
-def cross_entropy(x, label, cores):  # type: ignore[no-untyped-def]
+def cross_entropy(x, label, cores):
     """(loss, gradient): -log of softmax(x)[label], as log(sum) + (largest - x[label]), and softmax - one-hot.
 
     Logits that all grow by the same amount give the same: only differences of them count.

@@ -12,7 +12,7 @@ from pulpsim.jit import canonical, compiled, fma
 
 
 @compiled
-def dw_forward(xp, w, stride_h, stride_w):  # type: ignore[no-untyped-def]
+def dw_forward(xp, w, stride_h, stride_w):
     """xp [C, Hp, Wp], w [C, Hk, Wk] -> y [C, Ho, Wo]."""
     channels, kernel_h, kernel_w = w.shape
     out_h = (xp.shape[1] - kernel_h) // stride_h + 1
@@ -30,7 +30,7 @@ def dw_forward(xp, w, stride_h, stride_w):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def dw_weight_gradient_accumulate(xp, dy, dw, stride_h, stride_w):  # type: ignore[no-untyped-def]
+def dw_weight_gradient_accumulate(xp, dy, dw, stride_h, stride_w):
     """dw [C, Hk, Wk] += the gradient from xp [C, Hp, Wp] and dy [C, Ho, Wo], in place: each sum starts at dw."""
     channels, out_h, out_w = dy.shape
     for c in range(channels):
@@ -44,7 +44,7 @@ def dw_weight_gradient_accumulate(xp, dy, dw, stride_h, stride_w):  # type: igno
 
 
 @compiled
-def dw_weight_gradient(xp, dy, kernel_h, kernel_w, stride_h, stride_w):  # type: ignore[no-untyped-def]
+def dw_weight_gradient(xp, dy, kernel_h, kernel_w, stride_h, stride_w):
     """xp [C, Hp, Wp], dy [C, Ho, Wo] -> dw [C, kernel_h, kernel_w]."""
     dw = np.zeros((dy.shape[0], kernel_h, kernel_w), np.float32)
     dw_weight_gradient_accumulate(xp, dy, dw, stride_h, stride_w)
@@ -52,7 +52,7 @@ def dw_weight_gradient(xp, dy, kernel_h, kernel_w, stride_h, stride_w):  # type:
 
 
 @compiled
-def dw_input_gradient(dyp, w):  # type: ignore[no-untyped-def]
+def dw_input_gradient(dyp, w):
     """dyp [C, H + Hk - 1, W + Wk - 1] (dy dilated by the stride and padded), w [C, Hk, Wk] -> dx [C, H, W].
 
     The taps are walked from the last to the first while the window over dyp is walked from its start.

@@ -8,7 +8,7 @@ from pulpsim.jit import canonical, compiled, fma
 
 
 @compiled
-def sgd_update(w, dw, minus_lr):  # type: ignore[no-untyped-def]
+def sgd_update(w, dw, minus_lr):
     """w += -lr dw in place, from a stored gradient."""
     for o in range(w.shape[0]):
         for i in range(w.shape[1]):
@@ -16,7 +16,7 @@ def sgd_update(w, dw, minus_lr):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def relu_backward(dy, y):  # type: ignore[no-untyped-def]
+def relu_backward(dy, y):
     """dy where y > 0, else +0, where y is NaN too; dy is moved as it is."""
     dx = np.zeros_like(dy)
     for i in range(dy.shape[0]):

@@ -8,7 +8,7 @@ from pulpsim.jit import canonical, compiled, fma
 
 
 @compiled
-def fc_forward(w, x, relu):  # type: ignore[no-untyped-def]
+def fc_forward(w, x, relu):
     """w [outputs, inputs], x [inputs] -> y [outputs]; max(y, 0) if relu, a NaN giving 0."""
     y = np.empty(w.shape[0], np.float32)
     for o in range(w.shape[0]):
@@ -20,7 +20,7 @@ def fc_forward(w, x, relu):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def fc_input_gradient(w, d):  # type: ignore[no-untyped-def]
+def fc_input_gradient(w, d):
     """w [outputs, inputs], d [outputs] -> dx [inputs]."""
     dx = np.zeros(w.shape[1], np.float32)
     for o in range(w.shape[0]):
@@ -32,7 +32,7 @@ def fc_input_gradient(w, d):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def fc_weight_gradient(d, x):  # type: ignore[no-untyped-def]
+def fc_weight_gradient(d, x):
     """d [outputs], x [inputs] -> dw [outputs, inputs]."""
     dw = np.empty((d.shape[0], x.shape[0]), np.float32)
     for o in range(d.shape[0]):
@@ -42,7 +42,7 @@ def fc_weight_gradient(d, x):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def fc_fused_update(w, d, x, minus_lr):  # type: ignore[no-untyped-def]
+def fc_fused_update(w, d, x, minus_lr):
     """w [outputs, inputs] += (-lr d) x^T in place, each weight one fma."""
     for o in range(w.shape[0]):
         scaled = d[o] * minus_lr

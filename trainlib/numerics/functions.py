@@ -44,7 +44,7 @@ _HIGHEST_POWER = np.int32(254)
 
 
 @compiled
-def reduced_exp(x):  # type: ignore[no-untyped-def]
+def reduced_exp(x):
     """(q, r, n): exp(x) = 2**n (1 + q r), |r| < 0.349; x is taken to be at least EXP_LOWEST, n is at most 254."""
     if x < EXP_LOWEST:
         x = EXP_LOWEST
@@ -61,13 +61,13 @@ def reduced_exp(x):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def power_of_two(n):  # type: ignore[no-untyped-def]
+def power_of_two(n):
     """2**n for n of -126 to 127; infinity for 128."""
     return as_float(np.int32((n + 127) << 23))
 
 
 @compiled
-def exp(x):  # type: ignore[no-untyped-def]
+def exp(x):
     """e**x of a float32, within 0.91 ulp; 1 at zeros, 0 below -103.97, infinity above 88.72."""
     q, r, n = reduced_exp(x)
     half = (n + 254 >> 1) - 127
@@ -76,7 +76,7 @@ def exp(x):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def log(x):  # type: ignore[no-untyped-def]
+def log(x):
     """The natural logarithm of a float32, within 0.94 ulp; -infinity at zeros, NaN below."""
     if not x >= ZERO:
         return np.float32(np.nan)
@@ -95,7 +95,7 @@ def log(x):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def quotient(a, d):  # type: ignore[no-untyped-def]
+def quotient(a, d):
     """a / d of float32, d in [1, 2], within 1 ulp: one Newton step for 1 / d, one for the quotient."""
     first, second, third = RECIPROCAL_COEFFICIENTS
     r = fma(fma(first, d, second), d, third)

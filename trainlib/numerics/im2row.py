@@ -8,7 +8,7 @@ from pulpsim.jit import compiled
 
 
 @compiled
-def im2row(x, kernel_h, kernel_w, stride_h, stride_w, top, left, ho, wo):  # type: ignore[no-untyped-def]
+def im2row(x, kernel_h, kernel_w, stride_h, stride_w, top, left, ho, wo):
     """x [C, H, W] -> rows [ho * wo, C * kernel_h * kernel_w], zero where a window leaves x.
 
     Row y * wo + x holds the window whose first element is (stride_h * y - top, stride_w * x - left).
@@ -27,7 +27,7 @@ def im2row(x, kernel_h, kernel_w, stride_h, stride_w, top, left, ho, wo):  # typ
 
 
 @compiled
-def im2row_gradient(  # type: ignore[no-untyped-def]
+def im2row_gradient(
     dy, kernel_h, kernel_w, stride_h, stride_w, top, left, h, w, first_row
 ):
     """dy [Co, Ho, Wo] -> rows [h * w, Co * kernel_h * kernel_w]: windows of the dilated dy.

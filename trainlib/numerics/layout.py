@@ -8,7 +8,7 @@ from pulpsim.jit import compiled
 
 
 @compiled
-def pad(x, hp, wp, top, left, dilation_h, dilation_w):  # type: ignore[no-untyped-def]
+def pad(x, hp, wp, top, left, dilation_h, dilation_w):
     """x [C, H, W] -> [C, hp, wp]: element (y, x) at (top + dilation_h * y, left + dilation_w * x), else +0.
 
     What falls outside hp x wp is dropped.
@@ -25,7 +25,7 @@ def pad(x, hp, wp, top, left, dilation_h, dilation_w):  # type: ignore[no-untype
 
 
 @compiled
-def transpose(x):  # type: ignore[no-untyped-def]
+def transpose(x):
     """x [R, C] -> [C, R]."""
     rows, columns = x.shape
     transposed = np.empty((columns, rows), np.float32)
@@ -36,7 +36,7 @@ def transpose(x):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def flip_transpose(w):  # type: ignore[no-untyped-def]
+def flip_transpose(w):
     """w [Co, Ci, T] -> [Ci, Co, T], the taps in reverse order."""
     outputs, inputs, taps = w.shape
     flipped = np.empty((inputs, outputs, taps), np.float32)

@@ -8,7 +8,7 @@ from pulpsim.jit import canonical, compiled, fma
 
 
 @compiled
-def mse(y, target, cores):  # type: ignore[no-untyped-def]
+def mse(y, target, cores):
     """(loss, gradient): mean squared error over the elements, reduced over `cores` cores."""
     n = y.shape[0]
     chunk = -(-n // cores)
@@ -26,7 +26,7 @@ def mse(y, target, cores):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def l1(y, target, cores):  # type: ignore[no-untyped-def]
+def l1(y, target, cores):
     """(loss, gradient): mean absolute error over the elements, reduced over `cores` cores.
 
     The gradient is 1 / n with the sign of y - target, and +0 where they are equal or one is NaN.

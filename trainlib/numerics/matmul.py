@@ -8,7 +8,7 @@ from pulpsim.jit import canonical, compiled, fma
 
 
 @compiled
-def matmul_accumulate(a, b, trans_b, c):  # type: ignore[no-untyped-def]
+def matmul_accumulate(a, b, trans_b, c):
     """a [N, K], b [K, M] or, if trans_b, [M, K]: c [N, M] += a b in place, k by k."""
     n, depth = a.shape
     m = c.shape[1]
@@ -22,7 +22,7 @@ def matmul_accumulate(a, b, trans_b, c):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def matmul(a, b, trans_b):  # type: ignore[no-untyped-def]
+def matmul(a, b, trans_b):
     """a [N, K], b [K, M] or, if trans_b, [M, K] -> c [N, M] = a b, each sum from +0 on."""
     c = np.zeros((a.shape[0], b.shape[0] if trans_b else b.shape[1]), np.float32)
     matmul_accumulate(a, b, trans_b, c)

@@ -8,7 +8,7 @@ from pulpsim.jit import canonical, compiled, fma
 
 
 @compiled
-def sgd(w, dw, v, minus_lr, momentum, weight_decay):  # type: ignore[no-untyped-def]
+def sgd(w, dw, v, minus_lr, momentum, weight_decay):
     """g = dw + weight_decay w; v = momentum v + g; w += -lr v (or -lr g), in place, each one fma.
 
     Arrays of any one shape. A weight decay or momentum of zero leaves its step out; without momentum v is

@@ -8,7 +8,7 @@ from pulpsim.jit import canonical, compiled
 
 
 @compiled
-def average_pool(x, kernel_h, kernel_w, stride_h, stride_w):  # type: ignore[no-untyped-def]
+def average_pool(x, kernel_h, kernel_w, stride_h, stride_w):
     """x [C, H, W] -> y [C, Ho, Wo]: the windows' sums, in row-major order from +0 on, times FP32(1 / n)."""
     channels, h, w = x.shape
     ho, wo = (h - kernel_h) // stride_h + 1, (w - kernel_w) // stride_w + 1
@@ -26,14 +26,14 @@ def average_pool(x, kernel_h, kernel_w, stride_h, stride_w):  # type: ignore[no-
 
 
 @compiled
-def _canonicalise(x):  # type: ignore[no-untyped-def]
+def _canonicalise(x):
     for i in range(x.shape[0]):
         for j in range(x.shape[1]):
             x[i, j] = canonical(x[i, j])
 
 
 @compiled
-def average_pool_gradient(dy, h, w, kernel_h, kernel_w, stride_h, stride_w):  # type: ignore[no-untyped-def]
+def average_pool_gradient(dy, h, w, kernel_h, kernel_w, stride_h, stride_w):
     """dy [C, Ho, Wo] -> dx [C, h, w]: from +0 on, each window in order adds dy * FP32(1 / n) to its elements."""
     channels, ho, wo = dy.shape
     share = np.float32(1.0 / (kernel_h * kernel_w))
@@ -50,7 +50,7 @@ def average_pool_gradient(dy, h, w, kernel_h, kernel_w, stride_h, stride_w):  # 
 
 
 @compiled
-def _maximum(a, b):  # type: ignore[no-untyped-def]
+def _maximum(a, b):
     """RISC-V fmax.s of a, which is no NaN but the canonical one, and b: a NaN is ignored, -0 is less than +0."""
     if b != b:
         return a
@@ -62,7 +62,7 @@ def _maximum(a, b):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _window_maximum(x, c, first_row, first_column, kernel_h, kernel_w):  # type: ignore[no-untyped-def]
+def _window_maximum(x, c, first_row, first_column, kernel_h, kernel_w):
     largest = np.float32(np.nan)
     for i in range(kernel_h):
         for j in range(kernel_w):
@@ -71,7 +71,7 @@ def _window_maximum(x, c, first_row, first_column, kernel_h, kernel_w):  # type:
 
 
 @compiled
-def max_pool(x, kernel_h, kernel_w, stride_h, stride_w):  # type: ignore[no-untyped-def]
+def max_pool(x, kernel_h, kernel_w, stride_h, stride_w):
     """x [C, H, W] -> y [C, Ho, Wo]: the windows' largest elements; NaN, the canonical one, only of nothing else."""
     channels, h, w = x.shape
     ho, wo = (h - kernel_h) // stride_h + 1, (w - kernel_w) // stride_w + 1
@@ -84,7 +84,7 @@ def max_pool(x, kernel_h, kernel_w, stride_h, stride_w):  # type: ignore[no-unty
 
 
 @compiled
-def max_pool_gradient(dy, x, kernel_h, kernel_w, stride_h, stride_w):  # type: ignore[no-untyped-def]
+def max_pool_gradient(dy, x, kernel_h, kernel_w, stride_h, stride_w):
     """dy [C, Ho, Wo], x [C, H, W] -> dx [C, H, W]: from +0 on, each window in order adds its dy to one element.
 
     That is the first, in row-major order, which equals the window's maximum; none if all are NaN.

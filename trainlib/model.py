@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,6 +131,35 @@ class Model:
     def lowest_trained(self) -> int:
         """Index of the first layer that is trained: no layer up to it computes an input gradient."""
         return next(index for index, layer in enumerate(self.layers) if layer.trained)
+
+    def trained(self, layers: Sequence[str]) -> Model:
+        """The same network, of which these layers are trained and no others: what is below them costs no gradient.
+
+        Raises ModelError for a name that no layer with parameters has, and for none at all.
+        """
+        if isinstance(layers, str) or not isinstance(layers, Sequence):
+            raise ModelError(f'{self.name}: trained layers = {layers!r}: must be names, as in ("fc",) for one')
+        own = self.parametric
+        for name in layers:
+            if text(name) not in own:
+                raise ModelError(
+                    f"{self.name}: no layer {name!r} with parameters{nearest(name, own)}; layers: {', '.join(own)}"
+                )
+        given: dict[str, Any] = {name: {"trainable": name in layers} for name in own}
+        chosen = (replace(layer, **given.get(layer.name, {})) for layer in self.layers)
+        return replace(self, layers=tuple(chosen))
+
+    def last(self, count: int) -> Model:
+        """The same network, of which the last `count` layers with parameters are trained. Raises ModelError."""
+        own, number = self.parametric, whole(count)
+        if number is None or not 1 <= number <= len(own):
+            raise ModelError(f"{self.name}: the last {count!r} layers: must be a whole number from 1 to {len(own)}")
+        return self.trained(own[-number:])
+
+    @property
+    def parametric(self) -> tuple[str, ...]:
+        """Names of the layers that have parameters."""
+        return tuple(layer.name for layer in self.layers if isinstance(layer, Parametric))
 
     def macs(self, index: int, step: str) -> int:
         """Multiply-accumulates of a step of layer `index`. Raises ModelError for a step that is not known."""

@@ -32,6 +32,7 @@ def as_json(report: StepReport) -> dict[str, Any]:
         "dma_bytes_out": report.dma_bytes_out,
         "l1_bytes": report.l1_bytes,
         "l2_bytes": report.l2_bytes,
+        "trained": report.trained,
         "microjoules": None if report.energy is None else report.energy.microjoules,
         "microjoules_by_part": None if report.energy is None else report.energy.parts,
         "causes": report.causes,
@@ -61,6 +62,8 @@ def print_report(report: StepReport, console: Console) -> None:
         f"lower bound {report.lower_bound_cycles:,} cycles (+{distance:.1f} %), this plan's own "
         f"{report.issue_bound_cycles:,} (+{own:.1f} %); L1 {report.l1_bytes:,} bytes, L2 {report.l2_bytes:,} bytes"
     )
+    if report.frozen:
+        console.print(f"trained: {', '.join(report.trained)}; frozen: {', '.join(report.frozen)}")
     console.print(_energy_line(report))
     console.print(_phases_table(report))
     console.print(_causes_table(report))

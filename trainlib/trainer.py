@@ -65,7 +65,10 @@ class PhaseReport:
 
 @dataclass(frozen=True)
 class StepReport:
-    """One timed training step; phases in order, their cycles add up to `cycles`."""
+    """One timed training step; phases in order, their cycles add up to `cycles`.
+
+    trained, frozen: the layers with parameters whose parameters it changes, and the others.
+    """
 
     model: str
     platform: str
@@ -74,6 +77,8 @@ class StepReport:
     cycles: int
     macs: int
     loss: float
+    trained: tuple[str, ...]
+    frozen: tuple[str, ...]
     phases: tuple[PhaseReport, ...]
     lower_bound_cycles: int
     issue_bound_cycles: int
@@ -361,9 +366,12 @@ class Trainer:
         macs = self.model.step_macs
         best = least_bounds(self.model, self.platform)
         own = bounds(self.platform, macs, total_in, total_out, instructions)
+        trained = tuple(layer.name for layer in self.model.layers if layer.trained)
+        frozen = tuple(name for name in self.model.parametric if name not in trained)
         return StepReport(
             self.model.name, self.platform.name, self.platform.clock_hz, self.platform.cluster.cores,
-            marks[-1].now - marks[0].now, macs, loss, tuple(phases), max(best.values()), max(own.values()),
+            marks[-1].now - marks[0].now, macs, loss, trained, frozen, tuple(phases),
+            max(best.values()), max(own.values()),
             self.schedule.l1_bytes, self.schedule.l2_bytes,
         )  # fmt: skip
 

@@ -26,7 +26,7 @@ from trainlib.trainer import Trainer
 KEYS = {
     "model", "platform", "clock_hz", "cores", "cycles", "milliseconds", "macs", "macs_per_cycle",
     "lower_bound_cycles", "issue_bound_cycles", "dma_bytes_in", "dma_bytes_out", "l1_bytes", "l2_bytes", "causes",
-    "microjoules", "microjoules_by_part", "phases", "data", "steps", "lr", "held_out_loss", "loss", "plan",
+    "trained", "microjoules", "microjoules_by_part", "phases", "data", "steps", "lr", "held_out_loss", "loss", "plan",
 }  # fmt: skip
 PHASE_KEYS = {
     "layer", "step", "cycles", "macs", "dma_bytes_in", "dma_bytes_out", "kernel", "tile", "buffering", "instructions",

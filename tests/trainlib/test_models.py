@@ -96,6 +96,25 @@ def test_a_step_counts_no_gradients_that_it_does_not_compute() -> None:
     assert last_only.step_macs == forward_macs(model) + fc
 
 
+def test_trained_parts_are_named_or_counted_from_the_end() -> None:
+    model = models.get("ds_cnn_paper")
+    assert model.trained(("pw0", "fc")) == frozen(model, "conv", "dw0")
+    assert model.last(1) == model.trained(["fc"]) == frozen(model, "conv", "dw0", "pw0")
+    assert model.last(4) == model == model.last(1).last(4)
+    for given, message in (
+        ((), "ds_cnn_paper: no layer has parameters to train"),
+        (("pool",), "ds_cnn_paper: no layer 'pool' with parameters; layers: conv, dw0, pw0, fc"),
+        (("pw",), "ds_cnn_paper: no layer 'pw' with parameters (did you mean 'pw0'?); layers: conv, dw0, pw0, fc"),
+        ("fc", """ds_cnn_paper: trained layers = 'fc': must be names, as in ("fc",) for one"""),
+    ):
+        with pytest.raises(ModelError) as error:
+            model.trained(given)
+        assert str(error.value) == message
+    for count in (0, 5, True, "1"):
+        with pytest.raises(ModelError, match=r"^ds_cnn_paper: the last .* layers: must be a whole number from 1 to 4$"):
+            model.last(count)  # type: ignore[arg-type]
+
+
 # -- parameters ------------------------------------------------------------------------------------
 SMALL = Model(
     "small",

@@ -222,6 +222,26 @@ def test_frozen_parameters_that_are_not_finite_are_no_matter_of_the_learning_rat
         trainer.functional_step(X, TARGET)
 
 
+@pytest.mark.parametrize("layers", [("fc",), ("dw0", "fc"), ("conv",)])
+def test_only_what_is_trained_changes_and_the_report_says_so(layers: tuple[str, ...]) -> None:
+    model = models.get("ds_cnn_paper").trained(layers)
+    timed, functional = Trainer(model), Trainer(model)
+    before = [array.copy() for array in timed.parameters]
+    x = np.random.default_rng(3).standard_normal(model.inputs).astype(np.float32)
+    report = timed.timed_step(x, 2)
+    functional.functional_step(x, 2)
+    for slots, layer in zip(model.slots, model.layers, strict=True):
+        for place in slots.values():
+            assert np.array_equal(timed.parameters[place], functional.parameters[place])
+            assert np.array_equal(timed.parameters[place], before[place]) == (layer.name not in layers)
+    assert report.trained == layers and set(report.trained + report.frozen) == set(model.parametric)
+    out = StringIO()
+    print_report(report, Console(file=out, width=200))
+    assert f"trained: {', '.join(layers)}; frozen: " in out.getvalue()
+    whole = Trainer("ds_cnn_paper").timed_step(x, 2)
+    assert whole.frozen == () and report.cycles < whole.cycles and report.l2_bytes <= whole.l2_bytes
+
+
 # -- what can be set -------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", COMPILED_IN)
 def test_what_is_compiled_in_can_be_read_but_not_set(name: str) -> None:

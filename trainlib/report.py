@@ -32,7 +32,7 @@ def as_json(report: StepReport) -> dict[str, Any]:
         "dma_bytes_out": report.dma_bytes_out,
         "l1_bytes": report.l1_bytes,
         "l2_bytes": report.l2_bytes,
-        "trained": report.trained,
+        "trained": list(report.trained),
         "microjoules": None if report.energy is None else report.energy.microjoules,
         "microjoules_by_part": None if report.energy is None else report.energy.parts,
         "causes": report.causes,

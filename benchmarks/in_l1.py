@@ -15,6 +15,7 @@ from trainlib import DEFAULT_LEARNING_RATE
 from trainlib.model import Model
 from trainlib.plan import Plan
 from trainlib.schedule import Begin, Fork, compile_schedule, execute
+from trainlib.trainer import StepReport
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,9 @@ class Part:
     cycles: int
 
 
-def on_cores(preset: str, cores: int) -> Platform:
-    """A preset with so many cores, an FPU each where the preset has one for each."""
-    platform = Platform.preset(preset)
-    fpus = max(1, platform.cluster.fpus * cores // platform.cluster.cores)
-    return platform.replace({"cluster.cores": cores, "cluster.fpus": fpus})
+def parts_of(report: StepReport) -> list[Part]:
+    """A step with everything counted, in the same terms."""
+    return [Part(phase.layer, phase.step, phase.macs, phase.cycles) for phase in report.phases]
 
 
 def parts_in_l1(model: Model, plan: Plan, platform: Platform) -> list[Part]:

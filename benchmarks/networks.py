@@ -50,7 +50,14 @@ PUBLISHED = {
 
 def timed(name: str, cores: int, plan: Plan | None = None) -> tuple[StepReport, Plan]:
     """One training step on so many cores of the preset."""
-    return timed_on(Platform.preset(PRESET, {"cluster.cores": cores, "cluster.fpus": cores}), name, plan)
+    return timed_on(on_cores(PRESET, cores), name, plan)
+
+
+def on_cores(preset: str, cores: int) -> Platform:
+    """A preset with so many cores, an FPU each where the preset has one for each."""
+    platform = Platform.preset(preset)
+    fpus = max(1, platform.cluster.fpus * cores // platform.cluster.cores)
+    return platform.replace({"cluster.cores": cores, "cluster.fpus": fpus})
 
 
 def timed_on(platform: Platform, name: str, plan: Plan | None = None) -> tuple[StepReport, Plan]:

@@ -24,10 +24,11 @@ from benchmarks.cortex_m4.training import (
     loops,
     pointwise_weight_gradient,
 )
-from benchmarks.in_l1 import Part, on_cores, parts_in_l1, total
+from benchmarks.in_l1 import Part, parts_in_l1, parts_of, total
 from benchmarks.markdown import grid
-from benchmarks.networks import PRESET, timed
+from benchmarks.networks import PRESET, on_cores, timed
 from benchmarks.tuning import with_plain_kernels
+from pulpsim import Platform
 from trainlib import models
 from trainlib.plan import Plan
 from trainlib.tiling import default_plan
@@ -48,21 +49,32 @@ COUNTED = {
 def measure() -> dict[str, Any]:
     """All of it, as JSON values; cycles of the Cortex-M4F as [low, middle, high]."""
     aifes = autoencoder_step()
+    cluster, layers = _cluster("autoencoder", aifes)
     return {
         "aifes": {name: aifes.cycles(steps) for name, steps in COUNTED.items()},
         "aifes_by_step": {step: aifes.cycles([step]) for step in STEPS},
         "macs_by_step": {step: sum(phase.macs for phase in aifes.phases if phase.step == step) for step in STEPS},
-        "cluster": _cluster(),
-        "layers": _layers(aifes),
+        "cluster": cluster,
+        "layers": layers,
         "loops": [{"loop": loop.name, "macs": loop.macs, "cycles": loop.cycles} for loop in loops()],
         "pointwise": _pointwise(),
     }
 
 
+def _twice_l1(cores: int) -> Platform:
+    """Without second buffers, tiles for twice the L1 fit it once."""
+    platform = on_cores(PRESET, cores)
+    return platform.replace({"l1.size_bytes": 2 * platform.l1.size_bytes})
+
+
 def plan_in_l1(name: str) -> Plan:
-    """By rule for twice the L1: without second buffers such tiles fit it once."""
-    platform = on_cores(PRESET, 8)
-    return default_plan(models.get(name), platform.replace({"l1.size_bytes": 2 * platform.l1.size_bytes}))
+    """By rule, with tiles as large as one may be that has L1 to itself."""
+    return default_plan(models.get(name), _twice_l1(8))
+
+
+def step_in_l1(name: str, cores: int, plan: Plan) -> list[Part]:
+    """By a `plan_in_l1`, with data in L1."""
+    return parts_in_l1(models.get(name), plan, _twice_l1(cores))
 
 
 def plain(name: str, plan: Plan) -> Plan:
@@ -71,56 +83,47 @@ def plain(name: str, plan: Plan) -> Plan:
     return replace(plan, steps=tuple(replace(step, unroll=1) for step in steps))
 
 
-def parts_of(name: str, cores: int, plan: Plan) -> list[Part]:
-    """Of a `plan_in_l1`, with data in L1."""
-    platform = on_cores(PRESET, cores)
-    return parts_in_l1(models.get(name), plan, platform.replace({"l1.size_bytes": 2 * platform.l1.size_bytes}))
-
-
-def _cluster() -> dict[str, dict[str, int]]:
-    """Cycles of the autoencoder's step, by how it is counted."""
-    plan = plan_in_l1("autoencoder")
-    eight, tuned = timed("autoencoder", 8)
-    return {
+def _cluster(name: str, aifes: Step) -> tuple[dict[str, dict[str, int]], list[dict[str, Any]]]:
+    """Cycles of a network's step by how it is counted, and beside AIfES' layer by layer."""
+    plan = plan_in_l1(name)
+    one, eight = (step_in_l1(name, cores, plan) for cores in (1, 8))
+    counted, tuned = timed(name, 8)
+    steps = {
         "in L1": {
-            "one core, plain kernels": total(parts_of("autoencoder", 1, plain("autoencoder", plan))),
-            "one core": total(parts_of("autoencoder", 1, plan)),
-            "eight cores": total(parts_of("autoencoder", 8, plan)),
+            "one core, plain kernels": total(step_in_l1(name, 1, plain(name, plan))),
+            "one core": total(one),
+            "eight cores": total(eight),
         },
         "everything counted": {
-            "one core, plain kernels": timed("autoencoder", 1, plain("autoencoder", tuned))[0].cycles,
-            "one core": timed("autoencoder", 1, tuned)[0].cycles,
-            "eight cores": eight.cycles,
+            "one core, plain kernels": timed(name, 1, plain(name, tuned))[0].cycles,
+            "one core": timed(name, 1, tuned)[0].cycles,
+            "eight cores": counted.cycles,
         },
     }
-
-
-def _layers(aifes: Step) -> list[dict[str, Any]]:
-    """Layer by layer: AIfES without and with SGD, the cluster with data in L1 and with everything counted."""
-    plan = plan_in_l1("autoencoder")
-    one, eight = (_by_layer(parts_of("autoencoder", cores, plan)) for cores in (1, 8))
-    phases = [Part(p.layer, p.step, p.macs, p.cycles) for p in timed("autoencoder", 8)[0].phases]
-    counted = _by_layer(phases)
-    return [
+    by_layer = {
+        "one_core_in_l1": _by_layer(one),
+        "eight_cores_in_l1": _by_layer(eight),
+        "eight_cores": _by_layer(parts_of(counted)),
+    }
+    layers = [
         {
             "layer": layer,
             "macs": sum(phase.macs for phase in aifes.phases if phase.layer == layer),
             "aifes": aifes.cycles(WITHOUT_SGD, layer),
             "aifes_with_sgd": aifes.cycles(STEPS, layer),
-            "one_core_in_l1": one[layer],
-            "eight_cores_in_l1": eight[layer],
-            "eight_cores": counted[layer],
+            **{way: cycles[layer] for way, cycles in by_layer.items()},
         }
         for layer in dict.fromkeys(phase.layer for phase in aifes.phases)
     ]
+    return steps, layers
 
 
 def _by_layer(parts: Sequence[Part]) -> dict[str, int]:
-    """The loss is the last layer's, as in AIfES' phases."""
-    last = next(part.layer for part in reversed(parts[: len(parts) // 2]) if part.layer != "loss")
+    """The loss is that of the layer before it, as in AIfES' phases."""
     cycles: dict[str, int] = {}
+    layer = ""
     for part in parts:
-        layer = last if part.layer == "loss" else part.layer
+        layer = layer if part.layer == "loss" else part.layer
         cycles[layer] = cycles.get(layer, 0) + part.cycles
     return cycles
 
@@ -134,7 +137,7 @@ def _pointwise() -> dict[str, Any]:
             {"kernel": found.name, "macs_per_cycle": found.macs_per_cycle} for found in pointwise_weight_gradient()
         ],
         "cluster": {
-            "eight cores, without 4x4": _best(eight, without="4x4"),
+            "eight cores, without 4x4": _best([row for row in eight if not row.ran.endswith("4x4")]),
             "eight cores": _best(eight),
             "one core": _best(one),
             "one core, mm": _best([row for row in one if row.kernel == "mm"]),
@@ -142,9 +145,8 @@ def _pointwise() -> dict[str, Any]:
     }
 
 
-def _best(rows: Sequence[Row], without: str = "no such kernel") -> dict[str, Any]:
-    row = next(row for row in rows if not row.ran.endswith(without))
-    return {"kernel": row.ran, "macs_per_cycle": row.macs_per_cycle}
+def _best(rows: Sequence[Row]) -> dict[str, Any]:
+    return {"kernel": rows[0].ran, "macs_per_cycle": rows[0].macs_per_cycle}
 
 
 # -- ratios ----------------------------------------------------------------------------------------

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from benchmarks.cortex_m4.comparison import PUBLISHED_CORES, parts_of, plan_in_l1
+from benchmarks.cortex_m4.comparison import PUBLISHED_CORES, plan_in_l1, step_in_l1
 from benchmarks.figures import style
 from benchmarks.figures.figure import Data, Headline
-from benchmarks.in_l1 import Part
+from benchmarks.in_l1 import parts_of
 from benchmarks.networks import timed
 
 if TYPE_CHECKING:
@@ -34,14 +34,10 @@ def measure() -> Data:
     found = {}
     for name in NETWORKS:
         plan, tuned = plan_in_l1(name), timed(name, 8)[1]
-        in_l1 = [[asdict(part) for part in parts_of(name, cores, plan)] for cores in CORES]
-        counted = [[_part(phase) for phase in timed(name, cores, tuned)[0].phases] for cores in CORES]
+        in_l1 = [[asdict(part) for part in step_in_l1(name, cores, plan)] for cores in CORES]
+        counted = [[asdict(part) for part in parts_of(timed(name, cores, tuned)[0])] for cores in CORES]
         found[name] = dict(zip(WAYS, (in_l1, counted), strict=True))
     return found
-
-
-def _part(phase: object) -> Data:
-    return {name: getattr(phase, name) for name in Part.__dataclass_fields__}
 
 
 def speedup(runs: Data, cores: int) -> float:

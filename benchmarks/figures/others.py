@@ -26,14 +26,14 @@ OTHERS = (
     ),
     Other(
         "FP16 TrainLib (arXiv 2305.19167)", "DS-CNN 6.4 ms at 0.81 MAC/cycle; FP16 up to 1.72x FP32", "8 cores and one",
-        "FP16, which is not modelled; clock and sizes of that network are not given with the figure",
+        "FP16, which is not modelled here",
     ),
     Other(
         "BioTrain (arXiv 2604.13359)", "17 and 85 samples a second below 50 mW", "GAP9, full backpropagation",
-        "networks for EEG and EOG that are not described in the figure's source",
+        "networks for EEG and EOG, which are none of ours",
     ),
     Other(
         "latent replay (arXiv 2110.10486)", "65x faster, 37x less energy than an STM32L4", "Vega",
-        "MobileNet's last layers with replay; another network and another way to learn",
+        "another network, and another way to learn",
     ),
 )  # fmt: skip

@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.figures.figure import Data, Figure
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure as Canvas
 
 GROUND, INK, QUIET, LINE = "#fcfcfb", "#1f2328", "#6e7781", "#d8dee4"
 #: ours, ours in another way, published
@@ -41,30 +42,18 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def svg(module: Any, data: Any, digest: str) -> bytes:
+def svg(figure: Figure, data: Data, digest: str) -> bytes:
     """A figure's picture; digest: of the data, kept in it. Raises ImportError without matplotlib."""
-    canvas = drawn(module, data)
-    out = io.BytesIO()
-    with _settings():
-        canvas.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Description": digest})
-    return b"\n".join(line.rstrip() for line in out.getvalue().splitlines()) + b"\n"
-
-
-def drawn(module: Any, data: Any) -> Canvas:
-    """A figure on a canvas of matplotlib's."""
+    import matplotlib
     from matplotlib.figure import Figure as Canvas
 
-    with _settings():
-        canvas = Canvas(figsize=module.SIZE, layout="constrained")
-        module.draw(data, canvas)
-        canvas.draw_without_rendering()
-    return canvas
-
-
-def _settings() -> Any:
-    import matplotlib
-
-    return matplotlib.rc_context(SETTINGS)
+    out = io.BytesIO()
+    with matplotlib.rc_context(SETTINGS):
+        canvas = Canvas(figsize=figure.SIZE, layout="constrained")
+        figure.draw(data, canvas)
+        canvas.draw_without_rendering()  # the layout settles with the second drawing
+        canvas.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Description": digest})
+    return b"\n".join(line.rstrip() for line in out.getvalue().splitlines()) + b"\n"
 
 
 def bars(axes: Axes, names: list[str]) -> None:

@@ -186,7 +186,7 @@ def _fmadd(base, row, fields, registers):
 @inlined
 def _run_ahead(place, time, horizon, c, k, base, s, rows, fields, registers, present, counted):
     """Execute what concerns nobody else, one instruction a cycle. Returns the next place and its cycle."""
-    products = np.int64(0)
+    products = np.int64(0)  # what _fmadd did: a store for each would cost time
     while time < horizon and place <= at.PLACES:
         row = place & at.PLACES
         kind = fields[row + at.R_KIND] & at.KIND

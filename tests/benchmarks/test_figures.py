@@ -14,6 +14,7 @@ from benchmarks import in_l1
 from benchmarks.__main__ import main
 from benchmarks.cortex_m4 import comparison
 from benchmarks.figures import FIGURES, page
+from benchmarks.networks import on_cores
 from pulpsim import Platform
 from trainlib import models
 from trainlib.plans import tuned_plan
@@ -89,7 +90,7 @@ def test_a_step_with_data_in_l1_is_a_step_without_transfers() -> None:
     golden = next(entry for entry in GOLDEN["cases"] if entry["model"] == model.name)
     assert sum(part.macs for part in parts) == model.step_macs
     assert 0.6 * golden["cycles"] < in_l1.total(parts) < golden["cycles"]
-    assert in_l1.on_cores("pulp-open", 1).cluster.fpus == 1 and in_l1.on_cores("pulp-open", 4).cluster.fpus == 2
+    assert on_cores("pulp-open", 1).cluster.fpus == 1 and on_cores("pulp-open", 4).cluster.fpus == 2
 
 
 def test_the_factors_of_the_comparison_multiply_to_the_whole() -> None:

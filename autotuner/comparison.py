@@ -21,9 +21,9 @@ from autotuner.tuning import Job, Outcome, Progress, jobs_of, search_steps
 from autotuner.workers import Workers
 from pulpsim import Platform
 from trainlib.errors import PlanError
+from trainlib.lowering.schedule import compile_step
 from trainlib.model import Model
 from trainlib.plan import LayerStep
-from trainlib.schedule import compile_step
 
 
 class Choice(msgspec.Struct, frozen=True):

@@ -33,11 +33,11 @@ from trainlib.kernels import Call, depthwise, matmul
 from trainlib.kernels.fully_connected import COLUMN_UNROLLS, ROW_UNROLLS
 from trainlib.kernels.im2row import im2row
 from trainlib.kernels.layout import pad, transpose
-from trainlib.memory_map import aligned
+from trainlib.lowering.memory_map import aligned
+from trainlib.lowering.schedule import compile_step
 from trainlib.model import Model
 from trainlib.plan import LayerStep, tile_limits
 from trainlib.plan import Tile as PlanTile
-from trainlib.schedule import compile_step
 
 LayerType = Literal["PW", "DW", "CONV2D", "LINEAR"]
 Step = Literal["fw", "wg", "ig"]
@@ -298,12 +298,11 @@ def layer_of(model: Model, index: int) -> Layer | None:
     The input is the one that gives the layer's output without stride and padding.
     """
     layer, (shape, output) = model.layers[index], model.shapes[index]
-    layers.require_known(layer, "tuned")
     match layer:
         case layers.FullyConnected():
-            return Layer("LINEAR", layer.inputs, 1, 1, layer.outputs)
+            return Layer("LINEAR", layer.in_features, 1, 1, layer.out_features)
         case layers.PointWise():
-            return Layer("PW", layer.inputs, output[1], output[2], layer.outputs)
+            return Layer("PW", layer.in_channels, output[1], output[2], layer.out_channels)
         case layers.DepthWise() | layers.Conv2D():
             at = layer.window(shape)
             kind: LayerType = "DW" if isinstance(layer, layers.DepthWise) else "CONV2D"

@@ -25,10 +25,10 @@ from autotuner.measure import SKEWS, Meter, schedule_key
 from autotuner.space import Footprint, busy_cycles, footprint, kernels, shapes, tile_bound, tile_bytes, tiles
 from pulpsim.errors import ProgramError
 from trainlib.errors import L1Error, ModelError
-from trainlib.memory_map import l1_available, l1_ranges
+from trainlib.lowering.memory_map import l1_available, l1_ranges
+from trainlib.lowering.schedule import Schedule, compile_step
 from trainlib.model import Model
 from trainlib.plan import LayerStep, Vectors
-from trainlib.schedule import Schedule, compile_step
 
 #: how many runners-up are named
 RUNNERS_UP = 24

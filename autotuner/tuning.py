@@ -27,11 +27,9 @@ from pulpsim.errors import PulpsimError, nearest
 from trainlib import models
 from trainlib.errors import PlanError
 from trainlib.kernels import depthwise, matmul
-from trainlib.layers import FullyConnected
 from trainlib.model import Model
-from trainlib.plan import LayerStep, Plan, Vectors, backward_choices, between_dense, kernels_of
-from trainlib.schedule import check_l2
-from trainlib.tiling import default_plan, settled
+from trainlib.plan import LayerStep, Plan, Vectors, backward_choices, forward_steps, kernels_of
+from trainlib.tiling import check_l2, default_plan, settled
 
 Outcome = Found | Infeasible
 #: a layer's index and a step
@@ -50,7 +48,7 @@ PASSES = 2
 #: processes of one search
 MAX_WORKERS = 1024
 #: what a search may be restricted to
-PARTS = ("fw", "wg", "ig", "update")
+PARTS = ("fw", "wg", "ig", "sum", "update")
 
 
 class TuningError(PulpsimError):
@@ -92,7 +90,8 @@ def jobs_of(model: Model, parts: Sequence[str] = (), layers: Sequence[int] = ())
     """
     groups: dict[tuple[object, ...], list[Job]] = {}
     for index in layers or range(len(model.layers)):
-        every = dict.fromkeys(["fw", *(step for choice in backward_choices(model, index) for step in choice)])
+        backward = (step for choice in backward_choices(model, index) for step in choice)
+        every = dict.fromkeys([*forward_steps(model.nodes[index]), *backward])
         for step in every:
             done = set(step.split("+"))
             if not parts or (done if len(done) == 1 else done - {"update"}) <= set(parts):
@@ -102,8 +101,8 @@ def jobs_of(model: Model, parts: Sequence[str] = (), layers: Sequence[int] = ())
 
 def _signature(model: Model, index: int, step: str) -> tuple[object, ...]:
     """What a step's tasks hang on."""
-    near = (between_dense(model, index - 1), between_dense(model, index))
-    return (layer_key(model.layers[index]), model.shapes[index], step, model.relu_below(index), near, index == 0)
+    node = model.nodes[index]
+    return (layer_key(node.layer), model.graph.around(node), step)
 
 
 def search_job(
@@ -290,7 +289,7 @@ def _of_found(
 
     def step_of(index: int, step: str) -> LayerStep | None:
         layer, outcome = model.layers[index], found.get((index, step))
-        if isinstance(outcome, Found) and (dense or not isinstance(layer, FullyConnected)):
+        if isinstance(outcome, Found) and (dense or not layer.DENSE):
             return outcome.step
         return by_rule.get((layer.name, step))
 
@@ -301,11 +300,11 @@ def _of_found(
             return float("inf")
         return sum(outcome.mean if isinstance(outcome, Found) else 0.0 for outcome in outcomes)
 
-    chosen = [step_of(index, "fw") for index in range(len(model.layers))]
+    chosen = [step_of(node.number, step) for node in model.nodes for step in forward_steps(node)]
     for index in reversed(range(len(model.layers))):
         choices = backward_choices(model, index)
         known = all(isinstance(found.get((index, step)), Found) for choice in choices for step in choice)
-        fixed = not known or (not dense and isinstance(model.layers[index], FullyConnected))
+        fixed = not known or (not dense and model.layers[index].DENSE)
         choice = choices[0] if fixed else min(choices, key=lambda steps: cost(index, steps))
         chosen += [step_of(index, step) for step in choice]
     steps = tuple(step for step in chosen if step is not None)

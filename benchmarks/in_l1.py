@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from pulpsim import Cluster, Machine, Platform
 from pulpsim.machine import Process
 from trainlib import DEFAULT_LEARNING_RATE
+from trainlib.lowering.schedule import Begin, Fork, compile_schedule, execute
 from trainlib.model import Model
 from trainlib.plan import Plan
-from trainlib.schedule import Begin, Fork, compile_schedule, execute
 from trainlib.trainer import StepReport
 
 

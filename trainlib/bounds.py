@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pulpsim import Platform
-from trainlib.layers import require_known
 from trainlib.model import Model
 
 
@@ -20,11 +19,9 @@ def bounds(platform: Platform, macs: int, bytes_in: int, bytes_out: int, instruc
 
 def least_bounds(model: Model, platform: Platform) -> dict[str, int]:
     """Of the best conceivable plan: weights in once for each pass that reads them, out once, and the sample in."""
-    for layer in model.layers:
-        require_known(layer, "bounded")
     trained = [layer for layer in model.layers if layer.trained]
     backward = sum(
-        layer.weights for index, layer in enumerate(model.layers) if layer.trained or index > model.lowest_trained
+        node.layer.weights for node in model.nodes if node.layer.trained or model.graph.computed(node)
     )
     words_in = model.weights + backward + model.inputs
     return bounds(platform, model.step_macs, 4 * words_in, 4 * sum(layer.weights for layer in trained), 0)

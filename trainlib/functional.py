@@ -13,49 +13,25 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from math import prod
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pulpsim.arguments import real
 from trainlib import DEFAULT_LEARNING_RATE
-from trainlib.errors import DataError, ModelError, unknown_kind, unknown_loss
-from trainlib.layers import (
-    AveragePool,
-    Conv2D,
-    DepthWise,
-    FullyConnected,
-    GlobalAveragePool,
-    Layer,
-    LeakyReLU,
-    MaxPool,
-    Parametric,
-    PointWise,
-    ReLU,
-    Shape,
-    Sigmoid,
-    Tanh,
-    require_known,
-)
+from trainlib.errors import DataError, ModelError, unknown_loss
+from trainlib.graph import SAMPLE, Graph, Node, Value
+from trainlib.layers import FullyConnected, Shape
 from trainlib.model import Model, Parameters
-from trainlib.numerics import (
-    activations,
-    bias,
-    classification,
-    depthwise,
-    elementwise,
-    fully_connected,
-    im2row,
-    layout,
-    matmul,
-    pooling,
-)
+from trainlib.numerics import classification, elementwise
 from trainlib.numerics import (
     loss as losses,
 )
 from trainlib.numerics import (
     optimizer as optimizers,
 )
+from trainlib.operators.values import bias_gradient
 
 Floats = NDArray[np.float32]
 #: a layer's own parameters, "w" and "b"
@@ -119,151 +95,9 @@ class SGD:
         )  # fmt: skip
 
 
-# -- one layer -------------------------------------------------------------------------------------
-def _pixels(x: Floats) -> Floats:
-    """[channels, pixels]."""
-    return x.reshape(x.shape[0], -1)
-
-
-def _rows(layer: Conv2D, x: Floats) -> Floats:
-    """[output pixels, inputs x taps]."""
-    at = layer.window(x.shape)
-    return im2row.im2row(
-        x, at.kernel_h, at.kernel_w, at.stride_h, at.stride_w, at.top, at.left, at.out_h, at.out_w
-    )  # fmt: skip
-
-
-def _padded(layer: DepthWise, x: Floats) -> Floats:
-    at = layer.window(x.shape)
-    return layout.pad(x, at.padded_h, at.padded_w, at.top, at.left, 1, 1)
-
-
-def forward_layer(layer: Layer, own: Own, x: Floats) -> Floats:
-    """A layer's output, through its ReLU if it has one; x and the output in the layer's shapes.
-
-    Raises ModelError for a kind that is not known.
-    """
-    require_known(layer, "computed")
-    match layer:
-        case FullyConnected():
-            y = fully_connected.fc_forward(own["w"], x.reshape(-1), False)
-        case Conv2D():
-            y = matmul.matmul(_pixels(own["w"]), _rows(layer, x), True)
-        case PointWise():
-            y = matmul.matmul(own["w"], _pixels(x), False)
-        case DepthWise():
-            at = layer.window(x.shape)
-            y = depthwise.dw_forward(_padded(layer, x), own["w"], at.stride_h, at.stride_w)
-        case AveragePool() | GlobalAveragePool():
-            at = layer.window(x.shape)
-            return pooling.average_pool(x, at.kernel_h, at.kernel_w, at.stride_h, at.stride_w)
-        case MaxPool():
-            at = layer.window(x.shape)
-            return pooling.max_pool(x, at.kernel_h, at.kernel_w, at.stride_h, at.stride_w)
-        case _:
-            return _activate(layer, x.reshape(-1)).reshape(x.shape)
-    if "b" in own:
-        y = bias.bias_forward(_pixels(y), own["b"], layer.relu)
-    elif layer.relu:
-        y = _relu(y.reshape(-1))
-    return y.reshape(layer.output_shape(x.shape))
-
-
-def _relu(x: Floats) -> Floats:
-    """x where x > 0, else +0."""
-    return elementwise.relu_backward(x, x)
-
-
-def _activate(layer: Layer, x: Floats) -> Floats:
-    match layer:
-        case ReLU():
-            return _relu(x)
-        case LeakyReLU():
-            return activations.leaky_relu(x, np.float32(layer.slope))
-        case Sigmoid():
-            return activations.sigmoid(x)
-        case Tanh():
-            return activations.tanh(x)
-    raise unknown_kind(layer, "computed")
-
-
-def _activation_gradient(layer: Layer, dy: Floats, y: Floats) -> Floats:
-    match layer:
-        case ReLU():
-            return elementwise.relu_backward(dy, y)
-        case LeakyReLU():
-            return activations.leaky_relu_backward(dy, y, np.float32(layer.slope))
-        case Sigmoid():
-            return activations.sigmoid_backward(dy, y)
-        case Tanh():
-            return activations.tanh_backward(dy, y)
-    raise unknown_kind(layer, "computed")
-
-
-def through_relu(layer: Layer, dy: Floats, y: Floats) -> Floats:
-    """The gradient before the layer's own ReLU, from that after it and the layer's output y."""
-    if isinstance(layer, Parametric) and layer.relu:
-        return elementwise.relu_backward(dy.reshape(-1), y.reshape(-1)).reshape(y.shape)
-    return dy
-
-
-def weight_gradient(layer: Parametric, dy: Floats, x: Floats) -> Floats:
-    """dw, in the weights' shape. dy: the gradient before the layer's own ReLU, in the output's shape."""
-    require_known(layer, "computed")
-    match layer:
-        case FullyConnected():
-            return fully_connected.fc_weight_gradient(dy, x.reshape(-1))
-        case Conv2D():
-            return matmul.matmul(_pixels(dy), _rows(layer, x), False).reshape(layer.weight_shape)
-        case PointWise():
-            return matmul.matmul(_pixels(dy), _pixels(x), True)
-        case DepthWise():
-            at = layer.window(x.shape)
-            padded = _padded(layer, x)
-            return depthwise.dw_weight_gradient(padded, dy, at.kernel_h, at.kernel_w, at.stride_h, at.stride_w)
-    raise unknown_kind(layer, "computed")
-
-
-def bias_gradient(dy: Floats) -> Floats:
-    """db: each channel's sum of dy, the gradient before the layer's own ReLU; of a vector dy itself, -0 and all."""
-    return dy.copy() if dy.ndim == 1 else bias.bias_gradient(_pixels(dy))
-
-
-def input_gradient(layer: Layer, own: Own, dy: Floats, x: Floats, y: Floats) -> Floats:
-    """dx, in x's shape. dy: the gradient before the layer's own ReLU; x, y: the layer's input and output."""
-    require_known(layer, "computed")
-    match layer:
-        case FullyConnected():
-            return fully_connected.fc_input_gradient(own["w"], dy).reshape(x.shape)
-        case Conv2D():
-            at = layer.window(x.shape)
-            flipped = layout.flip_transpose(own["w"].reshape(layer.outputs, layer.inputs, at.taps))
-            rows = im2row.im2row_gradient(
-                dy, at.kernel_h, at.kernel_w, at.stride_h, at.stride_w, at.top, at.left, at.height, at.width, 0
-            )
-            return matmul.matmul(_pixels(flipped), rows, True).reshape(x.shape)
-        case PointWise():
-            return matmul.matmul(layout.transpose(own["w"]), _pixels(dy), False).reshape(x.shape)
-        case DepthWise():
-            at = layer.window(x.shape)
-            padded = layout.pad(
-                dy, at.height + at.kernel_h - 1, at.width + at.kernel_w - 1,
-                at.kernel_h - 1 - at.top, at.kernel_w - 1 - at.left, at.stride_h, at.stride_w,
-            )  # fmt: skip
-            return depthwise.dw_input_gradient(padded, own["w"])
-        case AveragePool() | GlobalAveragePool():
-            at = layer.window(x.shape)
-            return pooling.average_pool_gradient(
-                dy, at.height, at.width, at.kernel_h, at.kernel_w, at.stride_h, at.stride_w
-            )
-        case MaxPool():
-            at = layer.window(x.shape)
-            return pooling.max_pool_gradient(dy, x, at.kernel_h, at.kernel_w, at.stride_h, at.stride_w)
-    return _activation_gradient(layer, dy.reshape(-1), y.reshape(-1)).reshape(x.shape)
-
-
 # -- a network -------------------------------------------------------------------------------------
-def _own(model: Model, index: int, parameters: Parameters) -> Own:
+def own_of(model: Model, index: int, parameters: Parameters) -> Own:
+    """A layer's own parameters, by name."""
     return {name: parameters[slot] for name, slot in model.slots[index].items()}
 
 
@@ -289,12 +123,11 @@ def _sample(model: Model, x: ArrayLike) -> Floats:
 def forward(model: Model, parameters: Parameters, x: ArrayLike) -> list[Floats]:
     """Every layer's output for one sample, which may also be flat. Raises ModelError or DataError."""
     model.check_parameters(parameters)
-    outputs: list[Floats] = []
-    value = _sample(model, x)
-    for index, layer in enumerate(model.layers):
-        value = forward_layer(layer, _own(model, index, parameters), value)
-        outputs.append(value)
-    return outputs
+    values = {SAMPLE: _sample(model, x)}
+    for node in model.nodes:
+        inputs = [values[value.name] for value in node.inputs]
+        values[node.name] = node.layer.forward(own_of(model, node.number, parameters), *inputs)
+    return [values[node.name] for node in model.nodes]
 
 
 def loss(model: Model, y: Floats, target: ArrayLike, cores: int = DEFAULT_CORES) -> tuple[float, Floats]:
@@ -329,21 +162,70 @@ def _target(model: Model, x: ArrayLike, target: ArrayLike | None) -> ArrayLike:
     return target
 
 
-def _backward(
-    model: Model, parameters: Parameters, x: Floats, outputs: list[Floats], dy: Floats
-) -> Iterator[tuple[int, Floats, Floats]]:
-    """(index, gradient before the layer's own ReLU, input) of every layer, from the last to the lowest trained.
+class _Backward:
+    """Gradients of values, from the last to the lowest that needs one."""
 
-    A layer's parameters may be changed once it has been given: its input gradient is computed by then.
-    """
-    for index in reversed(range(model.lowest_trained, len(model.layers))):
-        layer, below = model.layers[index], outputs[index - 1] if index else x
-        dy = through_relu(layer, dy, outputs[index])
-        dx = dy
-        if index > model.lowest_trained:
-            dx = input_gradient(layer, _own(model, index, parameters), dy, below, outputs[index])
-        yield index, dy, below
-        dy = dx
+    def __init__(self, model: Model, parameters: Parameters, x: Floats, outputs: list[Floats], dy: Floats):
+        self._model, self._parameters = model, parameters
+        self._values = {SAMPLE: x} | {node.name: y for node, y in zip(model.nodes, outputs, strict=True)}
+        #: gradients and what they are put together from, by the names of their tensors
+        self._found = {model.graph.output.gradient: dy}
+        self._done: dict[str, Floats] = {}
+
+    def __iter__(self) -> Iterator[tuple[Node, Floats, list[Floats]]]:
+        """(node, gradient before its own ReLU, inputs) of every node that takes part.
+
+        A node's parameters may be changed once it has been given: its input gradients are computed by then.
+        """
+        graph = self._model.graph
+        for node in reversed(graph.nodes):
+            if not graph.wanted(node.output):
+                continue
+            dy, inputs = self._gradient(node.output), [self._values[value.name] for value in node.inputs]
+            if wanted := graph.computed(node):
+                own = own_of(self._model, node.number, self._parameters)
+                found = node.layer.input_gradients(own, dy, inputs, self._values[node.name])
+                for which in wanted:
+                    self._give(graph, node, which, found[which])
+            yield node, dy, inputs
+
+    def _give(self, graph: Graph, node: Node, which: int, dx: Floats) -> None:
+        """Add what others have given, and go through the ReLU of the layer below if nobody gives any more."""
+        value = node.inputs[which]
+        given = graph.gradient(value).by(node, which)
+        for other in given.adds:
+            dx = _added(dx, self._part(value, other))
+        self._found[given.into] = self._through(value, dx) if given.last else dx
+
+    def _gradient(self, value: Value) -> Floats:
+        if value.name not in self._done:
+            total, *others = (self._part(value, name) for name in self._summed(value) or (value.gradient,))
+            for other in others:
+                total = _added(total, other)
+            self._done[value.name] = self._through(value, total) if self._summed(value) else total
+        return self._done[value.name]
+
+    def _summed(self, value: Value) -> tuple[str, ...]:
+        return self._model.graph.gradient(value).summed
+
+    def _part(self, value: Value, name: str) -> Floats:
+        """A tensor of a value's shape, which may be a part of the gradient of the output of one that reads it."""
+        graph = self._model.graph
+        view = next((view for view in graph.gradient(value).views if view.name == name), None)
+        if view is None:
+            return self._found[name]
+        reader = next(node for node in graph.nodes if node.output.gradient == view.of)
+        whole = self._gradient(reader.output).reshape(-1)
+        return whole[view.offset : view.offset + prod(value.shape)].reshape(value.shape)
+
+    def _through(self, value: Value, dx: Floats) -> Floats:
+        if not value.relu:
+            return dx
+        return elementwise.relu_backward(dx.reshape(-1), self._values[value.name].reshape(-1)).reshape(dx.shape)
+
+
+def _added(one: Floats, other: Floats) -> Floats:
+    return elementwise.add(one.reshape(-1), other.reshape(-1)).reshape(one.shape)
 
 
 def gradients(
@@ -354,12 +236,11 @@ def gradients(
     outputs = forward(model, parameters, x)
     value, dy = loss(model, outputs[-1], target, cores)
     found: dict[int, Floats] = {}
-    for index, d, below in _backward(model, parameters, _sample(model, x), outputs, dy):
-        layer, slots = model.layers[index], model.slots[index]
-        if isinstance(layer, Parametric) and layer.trained:
-            found[slots["w"]] = weight_gradient(layer, d, below)
-            if layer.bias:
-                found[slots["b"]] = bias_gradient(d)
+    for node, d, inputs in _Backward(model, parameters, _sample(model, x), outputs, dy):
+        if node.layer.trained:
+            own, slots = own_of(model, node.number, parameters), model.slots[node.number]
+            for name, gradient in node.layer.parameter_gradients(own, d, inputs).items():
+                found[slots[name]] = gradient
     return value, found
 
 
@@ -383,15 +264,15 @@ def step(
     target = _target(model, x, target)
     outputs = forward(model, parameters, x)
     value, dy = loss(model, outputs[-1], target, cores)
-    for index, d, below in _backward(model, parameters, _sample(model, x), outputs, dy):
-        layer, slots = model.layers[index], model.slots[index]
-        if not isinstance(layer, Parametric) or not layer.trained:
+    for node, d, inputs in _Backward(model, parameters, _sample(model, x), outputs, dy):
+        layer, slots = node.layer, model.slots[node.number]
+        if not layer.trained:
             continue
-        w = parameters[slots["w"]]
         if isinstance(layer, FullyConnected) and optimizer.plain and layer.name not in stored_gradients:
-            fully_connected.fc_fused_update(w, d, below.reshape(-1), optimizer.minus_lr)
+            layer.fused_update(parameters[slots["w"]], d, inputs[0], optimizer.minus_lr)
+            gradients = {"b": bias_gradient(d)} if layer.bias else {}
         else:
-            optimizer.update(slots["w"], w, weight_gradient(layer, d, below))
-        if layer.bias:
-            optimizer.update(slots["b"], parameters[slots["b"]], bias_gradient(d))
+            gradients = layer.parameter_gradients(own_of(model, node.number, parameters), d, inputs)
+        for name, gradient in gradients.items():
+            optimizer.update(slots[name], parameters[slots[name]], gradient)
     return value

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from pulpsim.arguments import flag, text, whole
 from pulpsim.errors import nearest
 from trainlib.errors import ModelError
-from trainlib.layers import FullyConnected, Layer, Parametric, Shape, shape_of
+from trainlib.graph import Graph, Node, in_order, nodes_of
+from trainlib.layers import FullyConnected, Layer, Shape, shape_of
 
 #: float32 arrays, each layer's "w" and then its "b", in layer order; a layer has those of `Layer.parameters`
 Parameters = list[NDArray[np.float32]]
@@ -25,7 +26,10 @@ LOSSES: tuple[Loss, ...] = ("mse", "l1", "cross-entropy")
 
 @dataclass(frozen=True)
 class Model:
-    """Layers, each fed by the one before. Raises ModelError if they do not fit each other.
+    """Layers, each fed by the one before or by those that it names. Raises ModelError if they do not fit each other.
+
+    layers: in an order in which each comes after those it reads; given in another, they are put into one. Exactly one
+    layer is read by no other: the last, which gives the network's output.
 
     input_shape: of a sample, (n,) or (channels, height, width); a first layer that is fully connected says it
     by itself. target_is_input: an autoencoder. loss: "mse", the mean of squared differences from the target;
@@ -42,13 +46,15 @@ class Model:
         self._check_kinds()
         if not self.layers:
             raise ModelError(f"{self.name}: a model needs at least one layer")
+        try:
+            object.__setattr__(self, "layers", in_order(self.layers))
+        except ModelError as error:
+            raise ModelError(f"{self.name}: {error}") from None
         first = self.layers[0]
         if not self.input_shape and isinstance(first, FullyConnected):
-            object.__setattr__(self, "input_shape", (first.inputs,))
+            object.__setattr__(self, "input_shape", (first.in_features,))
         self._check_shapes()
-        names = [layer.name for layer in self.layers]
-        if len(set(names)) < len(names):
-            raise ModelError(f"{self.name}: layer names must differ: {', '.join(names)}")
+        self._check_readers()
         if not any(layer.trained for layer in self.layers):
             raise ModelError(f"{self.name}: no layer has parameters to train")
         self._check_loss()
@@ -80,9 +86,19 @@ class Model:
             raise self._no_shape()
         object.__setattr__(self, "input_shape", checked)
         try:
-            _ = self.shapes
+            _ = self.graph
         except ModelError as error:
             raise ModelError(f"{self.name}: {error}") from None
+
+    def _check_readers(self) -> None:
+        """What nobody reads is the output."""
+        unread = [name for name, readers in self.graph.readers.items() if not readers]
+        if unread != [self.layers[-1].name]:
+            lost = " and ".join(name for name in unread if name != self.layers[-1].name)
+            raise ModelError(
+                f"{self.name}: nothing reads {lost}: only the output, which is that of {self.layers[-1].name}, may "
+                f"lead nowhere"
+            )
 
     def _no_shape(self) -> ModelError:
         accepted = "(n,) or (channels, height, width), each at least 1"
@@ -94,7 +110,7 @@ class Model:
             raise ModelError(
                 f"{self.name}: no loss {self.loss!r}{nearest(self.loss, LOSSES)}; losses: {', '.join(LOSSES)}"
             )
-        if isinstance(last, Parametric) and last.relu:
+        if last.relu:
             raise ModelError(f"{self.name}: the last layer, {last.name}, feeds the loss: no ReLU there")
         if self.target_is_input and self.loss == "cross-entropy":
             raise ModelError(f"{self.name}: cross-entropy takes a class as target, not the input")
@@ -102,15 +118,19 @@ class Model:
             raise ModelError(f"{self.name}: {self.inputs} inputs cannot be the target of {self.outputs} outputs")
 
     @cached_property
+    def graph(self) -> Graph:
+        """The layers as nodes, the values that they read and make."""
+        return Graph(nodes_of(self.layers, self.input_shape))
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """One a layer, in order."""
+        return self.graph.nodes
+
+    @cached_property
     def shapes(self) -> tuple[tuple[Shape, Shape], ...]:
-        """(input, output) of every layer."""
-        found: list[tuple[Shape, Shape]] = []
-        shape, source = self.input_shape, "the sample"
-        for layer in self.layers:
-            output = layer.output_shape(shape, source)
-            found.append((shape, output))
-            shape, source = output, layer.name
-        return tuple(found)
+        """(first input, output) of every layer."""
+        return tuple(node.shapes for node in self.nodes)
 
     @property
     def inputs(self) -> int:
@@ -126,11 +146,6 @@ class Model:
     def weights(self) -> int:
         """Numbers in all weights, biases not among them."""
         return sum(layer.weights for layer in self.layers)
-
-    @property
-    def lowest_trained(self) -> int:
-        """Index of the first layer that is trained: no layer up to it computes an input gradient."""
-        return next(index for index, layer in enumerate(self.layers) if layer.trained)
 
     def trained(self, layers: Sequence[str]) -> Model:
         """The same network, of which these layers are trained and no others: what is below them costs no gradient.
@@ -159,7 +174,7 @@ class Model:
     @property
     def parametric(self) -> tuple[str, ...]:
         """Names of the layers that have parameters."""
-        return tuple(layer.name for layer in self.layers if isinstance(layer, Parametric))
+        return tuple(layer.name for layer in self.layers if layer.parameters)
 
     def macs(self, index: int, step: str) -> int:
         """Multiply-accumulates of a step of layer `index`. Raises ModelError for a step that is not known."""
@@ -167,19 +182,14 @@ class Model:
             raise ModelError(f"{self.name}: no step {step!r}: must be fw, wg, ig or update, or some of them with +")
         return self.layers[index].macs(step, self.shapes[index][0])
 
-    def relu_below(self, index: int) -> bool:
-        """Whether the input of layer `index` is the output of a ReLU that belongs to the layer before."""
-        below = self.layers[index - 1] if index else None
-        return isinstance(below, Parametric) and below.relu
-
     @property
     def step_macs(self) -> int:
-        """MACs of one training step: fw of every layer, wg of those trained, ig of those above the lowest trained."""
+        """MACs of one training step: fw of every layer, wg of those trained, ig where a gradient is needed."""
         return sum(
-            self.macs(index, "fw")
-            + (self.macs(index, "wg") if layer.trained else 0)
-            + (self.macs(index, "ig") if index > self.lowest_trained else 0)
-            for index, layer in enumerate(self.layers)
+            self.macs(node.number, "fw")
+            + (self.macs(node.number, "wg") if node.layer.trained else 0)
+            + (self.macs(node.number, "ig") if self.graph.computed(node) else 0)
+            for node in self.nodes
         )
 
     @cached_property
@@ -232,14 +242,8 @@ class Model:
         if number is None or number < 0:
             raise ModelError(f"{self.name}: seed = {seed!r}: must be a whole number, at least 0")
         rng = np.random.default_rng(number)
-        parameters: Parameters = []
-        parametric = [layer for layer in self.layers if isinstance(layer, Parametric)]
-        for layer in parametric:
-            weights = rng.standard_normal(layer.weight_shape) * np.sqrt(2.0 / layer.fan_in)
-            parameters.append(weights.astype(np.float32))
-            if layer.bias:
-                parameters.append(np.zeros(layer.weight_shape[0], np.float32))
-        last = parametric[-1]
-        if self.loss != "cross-entropy" and last.trained:
-            parameters[-len(last.parameters)][:] = 0.0
+        own = [layer for layer in self.layers if layer.parameters]
+        parameters = [array for layer in own for array in layer.initial(rng).values()]
+        if self.loss != "cross-entropy" and own[-1].trained:
+            parameters[-len(own[-1].parameters)][:] = 0.0
         return parameters

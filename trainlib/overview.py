@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from pulpsim import Platform
 from trainlib import models
 from trainlib.bounds import bounds, least_bounds
+from trainlib.lowering.schedule import Schedule, compile_schedule
 from trainlib.model import Model
 from trainlib.plan import Plan
-from trainlib.schedule import Schedule, compile_schedule
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from math import prod
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import msgspec
 
 from pulpsim.arguments import text, whole
 from pulpsim.errors import nearest
 from pulpsim.platform import MAX_CORES
-from trainlib.errors import PlanError, unknown_kind
-from trainlib.kernels import depthwise, matmul
-from trainlib.kernels.fully_connected import COLUMN_UNROLLS, ROW_UNROLLS
-from trainlib.layers import (
-    Activation,
-    Conv2D,
-    DepthWise,
-    FullyConnected,
-    GlobalAveragePool,
-    Layer,
-    Parametric,
-    PointWise,
-    Pool,
-    require_known,
-)
-from trainlib.model import Model
+from trainlib.errors import PlanError
+
+if TYPE_CHECKING:
+    from trainlib.graph import Node, Value
+    from trainlib.model import Model
+    from trainlib.operators.layer import Layer
 
 #: what a layer's backward pass may be cut into, in execution order; without input gradient; all of the kernels
 #: that compute both gradients in one pass are fully-connected layers'
@@ -35,8 +24,8 @@ BACKWARD = (("ig+wg+update",), ("ig", "wg+update"), ("ig", "wg", "update"))
 FIRST_LAYER_BACKWARD = (("wg+update",), ("wg", "update"))
 IMAGE_BACKWARD = BACKWARD[1:]
 STEPS = ("fw", *dict.fromkeys(step for steps in (*BACKWARD, *FIRST_LAYER_BACKWARD) for step in steps))
-#: the operands that a convolution's step may keep in L1, by step
-RESIDENT = {"fw": ("x", "w"), "wg": ("x", "dy"), "wg+update": ("x", "dy"), "ig": ("dy", "w")}
+#: of any layer whose output has several readers: adds up what these give as its gradient
+SUM = "sum"
 FORMAT = "trainlib-plan-1"
 #: fields of a plan that its file names where they are not as by default
 UNLESS_ASKED = ("loss_tile", "vectors", "cores")
@@ -89,13 +78,13 @@ class Tile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerStep:
-    """One step of one layer.
+    """One step of one layer; "sum" is of its output's gradient, where that has several readers.
 
     unroll: rows (fw) or columns (backward) that a block of a fully-connected layer's kernel takes. kernel: of
     other layers, the name of the matrix product or of the depthwise variant.
     buffering "double": transfers of the next and the previous tile overlap this one's computation.
-    resident: of a convolution's two operands, which RESIDENT names, the one whose tiles stay while those of the
-    other pass by; the first if nothing is said.
+    resident: of a convolution's two operands, which `residents_of` names, the one whose tiles stay while those of
+    the other pass by; the first if nothing is said.
     relu, of a forward step without bias: "fused": the kernel that makes the outputs applies it; "separate": a
     kernel of its own.
     """
@@ -116,6 +105,8 @@ class LayerStep:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """The whole step: forward steps in layer order, then each layer's backward steps, last layer first.
+
+    A step "sum" goes before a layer's own backward steps.
 
     stores "overlapped": what a tile is stored from keeps its place in L1 while the next tile is computed, so that
     nobody waits for the store; "awaited": its place may be taken at once, which needs less L1.
@@ -188,6 +179,8 @@ class Plan:
 
     def check(self, model: Model) -> None:
         """Raises PlanError unless the plan is one for this model."""
+        from trainlib.model import Model
+
         if not isinstance(model, Model):
             raise PlanError(f"plan for model {self.model!r}, not for {model!r}, which is no Model")
         _check_word("stores", self.stores, get_args(Stores), "plan")
@@ -204,7 +197,7 @@ class Plan:
             if not isinstance(step, LayerStep):
                 raise PlanError(f"plan, step {number}: {step!r}: must be a LayerStep")
             where = f"plan, step {number} ({step.layer} {step.step})"
-            _check_step(step.step, STEPS, where)
+            _check_step(step.step, (*STEPS, SUM), where)
             if text(step.layer) not in known:
                 raise PlanError(f"{where}: no layer {step.layer!r} in {model.name}{nearest(step.layer, known)}")
             check_step(model, model.layers.index(known[step.layer]), step, where)
@@ -213,13 +206,17 @@ class Plan:
             raise PlanError(f"plan: loss_tile = {self.loss_tile!r}: must be 0, for all, to {model.outputs}")
         self._check_order(model)
 
-    def stays_in_l1(self, model: Model, index: int) -> bool:
-        """Whether the output of layer `index`, and the gradient there, go on to their readers in L1."""
-        return self.vectors == "resident" and between_dense(model, index)
+    def stays_in_l1(self, model: Model, value: Value) -> bool:
+        """Whether a value, and its gradient, go on to their readers in L1."""
+        return self.vectors == "resident" and model.graph.between_dense(value)
+
+    def sums(self, value: Value) -> bool:
+        """Whether a step of its own adds up the gradients that a value's readers give."""
+        return any(step.step == SUM and step.layer == value.name for step in self.steps)
 
     def _check_order(self, model: Model) -> None:
         forward = [step.layer for step in self.steps if step.step == "fw"]
-        expected = [layer.name for layer in model.layers]
+        expected = [node.name for node in model.nodes if forward_steps(node)]
         if forward != expected or any(step.step != "fw" for step in self.steps[: len(expected)]):
             raise PlanError(f"plan: must begin with one fw step a layer, in order: {', '.join(expected)}")
         given = [(step.layer, step.step) for step in self.steps[len(expected) :]]
@@ -238,11 +235,6 @@ class Plan:
             given = given[len(here) :]
 
 
-def between_dense(model: Model, index: int) -> bool:
-    """Whether layer `index` is fully connected and feeds another such layer, or the loss."""
-    return index >= 0 and all(isinstance(layer, FullyConnected) for layer in model.layers[index : index + 2])
-
-
 def check_step(model: Model, index: int, step: LayerStep, where: str) -> None:
     """Raises PlanError unless layer `index` can take the step as it is described. where: for the message."""
     limits = tile_limits(model, index, step.step)
@@ -252,30 +244,35 @@ def check_step(model: Model, index: int, step: LayerStep, where: str) -> None:
     _check_tile(step.tile, limits, where)
 
 
+def forward_steps(node: Node) -> tuple[str, ...]:
+    """None of what only reshapes."""
+    return () if node.layer.RESHAPES else ("fw",)
+
+
 def backward_choices(model: Model, index: int) -> tuple[tuple[str, ...], ...]:
     """What the backward steps of a layer may be."""
-    layer = model.layers[index]
-    require_known(layer, "planned")
-    if index < model.lowest_trained:
+    graph, node = model.graph, model.nodes[index]
+    if not graph.wanted(node.output):
         return ((),)
-    if not layer.trained:
-        return (("ig",),)
-    if index == model.lowest_trained:
-        return FIRST_LAYER_BACKWARD
-    return BACKWARD if isinstance(layer, FullyConnected) else IMAGE_BACKWARD
+    own = node.layer.backward(bool(graph.computed(node)))
+    sums = {"never": ((),), "always": ((SUM,),), "optional": ((), (SUM,))}[graph.sums(node.output)]
+    return tuple(first + rest for first in sums for rest in own)
 
 
 def steps_of(layer: Layer) -> tuple[str, ...]:
-    """The steps that a layer of its kind may have. Raises ModelError for a kind that is not known."""
-    require_known(layer, "planned")
-    if not isinstance(layer, Parametric):
-        return ("fw", "ig")
-    return STEPS if isinstance(layer, FullyConnected) else tuple(step for step in STEPS if step not in BACKWARD[0])
+    """The steps that a layer of its kind may have, beside the sum of its output's gradient."""
+    return layer.STEPS
 
 
 def require_step(layer: Layer, step: str) -> None:
     """Raises PlanError unless a layer of its kind may have the step."""
-    _check_step(step, steps_of(layer), layer.name)
+    if step != SUM:
+        _check_step(step, layer.STEPS, layer.name)
+
+
+def fuses_relu(layer: Layer, step: LayerStep) -> bool:
+    """Whether the kernel that makes the outputs of a forward step applies the layer's ReLU."""
+    return layer.relu and step.relu == "fused" and not layer.bias
 
 
 def _check_word(what: str, value: str, accepted: tuple[str, ...], where: str) -> None:
@@ -291,50 +288,31 @@ def _check_step(step: str, accepted: tuple[str, ...], where: str) -> None:
 def tile_limits(model: Model, index: int, step: str) -> tuple[int, int, int]:
     """The largest rows, columns and lines of a tile; 0 lines where there are none.
 
-    Raises ModelError, PlanError for a layer or a step that is not known.
+    Raises PlanError for a step that is not known.
     """
-    layer, (shape, output) = model.layers[index], model.shapes[index]
-    require_step(layer, step)
-    lines = 0 if step == "update" else shape[-2] if step == "ig" and len(shape) == 3 else output[-2:][0]
-    match layer:
-        case FullyConnected():
-            return layer.outputs, layer.inputs, 0
-        case Conv2D() | PointWise():
-            return layer.outputs, layer.inputs, lines
-        case DepthWise():
-            return layer.channels, 1, lines
-        case Activation():
-            return 1, prod(shape), 0
-        case Pool() | GlobalAveragePool():
-            at = layer.window(shape)
-            return shape[0], 1, at.kernel_h if step == "fw" and at.out_h == 1 else lines
-    raise unknown_kind(layer, "planned")
+    node = model.nodes[index]
+    require_step(node.layer, step)
+    return node.limits(step)
 
 
 def kernels_of(layer: Layer) -> tuple[str, ...]:
     """Names that a layer's steps may ask for; none where there is no choice."""
-    require_known(layer, "planned")
-    if isinstance(layer, Conv2D | PointWise):
-        return matmul.NAMES
-    return depthwise.NAMES if isinstance(layer, DepthWise) else ()
+    return layer.KERNELS
 
 
 def residents_of(layer: Layer, step: str) -> tuple[str, ...]:
     """What `LayerStep.resident` may be; none where there is no choice."""
-    require_known(layer, "planned")
-    return RESIDENT.get(step, ()) if isinstance(layer, Conv2D | PointWise) else ()
+    return layer.residents(step)
 
 
 def _check_kernel(layer: Layer, step: LayerStep, where: str) -> None:
     names = kernels_of(layer)
-    needed = names and step.step != "update"
+    needed = names and step.step not in ("update", SUM)
     if text(step.kernel) is None or (needed and step.kernel not in names):
         raise PlanError(f"{where}: no kernel {step.kernel!r}{nearest(step.kernel, names)}; kernels: {', '.join(names)}")
     if step.kernel and not needed:
         raise PlanError(f"{where}: kernel = {step.kernel!r}: this step has no choice of kernels")
-    unrolls: tuple[int, ...] = (1,)
-    if isinstance(layer, FullyConnected):
-        unrolls = ROW_UNROLLS if step.step == "fw" else COLUMN_UNROLLS
+    unrolls = (1,) if step.step == SUM else layer.unrolls(step.step)
     if whole(step.unroll) not in unrolls:
         raise PlanError(f"{where}: unroll = {step.unroll}: must be one of {', '.join(map(str, unrolls))}")
     if text(step.resident) not in ("", *residents_of(layer, step.step)):

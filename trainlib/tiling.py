@@ -17,18 +17,17 @@ from itertools import product
 from pulpsim import Platform
 from trainlib import models
 from trainlib.errors import L1Error, PlanError
-from trainlib.kernels.fully_connected import COLUMN_UNROLLS, ROW_UNROLLS
 from trainlib.kernels.optimizer import PLAIN, Rule
 from trainlib.layers import FullyConnected
-from trainlib.memory_map import ALIGN, l1_available
+from trainlib.lowering.loss import loss_bytes
+from trainlib.lowering.memory_map import ALIGN, l1_available, place_in_l2
+from trainlib.lowering.schedule import Schedule, compile_schedule, place_buffers, tasks_of
+from trainlib.lowering.tensors import tensors_of
 from trainlib.model import Model
-from trainlib.plan import LayerStep, Plan, Stores, Tile, Vectors, backward_choices
-from trainlib.schedule import Schedule, check_l2, compile_schedule, place_buffers
-from trainlib.steps.loss import loss_bytes
-from trainlib.tiling_images import ImageSteps, halvings
+from trainlib.operators.layer import halvings
+from trainlib.plan import SUM, LayerStep, Plan, Stores, Tile, Vectors, backward_choices, forward_steps
+from trainlib.tiling_images import ImageSteps
 
-MAX_COLUMNS = 128
-PADDING_WORDS = 3
 #: what an image step may take of L1: tried in turn until buffers of neighbouring steps fit beside each other
 BUDGET_SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02, 0.01)
 #: of the largest slot that fits in outline: what is tried until all of the step fits
@@ -49,6 +48,13 @@ def default_plan(model: Model | str, platform: Platform | str, rule: Rule = PLAI
         if plan is not None:
             return plan
     return planner.least()
+
+
+def check_l2(model: Model, platform: Platform, rule: Rule = PLAIN) -> None:
+    """Raises ModelError if L2 cannot hold what every plan keeps there: parameters, activations, gradients."""
+    planner = _Planner(model, platform, rule)
+    work = tasks_of(model, planner.smallest(planner.vectors[0], 0), platform, rule, outlined=True)
+    place_in_l2(tensors_of(work), 0, platform)
 
 
 def fits(model: Model, plan: Plan, platform: Platform, rule: Rule, outlined: bool = False) -> bool:
@@ -75,7 +81,9 @@ class _Planner:
     def __init__(self, model: Model, platform: Platform, rule: Rule):
         self.model, self.platform, self.rule = model, platform, rule
         self.images = ImageSteps(model, platform, rule)
-        self.dense = [layer for layer in model.layers if isinstance(layer, FullyConnected)]
+        self.dense = {
+            node.number: node.layer for node in model.nodes if isinstance(node.layer, FullyConnected)
+        }
         self.room = l1_available(platform)
 
     @property
@@ -98,7 +106,7 @@ class _Planner:
 
         def plan(slot: int) -> Plan:
             def make(index: int, step: str) -> LayerStep:
-                return images.get((index, step)) or self._dense_step(index, step, slot * ALIGN)
+                return images.get((index, step)) or self._dense_step(index, step, slot * ALIGN // 4)
 
             return replace(self._plan(make, vectors), loss_tile=loss_tile)
 
@@ -110,7 +118,7 @@ class _Planner:
         """With the smallest tiles there are. Raises PlanError if even that does not fit."""
         errors: list[L1Error] = []
         for vectors, choice in product(self.vectors, (0, -1)):
-            plan = replace(self._plan(self._smallest, vectors, choice), stores="awaited", loss_tile=1)
+            plan = self.smallest(vectors, choice)
             try:
                 for outlined in (True, False):
                     place_buffers(self.model, plan, self.platform, self.rule, outlined)
@@ -118,6 +126,10 @@ class _Planner:
             except L1Error as error:
                 errors.append(error)
         raise self._refused(min(errors, key=lambda error: error.needed_bytes))
+
+    def smallest(self, vectors: Vectors, choice: int) -> Plan:
+        """With the smallest tiles. choice: which of the ways to cut a backward pass into steps."""
+        return replace(self._plan(self._smallest, vectors, choice), stores="awaited", loss_tile=1)
 
     def _refused(self, error: L1Error) -> PlanError:
         gaps = ", in gaps too small for them" if error.needed_bytes <= error.available_bytes else ""
@@ -129,11 +141,14 @@ class _Planner:
 
     def _plan(self, make: Callable[[int, str], LayerStep], vectors: Vectors, choice: int = 0) -> Plan:
         """choice: which of the ways to cut a backward pass into steps."""
-        count = len(self.model.layers)
-        steps = [make(index, "fw") for index in range(count)]
-        for index in reversed(range(count)):
-            steps += [make(index, step) for step in backward_choices(self.model, index)[choice]]
+        steps = [make(index, step) for index, step in self._every_step(choice)]
         return Plan(model=self.model.name, platform=self.platform.name, steps=tuple(steps), vectors=vectors)
+
+    def _every_step(self, choice: int = 0) -> Iterator[tuple[int, str]]:
+        for node in self.model.nodes:
+            yield from ((node.number, step) for step in forward_steps(node))
+        for node in reversed(self.model.nodes):
+            yield from ((node.number, step) for step in backward_choices(self.model, node.number)[choice])
 
     def _settled(self, plan: Plan, outlined: bool = False) -> Plan | None:
         """With stores overlapped, else awaited; None if it fits neither way."""
@@ -145,20 +160,11 @@ class _Planner:
 
     # -- steps -------------------------------------------------------------------------------------
     def _image_steps(self) -> Iterator[tuple[int, str]]:
-        for index, layer in enumerate(self.model.layers):
-            if not isinstance(layer, FullyConnected):
-                yield from ((index, step) for step in ("fw", *backward_choices(self.model, index)[0]))
+        """All but those of fully-connected layers, whose tiles go by slots."""
+        return (job for job in self._every_step() if job[0] not in self.dense or job[1] == SUM)
 
-    def _dense_step(self, index: int, step: str, slot_bytes: int) -> LayerStep:
-        layer = self.model.layers[index]
-        assert isinstance(layer, FullyConnected)
-        columns = min(layer.inputs, MAX_COLUMNS, max(slot_bytes // 4 - PADDING_WORDS, 1))
-        padding = min(PADDING_WORDS, slot_bytes // 4 - columns)
-        rows = max(min(layer.outputs, slot_bytes // (4 * (columns + padding))), 1)
-        units, unrolls = (rows, ROW_UNROLLS) if step == "fw" else (columns, COLUMN_UNROLLS)
-        unroll = max(u for u in unrolls if u == 1 or -(-units // u) >= self.platform.cluster.cores)
-        tile = Tile(rows=rows, columns=columns, padding=padding)
-        return LayerStep(layer=layer.name, step=step, tile=tile, unroll=1 if step == "update" else unroll)
+    def _dense_step(self, index: int, step: str, words: int) -> LayerStep:
+        return self.dense[index].in_slot(step, words, self.platform.cluster.cores)
 
     def _loss_tile(self, budget: int, vectors: Vectors) -> int:
         """All numbers if their buffers fit, else half as many again and again. Raises PlanError if none fits."""
@@ -168,14 +174,15 @@ class _Planner:
         raise PlanError(f"{self.model.name}: the loss: no tile needs {budget:,} bytes or less")
 
     def _smallest(self, index: int, step: str) -> LayerStep:
-        layer = self.model.layers[index]
-        if not isinstance(layer, FullyConnected):
+        if index not in self.dense or step == SUM:
             return self.images.smallest(index, step)
-        return LayerStep(layer=layer.name, step=step, tile=Tile(rows=1, columns=1), buffering="single")
+        return LayerStep(
+            layer=self.dense[index].name, step=step, tile=Tile(rows=1, columns=1), buffering="single"
+        )
 
     def _largest_slot(self, fits: Callable[[int], bool]) -> int:
         """In units of ALIGN, 0 if none fits: more room per tile never makes the rest fit better."""
-        words = max((d.outputs * (min(d.inputs, MAX_COLUMNS) + PADDING_WORDS) for d in self.dense), default=1)
+        words = max((layer.largest_slot for layer in self.dense.values()), default=1)
         best, above = 0, min(-(-4 * words // ALIGN), self.room // ALIGN) + 1
         middle = above - 1  # as often as not, all of W is in one tile
         while best < above - 1:

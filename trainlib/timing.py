@@ -14,7 +14,7 @@ from pulpsim import Cluster, Machine, Platform
 from pulpsim.machine import Process
 from pulpsim.memory import L1_BASE
 from trainlib.kernels import Call
-from trainlib.schedule import Fork, Issue, Schedule, Wait, execute
+from trainlib.lowering.schedule import Fork, Issue, Schedule, Wait, execute
 
 
 def cycles_of(schedule: Schedule, platform: Platform, start_delays: Sequence[int] = ()) -> int:

@@ -24,12 +24,14 @@ from pulpsim.trace import Timeline
 from trainlib import DEFAULT_LEARNING_RATE, functional, models
 from trainlib.bounds import bounds, least_bounds
 from trainlib.errors import DataError, DivergedError, FixedError
+from trainlib.graph import SAMPLE
 from trainlib.kernels.optimizer import Rule
 from trainlib.layers import Shape
+from trainlib.lowering.memory_map import LOSS, TARGET
+from trainlib.lowering.schedule import Schedule, compile_schedule, execute
 from trainlib.model import Model, Parameters
 from trainlib.plan import Plan
 from trainlib.plans import plan_for
-from trainlib.schedule import Schedule, compile_schedule, execute
 
 
 @dataclass(frozen=True)
@@ -286,11 +288,11 @@ class Trainer:
             memory.write(place, parameter)
         for slot, place in self._velocity_places().items():
             memory.write(place, self._optimizer.velocity.get(slot, np.zeros_like(self.parameters[slot])))
-        memory.write(tensors["x0"].address, x)
+        memory.write(tensors[SAMPLE].address, x)
         if label is not None:
-            memory.write(tensors["target"].address, np.array([label], np.int32))
+            memory.write(tensors[TARGET].address, np.array([label], np.int32))
         elif target is not None:
-            memory.write(tensors["target"].address, np.asarray(target, np.float32))
+            memory.write(tensors[TARGET].address, np.asarray(target, np.float32))
         marks: list[_Mark] = []
 
         def controller(cluster: Cluster) -> Process:
@@ -309,22 +311,22 @@ class Trainer:
         for slot, place in self._velocity_places().items():
             self._optimizer.velocity[slot] = memory.read(place, shapes[slot])
         cores = self.platform.cluster.cores
-        loss = machine.memory.read(tensors["loss"].address, cores + 1)[cores]
+        loss = machine.memory.read(tensors[LOSS].address, cores + 1)[cores]
         return self._report(marks, float(loss))
 
     def _parameter_places(self) -> list[int]:
         """Where each parameter array lies in L2."""
-        names = [f"{name}{index}" for index, slots in enumerate(self.model.slots) for name in slots]
-        return [self.schedule.tensors[name].address for name in names]
+        nodes, tensors = self.model.nodes, self.schedule.tensors
+        return [tensors[node.parameter(name)].address for node in nodes for name in node.layer.parameters]
 
     def _velocity_places(self) -> dict[int, int]:
         """Where the velocities of parameter arrays lie in L2, by the array's place."""
         tensors = self.schedule.tensors
         return {
-            slot: tensors[f"v{name}{index}"].address
-            for index, slots in enumerate(self.model.slots)
-            for name, slot in slots.items()
-            if f"v{name}{index}" in tensors
+            slot: tensors[name].address
+            for node, slots in zip(self.model.nodes, self.model.slots, strict=True)
+            for own, slot in slots.items()
+            if (name := node.parameter(own, "velocity")) in tensors
         }
 
     def _label(self, target: ArrayLike | None) -> int:

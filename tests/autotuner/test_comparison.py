@@ -18,9 +18,9 @@ from autotuner.space import candidates
 from autotuner.tuning import Progress
 from pulpsim.platform import Platform
 from trainlib.layers import Conv2D, DepthWise, FullyConnected, GlobalAveragePool, PointWise
+from trainlib.lowering.schedule import compile_step
 from trainlib.model import Model
 from trainlib.plan import residents_of
-from trainlib.schedule import compile_step
 from trainlib.timing import cycles_of
 
 PLATFORM = Platform.preset("pulp-2022", {"l2.size_bytes": 256 << 10})

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from autotuner.layer_spec import SYNONYMS, USAGE, parse
 from trainlib.errors import ModelError
 from trainlib.layers import Conv2D, DepthWise, FullyConnected, Layer, PointWise
-from trainlib.layers.window import Padding, Pair
 from trainlib.model import Model
+from trainlib.operators.window import Padding, Pair
 from trainlib.plan import backward_choices
 
 TYPES = {PointWise: "PW", DepthWise: "DW", Conv2D: "CONV2D", FullyConnected: "LINEAR"}

@@ -38,12 +38,12 @@ from trainlib import models
 from trainlib.errors import L1Error, ModelError, PlanError
 from trainlib.kernels import depthwise, matmul
 from trainlib.layers import Conv2D, DepthWise, PointWise
-from trainlib.layers.window import Padding
+from trainlib.lowering.schedule import compile_step
 from trainlib.model import Model
 from trainlib.models.autoencoder import WIDTHS
+from trainlib.operators.window import Padding
 from trainlib.plan import Plan, kernels_of
 from trainlib.plan import Tile as PlanTile
-from trainlib.schedule import compile_step
 from trainlib.tiling import default_plan
 from trainlib.timing import cycles_of
 

@@ -42,9 +42,9 @@ from trainlib.layers import (
     PointWise,
     Tanh,
 )
+from trainlib.lowering.schedule import Fork, Issue, Operation, Schedule, Wait, compile_step
 from trainlib.model import Model
 from trainlib.plan import LayerStep, backward_choices
-from trainlib.schedule import Fork, Issue, Operation, Schedule, Wait, compile_step
 from trainlib.timing import Expected, Relaxed, cycles_of
 
 PLATFORM = Platform.preset("pulp-2022", {"l2.size_bytes": 256 << 10})

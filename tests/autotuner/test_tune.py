@@ -29,9 +29,9 @@ from autotuner.tuning import LEARNING_RATE, Progress, Tuned, jobs_of, tune
 from pulpsim.platform import Platform
 from trainlib.errors import PlanError
 from trainlib.layers import DepthWise, FullyConnected, PointWise
+from trainlib.lowering.schedule import compile_schedule
 from trainlib.model import Model
 from trainlib.plan import Plan, backward_choices
-from trainlib.schedule import compile_schedule
 from trainlib.tiling import default_plan
 from trainlib.timing import cycles_of
 from trainlib.trainer import Trainer

@@ -20,8 +20,8 @@ from autotuner.workers import Workers, WorkersError
 from pulpsim.platform import Platform
 from trainlib.errors import PlanError
 from trainlib.layers import PointWise
+from trainlib.lowering.schedule import compile_step
 from trainlib.model import Model
-from trainlib.schedule import compile_step
 
 PLATFORM = Platform.preset("pulp-2022", {"l2.size_bytes": 256 << 10})
 MODEL = Model("one", (PointWise("l", 3, 4, relu=False),), input_shape=(3, 2, 2))

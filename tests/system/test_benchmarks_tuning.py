@@ -20,9 +20,9 @@ from benchmarks.tuning import Line, Network, line_of
 from pulpsim import Platform
 from trainlib import models
 from trainlib.layers import FullyConnected, GlobalAveragePool, PointWise
+from trainlib.lowering.schedule import compile_schedule
 from trainlib.model import Model
 from trainlib.plans import tuned_plan
-from trainlib.schedule import compile_schedule
 from trainlib.tiling import default_plan
 
 POINTWISE = Layer("PW", 64, 25, 5, 64)

@@ -27,10 +27,10 @@ from trainlib import trainer as trainers
 from trainlib.errors import PlanError
 from trainlib.functional import SGD
 from trainlib.kernels.optimizer import Rule
+from trainlib.lowering.schedule import compile_schedule
 from trainlib.model import Parameters
 from trainlib.plan import Plan
 from trainlib.plans import plan_for
-from trainlib.schedule import compile_schedule
 from trainlib.trainer import StepReport, Trainer
 
 #: a core's stack takes no more: what a matrix product keeps of its registers (see kernels.matmul)

@@ -43,10 +43,10 @@ from trainlib.kernels import (
     pooling,
 )
 from trainlib.kernels.partition import Part
-from trainlib.memory_map import l1_ranges
+from trainlib.lowering.memory_map import l1_ranges
+from trainlib.lowering.schedule import Fork, Issue, Schedule, Wait, compile_schedule
 from trainlib.model import Model
 from trainlib.plan import Plan
-from trainlib.schedule import Fork, Issue, Schedule, Wait, compile_schedule
 
 Words = NDArray[np.int64]  #: numbers of 4-byte words, counted from the start of L1 or of L2
 Touched = tuple[list[Words], list[Words]]  #: those read, those written

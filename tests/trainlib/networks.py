@@ -37,9 +37,9 @@ from trainlib.layers import (
     Sigmoid,
     Tanh,
 )
+from trainlib.lowering.schedule import Schedule, execute
 from trainlib.model import LOSSES, Model
 from trainlib.plan import LayerStep, Plan, Tile, Vectors, backward_choices, kernels_of, residents_of, tile_limits
-from trainlib.schedule import Schedule, execute
 
 flags = st.booleans()
 Shape = tuple[int, ...]

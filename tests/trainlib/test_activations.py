@@ -32,11 +32,11 @@ from tests.trainlib.bench import Bench
 from tests.trainlib.networks import Case
 from trainlib import layers
 from trainlib.kernels import Call, activations
+from trainlib.lowering.schedule import cut_step
+from trainlib.lowering.tasks import Rule
 from trainlib.model import Model
 from trainlib.numerics import activations as twin
 from trainlib.plan import LayerStep, Plan, Tile
-from trainlib.schedule import cut_step
-from trainlib.tasks import Rule
 
 lengths = st.one_of(st.integers(1, 200), st.sampled_from([1, 2, 3, 15, 16, 17, 31, 32, 33]))
 

@@ -35,13 +35,13 @@ from trainlib.errors import L1Error
 from trainlib.kernels import Call, classification, loss
 from trainlib.kernels.partition import Part
 from trainlib.layers import FullyConnected, PointWise
+from trainlib.lowering.loss import loss_bytes
+from trainlib.lowering.schedule import compile_schedule
 from trainlib.model import LOSSES, Loss, Model
 from trainlib.numerics.classification import cross_entropy, softmax
 from trainlib.numerics.functions import exp
 from trainlib.numerics.loss import l1
 from trainlib.plan import LayerStep, Plan, Tile
-from trainlib.schedule import compile_schedule
-from trainlib.steps.loss import loss_bytes
 
 Engine = Literal["jit", "reference"]
 lengths = st.one_of(st.integers(1, 40), st.sampled_from([1, 2, 10, 12, 16, 17, 64, 100, 200]))

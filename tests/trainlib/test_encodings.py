@@ -18,8 +18,8 @@ from pulpsim.program.limits import violations
 from tests.regenerate_golden import CASES
 from trainlib import models
 from trainlib.kernels import bias, classification, depthwise, fully_connected, im2row, layout, loss, matmul, pooling
+from trainlib.lowering.schedule import Fork
 from trainlib.plans import tuned_plan
-from trainlib.schedule import Fork
 from trainlib.tiling import default_plan
 from trainlib.trainer import Trainer
 

@@ -20,8 +20,8 @@ from tests.trainlib.networks import networks, plans
 from trainlib.kernels import Call, elementwise
 from trainlib.kernels.optimizer import Rule
 from trainlib.layers import Conv2D, DepthWise, FullyConnected, GlobalAveragePool, MaxPool, PointWise
+from trainlib.lowering.schedule import Fork, Issue, Schedule, Wait
 from trainlib.model import Model
-from trainlib.schedule import Fork, Issue, Schedule, Wait
 from trainlib.tiling import default_plan
 
 IMAGES = Model(

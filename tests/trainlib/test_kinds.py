@@ -38,7 +38,10 @@ from trainlib.layers import (
     Tanh,
 )
 from trainlib.learning import lessons_for
+from trainlib.lowering.schedule import compile_schedule, compile_step, cut_step
+from trainlib.lowering.tasks import Rule
 from trainlib.model import Model
+from trainlib.operators import pooling
 from trainlib.plan import (
     STEPS,
     LayerStep,
@@ -50,9 +53,6 @@ from trainlib.plan import (
     steps_of,
     tile_limits,
 )
-from trainlib.schedule import compile_schedule, compile_step, cut_step
-from trainlib.steps import pooling
-from trainlib.tasks import Rule
 from trainlib.tiling import default_plan
 from trainlib.trainer import Trainer
 

@@ -28,9 +28,9 @@ from trainlib.layers import (
     ReLU,
     Tanh,
 )
+from trainlib.lowering.schedule import compile_schedule
 from trainlib.model import Model
 from trainlib.plan import Plan, Tile, tile_limits
-from trainlib.schedule import compile_schedule
 from trainlib.tiling import default_plan
 from trainlib.trainer import Trainer
 

@@ -19,10 +19,10 @@ from tests.trainlib.networks import plans
 from trainlib import models
 from trainlib.errors import ModelError, PlanError
 from trainlib.layers import FullyConnected
-from trainlib.memory_map import l1_ranges
+from trainlib.lowering.memory_map import l1_ranges
+from trainlib.lowering.schedule import compile_schedule
 from trainlib.model import Model
 from trainlib.plan import FORMAT, LayerStep, Plan, Tile
-from trainlib.schedule import compile_schedule
 from trainlib.tiling import default_plan
 
 MODEL = Model("two", (FullyConnected("first", 12, 5), FullyConnected("second", 5, 3, relu=False)))

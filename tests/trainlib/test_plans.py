@@ -12,10 +12,10 @@ from tests.regenerate_golden import case_of, load
 from trainlib import models, plans
 from trainlib.kernels.optimizer import Rule
 from trainlib.layers import FullyConnected
+from trainlib.lowering.schedule import compile_schedule
 from trainlib.model import Model
 from trainlib.plan import Plan
 from trainlib.plans import origin, plan_for, tuned_plan
-from trainlib.schedule import compile_schedule
 from trainlib.tiling import default_plan, fits
 from trainlib.timing import cycles_of
 from trainlib.trainer import Trainer

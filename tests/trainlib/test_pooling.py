@@ -37,8 +37,8 @@ from trainlib.kernels import pooling as kernels
 from trainlib.layers import AveragePool, GlobalAveragePool, Layer, MaxPool, PointWise, Window
 from trainlib.model import Model
 from trainlib.numerics import pooling as numerics
+from trainlib.operators.geometry import Geometry
 from trainlib.plan import LayerStep, Plan, Tile, backward_choices, tile_limits
-from trainlib.steps.geometry import Geometry
 
 Engine = Literal["jit", "reference"]
 #: words of L1 that a case may take

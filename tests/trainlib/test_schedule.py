@@ -21,10 +21,10 @@ from tests.trainlib.networks import Case, Run, cases, run
 from trainlib import models
 from trainlib.kernels import elementwise
 from trainlib.layers import FullyConnected
-from trainlib.memory_map import l1_ranges
+from trainlib.lowering.memory_map import l1_ranges
+from trainlib.lowering.schedule import WEIGHT_SLOTS, Begin, Fork, Issue, Operation, Schedule, Wait, compile_schedule
 from trainlib.model import Model
 from trainlib.plan import LayerStep, Plan, Tile
-from trainlib.schedule import WEIGHT_SLOTS, Begin, Fork, Issue, Operation, Schedule, Wait, compile_schedule
 from trainlib.tiling import default_plan
 from trainlib.trainer import Trainer
 

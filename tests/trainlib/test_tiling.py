@@ -17,8 +17,8 @@ from trainlib import models, tiling
 from trainlib.errors import L1Error, ModelError
 from trainlib.kernels.optimizer import PLAIN, Rule
 from trainlib.layers import Conv2D, FullyConnected
+from trainlib.lowering.schedule import check_l2, cut_step, place_buffers
 from trainlib.model import Model
-from trainlib.schedule import check_l2, cut_step, place_buffers
 from trainlib.tiling import default_plan
 from trainlib.trainer import Trainer
 

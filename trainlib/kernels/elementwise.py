@@ -35,6 +35,36 @@ def relu_forward_program() -> Program:
     return vector_program("relu_fw", ("x", "y"), (), body, UNROLL, log2=(2, 2))
 
 
+def add(a: int, b: int, y: int, n: int, cores: int) -> Call:
+    """y = a + b; y may be a or b."""
+    return Call(add_program(False), "add", (a, b, y, n, chunk_of(n, cores, UNROLL)))
+
+
+def add_relu(a: int, b: int, y: int, n: int, cores: int) -> Call:
+    """y = max(a + b, 0), a NaN giving +0; y may be a or b."""
+    return Call(add_program(True), "add+relu", (a, b, y, n, chunk_of(n, cores, UNROLL)))
+
+
+@cache
+def add_program(relu: bool) -> Program:
+    def body(b: Builder, pointers: list[Register], k: Constants, unroll: int) -> None:
+        first, second, y = pointers
+        values, others = b.registers("value", unroll), b.registers("other", unroll)
+        for value in values:
+            b("p.lw", value, (first, 4, "!"))
+        for other in others:
+            b("p.lw", other, (second, 4, "!"))
+        for value, other in zip(values, others, strict=True):
+            b("fadd.s", value, value, other)
+        for value in values:
+            if relu:
+                b("fmax.s", value, value, "x0")
+            b("p.sw", value, (y, 4, "!"))
+        b.free(*values, *others)
+
+    return vector_program("add", ("a", "b", "y"), (), body, UNROLL)
+
+
 def _masked(b: Builder, x: Register, dx: Register, unroll: int) -> list[Register]:
     """Gradients where the layer's output was positive, +0 elsewhere."""
     values, outputs = b.registers("value", unroll), b.registers("output", unroll)

@@ -8,12 +8,18 @@ from trainlib.errors import ModelError
 from trainlib.model import Model
 from trainlib.models.autoencoder import autoencoder
 from trainlib.models.ds_cnn import ds_cnn, ds_cnn_paper
+from trainlib.models.lenet5 import lenet5
+from trainlib.models.mobilenet_v1 import mobilenet_v1
+from trainlib.models.resnet8 import resnet8
 from trainlib.models.tutorial_cnn import tutorial_cnn
 
 MODELS = {
     "autoencoder": autoencoder,
     "ds_cnn": ds_cnn,
     "ds_cnn_paper": ds_cnn_paper,
+    "lenet5": lenet5,
+    "mobilenet_v1": mobilenet_v1,
+    "resnet8": resnet8,
     "tutorial_cnn": tutorial_cnn,
 }
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from trainlib.layers import Conv2D, DepthWise, FullyConnected, GlobalAveragePool, Layer, PointWise
-from trainlib.layers.window import Padding, Pair
 from trainlib.model import Model
+from trainlib.operators.window import Padding, Pair
 
 CHANNELS, CLASSES = 64, 12
 

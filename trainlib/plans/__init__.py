@@ -16,9 +16,9 @@ from pulpsim import Platform
 from trainlib import models
 from trainlib.errors import ModelError, PlanError
 from trainlib.kernels.optimizer import PLAIN, Rule
+from trainlib.lowering.schedule import compile_schedule
 from trainlib.model import Model
 from trainlib.plan import Plan
-from trainlib.schedule import compile_schedule
 from trainlib.tiling import default_plan, fits
 from trainlib.timing import Relaxed, cycles_of
 

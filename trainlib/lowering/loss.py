@@ -15,10 +15,11 @@ from trainlib.errors import unknown_loss
 from trainlib.kernels import Call, classification, loss
 from trainlib.kernels.optimizer import PLAIN
 from trainlib.kernels.partition import Part
+from trainlib.lowering.memory_map import LOSS, TARGET
+from trainlib.lowering.tasks import Addresses, Range, Slots, Task, Work, matrix
 from trainlib.model import Model
+from trainlib.operators.dense_resident import linear_pairs, whole
 from trainlib.plan import Plan, Vectors
-from trainlib.steps.fully_connected import linear_pairs, whole
-from trainlib.tasks import Addresses, Range, Slots, Task, Work, matrix
 
 #: the losses that there are kernels of
 TIMED = ("mse", "l1", "cross-entropy")
@@ -55,16 +56,17 @@ def _parts(work: Work) -> list[Part]:
 
 # -- at once ---------------------------------------------------------------------------------------
 def _at_once(work: Work) -> None:
-    model, last, n = work.model, len(work.model.layers) - 1, work.model.outputs
-    y = work.buffer(f"x{last + 1}", n)
+    model, value, n = work.model, work.graph.output, work.model.outputs
+    last = value.number - 1
+    y = work.buffer(f"x{value.number}", n)
     partial = work.buffer("partial", _partial_words(work, parts=False))
     target = work.buffer("target", 1 if model.loss == "cross-entropy" else n)
     task = work.task()
-    pairs = work.stays_in_l1(last)
+    pairs = work.stays_in_l1(value)
     if not pairs:
-        task.loads.append(whole(work, False, y, f"x{last + 1}", last, output=True))
+        task.loads.append(whole(False, y, value.tensor, value))
     rows, columns = matrix(model.input_shape) if model.target_is_input else (1, work.sizes[target] // 4)
-    task.load(target, "x0" if model.target_is_input else "target", (0, rows), (0, columns))
+    task.load(target, work.graph.sample.tensor if model.target_is_input else TARGET, (0, rows), (0, columns))
     fused = pairs and model.loss == "mse"
     gradient = work.buffer(f"d{last}" if fused else f"g{last}", 2 * n if fused else n)
 
@@ -78,9 +80,9 @@ def _at_once(work: Work) -> None:
 
     task.compute(call, (y, target), (gradient, partial))
     if pairs and not fused:
-        linear_pairs(work, task, gradient, last)
+        linear_pairs(work, task, gradient, work.graph.nodes[last])
     elif not pairs:
-        task.stores.append(whole(work, True, gradient, f"g{last}", last, output=True))
+        task.stores.append(whole(True, gradient, value.gradient, value))
     _store_loss(work, task, partial)
 
 
@@ -90,7 +92,7 @@ def _partial_words(work: Work, parts: bool) -> int:
 
 
 def _store_loss(work: Work, task: Task, partial: str) -> None:
-    task.store(partial, "loss", (0, 1), (0, work.all_cores + 1))
+    task.store(partial, LOSS, (0, 1), (0, work.all_cores + 1))
 
 
 # -- in parts --------------------------------------------------------------------------------------
@@ -98,10 +100,10 @@ class _Loss:
     """What the passes over an output share: its parts, where they are moved to, the buffers that stay."""
 
     def __init__(self, work: Work, parts: list[Part]):
-        self.work, self.parts, self.last = work, parts, len(work.model.layers) - 1
-        self.y, self.gradient, self.n = f"x{self.last + 1}", f"g{self.last}", work.model.outputs
+        self.work, self.parts, value = work, parts, work.graph.output
+        self.y, self.gradient, self.n = value.tensor, value.gradient, work.model.outputs
         self.partial = work.buffer("partial", _partial_words(work, parts=True))
-        self.pairs = work.buffer(f"d{self.last}", 2 * self.n) if work.stays_in_l1(self.last) else ""
+        self.pairs = work.buffer(f"d{value.number - 1}", 2 * self.n) if work.stays_in_l1(value) else ""
         self._first = len(work.tasks)
 
     def task(self) -> Task:
@@ -137,10 +139,11 @@ def _rectangles(part: Part) -> Iterator[tuple[Range, Range, int]]:
 def _regression(s: _Loss) -> None:
     work = s.work
     y_slots, target_slots, gradient_slots = s.slots("y"), s.slots("target"), s.slots("gradient")
+    wanted = work.graph.sample.tensor if work.model.target_is_input else TARGET
     for part in s.parts:
         task = s.task()
         y = s.load(task, y_slots, s.y, part)
-        target = s.load(task, target_slots, "x0" if work.model.target_is_input else "target", part)
+        target = s.load(task, target_slots, wanted, part)
         if not s.pairs:
             gradient_slots.take(part, part.count)
         gradient = s.pairs or gradient_slots.buffer
@@ -164,7 +167,7 @@ def _classification(s: _Loss) -> None:
     for part in s.parts:
         task = s.task()
         _largest(s, task, s.load(task, y_slots, s.y, part), part)
-    task.load(label, "target", (0, 1), (0, 1))
+    task.load(label, TARGET, (0, 1), (0, 1))
     for part in s.parts:
         task = s.task()
         y = s.load(task, y_slots, s.y, part)

@@ -7,39 +7,26 @@ wherever an operation touches bytes of a transfer that may still be under way. `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from hashlib import sha256
-from math import prod
 from typing import Any
 
 from pulpsim import Cluster, Copy, Platform, Program
 from pulpsim.code import Code
-from trainlib.errors import PlanError, unknown_kind
+from trainlib.errors import PlanError
+from trainlib.graph import Node
 from trainlib.kernels import Call
 from trainlib.kernels.optimizer import PLAIN, Rule
-from trainlib.layers import (
-    Activation,
-    AveragePool,
-    Conv2D,
-    DepthWise,
-    FullyConnected,
-    GlobalAveragePool,
-    Layer,
-    MaxPool,
-    PointWise,
-    Shape,
-    require_known,
-)
-from trainlib.memory_map import Buffer, Tensor, check_fit, place_in_l1, place_in_l2
+from trainlib.lowering.loss import loss_step
+from trainlib.lowering.memory_map import Buffer, Tensor, place_in_l1, place_in_l2
+from trainlib.lowering.sum import sum_step
+from trainlib.lowering.tasks import WEIGHT_SLOTS, Compute, Move, Phase, Task, Work
+from trainlib.lowering.tensors import tensors_of, views_of
+from trainlib.lowering.update import update_step
 from trainlib.model import Model
-from trainlib.plan import LayerStep, Plan, Vectors, between_dense, check_step, require_step
-from trainlib.steps import convolution, depthwise, fully_connected, pooling, streamed
-from trainlib.steps.dense import WEIGHT_SLOTS, Turns
-from trainlib.steps.loss import loss_step
-from trainlib.steps.update import update_step
-from trainlib.tasks import Compute, Move, Phase, Task, Work, matrix
+from trainlib.plan import SUM, LayerStep, Plan, Vectors, check_step, require_step
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,15 +95,16 @@ def _digest(program: Program) -> str:
 
 
 # -- cutting steps into tasks --------------------------------------------------------------------
-def _tasks(model: Model, plan: Plan, platform: Platform, rule: Rule, outlined: bool = False) -> Work:
-    work, turns = Work(model, plan, platform, rule, outlined), Turns()
-    indices = {layer.name: index for index, layer in enumerate(model.layers)}
-    count = len(model.layers)
+def tasks_of(model: Model, plan: Plan, platform: Platform, rule: Rule, outlined: bool = False) -> Work:
+    """The tasks of a whole training step. outlined: as in `Work`."""
+    work = Work(model, plan, platform, rule, outlined)
+    nodes = {node.name: node for node in model.nodes}
+    count = sum(step.step == "fw" for step in plan.steps)
     for step in plan.steps[:count]:
-        _cut(work, turns, indices[step.layer], step)
+        _cut(work, nodes[step.layer], step)
     loss_step(work)
     for step in plan.steps[count:]:
-        _cut(work, turns, indices[step.layer], step)
+        _cut(work, nodes[step.layer], step)
     return work
 
 
@@ -127,41 +115,23 @@ def cut_step(
     """The tasks of one step of one layer alone. outlined: as in `Work`."""
     plan = Plan(model=model.name, platform=platform.name, steps=(step,), stores="awaited", vectors=vectors)
     work = Work(model, plan, platform, rule, outlined)
-    _cut(work, Turns(), index, step)
+    _cut(work, model.nodes[index], step)
     return work
 
 
-def _cut(work: Work, turns: Turns, index: int, step: LayerStep) -> None:
-    layer = work.model.layers[index]
-    require_known(layer, "timed")
-    require_step(layer, step.step)
+def _cut(work: Work, node: Node, step: LayerStep) -> None:
+    require_step(node.layer, step.step)
     if step.step == "update":
-        update_step(work, turns, index, step)
-        return
-    which = 0 if step.step == "fw" else 1 if "wg" in step.step else 2
-    match layer:
-        case FullyConnected():
-            module = streamed if work.plan.vectors == "streamed" else fully_connected
-            (module.backward if which else module.forward)(work, turns, index, layer, step)
-        case Conv2D() | PointWise():
-            _MATMULS[which](work, index, layer, step)
-        case DepthWise():
-            _DEPTHWISE[which](work, index, layer, step)
-        case Activation():
-            (pooling.activation_gradient if which else pooling.activation_forward)(work, index, layer, step)
-        case AveragePool() | MaxPool() | GlobalAveragePool():
-            (pooling.pool_gradient if which else pooling.pool_forward)(work, index, layer, step)
-        case _:
-            raise unknown_kind(layer, "timed")
-
-
-_MATMULS = (convolution.forward, convolution.weight_gradient, convolution.input_gradient)
-_DEPTHWISE = (depthwise.forward, depthwise.weight_gradient, depthwise.input_gradient)
+        update_step(work, node, step)
+    elif step.step == SUM:
+        sum_step(work, node, step)
+    else:
+        node.layer.lower(work, node, step)
 
 
 # -- when loads are issued, and how long buffers live ------------------------------------------------
-def _issue_times(tasks: list[Task]) -> list[list[tuple[int, Move]]]:
-    """For every task, the (task, load) pairs issued before its first call."""
+def _issue_times(tasks: list[Task], whole: Mapping[str, str]) -> list[list[tuple[int, Move]]]:
+    """For every task, the (task, load) pairs issued before its first call. whole: as in `Move.overlaps`."""
     issued: list[list[tuple[int, Move]]] = [[] for _ in tasks]
     free_from: dict[str, int] = {}
     for number, task in enumerate(tasks):
@@ -169,7 +139,7 @@ def _issue_times(tasks: list[Task]) -> list[list[tuple[int, Move]]]:
             earliest = max(number - WEIGHT_SLOTS + 1, 0) if move.buffer in free_from else max(number - 1, 0)
             earliest = max(earliest, task.earliest)
             for before in range(earliest, number):  # what the tasks in between store is there to be loaded
-                if any(store.overlaps(move) for store in tasks[before].stores):
+                if any(store.overlaps(move, whole) for store in tasks[before].stores):
                     earliest = before + 1
             when = max(earliest, free_from.get(move.buffer, 0))
             when = min(when, number)  # a single-buffered step may have used the slot just now
@@ -221,10 +191,11 @@ class _Emitter:
     """Writes operations, with a wait before any that touches bytes of a transfer under way."""
 
     def __init__(
-        self, tensors: dict[str, Tensor], buffers: list[Buffer], phases: list[Phase], platform: Platform
-    ):
+        self, tensors: dict[str, Tensor], buffers: list[Buffer], phases: list[Phase], platform: Platform,
+        whole: Mapping[str, str],
+    ):  # fmt: skip
         self.operations: list[Operation] = []
-        self._tensors, self._phases, self._platform = tensors, phases, platform
+        self._tensors, self._phases, self._platform, self._whole = tensors, phases, platform, whole
         self._buffers = {buffer.name: buffer for buffer in buffers}
         self._open: list[tuple[int, Move]] = []
         self._count = 0
@@ -250,7 +221,7 @@ class _Emitter:
             [
                 (n, m)
                 for n, m in self._open
-                if m.outward != move.outward and (self._same_l1(m.buffer, move.buffer) or m.overlaps(move))
+                if m.outward != move.outward and (self._same_l1(m.buffer, move.buffer) or m.overlaps(move, self._whole))
             ]
         )
         for copy in copies(move, self._tensors[move.tensor], self.address(move.buffer), self._platform):
@@ -278,11 +249,10 @@ def compile_schedule(
 ) -> Schedule:
     """Compile one training step. Raises PlanError, ModelError if it does not fit."""
     rule = Rule(lr, momentum, weight_decay)
-    check_l2(model, platform, rule)
     plan.check(model)
     if plan.cores > platform.cluster.cores:
         raise PlanError(f"plan: cores = {plan.cores}: {platform.name} has {platform.cluster.cores}")
-    return _assemble(_tasks(model, plan, platform, rule), plan)
+    return _assemble(tasks_of(model, plan, platform, rule), plan)
 
 
 def compile_step(
@@ -291,7 +261,7 @@ def compile_step(
     """Compile one step of one layer alone, as it is timed by itself. Raises PlanError, L1Error, ModelError."""
     check_step(model, index, step, f"{step.layer} {step.step}")
     work = cut_step(model, index, step, platform, vectors=vectors)
-    return _assemble(work, work.plan, alone=True)
+    return _assemble(work, work.plan)
 
 
 def place_buffers(
@@ -302,8 +272,13 @@ def place_buffers(
     outlined: with the first and last tiles of every step only, fast for any tiles. What does not fit then does not
     fit whole either.
     """
-    work = _tasks(model, plan, platform, rule, outlined)
-    return _place_buffers(work, plan, _issue_times(work.tasks))
+    work = tasks_of(model, plan, platform, rule, outlined)
+    return _place_buffers(work, plan, _issue_times(work.tasks, _whole(work)))
+
+
+def _whole(work: Work) -> dict[str, str]:
+    """Of what tensors others are parts."""
+    return {view.name: view.of for view in views_of(work).values()}
 
 
 def _place_buffers(work: Work, plan: Plan, issued: list[list[tuple[int, Move]]]) -> tuple[list[Buffer], int]:
@@ -311,19 +286,13 @@ def _place_buffers(work: Work, plan: Plan, issued: list[list[tuple[int, Move]]])
     return buffers, place_in_l1(buffers, work.platform)
 
 
-def check_l2(model: Model, platform: Platform, rule: Rule = PLAIN) -> None:
-    """Raises ModelError if L2 cannot hold what every plan keeps there: parameters, activations, gradients."""
-    check_fit(_always(model, platform, rule), 0, platform)
-
-
-def _assemble(work: Work, plan: Plan, alone: bool = False) -> Schedule:
-    """alone: gradients that would stay in L1 come from L2."""
-    platform = work.platform
-    issued = _issue_times(work.tasks)
+def _assemble(work: Work, plan: Plan) -> Schedule:
+    platform, whole = work.platform, _whole(work)
+    issued = _issue_times(work.tasks, whole)
     buffers, l1_bytes = _place_buffers(work, plan, issued)
     code_bytes = _code_bytes(work.tasks)
-    tensors = place_in_l2(tensors_of(work, alone), code_bytes, platform)
-    emitter = _Emitter(tensors, buffers, work.phases, platform)
+    tensors = place_in_l2(tensors_of(work), code_bytes, platform)
+    emitter = _Emitter(tensors, buffers, work.phases, platform, whole)
     phase = -1
     for number, task in enumerate(work.tasks):
         if task.phase != phase:
@@ -335,10 +304,9 @@ def _assemble(work: Work, plan: Plan, alone: bool = False) -> Schedule:
             emitter.compute(compute, phase)
         for move in task.stores:
             emitter.move(move, phase)
-    used = max(t.address + t.size_bytes for t in tensors.values())
+    used = max(t.end for t in tensors.values()) - min(t.address for t in tensors.values())
     return Schedule(
-        tuple(emitter.operations), tuple(work.phases), tensors, tuple(buffers), l1_bytes,
-        used - min(t.address for t in tensors.values()) + code_bytes, code_bytes,
+        tuple(emitter.operations), tuple(work.phases), tensors, tuple(buffers), l1_bytes, used + code_bytes, code_bytes,
     )  # fmt: skip
 
 
@@ -348,48 +316,6 @@ def _code_bytes(tasks: list[Task]) -> int:
         for compute in task.computes:
             code.load(compute.call(lambda name: 0).program)
     return code.size_bytes
-
-
-def tensors_of(work: Work, alone: bool) -> list[Tensor]:
-    """What lies in L2, not yet placed. alone: gradients that would stay in L1, too."""
-    model, plan = work.model, work.plan
-    tensors = _always(model, work.platform, work.rule)
-    stored = {step.layer for step in plan.steps if step.step in ("wg", "update")}
-    for index, layer in enumerate(model.layers):
-        if layer.name in stored:
-            tensors.append(_tensor(f"dw{index}", _matrix_of("w", layer.parameters["w"]), layer))
-    for index in range(model.lowest_trained, len(model.layers)):
-        if between_dense(model, index) and (alone or not plan.stays_in_l1(model, index)):
-            tensors.append(_tensor(f"g{index}", matrix(model.shapes[index][1]), model.layers[index]))
-    return tensors
-
-
-def _always(model: Model, platform: Platform, rule: Rule) -> list[Tensor]:
-    """What every plan keeps in L2."""
-    parameters, velocities, values, gradients = list[Tensor](), list[Tensor](), list[Tensor](), list[Tensor]()
-    values.append(Tensor("x0", *matrix(model.input_shape), layer="the sample"))
-    for index, layer in enumerate(model.layers):
-        output = matrix(model.shapes[index][1])
-        for name, shape in layer.parameters.items():
-            parameters.append(_tensor(f"{name}{index}", _matrix_of(name, shape), layer))
-            if rule.momentum and layer.trained:
-                velocities.append(_tensor(f"v{name}{index}", _matrix_of(name, shape), layer))
-        values.append(_tensor(f"x{index + 1}", output, layer))
-        if index >= model.lowest_trained and not between_dense(model, index):
-            gradients.append(_tensor(f"g{index}", output, layer))
-    if not model.target_is_input:
-        values.append(Tensor("target", 1, 1 if model.loss == "cross-entropy" else model.outputs))
-    values.append(Tensor("loss", 1, platform.cluster.cores + 1))
-    return parameters + values + velocities + gradients
-
-
-def _tensor(name: str, sizes: tuple[int, int], layer: Layer) -> Tensor:
-    return Tensor(name, *sizes, layer=layer.name)
-
-
-def _matrix_of(name: str, shape: Shape) -> tuple[int, int]:
-    """Rows and columns of a parameter's tensor."""
-    return (1, shape[0]) if name == "b" else (shape[0], prod(shape[1:]))
 
 
 # -- execution -----------------------------------------------------------------------------------

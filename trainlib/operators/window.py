@@ -7,7 +7,7 @@ from typing import Any
 
 from pulpsim.arguments import whole
 from trainlib.errors import ModelError
-from trainlib.layers.layer import Layer, Shape
+from trainlib.operators.layer import Layer, Shape
 
 #: one number for both directions, or (vertical, horizontal)
 Pair = int | tuple[int, int]
@@ -52,6 +52,12 @@ class Window:
     def taps(self) -> int:
         return self.kernel_h * self.kernel_w
 
+    def seen(self, step: str, lines: int) -> tuple[int, int]:
+        """Pixels of a channel of x and of y that a tile of so many lines meets at least."""
+        if step == "ig":
+            return lines * self.width, max(lines // self.stride_h, 1) * self.out_w
+        return max((lines - 1) * self.stride_h + 1 - self.top, 1) * self.width, lines * self.out_w
+
 
 def pair(value: Pair) -> tuple[int, int]:
     """(vertical, horizontal)."""
@@ -84,6 +90,13 @@ def check_window(name: str, kernel: Pair, stride: Pair, padding: Padding = 0) ->
             f"outputs would see zeros only"
         )
     return sizes[0], sizes[1], amounts
+
+
+def settle_window(layer: Layer) -> None:
+    """Put a layer's kernel, stride and padding, checked, in the place of what was given. Raises ModelError."""
+    fields = ("kernel", "stride", "padding")
+    for field, value in zip(fields, check_window(layer.name, *(getattr(layer, name) for name in fields)), strict=True):
+        layer.settle(field, value)
 
 
 def _numbers(value: object, lengths: tuple[int, ...], least: int) -> Any:

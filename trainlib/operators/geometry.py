@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trainlib.layers import Window
-from trainlib.tasks import Range, ranges
+from trainlib.lowering.tasks import Range, ranges
+from trainlib.operators.window import Window
 
 
 @dataclass(frozen=True)

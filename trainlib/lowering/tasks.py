@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from pulpsim import Platform
 from trainlib.kernels import Call
 from trainlib.kernels.optimizer import Rule
-from trainlib.layers import Shape
-from trainlib.memory_map import aligned
-from trainlib.model import Model
+from trainlib.lowering.memory_map import aligned
 from trainlib.plan import LayerStep, Plan
+
+if TYPE_CHECKING:
+    from trainlib.graph import Gradient, Value
+    from trainlib.model import Model
+
+Shape = tuple[int, ...]
 
 #: parts of a dimension that outlined work keeps at most
 OUTLINE = 5
+#: buffers that tiles of weights rotate through, with double buffering; with single buffering it is one
+WEIGHT_SLOTS = 3
 
 Addresses = Callable[[str], int]
 Range = tuple[int, int]
@@ -41,10 +48,13 @@ class Move:
     def size_bytes(self) -> int:
         return 4 * (self.rows[1] - self.rows[0]) * (self.columns[1] - self.columns[0])
 
-    def overlaps(self, other: Move) -> bool:
-        """Whether both touch the same bytes in L2, or may where they take the tensor for different matrices."""
+    def overlaps(self, other: Move, whole: Mapping[str, str]) -> bool:
+        """Whether both touch the same bytes in L2, or may where they take the tensor for different matrices.
+
+        whole: of what tensors others are parts.
+        """
         if self.tensor != other.tensor or self.width != other.width:
-            return self.tensor == other.tensor
+            return whole.get(self.tensor, self.tensor) == whole.get(other.tensor, other.tensor)
         return (
             self.rows[0] < other.rows[1]
             and other.rows[0] < self.rows[1]
@@ -118,9 +128,11 @@ class Work:
         self.all_cores = platform.cluster.cores
         self.cores = plan.cores or self.all_cores
         self._outlined = outlined
+        self.graph = model.graph
         self.tasks: list[Task] = []
         self.phases: list[Phase] = []
         self.sizes: dict[str, int] = {}
+        self.turns = Turns()
 
     def begin(self, layer: str, step: str, macs: int, plan: LayerStep | None) -> None:
         """A new phase; tasks that follow belong to it."""
@@ -158,13 +170,25 @@ class Work:
         """L1 that all buffers take together."""
         return sum(aligned(size) for size in self.sizes.values())
 
-    def relu_below(self, index: int) -> bool:
-        """Whether the input of layer `index` is the output of a ReLU that belongs to the layer before."""
-        return self.model.relu_below(index)
+    def stays_in_l1(self, value: Value) -> bool:
+        """Whether a value, and its gradient, go on to their readers in L1."""
+        return self.plan.stays_in_l1(self.model, value)
 
-    def stays_in_l1(self, index: int) -> bool:
-        """Whether the output of layer `index`, and the gradient there, go on to their readers in L1."""
-        return self.plan.stays_in_l1(self.model, index)
+    def gradient(self, value: Value) -> Gradient:
+        """How a value's gradient comes about."""
+        return self.graph.gradient(value, self.plan.sums(value))
+
+
+class Turns:
+    """Which of the weights' slots comes next, over all layers that share them."""
+
+    def __init__(self) -> None:
+        self._next = 0
+
+    def take(self, work: Work, step: LayerStep, words: int) -> str:
+        name = f"weights {self._next % (WEIGHT_SLOTS if step.buffering == 'double' else 1)}"
+        self._next += 1
+        return work.buffer(name, words)
 
 
 class Slots:
@@ -187,6 +211,10 @@ class Slots:
 def matrix(shape: Shape) -> tuple[int, int]:
     """Rows and columns of a sample's, output's or gradient's tensor in L2: an image's rows are its channels."""
     return (1, shape[0]) if len(shape) == 1 else (shape[0], shape[1] * shape[2])
+
+
+def size(pair: Range) -> int:
+    return pair[1] - pair[0]
 
 
 def ranges(size: int, tile: int) -> list[Range]:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from trainlib.layers import Layer
+from typing import TYPE_CHECKING
+
+from trainlib.lowering.tasks import Slots, Task, Work
 from trainlib.plan import LayerStep
-from trainlib.steps.geometry import Geometry
-from trainlib.tasks import Slots, Task, Work
+
+if TYPE_CHECKING:
+    from trainlib.graph import Node
+    from trainlib.operators.geometry import Geometry
 
 
 class ImageStep:
     """One step of one layer, begun as a phase of its own. macs: the step as `Layer.macs` names it."""
 
-    def __init__(self, work: Work, index: int, layer: Layer, step: LayerStep, macs: str, geometry: Geometry):
-        self.work, self.index, self.step, self.geometry = work, index, step, geometry
+    def __init__(self, work: Work, node: Node, step: LayerStep, macs: str, geometry: Geometry):
+        self.work, self.node, self.step, self.geometry = work, node, step, geometry
         self.at = geometry.window
-        self.name, self.single = f"{layer.name} {step.step}", step.buffering == "single"
-        work.begin(layer.name, step.step, layer.macs(macs, work.model.shapes[index][0]), step)
+        self.name, self.single = f"{node.name} {step.step}", step.buffering == "single"
+        work.begin(node.name, step.step, node.layer.macs(macs, node.shape), step)
         self._first = len(work.tasks)
         lines = step.tile.lines
         self.out_lines = work.parts(self.at.out_h, lines or self.at.out_h, geometry.input_rows)

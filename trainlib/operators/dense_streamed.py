@@ -6,23 +6,25 @@ Every sum runs in the same order as where the vectors stay in L1: the bits are t
 from __future__ import annotations
 
 from math import prod
+from typing import TYPE_CHECKING
 
 from trainlib.kernels import Call, elementwise, fully_connected
-from trainlib.layers import FullyConnected
-from trainlib.plan import LayerStep
-from trainlib.steps.dense import Tile, Turns, tiles, update_bias
-from trainlib.steps.finish import finish_gradient, finish_output, fuses_relu, size
-from trainlib.tasks import Addresses, Range, Slots, Task, Work
+from trainlib.lowering.finish import finish_gradient, finish_output
+from trainlib.lowering.tasks import Addresses, Range, Slots, Task, Work, size
+from trainlib.operators.dense_tiles import Tile, tiles, update_bias
+from trainlib.plan import LayerStep, fuses_relu
+
+if TYPE_CHECKING:
+    from trainlib.graph import Node
 
 
 class _Vectors:
     """The parts of a layer's vectors that one step has in L1."""
 
-    def __init__(self, work: Work, index: int, step: LayerStep):
-        self.work, self.index, self.step = work, index, step
-        self.name = f"{work.model.layers[index].name} {step.step}"
-        shape = work.model.shapes[index][0]
-        self.width = prod(shape) if len(shape) == 3 else 0  # an image, read as a vector
+    def __init__(self, work: Work, node: Node, step: LayerStep):
+        self.work, self.node, self.step = work, node, step
+        self.name = f"{node.name} {step.step}"
+        self.width = prod(node.shape) if len(node.shape) == 3 else 0  # an image, read as a vector
 
     def slots(self, name: str) -> Slots:
         return Slots(self.work, f"{self.name} {name}", 1 if self.step.buffering == "single" else 2)
@@ -30,7 +32,7 @@ class _Vectors:
     def input(self, task: Task, slots: Slots, columns: Range) -> str:
         """The buffer of a part of x."""
         if slots.take(columns, size(columns)):
-            task.load(slots.buffer, f"x{self.index}", (0, 1), columns, width=self.width)
+            task.load(slots.buffer, self.node.inputs[0].tensor, (0, 1), columns, width=self.width)
         return slots.buffer
 
     def pairs(self, task: Task, gradients: Slots, pairs: Slots, rows: Range) -> str:
@@ -39,24 +41,24 @@ class _Vectors:
         gradients.take(rows, n)
         if pairs.take(rows, 2 * n):
             g, target = gradients.buffer, pairs.buffer
-            task.load(g, f"g{self.index}", (0, 1), rows)
+            task.load(g, self.node.output.gradient, (0, 1), rows)
             task.compute(
                 lambda at: elementwise.linear_pairs(at(g), at(g), at(target), work.lr, n, work.cores), (g,), (target,)
             )
         return pairs.buffer
 
 
-def forward(work: Work, turns: Turns, index: int, layer: FullyConnected, step: LayerStep) -> None:
-    work.begin(layer.name, "fw", layer.macs("fw"), step)
-    vectors, fused = _Vectors(work, index, step), fuses_relu(layer, step)
+def forward(work: Work, node: Node, step: LayerStep) -> None:
+    work.begin(node.name, "fw", node.layer.macs("fw"), step)
+    vectors, fused = _Vectors(work, node, step), fuses_relu(node.layer, step)
     x_slots, y_slots = vectors.slots("x"), vectors.slots("y")
-    for rows, columns in tiles(work, layer, step, columns_outside=False):
+    for rows, columns in tiles(work, node, step, columns_outside=False):
         task = work.task(step.buffering == "single")
-        tile = Tile(work, turns, index, step, rows, columns)
+        tile = Tile(work, node, step, rows, columns)
         tile.load(task)
         x = vectors.input(task, x_slots, columns)
         y_slots.take(rows, size(rows))
-        last = columns[1] == layer.inputs
+        last = columns[1] == prod(node.shape)
 
         def call(
             at: Addresses, w: str = tile.buffer, x: str = x, y: str = y_slots.buffer, rows: Range = rows,
@@ -70,19 +72,19 @@ def forward(work: Work, turns: Turns, index: int, layer: FullyConnected, step: L
         old = (y_slots.buffer,) if columns[0] else ()
         task.compute(call, (tile.buffer, x, *old), (y_slots.buffer,))
         if last:
-            finish_output(work, index, task, y_slots.buffer, rows, 1, fused, vectors.name)
-            task.store(y_slots.buffer, f"x{index + 1}", (0, 1), rows)
+            finish_output(work, node, task, y_slots.buffer, rows, 1, fused, vectors.name)
+            task.store(y_slots.buffer, node.output.tensor, (0, 1), rows)
 
 
-def backward(work: Work, turns: Turns, index: int, layer: FullyConnected, step: LayerStep) -> None:
+def backward(work: Work, node: Node, step: LayerStep) -> None:
     """Steps "ig", "wg", "wg+update" and "ig+wg+update"."""
-    work.begin(layer.name, step.step, layer.macs(step.step), step)
-    parts = step.step.split("+")
-    vectors = _Vectors(work, index, step)
+    work.begin(node.name, step.step, node.layer.macs(step.step), step)
+    outputs, inputs, _ = node.limits(step.step)
+    parts, vectors = step.step.split("+"), _Vectors(work, node, step)
     x_slots, g_slots, d_slots, dx_slots = (vectors.slots(name) for name in ("x", "g", "d", "dx"))
-    for rows, columns in tiles(work, layer, step, columns_outside="ig" in parts):
+    for rows, columns in tiles(work, node, step, columns_outside="ig" in parts):
         task = work.task(step.buffering == "single")
-        tile = Tile(work, turns, index, step, rows, columns)
+        tile = Tile(work, node, step, rows, columns)
         pairs = vectors.pairs(task, g_slots, d_slots, rows)
         x = vectors.input(task, x_slots, columns) if "wg" in parts else ""
         tile.load(task)
@@ -92,10 +94,10 @@ def backward(work: Work, turns: Turns, index: int, layer: FullyConnected, step: 
             dx = dx_slots.buffer
         _multiply(work, task, tile, (pairs, x, dx))
         tile.store(task)
-        if dx and rows[1] == layer.outputs:
-            finish_gradient(work, index, task, dx, (0, 1), columns, vectors.name, width=vectors.width)
-        if layer.bias and "wg" in parts and columns[1] == layer.inputs:
-            update_bias(work, task, index, rows, (pairs, f"{vectors.name} bias", f"{vectors.name} pairs apart"))
+        if dx and rows[1] == outputs:
+            finish_gradient(work, node, task, dx, (0, 1), columns, vectors.name, width=vectors.width)
+        if node.layer.bias and "wg" in parts and columns[1] == inputs:
+            update_bias(work, task, node, rows, (pairs, f"{vectors.name} bias", f"{vectors.name} pairs apart"))
 
 
 def _multiply(work: Work, task: Task, tile: Tile, vectors: tuple[str, str, str]) -> None:

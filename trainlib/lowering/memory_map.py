@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from pulpsim import Platform
 from pulpsim.memory import L1_BASE, L2_BASE, STACK_WINDOW, stack_base
@@ -16,56 +17,82 @@ def aligned(size: int) -> int:
     return -(-size // ALIGN) * ALIGN
 
 
+#: tensors that are of no layer
+TARGET, LOSS = "target", "loss"
+Holds = Literal["parameters", "velocities", "activations", "gradients", "other"]
+
+
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """An FP32 matrix in L2, row-major; a vector is one row. layer: whose it is, for people."""
+    """An FP32 matrix in L2, row-major; a vector is one row.
+
+    lives: from which step of which node to which, forward 0, 1, 2 ..., the loss, backward; () always: others whose
+    time it is not may have its place. of, offset: the tensor of which it is a part, and its place there in bytes.
+    """
 
     name: str
     rows: int
     columns: int
     address: int = 0
-    layer: str = ""
+    holds: Holds = "other"
+    lives: tuple[int, ...] = ()
+    of: str = ""
+    offset: int = 0
 
     @property
     def size_bytes(self) -> int:
         return 4 * self.rows * self.columns
 
+    @property
+    def end(self) -> int:
+        return self.address + aligned(self.size_bytes)
+
 
 def place_in_l2(tensors: Iterable[Tensor], code_bytes: int, platform: Platform) -> dict[str, Tensor]:
-    """Tensors one behind the other, after the code. Raises ModelError if they do not fit."""
-    placed, end = {}, L2_BASE + aligned(code_bytes)
-    for tensor in tensors:
-        placed[tensor.name] = replace(tensor, address=end)
-        end += aligned(tensor.size_bytes)
-    check_fit(placed.values(), code_bytes, platform)
-    return placed
+    """Each gets an address after the code: those that always live one behind the other, then the others, large ones
+    first, no two that live at once overlapping. Raises ModelError if they do not fit."""
+    given, end = list(tensors), L2_BASE + aligned(code_bytes)
+    placed: dict[str, Tensor] = {}
+    for tensor in given:
+        if not tensor.lives and not tensor.of:
+            placed[tensor.name] = replace(tensor, address=end)
+            end = placed[tensor.name].end
+    for tensor in sorted((t for t in given if t.lives and not t.of), key=lambda t: (-t.size_bytes, t.lives, t.name)):
+        others = sorted((o.address, o.end) for o in placed.values() if o.lives and _live_at_once(o, tensor))
+        address = _first_gap([(end, end + (1 << 40))], others, aligned(tensor.size_bytes))
+        placed[tensor.name] = replace(tensor, address=address)
+    for tensor in given:
+        if tensor.of:
+            placed[tensor.name] = replace(tensor, address=placed[tensor.of].address + tensor.offset)
+    _check_fit(placed, max(tensor.end for tensor in placed.values()) - L2_BASE, code_bytes, platform)
+    return {tensor.name: placed[tensor.name] for tensor in given}
 
 
-#: what tensors hold, by how their names begin: see `trainlib.steps`
-CONTENTS = {
-    "parameters": ("w", "b"),
-    "velocities": ("v",),
-    "activations": ("x",),
-    "gradients": ("g", "dw"),
-}
+def _live_at_once(one: Tensor, other: Tensor) -> bool:
+    return one.lives[0] <= other.lives[1] and other.lives[0] <= one.lives[1]
 
 
-def check_fit(tensors: Collection[Tensor], code_bytes: int, platform: Platform) -> None:
+def _check_fit(tensors: dict[str, Tensor], needed: int, code_bytes: int, platform: Platform) -> None:
     """Raises ModelError if L2 is too small for these tensors and the code."""
-    needed = aligned(code_bytes) + sum(aligned(tensor.size_bytes) for tensor in tensors)
     available = platform.l2.size_bytes
     if needed <= available:
         return
-    largest = max(tensors, key=lambda tensor: tensor.size_bytes)
-    shares = {"code": code_bytes} | {
-        what: sum(tensor.size_bytes for tensor in tensors if tensor.name.startswith(begins))
-        for what, begins in CONTENTS.items()
-    }
+    own = [tensor for tensor in tensors.values() if not tensor.of]
+    largest = max(own, key=lambda tensor: tensor.size_bytes)
+    shares: dict[str, int] = {"code": code_bytes}
+    for tensor in own:
+        if tensor.holds != "other":
+            what = "activations and gradients at once" if tensor.lives else tensor.holds
+            shares[what] = shares.get(what, 0) + tensor.size_bytes
+    moving = [tensor for tensor in own if tensor.lives]
+    if moving:
+        low = min(tensor.address for tensor in moving)
+        shares["activations and gradients at once"] = max(tensor.end for tensor in moving) - low
     parts = ", ".join(f"{what} {size:,}" for what, size in shares.items() if size)
-    copy = "; the velocities of momentum are a second copy of the parameters" if shares["velocities"] else ""
+    copy = "; the velocities of momentum are a second copy of the parameters" if "velocities" in shares else ""
     raise ModelError(
-        f"L2 is too small: a training step needs {needed:,} bytes there ({parts}; the largest tensor is {largest.name} "
-        f"of {largest.layer}, {largest.rows:,} x {largest.columns:,} numbers, {largest.size_bytes:,} bytes), "
+        f"L2 is too small: a training step needs {needed:,} bytes there ({parts}; the largest tensor is "
+        f"{largest.name}, {largest.rows:,} x {largest.columns:,} numbers, {largest.size_bytes:,} bytes), "
         f"{platform.name} has {available:,} (l2.size_bytes): {needed - available:,} are missing{copy}"
     )
 

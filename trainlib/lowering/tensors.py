@@ -1,0 +1,99 @@
+"""What lies in L2 during a training step, and how long: parameters always, values and gradients while they are used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from math import prod
+
+from trainlib.graph import Node, View
+from trainlib.lowering.memory_map import LOSS, TARGET, Holds, Tensor
+from trainlib.lowering.tasks import Shape, Work, matrix
+
+
+def tensors_of(work: Work) -> list[Tensor]:
+    """Not yet placed: what is there before and after the step, and of the rest what some task moves."""
+    views, spans = views_of(work), _spans(work)
+    found = list(_kept(work))
+    for tensor in _passing(work):
+        if tensor.name in views and (view := views[tensor.name]).of in spans:
+            found.append(replace(tensor, of=view.of, offset=4 * view.offset))
+        elif tensor.name in spans:
+            found.append(replace(tensor, lives=spans[tensor.name]))
+    return found
+
+
+def views_of(work: Work) -> dict[str, View]:
+    """By name, the tensors that are parts of others, which are not parts of any."""
+    found: dict[str, View] = {}
+    graph = work.graph
+    for node in graph.nodes:
+        if node.layer.RESHAPES:
+            found[node.output.tensor] = _resolved(View(node.output.tensor, node.inputs[0].tensor), found)
+    for node in reversed(graph.nodes):
+        if graph.wanted(node.output):
+            for view in work.gradient(node.output).views:
+                found[view.name] = _resolved(view, found)
+    return found
+
+
+def _resolved(view: View, known: dict[str, View]) -> View:
+    if view.of not in known:
+        return view
+    whole = known[view.of]
+    return View(view.name, whole.of, whole.offset + view.offset)
+
+
+def _spans(work: Work) -> dict[str, tuple[int, int]]:
+    """The first and the last phase that touches a tensor or a part of it."""
+    views, found = views_of(work), dict[str, tuple[int, int]]()
+    for task in work.tasks:
+        for move in (*task.loads, *task.stores):
+            name = views[move.tensor].of if move.tensor in views else move.tensor
+            first, last = found.get(name, (task.phase, task.phase))
+            found[name] = (min(first, task.phase), max(last, task.phase))
+    return found
+
+
+def _kept(work: Work) -> Iterator[Tensor]:
+    """Parameters, states of the optimizer, the sample, the target and the loss."""
+    model = work.model
+    for node in model.nodes:
+        for name, shape in node.layer.parameters.items():
+            yield _tensor(node.parameter(name), _rows_of(name, shape), "parameters")
+    yield _tensor(work.graph.sample.tensor, matrix(model.input_shape), "activations")
+    if work.rule.momentum:
+        for node in (node for node in model.nodes if node.layer.trained):
+            for name, shape in node.layer.parameters.items():
+                yield _tensor(node.parameter(name, "velocity"), _rows_of(name, shape), "velocities")
+    if not model.target_is_input:
+        yield Tensor(TARGET, 1, 1 if model.loss == "cross-entropy" else model.outputs)
+    yield Tensor(LOSS, 1, work.all_cores + 1)
+
+
+def _passing(work: Work) -> Iterator[Tensor]:
+    """Values, their gradients, and gradients of parameters that a step of its own applies."""
+    for node in work.graph.nodes:
+        yield _tensor(node.output.tensor, matrix(node.output.shape), "activations")
+        for name, shape in node.layer.parameters.items():
+            yield _tensor(node.parameter(name, "d"), _rows_of(name, shape), "gradients")
+        yield from _gradients(work, node)
+
+
+def _gradients(work: Work, node: Node) -> Iterator[Tensor]:
+    """Of a node's output."""
+    if not work.graph.wanted(node.output):
+        return
+    given, sizes = work.gradient(node.output), matrix(node.output.shape)
+    names = [node.output.gradient, *(one.into for one in given.computed), *(view.name for view in given.views)]
+    for name in dict.fromkeys(names):
+        yield _tensor(name, sizes, "gradients")
+
+
+def _tensor(name: str, sizes: tuple[int, int], holds: Holds) -> Tensor:
+    return Tensor(name, *sizes, holds=holds)
+
+
+def _rows_of(name: str, shape: Shape) -> tuple[int, int]:
+    """Rows and columns of a parameter's tensor: a vector is one row."""
+    return (1, shape[0]) if len(shape) == 1 else (shape[0], prod(shape[1:]))

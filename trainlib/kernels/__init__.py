@@ -1,6 +1,6 @@
 """Programs for the cluster. Every kernel is written once, in the cores' own instructions.
 
-Convention: arguments in a0, a1, ... are the same on every core; a core finds its share from its number.
+Convention: arguments in a0, a1, ... a7, s2, ... are the same on every core; a core finds its share from its number.
 Work is split in chunks of `chunk` units: core i takes units i * chunk up to (i + 1) * chunk. Arrays are
 FP32 in L1; a "pair" array holds (d, -(lr * d)) for every element of a gradient d.
 """
@@ -10,6 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pulpsim import Program
+
+#: registers of arguments, in order
+ARGUMENTS = (*(f"a{i}" for i in range(8)), *(f"s{i}" for i in range(2, 12)))
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class Call:
     arguments: tuple[int, ...]
 
     def registers(self) -> dict[str, int]:
-        return {f"a{i}": value & 0xFFFFFFFF for i, value in enumerate(self.arguments)}
+        return {ARGUMENTS[i]: value & 0xFFFFFFFF for i, value in enumerate(self.arguments)}
 
 
 def chunk_of(units: int, cores: int, multiple: int = 1) -> int:

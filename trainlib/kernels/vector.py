@@ -8,6 +8,7 @@ import numpy as np
 
 from pulpsim import Builder, Program
 from pulpsim.program import Register
+from trainlib.kernels import ARGUMENTS
 from trainlib.kernels.partition import advance_pointer, take_share
 
 
@@ -48,7 +49,8 @@ def vector_program(
     """
     b = Builder(name)
     b.entry(name)
-    arguments = b.arguments(*pointers, *scalars, "n", "chunk")
+    names = (*pointers, *scalars, "n", "chunk")
+    arguments = [b.register(name, at=ARGUMENTS[i]) for i, name in enumerate(names)]
     used, rest = arguments[: len(pointers)], arguments[len(pointers) : -2]
     n, chunk = arguments[-2:]
     done = b.label("done")

@@ -305,9 +305,12 @@ def _rows_by_rule(b: Builder, kind: _Kind, tile: _Tile, c: _Columns) -> None:
                 if kind.rule.weight_decay:
                     b("fmadd.s", change, tile.k["decay"], value, change)
             for (v, _, change), velocity in zip(group, velocities, strict=False):
-                b("fmadd.s", change, tile.k["momentum"], velocity, change)
+                moved = velocity if kind.rule.nesterov else change
+                b("fmadd.s", moved, tile.k["momentum"], velocity, change)
                 assert velocity_row is not None
-                _access(b, "sw", change, velocity_row, v, tile.stride, step=v == 0)
+                _access(b, "sw", moved, velocity_row, v, tile.stride, step=v == 0)
+                if kind.rule.nesterov:
+                    b("fmadd.s", change, tile.k["momentum"], velocity, change)
             for v, value, change in group:
                 b("fmadd.s", value, tile.k["minus_lr"], change, value)
                 _access(b, "sw", value, c.row, v, tile.stride, step=v == 0)

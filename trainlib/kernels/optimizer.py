@@ -1,4 +1,4 @@
-"""Stochastic gradient descent on stored gradients, with momentum and weight decay."""
+"""Stochastic gradient descent on stored gradients, with momentum, also Nesterov's, and weight decay."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class Rule:
     lr: float
     momentum: float = 0.0
     weight_decay: float = 0.0
+    nesterov: bool = False  # of no effect without momentum
 
     def __post_init__(self) -> None:
         for name in ("lr", "momentum", "weight_decay"):
@@ -35,7 +36,8 @@ class Rule:
     @property
     def suffix(self) -> str:
         """What kernels' names say of it."""
-        return "+momentum" * bool(self.momentum) + "+decay" * bool(self.weight_decay)
+        momentum = "+nesterov" if self.nesterov else "+momentum"
+        return momentum * bool(self.momentum) + "+decay" * bool(self.weight_decay)
 
 
 #: of no rate: for kernels that change nothing, and where only sizes are asked for
@@ -43,21 +45,22 @@ PLAIN = Rule(0.0)
 
 
 def sgd(w: int, dw: int, v: int, rule: Rule, n: int, cores: int) -> Call:
-    """g = fma(weight_decay, w, dw); v = fma(momentum, v, g); w = fma(-lr, v, w).
+    """g = fma(weight_decay, w, dw); v = fma(momentum, v, g); w = fma(-lr, v, w), or fma(momentum, v, g) for v there.
 
-    A weight decay of zero leaves g = dw; a momentum of zero g in place of v, and v is not touched. With
-    momentum v must hold zeros before the first step.
+    The latter is Nesterov's. A weight decay of zero leaves g = dw; a momentum of zero g in place of v, and v is not
+    touched. With momentum v must hold zeros before the first step.
     """
     if rule.plain:
         return sgd_update(w, dw, rule.lr, n, cores)
     velocity = [v] if rule.momentum else []
     factors = [bits(factor) for factor in (rule.momentum, rule.weight_decay) if factor]
     arguments = (w, dw, *velocity, bits(-np.float32(rule.lr)), *factors, n, chunk_of(n, cores, UNROLL))
-    return Call(sgd_program(bool(rule.momentum), bool(rule.weight_decay)), f"sgd{rule.suffix}", arguments)
+    program = sgd_program(bool(rule.momentum), bool(rule.weight_decay), rule.nesterov and bool(rule.momentum))
+    return Call(program, f"sgd{rule.suffix}", arguments)
 
 
 @cache
-def sgd_program(momentum: bool, weight_decay: bool) -> Program:
+def sgd_program(momentum: bool, weight_decay: bool, nesterov: bool) -> Program:
     def body(b: Builder, pointers: list[Register], k: Constants, unroll: int) -> None:
         w, dw = pointers[:2]
         weights, gradients = b.registers("weight", unroll), b.registers("gradient", unroll)
@@ -72,8 +75,11 @@ def sgd_program(momentum: bool, weight_decay: bool) -> Program:
             if weight_decay:
                 b("fmadd.s", gradient, k["decay"], weight, gradient)
             if momentum:
+                velocity = velocities[i] if nesterov else gradient
+                b("fmadd.s", velocity, k["momentum"], velocities[i], gradient)
+                b("p.sw", velocity, (pointers[2], 4, "!"))
+            if nesterov:
                 b("fmadd.s", gradient, k["momentum"], velocities[i], gradient)
-                b("p.sw", gradient, (pointers[2], 4, "!"))
             b("fmadd.s", weight, k["minus_lr"], gradient, weight)
             b("p.sw", weight, (w, 4, "!"))
         b.free(*weights, *gradients, *velocities)

@@ -37,8 +37,6 @@ Job = tuple[int, str]
 
 #: exchanges of a kind of step that are simulated, of those whose schedules promise most
 SIMULATED_EXCHANGES = 4
-#: cycles do not depend on it
-LEARNING_RATE = 0.01
 #: where vectors are while no plan by rule fits: out of L1
 NO_RULE: Vectors = "streamed"
 #: times that the descent goes through all kinds of steps at most
@@ -382,7 +380,7 @@ class _Whole:
 def _promise(meter: Meter, model: Model, plan: Plan) -> int | None:
     """Cycles that the plan hardly goes below; None if it does not fit."""
     try:
-        return meter.promise(settled(model, plan, meter.platform, LEARNING_RATE)[1])
+        return meter.promise(settled(model, plan, meter.platform)[1])
     except PulpsimError:
         return None
 
@@ -394,7 +392,7 @@ def _count(meter: Meter, model: Model, plan: Plan, limit: int | None) -> tuple[P
     """
     before, total, fault = (meter.simulated, meter.reused), 0, ""
     try:
-        plan, schedule = settled(model, plan, meter.platform, LEARNING_RATE)
+        plan, schedule = settled(model, plan, meter.platform)
         least = meter.least(schedule)
         for skew in range(len(SKEWS)):
             if limit is not None and total + (len(SKEWS) - skew) * least >= limit:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 from pulpsim import Cluster, Machine, Platform
 from pulpsim.machine import Process
-from trainlib import DEFAULT_LEARNING_RATE
 from trainlib.lowering.schedule import Begin, Fork, compile_schedule, execute
 from trainlib.model import Model
 from trainlib.plan import Plan
@@ -35,7 +34,7 @@ def parts_of(report: StepReport) -> list[Part]:
 
 def parts_in_l1(model: Model, plan: Plan, platform: Platform) -> list[Part]:
     """The step's calls one after the other. Raises PlanError, ModelError if the plan does not fit."""
-    schedule = compile_schedule(model, plan, platform, DEFAULT_LEARNING_RATE)
+    schedule = compile_schedule(model, plan, platform)
     calls = tuple(operation for operation in schedule.operations if isinstance(operation, Begin | Fork))
     marks: list[int] = []
 

@@ -20,7 +20,7 @@ from autotuner.points import Points
 from autotuner.published import LayerType, Row, layer_of
 from autotuner.report import how, shape_of
 from autotuner.search import Found
-from autotuner.tuning import LEARNING_RATE, Outcome, Progress, jobs_of
+from autotuner.tuning import Outcome, Progress, jobs_of
 from benchmarks.markdown import grid
 from benchmarks.networks import PRESET, PUBLISHED
 from pulpsim import Platform
@@ -148,7 +148,7 @@ def with_plain_kernels(model: Model, plan: Plan) -> Plan:
 
 def _count(meter: Meter, model: Model, plan: Plan) -> float:
     """The mean over the start skews. Raises PlanError, L1Error."""
-    return fmean(meter.all_cycles(settled(model, plan, meter.platform, LEARNING_RATE)[1]))
+    return fmean(meter.all_cycles(settled(model, plan, meter.platform)[1]))
 
 
 def lines_of(model: Model, compared: Sequence[Compared]) -> Iterator[Line]:

@@ -12,15 +12,12 @@ Values come from `numerics` alone, the kernels' twins, in the order in which the
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
 from math import prod
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pulpsim.arguments import real
-from trainlib import DEFAULT_LEARNING_RATE
-from trainlib.errors import DataError, ModelError, unknown_loss
+from trainlib.errors import DataError, unknown_loss
 from trainlib.graph import SAMPLE, Graph, Node, Value
 from trainlib.layers import FullyConnected, Shape
 from trainlib.model import Model, Parameters
@@ -28,10 +25,8 @@ from trainlib.numerics import classification, elementwise
 from trainlib.numerics import (
     loss as losses,
 )
-from trainlib.numerics import (
-    optimizer as optimizers,
-)
 from trainlib.operators.values import bias_gradient
+from trainlib.optimizers import SGD, Optimizer
 
 Floats = NDArray[np.float32]
 #: a layer's own parameters, "w" and "b"
@@ -39,61 +34,6 @@ Own = dict[str, Floats]
 
 #: those of the default platform
 DEFAULT_CORES = 8
-
-
-def _single(value: float) -> np.float32:
-    with np.errstate(over="ignore"):
-        return np.float32(value)
-
-
-@dataclass(eq=False)
-class SGD:
-    """Stochastic gradient descent: g = dw + weight_decay w; v = momentum v + g; w -= lr v.
-
-    Biases are parameters like others. velocity: v of each array in `Parameters`, by its place, once it has
-    one; it belongs to one network's training. Raises ModelError for a number out of range.
-    """
-
-    lr: float = DEFAULT_LEARNING_RATE
-    momentum: float = 0.0
-    weight_decay: float = 0.0
-    velocity: dict[int, Floats] = field(default_factory=dict, repr=False)
-
-    def __post_init__(self) -> None:
-        lr, momentum, decay = real(self.lr), real(self.momentum), real(self.weight_decay)
-        if lr is None or not 0 < _single(lr) < np.inf:
-            raise ModelError(f"SGD: lr = {self.lr!r}: must be a positive number, one that FP32 holds")
-        if momentum is None or not 0 <= momentum < 1 or _single(momentum) == 1:
-            raise ModelError(f"SGD: momentum = {self.momentum!r}: must be at least 0 and below 1")
-        if decay is None or not 0 <= _single(decay) < np.inf:
-            raise ModelError(
-                f"SGD: weight_decay = {self.weight_decay!r}: must be at least 0 and a number that FP32 holds"
-            )
-        self.lr, self.momentum, self.weight_decay = lr, momentum, decay
-
-    @property
-    def minus_lr(self) -> np.float32:
-        return np.float32(-np.float32(self.lr))
-
-    @property
-    def plain(self) -> bool:
-        """Neither momentum nor weight decay: gradients need not be stored."""
-        return np.float32(self.momentum) == 0 == np.float32(self.weight_decay)
-
-    def check_velocity(self, parameters: Parameters) -> None:
-        """Raises ModelError unless the velocity is that of these parameters."""
-        for slot, v in sorted(self.velocity.items()):
-            if slot >= len(parameters) or v.shape != parameters[slot].shape:
-                raise ModelError(f"SGD: the velocity of parameter array {slot} is that of another network")
-
-    def update(self, slot: int, w: Floats, dw: Floats) -> None:
-        """Change parameter array `slot` in place."""
-        v = self.velocity.setdefault(slot, np.zeros_like(w)) if np.float32(self.momentum) else np.empty(0, np.float32)
-        optimizers.sgd(
-            w.reshape(-1), dw.reshape(-1), v.reshape(-1), self.minus_lr,
-            np.float32(self.momentum), np.float32(self.weight_decay),
-        )  # fmt: skip
-
 
 # -- a network -------------------------------------------------------------------------------------
 def own_of(model: Model, index: int, parameters: Parameters) -> Own:
@@ -249,7 +189,7 @@ def step(
     parameters: Parameters,
     x: ArrayLike,
     target: ArrayLike | None = None,
-    optimizer: SGD | None = None,
+    optimizer: Optimizer | None = None,
     cores: int = DEFAULT_CORES,
     stored_gradients: Collection[str] = (),
 ) -> float:
@@ -260,7 +200,7 @@ def step(
     be fused into the weight gradient. Raises ModelError or DataError, having changed nothing.
     """
     optimizer = optimizer or SGD()
-    optimizer.check_velocity(parameters)
+    optimizer.check_state(parameters)
     target = _target(model, x, target)
     outputs = forward(model, parameters, x)
     value, dy = loss(model, outputs[-1], target, cores)
@@ -275,4 +215,5 @@ def step(
             gradients = layer.parameter_gradients(own_of(model, node.number, parameters), d, inputs)
         for name, gradient in gradients.items():
             optimizer.update(slots[name], parameters[slots[name]], gradient)
+    optimizer.steps += 1
     return value

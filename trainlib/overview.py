@@ -53,7 +53,7 @@ def plan_record(model: Model, plan: Plan, platform: Platform) -> dict[str, Any]:
 
     Buffers live from task `first` to task `last`; a task is one tile.
     """
-    schedule = compile_schedule(model, plan, platform, 0.0)
+    schedule = compile_schedule(model, plan, platform)
     moved = schedule.bytes_moved()
     phases = [
         {

@@ -17,7 +17,6 @@ from itertools import product
 from pulpsim import Platform
 from trainlib import models
 from trainlib.errors import L1Error, PlanError
-from trainlib.kernels.optimizer import PLAIN, Rule
 from trainlib.layers import FullyConnected
 from trainlib.lowering.loss import loss_bytes
 from trainlib.lowering.memory_map import ALIGN, l1_available, place_in_l2
@@ -25,6 +24,7 @@ from trainlib.lowering.schedule import Schedule, compile_schedule, place_buffers
 from trainlib.lowering.tensors import tensors_of
 from trainlib.model import Model
 from trainlib.operators.layer import halvings
+from trainlib.optimizers import PLAIN, Optimizer
 from trainlib.plan import SUM, LayerStep, Plan, Stores, Tile, Vectors, backward_choices, forward_steps
 from trainlib.tiling_images import ImageSteps
 
@@ -35,14 +35,14 @@ RETREAT = (1.0, 0.9, 0.6)
 STORES: tuple[Stores, ...] = ("overlapped", "awaited")
 
 
-def default_plan(model: Model | str, platform: Platform | str, rule: Rule = PLAIN) -> Plan:
-    """The rules above, with room for velocities if the parameters' rule has momentum.
+def default_plan(model: Model | str, platform: Platform | str, optimizer: Optimizer = PLAIN) -> Plan:
+    """The rules above, with room for the optimizer's states.
 
     Raises ModelError if L2 is too small, PlanError if not even the smallest tiles fit L1.
     """
     model, platform = models.of(model), Platform.of(platform)
-    check_l2(model, platform, rule)
-    planner = _Planner(model, platform, rule)
+    check_l2(model, platform, optimizer)
+    planner = _Planner(model, platform, optimizer)
     for vectors, budget in product(planner.vectors, planner.budgets):
         plan = planner.largest(budget, vectors)
         if plan is not None:
@@ -50,37 +50,37 @@ def default_plan(model: Model | str, platform: Platform | str, rule: Rule = PLAI
     return planner.least()
 
 
-def check_l2(model: Model, platform: Platform, rule: Rule = PLAIN) -> None:
+def check_l2(model: Model, platform: Platform, optimizer: Optimizer = PLAIN) -> None:
     """Raises ModelError if L2 cannot hold what every plan keeps there: parameters, activations, gradients."""
-    planner = _Planner(model, platform, rule)
-    work = tasks_of(model, planner.smallest(planner.vectors[0], 0), platform, rule, outlined=True)
+    planner = _Planner(model, platform, optimizer)
+    work = tasks_of(model, planner.smallest(planner.vectors[0], 0), platform, optimizer, outlined=True)
     place_in_l2(tensors_of(work), 0, platform)
 
 
-def fits(model: Model, plan: Plan, platform: Platform, rule: Rule, outlined: bool = False) -> bool:
+def fits(model: Model, plan: Plan, platform: Platform, optimizer: Optimizer, outlined: bool = False) -> bool:
     """Whether L1 holds what a plan needs. outlined: as in `place_buffers`."""
     try:
-        place_buffers(model, plan, platform, rule, outlined)
+        place_buffers(model, plan, platform, optimizer, outlined)
     except L1Error:
         return False
     return True
 
 
-def settled(model: Model, plan: Plan, platform: Platform, lr: float = 0.0) -> tuple[Plan, Schedule]:
+def settled(model: Model, plan: Plan, platform: Platform) -> tuple[Plan, Schedule]:
     """Compiled, with stores overlapped if L1 has room for that, else awaited. Raises L1Error if it has no room."""
     try:
-        return plan, compile_schedule(model, plan, platform, lr)
+        return plan, compile_schedule(model, plan, platform)
     except L1Error:
         plan = replace(plan, stores="awaited")
-        return plan, compile_schedule(model, plan, platform, lr)
+        return plan, compile_schedule(model, plan, platform)
 
 
 class _Planner:
     """What is tried for one model on one platform."""
 
-    def __init__(self, model: Model, platform: Platform, rule: Rule):
-        self.model, self.platform, self.rule = model, platform, rule
-        self.images = ImageSteps(model, platform, rule)
+    def __init__(self, model: Model, platform: Platform, optimizer: Optimizer):
+        self.model, self.platform, self.optimizer = model, platform, optimizer
+        self.images = ImageSteps(model, platform, optimizer)
         self.dense = {
             node.number: node.layer for node in model.nodes if isinstance(node.layer, FullyConnected)
         }
@@ -121,7 +121,7 @@ class _Planner:
             plan = self.smallest(vectors, choice)
             try:
                 for outlined in (True, False):
-                    place_buffers(self.model, plan, self.platform, self.rule, outlined)
+                    place_buffers(self.model, plan, self.platform, self.optimizer, outlined)
                 return plan
             except L1Error as error:
                 errors.append(error)
@@ -154,7 +154,7 @@ class _Planner:
         """With stores overlapped, else awaited; None if it fits neither way."""
         for stores in STORES:
             plan = replace(plan, stores=stores)
-            if fits(self.model, plan, self.platform, self.rule, outlined):
+            if fits(self.model, plan, self.platform, self.optimizer, outlined):
                 return plan
         return None
 

@@ -11,18 +11,18 @@ from functools import partial
 
 from pulpsim import Platform
 from trainlib.errors import PlanError
-from trainlib.kernels.optimizer import Rule
 from trainlib.lowering.schedule import cut_step
 from trainlib.model import Model
 from trainlib.operators.layer import Choice, candidates_of
+from trainlib.optimizers import Optimizer
 from trainlib.plan import SUM, Buffering, LayerStep, Tile, tile_limits
 
 
 class ImageSteps:
     """The rule's choices for a model's image steps within any budget; what a tile needs is found out once."""
 
-    def __init__(self, model: Model, platform: Platform, rule: Rule):
-        self._model, self._platform, self._rule = model, platform, rule
+    def __init__(self, model: Model, platform: Platform, optimizer: Optimizer):
+        self._model, self._platform, self._optimizer = model, platform, optimizer
         self._tried: dict[Hashable, _Tried] = {}
 
     def within(self, index: int, step: str, budget: int) -> LayerStep:
@@ -57,7 +57,7 @@ class ImageSteps:
     def _needed(self, index: int, step: str, choice: Choice) -> int:
         """Bytes of all buffers."""
         chosen = self._step(index, step, *choice)
-        return cut_step(self._model, index, chosen, self._platform, self._rule, outlined=True).buffer_bytes
+        return cut_step(self._model, index, chosen, self._platform, self._optimizer, outlined=True).buffer_bytes
 
 
 class _Tried:

@@ -47,7 +47,10 @@ class _Walk:
     def call_cycles(self, call: Call) -> int:
         """From the first instruction to the last core's return."""
         l1 = range(L1_BASE, L1_BASE + self._platform.l1.size_bytes)
-        sizes = tuple(-1 - value % self._alignment if value in l1 else value for value in call.arguments)
+        sizes = tuple(
+            -1 - value % self._alignment if isinstance(value, int) and value in l1 else value
+            for value in call.arguments
+        )
         key = (call.program, sizes)
         if key not in self._calls:
             self._calls[key] = Machine(self._calls_on).run(call.program, registers=call.registers()).cycles

@@ -23,13 +23,14 @@ from pulpsim.machine import Process
 from pulpsim.trace import Timeline
 from trainlib import DEFAULT_LEARNING_RATE, functional, models
 from trainlib.bounds import bounds, least_bounds
-from trainlib.errors import DataError, DivergedError, FixedError
+from trainlib.errors import DataError, DivergedError, FixedError, ModelError
 from trainlib.graph import SAMPLE
-from trainlib.kernels.optimizer import Rule
 from trainlib.layers import Shape
 from trainlib.lowering.memory_map import LOSS, TARGET
 from trainlib.lowering.schedule import Schedule, compile_schedule, execute
 from trainlib.model import Model, Parameters
+from trainlib.optimizers import SGD, Optimizer
+from trainlib.optimizers import Schedule as Rates
 from trainlib.plan import Plan
 from trainlib.plans import plan_for
 
@@ -123,16 +124,18 @@ class _Mark(NamedTuple):
 
 
 #: a trainer's attributes that its schedule is compiled from
-COMPILED_IN = ("model", "platform", "plan", "schedule", "lr", "momentum", "weight_decay")
+COMPILED_IN = ("model", "platform", "plan", "schedule", "optimizer")
 
 
 class Trainer:
     """Trains a model on a platform, one sample at a time.
 
     model: or the name of one that is shipped. platform: or a preset's name, or a TOML file. plan: or a file; None takes
-    the tuned one, or one by rule: see `trainlib.plans`. lr: learning rate. momentum, weight_decay: see
-    `functional.SGD`. These are compiled in: they can be read, not set. parameters: float32, as `Model.parameter_shapes`
-    says, initialised from `seed`; others of these shapes may take their place. steps: how many were made.
+    the tuned one, or one by rule: see `trainlib.plans`. optimizer: one of `trainlib.optimizers`, which then belongs to
+    this trainer; None is `SGD(lr, momentum, weight_decay)`. These are compiled in: they can be read, not set. lr: of
+    the optimizer, a number or a `Schedule`; it may be set at any time, and nothing is compiled again. parameters:
+    float32, as `Model.parameter_shapes` says, initialised from `seed`; others of these shapes may take their place.
+    steps: how many were made.
 
     Raises PlanError, PlatformError or ModelError if the step does not fit. A step that leaves a parameter that is not
     finite raises DivergedError.
@@ -143,18 +146,20 @@ class Trainer:
         model: Model | str,
         platform: Platform | str | Path | None = None,
         plan: Plan | str | Path | None = None,
-        lr: float = DEFAULT_LEARNING_RATE,
+        lr: float | Rates = DEFAULT_LEARNING_RATE,
         seed: int = 0,
         momentum: float = 0.0,
         weight_decay: float = 0.0,
+        optimizer: Optimizer | None = None,
     ):
         self.model, self.platform = models.of(model), Platform.of(platform)
-        self._optimizer = sgd = functional.SGD(lr, momentum, weight_decay)
-        self.lr, self.momentum, self.weight_decay = sgd.lr, sgd.momentum, sgd.weight_decay
+        if optimizer is not None and (lr, momentum, weight_decay) != (DEFAULT_LEARNING_RATE, 0.0, 0.0):
+            raise ModelError(f"lr, momentum and weight_decay are those of SGD: {optimizer!r} is given with its own")
+        if not isinstance(optimizer, Optimizer | None):
+            raise ModelError(f"optimizer = {optimizer!r}: must be one of trainlib.optimizers, as SGD(0.03), or None")
+        self.optimizer = SGD(lr, momentum, weight_decay) if optimizer is None else optimizer
         self.plan = self._plan(plan)
-        self.schedule: Schedule = compile_schedule(
-            self.model, self.plan, self.platform, self.lr, self.momentum, self.weight_decay
-        )
+        self.schedule: Schedule = compile_schedule(self.model, self.plan, self.platform, self.optimizer)
         self._parameters = self.model.initial_parameters(seed)
         self.steps = 0
         self._stored_gradients = {step.layer for step in self.plan.steps if step.step == "update"}
@@ -167,6 +172,14 @@ class Trainer:
         super().__setattr__(name, value)
 
     @property
+    def lr(self) -> float | Rates:
+        return self.optimizer.lr
+
+    @lr.setter
+    def lr(self, lr: float | Rates) -> None:
+        self.optimizer.lr = lr
+
+    @property
     def parameters(self) -> Parameters:
         return self._parameters
 
@@ -177,7 +190,7 @@ class Trainer:
 
     def _plan(self, plan: Plan | str | Path | None) -> Plan:
         if plan is None:
-            return plan_for(self.model, self.platform, Rule(self.lr, self.momentum, self.weight_decay))
+            return plan_for(self.model, self.platform, self.optimizer)
         return Plan.of(plan)
 
     def _numbers(self, values: ArrayLike, what: str, shape: Shape) -> NDArray[np.float32]:
@@ -227,7 +240,7 @@ class Trainer:
         Raises DataError, having learned nothing, and DivergedError.
         """
         loss = functional.step(
-            self.model, self.parameters, self._sample(x), self._target(target), self._optimizer,
+            self.model, self.parameters, self._sample(x), self._target(target), self.optimizer,
             self.platform.cluster.cores, self._stored_gradients,
         )  # fmt: skip
         self._learned(loss)
@@ -246,7 +259,8 @@ class Trainer:
         ]
         if found:
             trained = any(layer.trained for layer in self.model.layers if layer.name == found[0][0])
-            hint = f"a learning rate below {self.lr:g}?" if trained else "this layer is not trained: given so?"
+            rate = f"a learning rate below {self.optimizer.rate:g}?"
+            hint = rate if trained else "this layer is not trained: given so?"
             raise DivergedError(self.model.name, self.steps, loss, found, hint)
 
     # -- on the cluster ----------------------------------------------------------------------------
@@ -286,8 +300,9 @@ class Trainer:
         places = self._parameter_places()
         for parameter, place in zip(self.parameters, places, strict=True):
             memory.write(place, parameter)
-        for slot, place in self._velocity_places().items():
-            memory.write(place, self._optimizer.velocity.get(slot, np.zeros_like(self.parameters[slot])))
+        for slot, state, place in self._state_places():
+            kept = self.optimizer.state.get(slot, {})
+            memory.write(place, kept.get(state, np.zeros_like(self.parameters[slot])))
         memory.write(tensors[SAMPLE].address, x)
         if label is not None:
             memory.write(tensors[TARGET].address, np.array([label], np.int32))
@@ -299,7 +314,7 @@ class Trainer:
             def mark(phase: int) -> None:
                 marks.append(_Mark(cluster.now, cluster.counters().sum(axis=0), cluster.work().sum(axis=0)))
 
-            yield from execute(self.schedule, cluster, mark)
+            yield from execute(self.schedule, cluster, mark, scalars=self.optimizer.scalars())
             mark(-1)
 
         machine.simulate(controller, timeline=timeline)
@@ -308,8 +323,9 @@ class Trainer:
                 timeline.span("layer and step", f"{phase.layer} {phase.step}", begin.now, end.now)
         shapes = self.model.parameter_shapes
         self._parameters[:] = [memory.read(at, shape) for at, shape in zip(places, shapes, strict=True)]
-        for slot, place in self._velocity_places().items():
-            self._optimizer.velocity[slot] = memory.read(place, shapes[slot])
+        for slot, state, place in self._state_places():
+            self.optimizer.state.setdefault(slot, {})[state] = memory.read(place, shapes[slot])
+        self.optimizer.steps += 1
         cores = self.platform.cluster.cores
         loss = machine.memory.read(tensors[LOSS].address, cores + 1)[cores]
         return self._report(marks, float(loss))
@@ -319,15 +335,15 @@ class Trainer:
         nodes, tensors = self.model.nodes, self.schedule.tensors
         return [tensors[node.parameter(name)].address for node in nodes for name in node.layer.parameters]
 
-    def _velocity_places(self) -> dict[int, int]:
-        """Where the velocities of parameter arrays lie in L2, by the array's place."""
-        tensors = self.schedule.tensors
-        return {
-            slot: tensors[name].address
+    def _state_places(self) -> list[tuple[int, str, int]]:
+        """(place of the parameter array, name of the state, address in L2) of the optimizer's states."""
+        return [
+            (slot, state, self.schedule.tensors[node.parameter(name, state)].address)
             for node, slots in zip(self.model.nodes, self.model.slots, strict=True)
-            for own, slot in slots.items()
-            if (name := node.parameter(own, "velocity")) in tensors
-        }
+            if node.layer.trained
+            for name, slot in slots.items()
+            for state in self.optimizer.states
+        ]
 
     def _label(self, target: ArrayLike | None) -> int:
         """The number of the class, checked."""

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -17,7 +18,18 @@ from pulpsim.program import decode
 from pulpsim.program.limits import violations
 from tests.regenerate_golden import CASES
 from trainlib import models
-from trainlib.kernels import bias, classification, depthwise, fully_connected, im2row, layout, loss, matmul, pooling
+from trainlib.kernels import (
+    adam,
+    bias,
+    classification,
+    depthwise,
+    fully_connected,
+    im2row,
+    layout,
+    loss,
+    matmul,
+    pooling,
+)
 from trainlib.lowering.schedule import Fork
 from trainlib.plans import tuned_plan
 from trainlib.tiling import default_plan
@@ -96,3 +108,5 @@ def test_programs_of_matrices_and_vectors(n: int, k: int, m: int, cores: int, fl
     check(classification.softmax(0, 0, 0, n, cores).program)
     check(classification.cross_entropy(0, 0, 0, 0, n, cores).program)
     check(loss.mse(0, 0, 0, 0, n, 0.1, cores).program)
+    for decay in get_args(adam.Decay):
+        check(adam.adam_program(decay))

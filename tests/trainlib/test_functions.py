@@ -1,4 +1,4 @@
-"""Protects exp, log and the quotient of kernels: their errors, the special numbers, the bits of `numerics`, and
+"""Protects exp, log, quotients and the root of kernels: their errors, the special numbers, the bits of `numerics`, and
 that neither they nor the kernels made of them take a time that depends on data.
 """
 
@@ -20,7 +20,7 @@ from pulpsim.memory import L1_BASE
 from pulpsim.program import Register
 from tests.trainlib.arrays import Floats, assert_same_bits, assert_within, seeds, ulps
 from tests.trainlib.bench import Bench, platform
-from trainlib.kernels import Call, activations, chunk_of, classification, functions, loss, optimizer, vector
+from trainlib.kernels import Call, activations, adam, chunk_of, classification, functions, loss, optimizer, vector
 from trainlib.numerics import functions as twin
 from trainlib.numerics.functions import ONE, RECIPROCAL_COEFFICIENTS
 
@@ -42,6 +42,14 @@ def quotients(a, d):  # type: ignore[no-untyped-def]
     y = np.empty_like(a)
     for i in range(a.shape[0]):
         y[i] = twin.quotient(a[i], d[i])
+    return y
+
+
+@numba.njit
+def divisions(a, d):  # type: ignore[no-untyped-def]
+    y = np.empty_like(a)
+    for i in range(a.shape[0]):
+        y[i] = twin.division(a[i], d[i])
     return y
 
 
@@ -85,6 +93,33 @@ def test_the_quotient_is_within_one_ulp_and_exact_at_the_ends() -> None:
     assert_within(quotients(a, d), exact, ulps(exact), "quotient")
     for end in (1, 2):
         assert_same_bits(quotients(a, np.full_like(a, end)), a / np.float32(end))
+
+
+def test_a_division_is_almost_rounded_once_whatever_the_sizes() -> None:
+    rng, n = np.random.default_rng(0), 1_000_000
+    d = np.concatenate([every(8, 1, 2), every(1013, -(2.0**-125), -(2.0**125)), every(1013, 2.0**-125, 2.0**125)])
+    d = np.concatenate([d, rng.uniform(1, 4, n).astype(np.float32)])
+    a = np.clip(d * np.ldexp(rng.uniform(1, 2, d.size), rng.integers(-125, 127, d.size)), -3e38, 3e38)
+    a = np.where(np.abs(a) < 2.0**-100, 1, a).astype(np.float32)
+    exact = a / d.astype(np.float64)
+    normal = (np.abs(exact) < 3e38) & (np.abs(exact) >= 2.0**-126)
+    assert normal.mean() > 0.9
+    assert_within(divisions(a, d)[normal], exact[normal], 0.57 * ulps(exact[normal]), "division")
+    zeros = np.zeros_like(d)
+    assert_same_bits(divisions(zeros, np.abs(d)), zeros)
+
+
+def test_the_root_is_almost_rounded_once_and_close_of_subnormal_numbers() -> None:
+    for x in (every(509, 2.0**-120, LARGEST), every(3, 1, 4)):
+        exact = np.sqrt(x.astype(np.float64))
+        assert_within(apply(twin.square_root, x), exact, 0.52 * ulps(exact), "root")
+    small = every(101, 2.0**-126, 2.0**-120)
+    exact = np.sqrt(small.astype(np.float64))
+    assert_within(apply(twin.square_root, small), exact, 0.75 * ulps(exact), "root of a small number")
+    subnormal = every(31, 0, 2.0**-126)
+    assert_within(apply(twin.square_root, subnormal), np.sqrt(subnormal.astype(np.float64)), 2.0**-66, "subnormal")
+    zeros = np.array([0.0, -0.0], np.float32)
+    assert_same_bits(apply(twin.square_root, zeros), zeros)
 
 
 # -- special numbers -------------------------------------------------------------------------------
@@ -159,6 +194,19 @@ def _quotient(b: Builder, k: functions.Constants, x: Register) -> None:
         functions.quotient(b, k, a, d, x, r)
 
 
+def _division(b: Builder, k: functions.Constants, x: Register) -> None:
+    with b.temporary("a", "d", "r", "t") as [a, d, r, t]:
+        b("fsub.s", a, x, k[ONE])
+        b.mv(d, x)
+        functions.division(b, k, a, d, x, r, t)
+
+
+def _square_root(b: Builder, k: functions.Constants, x: Register) -> None:
+    with b.temporary("argument", "r", "t") as [argument, r, t]:
+        b.mv(argument, x)
+        functions.square_root(b, k, argument, x, r, t)
+
+
 #: name -> (program, host function, the arguments it is meant for)
 KERNELS: dict[str, tuple[Program, Callable[[Floats], Floats], Callable[[Floats], NDArray[np.bool_]]]] = {
     "exp": (
@@ -185,6 +233,16 @@ KERNELS: dict[str, tuple[Program, Callable[[Floats], Floats], Callable[[Floats],
         kernel(_quotient, (*RECIPROCAL_COEFFICIENTS, ONE)),
         lambda x: quotients(x - ONE, x),
         lambda x: (x >= 1) & (x <= 2),
+    ),
+    "division": (
+        kernel(_division, (*functions.DIVISION_CONSTANTS, ONE)),
+        lambda x: divisions(x - ONE, x),
+        np.isfinite,
+    ),
+    "square root": (
+        kernel(_square_root, functions.ROOT_CONSTANTS),
+        lambda x: apply(twin.square_root, x),
+        lambda x: np.ones(x.shape, bool),
     ),
 }
 names = pytest.mark.parametrize("name", KERNELS)
@@ -239,6 +297,7 @@ def _calls() -> list[Call]:
         loss.mse_gradient(a, b, c, partial, n, cores),
         loss.l1(a, b, c, partial, n, cores),
         optimizer.sgd(a, b, c, optimizer.Rule(0.1, 0.9, 0.01), n, cores),
+        adam.adam(a, b, c, L1_BASE + 512, (0x3F000000,) * 5, n, cores, "weights"),
     ]
 
 

@@ -110,7 +110,8 @@ def backward(
         numerics.fc_fused_update(new_w, d, x, minus_lr)
     else:
         rule, new_v = replace(rule, lr=layer.lr), v.copy()
-        sgd(new_w, dw, new_v if rule.momentum else new_w, minus_lr, rule.momentum, rule.weight_decay)
+        velocities = new_v if rule.momentum else new_w
+        sgd(new_w, dw, velocities, minus_lr, rule.momentum, rule.weight_decay, rule.nesterov)
     calls, tiles = [], []
     for a, b in layer.cuts(rows):
         at_w = bench.place_tile(np.concatenate([w[a:b], v[a:b]]), padding)
@@ -154,7 +155,9 @@ def test_backward_gives_gradients_and_weights_and_writes_nothing_else(step: str,
     backward(layer, step, unroll)
 
 
-@pytest.mark.parametrize("rule", [Rule(0, 0.9), Rule(0, 0, 0.01), Rule(0, 0.9, 0.01)])
+@pytest.mark.parametrize(
+    "rule", [Rule(0, 0.9), Rule(0, 0, 0.01), Rule(0, 0.9, 0.01), Rule(0, 0.9, 0, True), Rule(0, 0.9, 0.01, True)]
+)
 @pytest.mark.parametrize("unroll", fully_connected.COLUMN_UNROLLS)
 @pytest.mark.parametrize("step", ["wg+update", "ig+wg+update"])
 @settings(max_examples=25)

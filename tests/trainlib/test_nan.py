@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -21,6 +21,7 @@ from pulpsim.platform import Platform
 from tests.trainlib import (
     bench,
     test_activations,
+    test_adam,
     test_bias,
     test_depthwise,
     test_im2row,
@@ -38,6 +39,7 @@ from tests.trainlib.test_classification import cross_entropy_calls
 from tests.trainlib.test_functions import apply
 from trainlib import numerics
 from trainlib.kernels import Call, classification, elementwise, loss, matmul, pooling
+from trainlib.kernels.adam import Decay
 from trainlib.model import Model
 from trainlib.numerics import bias, functions
 from trainlib.numerics import classification as classes
@@ -126,6 +128,12 @@ def test_products_of_matrices(case: test_matmul.Case, kernel: str) -> None:
 def test_updates(u: test_optimizer.Update, path: tuple[float, float]) -> None:
     with every_bit():
         test_optimizer.run(wild(u), *path)
+
+
+@given(u=test_adam.updates, decay=st.sampled_from(get_args(Decay)))
+def test_updates_of_adam(u: test_adam.Update, decay: Decay) -> None:
+    with every_bit():
+        test_adam.run(wild(u), decay)
 
 
 @given(case=test_pooling.cases)

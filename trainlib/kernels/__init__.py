@@ -1,15 +1,33 @@
 """Programs for the cluster. Every kernel is written once, in the cores' own instructions.
 
-Convention: arguments in a0, a1, ... are the same on every core; a core finds its share from its number.
+Convention: arguments in a0, a1, ... a7, s2, ... are the same on every core; a core finds its share from its number.
 Work is split in chunks of `chunk` units: core i takes units i * chunk up to (i + 1) * chunk. Arrays are
 FP32 in L1; a "pair" array holds (d, -(lr * d)) for every element of a gradient d.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from pulpsim import Program
+
+#: registers of arguments, in order
+ARGUMENTS = (*(f"a{i}" for i in range(8)), *(f"s{i}" for i in range(2, 12)))
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """An argument by name: an FP32 number that may be another in every step."""
+
+    name: str
+
+
+Argument = int | Scalar
+#: the learning rate, negative
+MINUS_LR = Scalar("minus_lr")
 
 
 @dataclass(frozen=True)
@@ -18,10 +36,17 @@ class Call:
 
     program: Program
     name: str
-    arguments: tuple[int, ...]
+    arguments: tuple[Argument, ...]
 
-    def registers(self) -> dict[str, int]:
-        return {f"a{i}": value & 0xFFFFFFFF for i, value in enumerate(self.arguments)}
+    def registers(self, scalars: Mapping[str, np.float32] | None = None) -> dict[str, int]:
+        """scalars: the numbers of a step, by name; without them all are 0, on which no timing depends."""
+
+        def pattern(value: Argument) -> int:
+            if isinstance(value, Scalar):
+                return 0 if scalars is None else int(np.float32(scalars[value.name]).view(np.uint32))
+            return value & 0xFFFFFFFF
+
+        return {ARGUMENTS[i]: pattern(value) for i, value in enumerate(self.arguments)}
 
 
 def chunk_of(units: int, cores: int, multiple: int = 1) -> int:

@@ -23,7 +23,7 @@ from trainlib.kernels.functions import EXP_NOT_POSITIVE_CONSTANTS, exp_not_posit
 from trainlib.kernels.loss import add_partials, barrier, begin_partial, store_partial
 from trainlib.kernels.partition import Part, take_share
 from trainlib.kernels.pieces import add_scaled
-from trainlib.kernels.vector import bits, load_constants
+from trainlib.kernels.vector import Rate, bits, load_constants, minus
 from trainlib.numerics.functions import ONE
 
 _NOTHING = bits(-np.float32(np.inf))
@@ -309,11 +309,11 @@ def probabilities(e: int, label: int, partial: int, part: Part) -> Call:
     return Call(probabilities_program(part.chunk, False), "probabilities", arguments)
 
 
-def probability_pairs(pairs: int, label: int, partial: int, lr: float, part: Part) -> Call:
+def probability_pairs(pairs: int, label: int, partial: int, lr: Rate, part: Part) -> Call:
     """The third pass over all pairs at once, whose first numbers are exponentials: pairs[i] = (d, -(lr d))."""
     arguments = (pairs, label, partial + 4 * (3 * part.cores + 1), part.count, part.width, part.first)
     program = probabilities_program(part.chunk, True)
-    return Call(program, "probabilities+pairs", (*arguments, bits(-np.float32(lr))))
+    return Call(program, "probabilities+pairs", (*arguments, minus(lr)))
 
 
 @cache

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from functools import cache
 
-import numpy as np
-
 from pulpsim import Builder, Program
 from pulpsim.program import Register
 from trainlib.kernels import Call, chunk_of
-from trainlib.kernels.vector import Constants, bits, vector_program
+from trainlib.kernels.vector import Constants, Rate, minus, vector_program
 
 UNROLL = 4
 
@@ -98,10 +96,10 @@ def relu_backward_program() -> Program:
     return vector_program("relu_bw", ("dy", "y", "dx"), (), body, UNROLL, log2=(2, 2, 2))
 
 
-def relu_backward_pairs(dy: int, y: int, pairs: int, lr: float, n: int, cores: int) -> Call:
+def relu_backward_pairs(dy: int, y: int, pairs: int, lr: Rate, n: int, cores: int) -> Call:
     """ReLU backward fused with scaling: pairs[i] = (d, -(lr d)), d = dy where y > 0, else +0."""
     program = relu_backward_pairs_program()
-    return Call(program, "relu_bw+pairs", (dy, y, pairs, bits(-np.float32(lr)), n, chunk_of(n, cores, UNROLL)))
+    return Call(program, "relu_bw+pairs", (dy, y, pairs, minus(lr), n, chunk_of(n, cores, UNROLL)))
 
 
 @cache
@@ -115,9 +113,9 @@ def relu_backward_pairs_program() -> Program:
     return vector_program("relu_bw_pairs", ("dy", "y", "pairs"), ("minus_lr",), body, UNROLL, log2=(2, 2, 3))
 
 
-def linear_pairs(dy: int, y: int, pairs: int, lr: float, n: int, cores: int) -> Call:
+def linear_pairs(dy: int, y: int, pairs: int, lr: Rate, n: int, cores: int) -> Call:
     """pairs[i] = (dy, -(lr dy)): below a layer without ReLU; y is not read."""
-    return Call(linear_pairs_program(), "pairs", (dy, pairs, bits(-np.float32(lr)), n, chunk_of(n, cores, UNROLL)))
+    return Call(linear_pairs_program(), "pairs", (dy, pairs, minus(lr), n, chunk_of(n, cores, UNROLL)))
 
 
 @cache
@@ -141,14 +139,14 @@ def store_pairs(b: Builder, values: list[Register], pairs: Register, minus_lr: R
         b("p.sw", value, (pairs, 4, "!"))
 
 
-def sgd_update(w: int, dw: int, lr: float, n: int, cores: int) -> Call:
+def sgd_update(w: int, dw: int, lr: Rate, n: int, cores: int) -> Call:
     """w = fma(-lr, dw, w): the update alone, from a stored weight gradient."""
-    return Call(sgd_update_program(), "sgd", (w, dw, bits(-np.float32(lr)), n, chunk_of(n, cores, UNROLL)))
+    return Call(sgd_update_program(), "sgd", (w, dw, minus(lr), n, chunk_of(n, cores, UNROLL)))
 
 
-def sgd_update_from_pairs(w: int, pairs: int, lr: float, n: int, cores: int) -> Call:
+def sgd_update_from_pairs(w: int, pairs: int, lr: Rate, n: int, cores: int) -> Call:
     """w = fma(-lr, d, w), d from pairs: the update of a bias."""
-    return Call(sgd_update_program(8), "sgd", (w, pairs, bits(-np.float32(lr)), n, chunk_of(n, cores, UNROLL)))
+    return Call(sgd_update_program(8), "sgd", (w, pairs, minus(lr), n, chunk_of(n, cores, UNROLL)))
 
 
 @cache

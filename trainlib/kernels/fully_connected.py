@@ -11,14 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
-import numpy as np
-
 from pulpsim import Builder, Program
 from pulpsim.program import Register
-from trainlib.kernels import Call, chunk_of
+from trainlib.kernels import ARGUMENTS, Call, chunk_of
 from trainlib.kernels.optimizer import PLAIN, Rule
 from trainlib.kernels.partition import advance_pointer, take_share
-from trainlib.kernels.vector import Constants, bits
 
 ROW_UNROLLS = (1, 2, 4)
 COLUMN_UNROLLS = (1, 2, 4, 8)
@@ -118,7 +115,8 @@ def backward(
     chunk = chunk_of(columns, cores, unroll)
     target = dw if step == "wg" else w
     program = backward_program(step, unroll, accumulate and kind.gradient, kind.rule)
-    return Call(program, kind.name(unroll), (target, pairs, x, dx, rows, columns, stride, chunk))
+    scalars = () if kind.rule.plain else rule.arguments
+    return Call(program, kind.name(unroll), (target, pairs, x, dx, rows, columns, stride, chunk, *scalars))
 
 
 @dataclass(frozen=True)
@@ -138,17 +136,17 @@ class _Kind:
     def of(cls, step: str, rule: Rule) -> _Kind:
         parts = step.split("+")
         update = "update" in parts
-        return cls(step, "ig" in parts, step == "wg", update, rule if update and not rule.plain else PLAIN)
+        return cls(step, "ig" in parts, step == "wg", update, rule.shape if update else PLAIN)
 
     def name(self, unroll: int) -> str:
         return f"fc_{self.step}_1x{unroll}{self.rule.suffix}"
 
     @property
-    def scalars(self) -> dict[str, float]:
-        """Numbers that an update which is not plain holds in registers."""
+    def scalars(self) -> tuple[str, ...]:
+        """Names of the numbers that an update which is not plain is given."""
         rule = self.rule
-        named = {"minus_lr": -rule.lr, "momentum": rule.momentum, "decay": rule.weight_decay}
-        return {} if rule.plain else {name: value for name, value in named.items() if value}
+        given = ("momentum",) * bool(rule.momentum) + ("decay",) * bool(rule.weight_decay)
+        return () if rule.plain else ("minus_lr", *given)
 
 
 @cache
@@ -159,6 +157,7 @@ def backward_program(step: str, unroll: int, accumulate: bool, rule: Rule = PLAI
     w, pairs, x, dx, rows, columns, stride, chunk = b.arguments(
         "w", "pairs", "x", "dx", "rows", "columns", "stride", "chunk"
     )
+    scalars = {name: b.register(name, at=ARGUMENTS[8 + i]) for i, name in enumerate(kind.scalars)}
     done = b.label("done")
     first, count = take_share(b, columns, chunk, done)
     b("slli", first, first, 2)
@@ -167,7 +166,7 @@ def backward_program(step: str, unroll: int, accumulate: bool, rule: Rule = PLAI
     b.free(first, columns)
     if not kind.rule.plain and not kind.gradient:
         b.free(dx)
-    tile = _Tile(w, pairs, x, dx, rows, stride, _scalars(b, kind), _to_velocities(b, kind, rows, stride))
+    tile = _Tile(w, pairs, x, dx, rows, stride, scalars, _to_velocities(b, kind, rows, stride))
     if unroll > 1:
         leftover = b.label("leftover")
         blocks = b.register("blocks")
@@ -193,16 +192,8 @@ class _Tile:
     dx: Register
     rows: Register
     stride: Register
-    k: Constants
+    k: dict[str, Register]
     to_velocities: Register | None
-
-
-def _scalars(b: Builder, kind: _Kind) -> Constants:
-    k: Constants = {}
-    for name, value in kind.scalars.items():
-        k[name] = b.register(name)
-        b.li(k[name], bits(np.float32(value)))
-    return k
 
 
 def _to_velocities(b: Builder, kind: _Kind, rows: Register, stride: Register) -> Register | None:
@@ -305,9 +296,12 @@ def _rows_by_rule(b: Builder, kind: _Kind, tile: _Tile, c: _Columns) -> None:
                 if kind.rule.weight_decay:
                     b("fmadd.s", change, tile.k["decay"], value, change)
             for (v, _, change), velocity in zip(group, velocities, strict=False):
-                b("fmadd.s", change, tile.k["momentum"], velocity, change)
+                moved = velocity if kind.rule.nesterov else change
+                b("fmadd.s", moved, tile.k["momentum"], velocity, change)
                 assert velocity_row is not None
-                _access(b, "sw", change, velocity_row, v, tile.stride, step=v == 0)
+                _access(b, "sw", moved, velocity_row, v, tile.stride, step=v == 0)
+                if kind.rule.nesterov:
+                    b("fmadd.s", change, tile.k["momentum"], velocity, change)
             for v, value, change in group:
                 b("fmadd.s", value, tile.k["minus_lr"], change, value)
                 _access(b, "sw", value, c.row, v, tile.stride, step=v == 0)

@@ -1,8 +1,9 @@
-"""What kernels over vectors share: exp, log and a quotient.
+"""What kernels over vectors share: exp, log, quotients and a square root.
 
 An emitter takes a Builder and registers and emits a function of one number, without a branch: time never
 depends on data. It takes its constants from registers that `load_constants` filled before the loop. Where
-the divider of the cluster would serve one core at a time for 14 cycles, `quotient` takes 7 on every core.
+the divider of the cluster would serve one core at a time for 14 cycles, `quotient` takes 7 on every core,
+`division` 8 and `square_root` 11.
 `numerics.functions` has the same operations, the constants and the errors.
 """
 
@@ -18,6 +19,8 @@ from trainlib.kernels.vector import Constants, bits
 from trainlib.numerics.functions import (
     EXP_COEFFICIENTS,
     EXP_LOWEST,
+    INVERSE_START,
+    INVERSE_STEP,
     LN2,
     LOG2_E,
     LOG_COEFFICIENTS,
@@ -26,6 +29,8 @@ from trainlib.numerics.functions import (
     MINUS_LN2_LOW,
     ONE,
     RECIPROCAL_COEFFICIENTS,
+    ROOT_START,
+    ROOT_STEP,
     ROUNDER,
     SMALLEST_NORMAL,
 )
@@ -105,7 +110,7 @@ def exp_not_positive(b: Builder, k: Constants, x: Register, y: Register, n: Regi
     b("fmul.s", y, y, k[_UNBIAS])
 
 
-# -- quotient --------------------------------------------------------------------------------------
+# -- quotients -------------------------------------------------------------------------------------
 def quotient(b: Builder, k: Constants, a: Register, d: Register, y: Register, r: Register) -> None:
     """y = a / d for d in [1, 2], within 1 ulp. Needs RECIPROCAL_COEFFICIENTS and ONE; r and a are lost."""
     first, second, third = (k[c] for c in RECIPROCAL_COEFFICIENTS)
@@ -116,6 +121,38 @@ def quotient(b: Builder, k: Constants, a: Register, d: Register, y: Register, r:
     b("fmul.s", y, a, r)
     b("fnmsub.s", a, d, y, a)
     b("fmadd.s", y, a, r, y)
+
+
+DIVISION_CONSTANTS = (INVERSE_START, INVERSE_STEP)
+
+
+def division(b: Builder, k: Constants, a: Register, d: Register, y: Register, r: Register, t: Register) -> None:
+    """y = a / d for |d| of 2**-125 to 2**125, within 0.57 ulp. Needs DIVISION_CONSTANTS; r and t are lost."""
+    b("sub", r, k[INVERSE_START], d)
+    b("fnmsub.s", t, d, r, k[INVERSE_STEP])
+    b("fmul.s", r, r, t)
+    b("fmul.s", y, a, r)
+    for _ in range(2):
+        b("fnmsub.s", t, d, y, a)
+        b("fmadd.s", y, t, r, y)
+
+
+# -- square root -----------------------------------------------------------------------------------
+ROOT_CONSTANTS = (ROOT_START, ROOT_STEP)
+
+
+def square_root(b: Builder, k: Constants, x: Register, y: Register, r: Register, t: Register) -> None:
+    """y = sqrt(x) of a finite x >= 0, within 0.52 ulp from 2**-120 on. Needs ROOT_CONSTANTS; r and t are lost."""
+    b("srli", r, x, 1)
+    b("sub", r, k[ROOT_START], r)
+    b("fmul.s", y, x, r)
+    b("fnmsub.s", t, y, r, k[ROOT_STEP])
+    b("fmul.s", r, r, t)
+    b("fmul.s", y, y, t)
+    b("fadd.s", y, y, y)
+    for _ in range(2):
+        b("fnmsub.s", t, y, y, x)
+        b("fmadd.s", y, t, r, y)
 
 
 # -- log -------------------------------------------------------------------------------------------

@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 
-import numpy as np
-
 from pulpsim import Builder, Program
 from pulpsim.memory import BARRIER_OFFSET, EVENT_UNIT_BASE
 from pulpsim.program import Register
@@ -20,11 +18,11 @@ from trainlib.kernels import Call, chunk_of
 from trainlib.kernels.elementwise import store_pairs
 from trainlib.kernels.partition import Part, advance_pointer, take_share
 from trainlib.kernels.pieces import add_scaled
-from trainlib.kernels.vector import bits
+from trainlib.kernels.vector import Rate, bits, minus
 
 
 def mse(
-    y: int, target: int, pairs: int, partial: int, n: int, lr: float, cores: int, part: Part | None = None
+    y: int, target: int, pairs: int, partial: int, n: int, lr: Rate, cores: int, part: Part | None = None
 ) -> Call:
     """Mean squared error and its gradient d = (y - target) * (2 / n), as pairs[i] = (d, -(lr d))."""
     return _call("mse", "mse", (y, target, pairs, partial), part or Part.whole(n, cores), bits(2.0 / n), lr)
@@ -43,21 +41,21 @@ def l1(y: int, target: int, gradient: int, partial: int, n: int, cores: int, par
 
 
 def l1_pairs(
-    y: int, target: int, pairs: int, partial: int, n: int, lr: float, cores: int, part: Part | None = None
+    y: int, target: int, pairs: int, partial: int, n: int, lr: Rate, cores: int, part: Part | None = None
 ) -> Call:
     """As `l1`, the gradient d as pairs[i] = (d, -(lr d))."""
     return _call("l1", "l1+pairs", (y, target, pairs, partial), part or Part.whole(n, cores), bits(1.0 / n), lr)
 
 
 def _call(
-    loss: str, name: str, operands: tuple[int, int, int, int], part: Part, scale: int, lr: float | None = None
+    loss: str, name: str, operands: tuple[int, int, int, int], part: Part, scale: int, lr: Rate | None = None
 ) -> Call:
     pairs = lr is not None
     program = loss_program(loss, part.cores, part.n, pairs, part.begins, part.ends)
     y, target, gradient, partial = operands
     gradient += 8 * part.first if pairs else 0
     arguments = (y, target, gradient, partial, part.count, part.width, scale)
-    return Call(program, name, arguments if lr is None else (*arguments, bits(-np.float32(lr))))
+    return Call(program, name, arguments if lr is None else (*arguments, minus(lr)))
 
 
 def _square(b: Builder, difference: Register, other: Register, total: Register, scale: Register) -> None:

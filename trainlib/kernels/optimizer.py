@@ -1,4 +1,4 @@
-"""Stochastic gradient descent on stored gradients, with momentum and weight decay."""
+"""Stochastic gradient descent on stored gradients, with momentum, also Nesterov's, and weight decay."""
 
 from __future__ import annotations
 
@@ -9,23 +9,25 @@ import numpy as np
 
 from pulpsim import Builder, Program
 from pulpsim.program import Register
-from trainlib.kernels import Call, chunk_of
+from trainlib.kernels import Argument, Call, Scalar, chunk_of
 from trainlib.kernels.elementwise import sgd_update
 from trainlib.kernels.functions import UNROLL
-from trainlib.kernels.vector import Constants, bits, vector_program
+from trainlib.kernels.vector import Constants, Rate, factor, minus, vector_program
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How parameters change, with numbers that FP32 holds: see `sgd`."""
+    """How parameters change, with numbers that FP32 holds, or their names: see `sgd`."""
 
-    lr: float
-    momentum: float = 0.0
-    weight_decay: float = 0.0
+    lr: Rate
+    momentum: float | Scalar = 0.0
+    weight_decay: float | Scalar = 0.0
+    nesterov: bool = False  # of no effect without momentum
 
     def __post_init__(self) -> None:
         for name in ("lr", "momentum", "weight_decay"):
-            object.__setattr__(self, name, float(np.float32(getattr(self, name))))
+            if not isinstance(value := getattr(self, name), Scalar):
+                object.__setattr__(self, name, float(np.float32(value)))
 
     @property
     def plain(self) -> bool:
@@ -33,9 +35,20 @@ class Rule:
         return self.momentum == 0 == self.weight_decay
 
     @property
+    def arguments(self) -> tuple[Argument, ...]:
+        """-lr, and of the others those that are not zero."""
+        return (minus(self.lr), *(factor(number) for number in (self.momentum, self.weight_decay) if number))
+
+    @property
+    def shape(self) -> Rule:
+        """A rule for which programs are the same."""
+        return Rule(0.0, float(bool(self.momentum)), float(bool(self.weight_decay)), self.nesterov)
+
+    @property
     def suffix(self) -> str:
         """What kernels' names say of it."""
-        return "+momentum" * bool(self.momentum) + "+decay" * bool(self.weight_decay)
+        momentum = "+nesterov" if self.nesterov else "+momentum"
+        return momentum * bool(self.momentum) + "+decay" * bool(self.weight_decay)
 
 
 #: of no rate: for kernels that change nothing, and where only sizes are asked for
@@ -43,21 +56,21 @@ PLAIN = Rule(0.0)
 
 
 def sgd(w: int, dw: int, v: int, rule: Rule, n: int, cores: int) -> Call:
-    """g = fma(weight_decay, w, dw); v = fma(momentum, v, g); w = fma(-lr, v, w).
+    """g = fma(weight_decay, w, dw); v = fma(momentum, v, g); w = fma(-lr, v, w), or fma(momentum, v, g) for v there.
 
-    A weight decay of zero leaves g = dw; a momentum of zero g in place of v, and v is not touched. With
-    momentum v must hold zeros before the first step.
+    The latter is Nesterov's. A weight decay of zero leaves g = dw; a momentum of zero g in place of v, and v is not
+    touched. With momentum v must hold zeros before the first step.
     """
     if rule.plain:
         return sgd_update(w, dw, rule.lr, n, cores)
     velocity = [v] if rule.momentum else []
-    factors = [bits(factor) for factor in (rule.momentum, rule.weight_decay) if factor]
-    arguments = (w, dw, *velocity, bits(-np.float32(rule.lr)), *factors, n, chunk_of(n, cores, UNROLL))
-    return Call(sgd_program(bool(rule.momentum), bool(rule.weight_decay)), f"sgd{rule.suffix}", arguments)
+    arguments = (w, dw, *velocity, *rule.arguments, n, chunk_of(n, cores, UNROLL))
+    program = sgd_program(bool(rule.momentum), bool(rule.weight_decay), rule.nesterov and bool(rule.momentum))
+    return Call(program, f"sgd{rule.suffix}", arguments)
 
 
 @cache
-def sgd_program(momentum: bool, weight_decay: bool) -> Program:
+def sgd_program(momentum: bool, weight_decay: bool, nesterov: bool) -> Program:
     def body(b: Builder, pointers: list[Register], k: Constants, unroll: int) -> None:
         w, dw = pointers[:2]
         weights, gradients = b.registers("weight", unroll), b.registers("gradient", unroll)
@@ -72,8 +85,11 @@ def sgd_program(momentum: bool, weight_decay: bool) -> Program:
             if weight_decay:
                 b("fmadd.s", gradient, k["decay"], weight, gradient)
             if momentum:
+                velocity = velocities[i] if nesterov else gradient
+                b("fmadd.s", velocity, k["momentum"], velocities[i], gradient)
+                b("p.sw", velocity, (pointers[2], 4, "!"))
+            if nesterov:
                 b("fmadd.s", gradient, k["momentum"], velocities[i], gradient)
-                b("p.sw", gradient, (pointers[2], 4, "!"))
             b("fmadd.s", weight, k["minus_lr"], gradient, weight)
             b("p.sw", weight, (w, 4, "!"))
         b.free(*weights, *gradients, *velocities)

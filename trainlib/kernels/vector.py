@@ -8,12 +8,27 @@ import numpy as np
 
 from pulpsim import Builder, Program
 from pulpsim.program import Register
+from trainlib.kernels import ARGUMENTS, Argument, Scalar
 from trainlib.kernels.partition import advance_pointer, take_share
 
 
 def bits(value: float | np.float32) -> int:
     """The FP32 pattern of a number, as a register argument."""
     return int(np.float32(value).view(np.uint32))
+
+
+#: a learning rate; as an argument, its negative
+Rate = float | Scalar
+
+
+def minus(rate: Rate) -> Argument:
+    """A kernel's argument -lr; a `Scalar` stands for -lr itself."""
+    return rate if isinstance(rate, Scalar) else bits(-np.float32(rate))
+
+
+def factor(number: float | Scalar) -> Argument:
+    """A number as a kernel's argument."""
+    return number if isinstance(number, Scalar) else bits(number)
 
 
 #: registers by the number they hold, and by name those that hold a kernel's scalar arguments
@@ -48,7 +63,8 @@ def vector_program(
     """
     b = Builder(name)
     b.entry(name)
-    arguments = b.arguments(*pointers, *scalars, "n", "chunk")
+    names = (*pointers, *scalars, "n", "chunk")
+    arguments = [b.register(name, at=ARGUMENTS[i]) for i, name in enumerate(names)]
     used, rest = arguments[: len(pointers)], arguments[len(pointers) : -2]
     n, chunk = arguments[-2:]
     done = b.label("done")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trainlib.kernels import Call, bias, elementwise, optimizer
+from trainlib.kernels import Call, bias, elementwise
 from trainlib.lowering.tasks import Addresses, Range, Task, Work, size
 
 if TYPE_CHECKING:
@@ -48,18 +48,17 @@ def bias_update(work: Work, node: Node, task: Task, channels: Range, name: str) 
 
 
 def update(work: Work, task: Task, w: str, dw: str, tensor: str, rows: Range, columns: Range) -> None:
-    """Change a tile of parameters in L1 by its gradient, and store it."""
-    words, rule = size(rows) * size(columns), work.rule
-    if rule.momentum:
-        v = work.buffer(f"v of {w}", words)
-        task.load(v, f"{tensor}.velocity", rows, columns)
-        task.store(v, f"{tensor}.velocity", rows, columns)
+    """Change a tile of parameters in L1 by its gradient, with the optimizer's states; store parameters and states."""
+    words, optimizer = size(rows) * size(columns), work.optimizer
+    states = tuple(work.buffer(f"{state} of {w}", words) for state in optimizer.states)
+    for name, state in zip(states, optimizer.states, strict=True):
+        task.load(name, f"{tensor}.{state}", rows, columns)
+        task.store(name, f"{tensor}.{state}", rows, columns)
 
     def call(at: Addresses) -> Call:
-        velocity = at(v) if rule.momentum else 0
-        return optimizer.sgd(at(w), at(dw), velocity, rule, words, work.cores)
+        return optimizer.call(at(w), at(dw), [at(name) for name in states], words, work.cores)
 
-    task.compute(call, (w, dw, v) if rule.momentum else (w, dw), (w, dw, v) if rule.momentum else (w,))
+    task.compute(call, (w, dw, *states), (w, *states))
     task.store(w, tensor, rows, columns)
 
 

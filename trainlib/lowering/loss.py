@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from pulpsim import Platform
 from trainlib.errors import unknown_loss
 from trainlib.kernels import Call, classification, loss
-from trainlib.kernels.optimizer import PLAIN
 from trainlib.kernels.partition import Part
 from trainlib.lowering.memory_map import LOSS, TARGET
 from trainlib.lowering.tasks import Addresses, Range, Slots, Task, Work, matrix
 from trainlib.model import Model
 from trainlib.operators.dense_resident import linear_pairs, whole
+from trainlib.optimizers import PLAIN
 from trainlib.plan import Plan, Vectors
 
 #: the losses that there are kernels of

@@ -19,7 +19,7 @@ def aligned(size: int) -> int:
 
 #: tensors that are of no layer
 TARGET, LOSS = "target", "loss"
-Holds = Literal["parameters", "velocities", "activations", "gradients", "other"]
+Holds = Literal["parameters", "states", "activations", "gradients", "other"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def _check_fit(tensors: dict[str, Tensor], needed: int, code_bytes: int, platfor
         low = min(tensor.address for tensor in moving)
         shares["activations and gradients at once"] = max(tensor.end for tensor in moving) - low
     parts = ", ".join(f"{what} {size:,}" for what, size in shares.items() if size)
-    copy = "; the velocities of momentum are a second copy of the parameters" if "velocities" in shares else ""
+    copy = "; the optimizer's states are further copies of the parameters" if "states" in shares else ""
     raise ModelError(
         f"L2 is too small: a training step needs {needed:,} bytes there ({parts}; the largest tensor is "
         f"{largest.name}, {largest.rows:,} x {largest.columns:,} numbers, {largest.size_bytes:,} bytes), "

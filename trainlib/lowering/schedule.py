@@ -13,12 +13,13 @@ from functools import cache, cached_property
 from hashlib import sha256
 from typing import Any
 
+import numpy as np
+
 from pulpsim import Cluster, Copy, Platform, Program
 from pulpsim.code import Code
 from trainlib.errors import PlanError
 from trainlib.graph import Node
 from trainlib.kernels import Call
-from trainlib.kernels.optimizer import PLAIN, Rule
 from trainlib.lowering.loss import loss_step
 from trainlib.lowering.memory_map import Buffer, Tensor, place_in_l1, place_in_l2
 from trainlib.lowering.sum import sum_step
@@ -26,6 +27,7 @@ from trainlib.lowering.tasks import WEIGHT_SLOTS, Compute, Move, Phase, Task, Wo
 from trainlib.lowering.tensors import tensors_of, views_of
 from trainlib.lowering.update import update_step
 from trainlib.model import Model
+from trainlib.optimizers import PLAIN, Optimizer
 from trainlib.plan import SUM, LayerStep, Plan, Vectors, check_step, require_step
 
 
@@ -95,9 +97,9 @@ def _digest(program: Program) -> str:
 
 
 # -- cutting steps into tasks --------------------------------------------------------------------
-def tasks_of(model: Model, plan: Plan, platform: Platform, rule: Rule, outlined: bool = False) -> Work:
+def tasks_of(model: Model, plan: Plan, platform: Platform, optimizer: Optimizer, outlined: bool = False) -> Work:
     """The tasks of a whole training step. outlined: as in `Work`."""
-    work = Work(model, plan, platform, rule, outlined)
+    work = Work(model, plan, platform, optimizer, outlined)
     nodes = {node.name: node for node in model.nodes}
     count = sum(step.step == "fw" for step in plan.steps)
     for step in plan.steps[:count]:
@@ -109,12 +111,12 @@ def tasks_of(model: Model, plan: Plan, platform: Platform, rule: Rule, outlined:
 
 
 def cut_step(
-    model: Model, index: int, step: LayerStep, platform: Platform, rule: Rule = PLAIN,
+    model: Model, index: int, step: LayerStep, platform: Platform, optimizer: Optimizer = PLAIN,
     vectors: Vectors = "resident", outlined: bool = False,
 ) -> Work:  # fmt: skip
     """The tasks of one step of one layer alone. outlined: as in `Work`."""
     plan = Plan(model=model.name, platform=platform.name, steps=(step,), stores="awaited", vectors=vectors)
-    work = Work(model, plan, platform, rule, outlined)
+    work = Work(model, plan, platform, optimizer, outlined)
     _cut(work, model.nodes[index], step)
     return work
 
@@ -245,14 +247,16 @@ class _Emitter:
 
 
 def compile_schedule(
-    model: Model, plan: Plan, platform: Platform, lr: float, momentum: float = 0.0, weight_decay: float = 0.0
+    model: Model, plan: Plan, platform: Platform, optimizer: Optimizer = PLAIN
 ) -> Schedule:
-    """Compile one training step. Raises PlanError, ModelError if it does not fit."""
-    rule = Rule(lr, momentum, weight_decay)
+    """Compile one training step. Of the optimizer it hangs on the kind, not on its numbers.
+
+    Raises PlanError, ModelError if it does not fit.
+    """
     plan.check(model)
     if plan.cores > platform.cluster.cores:
         raise PlanError(f"plan: cores = {plan.cores}: {platform.name} has {platform.cluster.cores}")
-    return _assemble(tasks_of(model, plan, platform, rule), plan)
+    return _assemble(tasks_of(model, plan, platform, optimizer), plan)
 
 
 def compile_step(
@@ -265,14 +269,14 @@ def compile_step(
 
 
 def place_buffers(
-    model: Model, plan: Plan, platform: Platform, rule: Rule, outlined: bool = False
+    model: Model, plan: Plan, platform: Platform, optimizer: Optimizer, outlined: bool = False
 ) -> tuple[list[Buffer], int]:
     """What a compiled step has in L1, placed, and the bytes used; nothing else is made. Raises L1Error.
 
     outlined: with the first and last tiles of every step only, fast for any tiles. What does not fit then does not
     fit whole either.
     """
-    work = tasks_of(model, plan, platform, rule, outlined)
+    work = tasks_of(model, plan, platform, optimizer, outlined)
     return _place_buffers(work, plan, _issue_times(work.tasks, _whole(work)))
 
 
@@ -320,14 +324,16 @@ def _code_bytes(tasks: list[Task]) -> int:
 
 # -- execution -----------------------------------------------------------------------------------
 def execute(
-    schedule: Schedule, cluster: Cluster, mark: Callable[[int], None], start_delays: Sequence[int] = ()
+    schedule: Schedule, cluster: Cluster, mark: Callable[[int], None], start_delays: Sequence[int] = (),
+    scalars: Mapping[str, np.float32] | None = None,
 ) -> Generator[Any, Any, None]:
     """The controller: runs the operations in order; `mark(phase)` is called as each phase begins.
 
     One with a core of its own holds commands that come after a call back until the call has ended or the next one
     has begun, and forks that one without a rest: what stands between them may run beside either.
 
-    start_delays: cycles by which each core is late at every fork (default: none).
+    start_delays: cycles by which each core is late at every fork (default: none). scalars: the numbers of the step, by
+    name: see `Call.registers`.
     """
     for operation in schedule.operations:  # all code at once: it is decoded once
         if isinstance(operation, Fork):
@@ -357,7 +363,7 @@ def execute(
                     yield from issue()
                 yield from cluster.wait([numbers[transfer] for transfer in transfers])
             case Fork(call):
-                yield from cluster.fork(call.program, call.registers(), start_delays=start_delays)
+                yield from cluster.fork(call.program, call.registers(scalars), start_delays=start_delays)
                 yield from issue()
     yield from cluster.join()
     yield from issue()

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pulpsim import Platform
-from trainlib.kernels import Call
-from trainlib.kernels.optimizer import Rule
+from trainlib.kernels import MINUS_LR, Call
 from trainlib.lowering.memory_map import aligned
 from trainlib.plan import LayerStep, Plan
 
 if TYPE_CHECKING:
     from trainlib.graph import Gradient, Value
     from trainlib.model import Model
+    from trainlib.optimizers import Optimizer
 
 Shape = tuple[int, ...]
 
@@ -123,8 +123,9 @@ class Work:
     the first two, the last, and one with the widest halo.
     """
 
-    def __init__(self, model: Model, plan: Plan, platform: Platform, rule: Rule, outlined: bool = False):
-        self.model, self.plan, self.platform, self.rule, self.lr = model, plan, platform, rule, rule.lr
+    def __init__(self, model: Model, plan: Plan, platform: Platform, optimizer: Optimizer, outlined: bool = False):
+        self.model, self.plan, self.platform, self.optimizer = model, plan, platform, optimizer
+        self.lr = MINUS_LR
         self.all_cores = platform.cluster.cores
         self.cores = plan.cores or self.all_cores
         self._outlined = outlined

@@ -63,7 +63,7 @@ def backward(work: Work, node: Node, step: LayerStep) -> None:
     gradient, (value,) = "ig" in parts, node.inputs
     pairs, x = f"d{number}", work.buffer(f"input {number} {step.step}", inputs)
     dx = work.buffer(f"dx{number}", inputs) if gradient else ""
-    stride, begin = step.tile.stride_bytes, len(work.tasks)
+    begin = len(work.tasks)
     for rows, columns in tiles(work, node, step, columns_outside=gradient):
         tile = Tile(work, node, step, rows, columns)
         task = work.task(step.buffering == "single")
@@ -71,14 +71,8 @@ def backward(work: Work, node: Node, step: LayerStep) -> None:
             pairs_from_gradient(work, task, node)
         tile.load(task)
 
-        def call(at: Addresses, w: str = tile.buffer, rows: Range = rows, columns: Range = columns) -> Call:
-            return fully_connected.backward(
-                step.step, at(w), at(pairs) + 8 * rows[0], at(x) + 4 * columns[0], at(dx) + 4 * columns[0] if dx else 0,
-                at(w), size(rows), size(columns), stride, work.cores, step.unroll, rows[0] > 0, work.rule,
-            )  # fmt: skip
-
-        written = ((dx,) if dx else ()) + ((tile.buffer,) if "wg" in parts else ())
-        task.compute(call, (tile.buffer, x, pairs), written)
+        below = (dx, 4 * columns[0]) if dx else None
+        tile.multiply(task, (pairs, 8 * rows[0]), (x, 4 * columns[0]), below, rows[0] > 0)
         tile.store(task)
     work.tasks[begin].loads.append(whole(False, x, value.tensor, value))
     if gradient:

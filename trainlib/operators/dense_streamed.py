@@ -86,30 +86,15 @@ def backward(work: Work, node: Node, step: LayerStep) -> None:
         task = work.task(step.buffering == "single")
         tile = Tile(work, node, step, rows, columns)
         pairs = vectors.pairs(task, g_slots, d_slots, rows)
-        x = vectors.input(task, x_slots, columns) if "wg" in parts else ""
+        x = vectors.input(task, x_slots, columns) if "wg" in parts else tile.buffer
         tile.load(task)
         dx = ""
         if "ig" in parts:
             dx_slots.take(columns, size(columns))
             dx = dx_slots.buffer
-        _multiply(work, task, tile, (pairs, x, dx))
+        tile.multiply(task, (pairs, 0), (x, 0), (dx, 0) if dx else None, bool(dx) and rows[0] > 0)
         tile.store(task)
         if dx and rows[1] == outputs:
             finish_gradient(work, node, task, dx, (0, 1), columns, vectors.name, width=vectors.width)
         if node.layer.bias and "wg" in parts and columns[1] == inputs:
             update_bias(work, task, node, rows, (pairs, f"{vectors.name} bias", f"{vectors.name} pairs apart"))
-
-
-def _multiply(work: Work, task: Task, tile: Tile, vectors: tuple[str, str, str]) -> None:
-    """vectors: buffers of pairs, x and dx; "" for those that the step does without."""
-    (pairs, x, dx), step, w = vectors, tile.step, tile.buffer
-    accumulate = bool(dx) and tile.rows[0] > 0
-
-    def call(at: Addresses) -> Call:
-        return fully_connected.backward(
-            step.step, at(w), at(pairs), at(x) if x else 0, at(dx) if dx else 0, at(w), size(tile.rows),
-            size(tile.columns), step.tile.stride_bytes, work.cores, step.unroll, accumulate, work.rule,
-        )  # fmt: skip
-
-    reads = tuple(name for name in (w, pairs, x, dx if accumulate else "") if name)
-    task.compute(call, reads, ((dx,) if dx else ()) + ((w,) if "wg" in step.step.split("+") else ()))

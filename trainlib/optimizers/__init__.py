@@ -5,4 +5,7 @@ from trainlib.optimizers.optimizer import Optimizer
 from trainlib.optimizers.schedule import Cosine, Schedule, StepDecay, Warmup
 from trainlib.optimizers.sgd import SGD
 
-__all__ = ["SGD", "Adam", "AdamW", "Cosine", "Optimizer", "Schedule", "StepDecay", "Warmup"]
+#: where only the kind is asked for: plain SGD
+PLAIN = SGD()
+
+__all__ = ["PLAIN", "SGD", "Adam", "AdamW", "Cosine", "Optimizer", "Schedule", "StepDecay", "Warmup"]

@@ -10,11 +10,13 @@ import numpy as np
 
 from pulpsim.arguments import real
 from trainlib.errors import ModelError
-from trainlib.kernels import Call, Scalar
-from trainlib.kernels.adam import Decay, adam
+from trainlib.kernels import MINUS_LR, Call, Scalar, adam
+from trainlib.kernels.adam import Decay
 from trainlib.numerics import adam as values
 from trainlib.optimizers.optimizer import Floats, Optimizer, checked, single
 
+#: with less in the first step, quotients by a root of zero lose accuracy: see `kernels.adam`
+LEAST_EPS = 2.0**-41
 #: the numbers of a step, in the kernel's order
 NAMES = ("new_mean", "new_square", "rate", "eps", "decay")
 
@@ -36,13 +38,16 @@ class Adam(Optimizer):
 
     def __post_init__(self) -> None:
         what = type(self).__name__
-        if not isinstance(self.betas, tuple) or len(self.betas) != 2:
-            raise ModelError(f"{what}: betas = {self.betas!r}: must be two numbers, as in (0.9, 0.999)")
-        self.betas = (checked(what, "betas", self.betas[0], 1.0), checked(what, "betas", self.betas[1], 1.0))
+        given: object = self.betas
+        if not isinstance(given, tuple | list) or len(given) != 2:
+            raise ModelError(f"{what}: betas = {given!r}: must be two numbers, as in (0.9, 0.999)")
+        self.settle("betas", tuple(checked(what, "betas", beta, 1.0) for beta in given))
         eps = real(self.eps)
-        if eps is None or not LEAST_EPS <= single(eps) < np.inf:
-            raise ModelError(f"{what}: eps = {self.eps!r}: must be at least {LEAST_EPS:.1e}")
-        self.eps, self.weight_decay = eps, checked(what, "weight_decay", self.weight_decay)
+        least = LEAST_EPS / (1 - self.betas[1]) ** 0.5
+        if eps is None or not least <= eps or not single(eps) < np.inf:
+            raise ModelError(f"{what}: eps = {self.eps!r}: must be at least {least:.1e} and a number that FP32 holds")
+        self.settle("eps", eps)
+        self.settle("weight_decay", checked(what, "weight_decay", self.weight_decay))
 
     @property
     def states(self) -> tuple[str, ...]:
@@ -59,7 +64,7 @@ class Adam(Optimizer):
 
     def scalars(self) -> dict[str, np.float32]:
         numbers = values.scalars(self.rate, self.betas, self.eps, self.weight_decay, self.steps + 1, self.decays)
-        return {"minus_lr": self.minus_lr} | dict(zip(NAMES, numbers, strict=False))
+        return {MINUS_LR.name: self.minus_lr} | dict(zip(NAMES, numbers, strict=False))
 
     def change(self, w: Floats, dw: Floats, states: Mapping[str, Floats], scalars: Mapping[str, np.float32]) -> None:
         numbers = np.array([scalars[name] for name in self._names], np.float32)
@@ -67,18 +72,17 @@ class Adam(Optimizer):
 
     def call(self, w: int, dw: int, states: Sequence[int], n: int, cores: int) -> Call:
         m, v = states
-        return adam(w, dw, m, v, tuple(map(Scalar, self._names)), n, cores, self.decays)
+        return adam.adam(w, dw, m, v, tuple(map(Scalar, self._names)), n, cores, self.decays)
 
     @property
     def _names(self) -> tuple[str, ...]:
         return NAMES if self.decays else NAMES[:-1]
 
 
+@dataclass(eq=False)
 class AdamW(Adam):
     """Adam whose weight decay is no part of the gradient: w -= lr weight_decay w before the step."""
 
+    weight_decay: float = 0.01
+
     DECAYS: ClassVar[Decay] = "weights"
-
-
-#: below it quotients by a root of zero lose accuracy: see `kernels.adam`
-LEAST_EPS = 2.0**-41

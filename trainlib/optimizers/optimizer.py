@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 
 from pulpsim.arguments import real
 from trainlib import DEFAULT_LEARNING_RATE
-from trainlib.errors import ModelError
+from trainlib.errors import FixedError, ModelError
 from trainlib.kernels import Call
 from trainlib.kernels.optimizer import Rule
 from trainlib.optimizers.schedule import Schedule
 
 Floats = NDArray[np.float32]
+#: what may change while a network is trained
+SETTABLE = ("lr", "state", "steps")
 
 
 @dataclass(eq=False)
@@ -44,6 +46,12 @@ class Optimizer(ABC):
                 what = type(self).__name__
                 raise ModelError(f"{what}: lr = {value!r}: must be a positive number, one that FP32 holds")
             value = number
+        if name in self.__dict__ and name not in SETTABLE:
+            raise FixedError(f"{name} of {type(self).__name__} is compiled in: make a new one")
+        super().__setattr__(name, value)
+
+    def settle(self, name: str, value: object) -> None:
+        """Put what was checked in the place of what was given."""
         super().__setattr__(name, value)
 
     @property

@@ -9,13 +9,13 @@ import numpy as np
 
 from pulpsim.arguments import flag
 from trainlib.errors import ModelError
-from trainlib.kernels import Call, Scalar
-from trainlib.kernels.optimizer import Rule, sgd
+from trainlib.kernels import MINUS_LR, Call, Scalar, optimizer
+from trainlib.kernels.optimizer import Rule
 from trainlib.numerics import optimizer as values
 from trainlib.optimizers.optimizer import Floats, Optimizer, checked
 
-#: the numbers of a step, as its programs' arguments
-MINUS_LR, MOMENTUM, DECAY = Scalar("minus_lr"), Scalar("momentum"), Scalar("decay")
+#: further numbers of a step, as its programs' arguments
+MOMENTUM, DECAY = Scalar("momentum"), Scalar("decay")
 
 
 @dataclass(eq=False)
@@ -30,13 +30,13 @@ class SGD(Optimizer):
     nesterov: bool = False
 
     def __post_init__(self) -> None:
-        self.momentum = checked("SGD", "momentum", self.momentum, 1.0)
-        self.weight_decay = checked("SGD", "weight_decay", self.weight_decay)
+        self.settle("momentum", checked("SGD", "momentum", self.momentum, 1.0))
+        self.settle("weight_decay", checked("SGD", "weight_decay", self.weight_decay))
         if (nesterov := flag(self.nesterov)) is None:
             raise ModelError(f"SGD: nesterov = {self.nesterov!r}: must be True or False")
         if nesterov and not np.float32(self.momentum):
             raise ModelError("SGD: nesterov = True: needs a momentum")
-        self.nesterov = nesterov
+        self.settle("nesterov", nesterov)
 
     @property
     def states(self) -> tuple[str, ...]:
@@ -65,4 +65,4 @@ class SGD(Optimizer):
         values.sgd(w, dw, v, *(scalars[name] for name in names), self.nesterov)
 
     def call(self, w: int, dw: int, states: Sequence[int], n: int, cores: int) -> Call:
-        return sgd(w, dw, states[0] if states else 0, self.fused, n, cores)
+        return optimizer.sgd(w, dw, states[0] if states else 0, self.fused, n, cores)

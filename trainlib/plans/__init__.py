@@ -15,9 +15,9 @@ from importlib import resources
 from pulpsim import Platform
 from trainlib import models
 from trainlib.errors import ModelError, PlanError
-from trainlib.kernels.optimizer import PLAIN, Rule
 from trainlib.lowering.schedule import compile_schedule
 from trainlib.model import Model
+from trainlib.optimizers import PLAIN, Optimizer
 from trainlib.plan import Plan
 from trainlib.tiling import default_plan, fits
 from trainlib.timing import Relaxed, cycles_of
@@ -39,27 +39,25 @@ def tuned_plan(model: Model, platform: Platform) -> Plan | None:
     return _shipped(model, platform.name)
 
 
-def plan_for(model: Model | str, platform: Platform | str, rule: Rule = PLAIN) -> Plan:
+def plan_for(model: Model | str, platform: Platform | str, optimizer: Optimizer = PLAIN) -> Plan:
     """What a training uses unless a plan is given.
 
     The tuned plan where there is one; else the fastest of the rule's for this platform and of its preset's plans that
-    fit it, on as many cores as they are for and on all: so that more hardware is not slower by default. rule: of the
-    parameters; momentum needs room for velocities. Raises PlanError, ModelError if nothing fits.
+    fit it, on as many cores as they are for and on all: so that more hardware is not slower by default. optimizer:
+    its states need room. Raises PlanError, ModelError if nothing fits.
     """
     model, platform = models.of(model), Platform.of(platform)
     tuned = tuned_plan(model, platform)
-    if tuned is not None and fits(model, tuned, platform, rule):
+    if tuned is not None and fits(model, tuned, platform, optimizer):
         return tuned
-    plans = [default_plan(model, platform, rule)]
-    plans += [plan for plan in _of_presets(model, platform, rule) if fits(model, plan, platform, rule)]
-    return plans[0] if len(plans) == 1 else _fastest(model, plans, platform, rule)
+    plans = [default_plan(model, platform, optimizer)]
+    plans += [plan for plan in _of_presets(model, platform, optimizer) if fits(model, plan, platform, optimizer)]
+    return plans[0] if len(plans) == 1 else _fastest(model, plans, platform, optimizer)
 
 
-def _fastest(model: Model, plans: list[Plan], platform: Platform, rule: Rule) -> Plan:
+def _fastest(model: Model, plans: list[Plan], platform: Platform, optimizer: Optimizer) -> Plan:
     """Simulated are those that promise it: where FPUs are shared, what nothing is ever in the way of says little."""
-    schedules = [
-        compile_schedule(model, plan, platform, rule.lr, rule.momentum, rule.weight_decay) for plan in plans
-    ]
+    schedules = [compile_schedule(model, plan, platform, optimizer) for plan in plans]
     relaxed = Relaxed(platform)
     least = [relaxed.cycles(schedule) for schedule in schedules]
     promising = [number for number, cycles in enumerate(least) if cycles <= PROMISING * min(least)]
@@ -68,14 +66,14 @@ def _fastest(model: Model, plans: list[Plan], platform: Platform, rule: Rule) ->
     return plans[min(promising, key=lambda number: cycles_of(schedules[number], platform))]
 
 
-def _of_presets(model: Model, platform: Platform, rule: Rule) -> Iterator[Plan]:
+def _of_presets(model: Model, platform: Platform, optimizer: Optimizer) -> Iterator[Plan]:
     """The tuned plan and the one by rule for the preset that the platform was made from, or for all that have any."""
     for name in [platform.name] if platform.name in TUNED else TUNED:
         preset = Platform.preset(name)
         plans = [_shipped(model, name)]
         if not _alike(preset, platform):
             with suppress(PlanError, ModelError):
-                plans.append(replace(default_plan(model, preset, rule), made_by=f"by rule for {name} as it comes"))
+                plans.append(replace(default_plan(model, preset, optimizer), made_by=f"by rule for {name} as it comes"))
         for plan in plans:
             if plan is not None:
                 yield plan

@@ -110,7 +110,7 @@ def tile_bytes(model: Model, index: int, tile: LayerStep, vectors: Vectors = "re
     if tile.step == SUM:
         row = matrix(node.output.shape)[1]
         return 8 * (columns // row * row or columns)
-    return node.layer.tile_bytes(node, tile, vectors)
+    return 0 if node.layer.changes_only_bias(tile.step) else node.layer.tile_bytes(node, tile, vectors)
 
 
 def tile_bound(model: Model, index: int, tile: LayerStep, platform: Platform) -> int:
@@ -118,7 +118,7 @@ def tile_bound(model: Model, index: int, tile: LayerStep, platform: Platform) ->
     layer = model.layers[index]
     forks = prod(_numbers(model, index, tile)) * platform.least_fork_cycles
     moved = 0
-    if tile.step == "update" or (layer.DENSE and tile.step != SUM):
+    if tile.step == "update" or (layer.DENSE and tile.step != SUM and not layer.changes_only_bias(tile.step)):
         moved = -(-4 * layer.weights * (2 if tile.step == "update" else 1) // platform.dma.bytes_per_cycle)
     least = min(
         busy_cycles(model, index, replace(tile, **chosen), platform)
@@ -130,7 +130,9 @@ def tile_bound(model: Model, index: int, tile: LayerStep, platform: Platform) ->
 def busy_cycles(model: Model, index: int, step: LayerStep, platform: Platform) -> int:
     """Cycles that some core issues instructions at least, were it to wait for an FPU only if all are busy."""
     node, cluster = model.nodes[index], platform.cluster
-    return 0 if step.step == SUM else node.layer.floor(node, step, cluster.cores, cluster.fpus)
+    if step.step == SUM or node.layer.changes_only_bias(step.step):
+        return 0
+    return node.layer.floor(node, step, cluster.cores, cluster.fpus)
 
 
 @dataclass(frozen=True)

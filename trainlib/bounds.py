@@ -19,9 +19,11 @@ def bounds(platform: Platform, macs: int, bytes_in: int, bytes_out: int, instruc
 
 def least_bounds(model: Model, platform: Platform) -> dict[str, int]:
     """Of the best conceivable plan: weights in once for each pass that reads them, out once, and the sample in."""
-    trained = [layer for layer in model.layers if layer.trained]
+    trained = [layer for layer in model.layers if "w" in layer.trained_parameters]
     backward = sum(
-        node.layer.weights for node in model.nodes if node.layer.trained or model.graph.computed(node)
+        node.layer.weights
+        for node in model.nodes
+        if "w" in node.layer.trained_parameters or model.graph.computed(node)
     )
     words_in = model.weights + backward + model.inputs
     return bounds(platform, model.step_macs, 4 * words_in, 4 * sum(layer.weights for layer in trained), 0)

@@ -179,8 +179,8 @@ def gradients(
     for node, d, inputs in _Backward(model, parameters, _sample(model, x), outputs, dy):
         if node.layer.trained:
             own, slots = own_of(model, node.number, parameters), model.slots[node.number]
-            for name, gradient in node.layer.parameter_gradients(own, d, inputs).items():
-                found[slots[name]] = gradient
+            gradients = node.layer.parameter_gradients(own, d, inputs)
+            found |= {slots[name]: gradients[name] for name in node.layer.trained_parameters}
     return value, found
 
 
@@ -208,12 +208,13 @@ def step(
         layer, slots = node.layer, model.slots[node.number]
         if not layer.trained:
             continue
-        if isinstance(layer, FullyConnected) and optimizer.plain and layer.name not in stored_gradients:
+        if isinstance(layer, FullyConnected) and optimizer.plain and layer.fuses_update(stored_gradients):
             layer.fused_update(parameters[slots["w"]], d, inputs[0], optimizer.minus_lr)
             gradients = {"b": bias_gradient(d)} if layer.bias else {}
         else:
             gradients = layer.parameter_gradients(own_of(model, node.number, parameters), d, inputs)
-        for name, gradient in gradients.items():
-            optimizer.update(slots[name], parameters[slots[name]], gradient)
+        for name in layer.trained_parameters:
+            if name in gradients:
+                optimizer.update(slots[name], parameters[slots[name]], gradients[name])
     optimizer.steps += 1
     return value

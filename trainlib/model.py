@@ -171,6 +171,16 @@ class Model:
             raise ModelError(f"{self.name}: the last {count!r} layers: must be a whole number from 1 to {len(own)}")
         return self.trained(own[-number:])
 
+    def biases_only(self) -> Model:
+        """The same network, of which the biases are trained and nothing else. Raises ModelError if it has none."""
+        if not any(layer.bias for layer in self.layers):
+            raise ModelError(f"{self.name}: no layer has a bias: there would be nothing to train")
+        chosen: list[Layer] = []
+        for layer in self.layers:
+            given: dict[str, Any] = {"trainable": "bias" if layer.bias else False} if layer.parameters else {}
+            chosen.append(replace(layer, **given))
+        return replace(self, layers=tuple(chosen))
+
     @property
     def parametric(self) -> tuple[str, ...]:
         """Names of the layers that have parameters."""
@@ -187,7 +197,7 @@ class Model:
         """MACs of one training step: fw of every layer, wg of those trained, ig where a gradient is needed."""
         return sum(
             self.macs(node.number, "fw")
-            + (self.macs(node.number, "wg") if node.layer.trained else 0)
+            + (self.macs(node.number, "wg") if "w" in node.layer.trained_parameters else 0)
             + (self.macs(node.number, "ig") if self.graph.computed(node) else 0)
             for node in self.nodes
         )

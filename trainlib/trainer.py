@@ -340,8 +340,8 @@ class Trainer:
         return [
             (slot, state, self.schedule.tensors[node.parameter(name, state)].address)
             for node, slots in zip(self.model.nodes, self.model.slots, strict=True)
-            if node.layer.trained
             for name, slot in slots.items()
+            if name in node.layer.trained_parameters
             for state in self.optimizer.states
         ]
 

@@ -62,10 +62,10 @@ def _kept(work: Work) -> Iterator[Tensor]:
         for name, shape in node.layer.parameters.items():
             yield _tensor(node.parameter(name), _rows_of(name, shape), "parameters")
     yield _tensor(work.graph.sample.tensor, matrix(model.input_shape), "activations")
-    for node in (node for node in model.nodes if node.layer.trained):
-        for name, shape in node.layer.parameters.items():
+    for node in model.nodes:
+        for name in node.layer.trained_parameters:
             for state in work.optimizer.states:
-                yield _tensor(node.parameter(name, state), _rows_of(name, shape), "states")
+                yield _tensor(node.parameter(name, state), _rows_of(name, node.layer.parameters[name]), "states")
     if not model.target_is_input:
         yield Tensor(TARGET, 1, 1 if model.loss == "cross-entropy" else model.outputs)
     yield Tensor(LOSS, 1, work.all_cores + 1)

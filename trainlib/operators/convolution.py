@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from trainlib.errors import ModelError
 from trainlib.kernels import Call, im2row, layout, matmul
+from trainlib.lowering.bias import bias_step
 from trainlib.lowering.finish import (
     bias_gradient,
     bias_update,
@@ -28,7 +29,7 @@ from trainlib.numerics import im2row as im2row_values
 from trainlib.numerics import layout as layout_values
 from trainlib.numerics import matmul as matmul_values
 from trainlib.operators.geometry import Geometry
-from trainlib.operators.layer import BUFFERINGS, Choice, Floats, Own, Parametric, Shape, halvings
+from trainlib.operators.layer import BUFFERINGS, Choice, Floats, Own, Parametric, Shape, Trainable, halvings
 from trainlib.operators.pieces import around, parts
 from trainlib.operators.values import finished, pixels, with_bias
 from trainlib.operators.window import Padding, Pair, Window, pair, settle_window, window_on
@@ -102,7 +103,9 @@ class _Product(Parametric):
         return (tile.columns if step == "ig" else tile.rows), (tile.lines or of[1]) * of[2]
 
     def lower(self, work: Work, node: Node, step: LayerStep) -> None:
-        if step.step == "fw":
+        if self.changes_only_bias(step.step):
+            bias_step(work, node, step)
+        elif step.step == "fw":
             _forward(work, node, self, step)
         elif step.step == "ig":
             _input_gradient(work, node, self, step)
@@ -160,7 +163,7 @@ class Conv2D(_Product):
     padding: Padding = 0
     relu: bool = True
     bias: bool = False
-    trainable: bool = True
+    trainable: Trainable = True
 
     def __post_init__(self) -> None:
         self.check_channels()
@@ -213,7 +216,7 @@ class PointWise(_Product):
     out_channels: int
     relu: bool = True
     bias: bool = False
-    trainable: bool = True
+    trainable: Trainable = True
 
     def __post_init__(self) -> None:
         self.check_channels()

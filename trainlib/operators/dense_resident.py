@@ -82,6 +82,16 @@ def backward(work: Work, node: Node, step: LayerStep) -> None:
         update_bias(work, task, node, (0, outputs), names)
 
 
+def bias_alone(work: Work, node: Node, step: LayerStep) -> None:
+    """The bias from the pairs, which are in L1."""
+    work.begin(node.name, step.step, 0, step)
+    task, number = work.task(step.buffering == "single"), node.number
+    if f"d{number}" not in work.sizes:
+        pairs_from_gradient(work, task, node)
+    names = f"d{number}", f"bias {number} {len(work.phases)}", f"pairs apart {number}"
+    update_bias(work, task, node, (0, node.output.shape[0]), names)
+
+
 def pairs_from_gradient(work: Work, task: Task, node: Node) -> None:
     """The pairs of a layer whose gradient lies in L2."""
     n = node.output.shape[0]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from trainlib.kernels import Call, depthwise, layout
+from trainlib.lowering.bias import bias_step
 from trainlib.lowering.finish import (
     bias_gradient,
     bias_update,
@@ -24,7 +25,7 @@ from trainlib.numerics import depthwise as depthwise_values
 from trainlib.numerics import layout as layout_values
 from trainlib.operators.convolution import check_channels
 from trainlib.operators.geometry import Geometry
-from trainlib.operators.layer import Floats, Own, Parametric, Shape
+from trainlib.operators.layer import Floats, Own, Parametric, Shape, Trainable
 from trainlib.operators.pieces import around
 from trainlib.operators.values import finished, with_bias
 from trainlib.operators.window import Padding, Pair, Window, pair, settle_window, window_on
@@ -44,7 +45,7 @@ class DepthWise(Parametric):
     padding: Padding = 0
     relu: bool = True
     bias: bool = False
-    trainable: bool = True
+    trainable: Trainable = True
 
     KERNELS: ClassVar[tuple[str, ...]] = depthwise.NAMES
 
@@ -99,6 +100,9 @@ class DepthWise(Parametric):
         return depthwise.NAMES[-1]
 
     def lower(self, work: Work, node: Node, step: LayerStep) -> None:
+        if self.changes_only_bias(step.step):
+            bias_step(work, node, step)
+            return
         lower = _forward if step.step == "fw" else _input_gradient if step.step == "ig" else _weight_gradient
         lower(work, node, self, step)
 

@@ -6,7 +6,7 @@ in L1 (`dense_resident`) or, for layers wider than that, come in parts with the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import ceil, prod
 from typing import TYPE_CHECKING, ClassVar
@@ -16,13 +16,14 @@ import numpy as np
 from trainlib.errors import ModelError
 from trainlib.kernels import chunk_of
 from trainlib.kernels.fully_connected import COLUMN_UNROLLS, ROW_UNROLLS
+from trainlib.lowering.bias import bias_step
 from trainlib.lowering.tasks import Work
 from trainlib.numerics import fully_connected as values
 from trainlib.operators import dense_resident, dense_streamed
-from trainlib.operators.layer import Floats, Own, Parametric, Shape
+from trainlib.operators.layer import Floats, Own, Parametric, Shape, Trainable
 from trainlib.operators.pieces import pieces
 from trainlib.operators.values import finished, with_bias
-from trainlib.plan import BACKWARD, FIRST_LAYER_BACKWARD, STEPS, LayerStep, Tile, Vectors
+from trainlib.plan import BACKWARD, STEPS, LayerStep, Tile, Vectors
 
 if TYPE_CHECKING:
     from trainlib.graph import Node
@@ -39,7 +40,7 @@ class FullyConnected(Parametric):
     out_features: int
     relu: bool = True
     bias: bool = False
-    trainable: bool = True
+    trainable: Trainable = True
 
     STEPS: ClassVar[tuple[str, ...]] = STEPS
     PADDING_WORDS: ClassVar[int] = 3
@@ -76,15 +77,17 @@ class FullyConnected(Parametric):
     def parameter_gradients(self, own: Own, dy: Floats, inputs: Sequence[Floats]) -> dict[str, Floats]:
         return with_bias(self, values.fc_weight_gradient(dy, inputs[0].reshape(-1)), dy)
 
+    def fuses_update(self, stored: Collection[str]) -> bool:
+        """Whether plain SGD changes W with no gradient stored. stored: layers of which it is."""
+        return self.trainable is True and self.name not in stored
+
     def fused_update(self, w: Floats, dy: Floats, x: Floats, minus_lr: np.float32) -> None:
         """w = fma(-(lr dy), x, w) in place: plain SGD in the weight gradient, which is not stored."""
         values.fc_fused_update(w, dy, x.reshape(-1), minus_lr)
 
     # -- how it may be planned ---------------------------------------------------------------------
     def backward(self, wanted: bool) -> tuple[tuple[str, ...], ...]:
-        if not self.trained:
-            return (("ig",),) if wanted else ((),)
-        return BACKWARD if wanted else FIRST_LAYER_BACKWARD
+        return self.ways(BACKWARD, wanted)
 
     def limits(self, node: Node, step: str) -> tuple[int, int, int]:
         return self.out_features, self.in_features, 0
@@ -108,6 +111,10 @@ class FullyConnected(Parametric):
         return self.out_features * (min(self.in_features, MAX_COLUMNS) + self.PADDING_WORDS)
 
     def lower(self, work: Work, node: Node, step: LayerStep) -> None:
+        if self.changes_only_bias(step.step):
+            in_l1 = work.stays_in_l1(node.output)
+            (dense_resident.bias_alone if in_l1 else bias_step)(work, node, step)
+            return
         ways = dense_streamed if work.plan.vectors == "streamed" else dense_resident
         (ways.forward if step.step == "fw" else ways.backward)(work, node, step)
 

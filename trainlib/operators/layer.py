@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from math import prod
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,9 @@ Floats = NDArray[np.float32]
 #: a layer's own parameters, or their gradients, by name
 Own = Mapping[str, Floats]
 Choice = tuple[Tile, Buffering]
+#: whether a step changes a layer's parameters, or only its bias
+Trainable = bool | Literal["bias"]
+Ways = tuple[tuple[str, ...], ...]
 
 #: tiles that a step is cut into at least where each number is used once, so that transfers overlap computation
 STREAMED_TILES = 4
@@ -151,9 +154,14 @@ class Layer(ABC):
         return False
 
     @property
+    def trained_parameters(self) -> tuple[str, ...]:
+        """Names of the parameters that a training step changes."""
+        return ()
+
+    @property
     def trained(self) -> bool:
         """Whether a training step changes parameters of the layer."""
-        return False
+        return bool(self.trained_parameters)
 
     def macs(self, step: str, input_shape: Shape = ()) -> int:
         """Multiply-accumulates of fw, wg or ig; of a fusion, "ig+wg", their sum. The update counts none."""
@@ -216,6 +224,10 @@ class Layer(ABC):
         """Add the tasks of a step, one a tile, but for "update" and "sum", which are alike for all kinds."""
 
     # -- what it takes at least --------------------------------------------------------------------
+    def changes_only_bias(self, step: str) -> bool:
+        """Whether a step is the gradient of a bias, and its update, and no more."""
+        return False
+
     def tile_bytes(self, node: Node, tile: LayerStep, vectors: Vectors) -> int:
         """Bytes of L1 that no candidate with this tile does without: operands and result, once each."""
         return 0
@@ -228,7 +240,7 @@ class Layer(ABC):
 class Parametric(Layer):
     """A layer with weights "w" and, with `bias`, one number "b" an output or output channel.
 
-    relu: max(y, 0) follows, as `ReLU` has it. trainable: False freezes the parameters.
+    relu: max(y, 0) follows, as `ReLU` has it. trainable: False freezes the parameters, "bias" all but the bias.
     """
 
     __slots__ = ()
@@ -245,14 +257,18 @@ class Parametric(Layer):
                 )
             self.settle(field_name, size)
         for field_name in ("relu", "bias", "trainable"):
-            if (value := flag(getattr(self, field_name))) is None:
-                raise ModelError(f"{self.name}: {field_name} = {getattr(self, field_name)!r}: must be True or False")
+            given = getattr(self, field_name)
+            if field_name == "trainable" and self.bias and text(given) == "bias":
+                continue
+            if (value := flag(given)) is None:
+                only = ' or, of a layer with one, "bias"' if field_name == "trainable" else ""
+                raise ModelError(f"{self.name}: {field_name} = {given!r}: must be True or False{only}")
             self.settle(field_name, value)
 
     if TYPE_CHECKING:  # fields of every kind that has parameters
 
         @property
-        def trainable(self) -> bool: ...
+        def trainable(self) -> Trainable: ...
 
     @property
     @abstractmethod
@@ -280,8 +296,10 @@ class Parametric(Layer):
         return prod(self.weight_shape[1:])
 
     @property
-    def trained(self) -> bool:
-        return self.trainable
+    def trained_parameters(self) -> tuple[str, ...]:
+        if self.trainable == "bias":
+            return ("b",)
+        return tuple(self.parameters) if self.trainable else ()
 
     def macs(self, step: str, input_shape: Shape = ()) -> int:
         """Each step counts one MAC per weight and output pixel, those that meet padding included.
@@ -291,10 +309,19 @@ class Parametric(Layer):
         pixels = prod(self.output_shape(input_shape)[1:])
         return self.weights * pixels * sum(part in ("fw", "wg", "ig") for part in step.split("+"))
 
+    def changes_only_bias(self, step: str) -> bool:
+        return "wg" in step and "w" not in self.trained_parameters
+
     def backward(self, wanted: bool) -> tuple[tuple[str, ...], ...]:
+        return self.ways(IMAGE_BACKWARD, wanted)
+
+    def ways(self, backward: Ways, wanted: bool) -> Ways:
+        """Of the ways to cut a backward pass those that compute what is asked for. A bias alone is changed at once."""
         if not self.trained:
             return (("ig",),) if wanted else ((),)
-        return IMAGE_BACKWARD if wanted else FIRST_LAYER_BACKWARD
+        if "w" not in self.trained_parameters:
+            return (("ig", "wg+update"),) if wanted else (("wg+update",),)
+        return backward if wanted else FIRST_LAYER_BACKWARD
 
 
 BUFFERINGS: tuple[Buffering, ...] = ("double", "single")

@@ -26,7 +26,7 @@ from trainlib.numerics import (
     loss as losses,
 )
 from trainlib.operators.values import bias_gradient
-from trainlib.optimizers import SGD, Optimizer
+from trainlib.optimizers import SGD, Batch, Optimizer
 
 Floats = NDArray[np.float32]
 #: a layer's own parameters, "w" and "b"
@@ -192,14 +192,16 @@ def step(
     optimizer: Optimizer | None = None,
     cores: int = DEFAULT_CORES,
     stored_gradients: Collection[str] = (),
+    batch: Batch | None = None,
 ) -> float:
     """One training step on one sample, changing `parameters` in place; the loss before it.
 
     target: as in `loss`; None where it is the input. optimizer: None is plain SGD of the default rate.
     stored_gradients: names of fully-connected layers whose update is a pass of its own, although it could
-    be fused into the weight gradient. Raises ModelError or DataError, having changed nothing.
+    be fused into the weight gradient. batch: of which this is the next sample; parameters change after its last one, by
+    the mean of all gradients; None is a batch of one. Raises ModelError or DataError, having changed nothing.
     """
-    optimizer = optimizer or SGD()
+    optimizer, batch = optimizer or SGD(), batch or Batch()
     optimizer.check_state(parameters)
     target = _target(model, x, target)
     outputs = forward(model, parameters, x)
@@ -208,13 +210,14 @@ def step(
         layer, slots = node.layer, model.slots[node.number]
         if not layer.trained:
             continue
-        if isinstance(layer, FullyConnected) and optimizer.plain and layer.fuses_update(stored_gradients):
+        fusable = optimizer.plain and batch.part == "alone"
+        if isinstance(layer, FullyConnected) and fusable and layer.fuses_update(stored_gradients):
             layer.fused_update(parameters[slots["w"]], d, inputs[0], optimizer.minus_lr)
             gradients = {"b": bias_gradient(d)} if layer.bias else {}
         else:
             gradients = layer.parameter_gradients(own_of(model, node.number, parameters), d, inputs)
         for name in layer.trained_parameters:
-            if name in gradients:
-                optimizer.update(slots[name], parameters[slots[name]], gradients[name])
-    optimizer.steps += 1
+            if name in gradients and (change := batch.take(slots[name], gradients[name])) is not None:
+                optimizer.update(slots[name], parameters[slots[name]], change)
+    optimizer.steps += batch.advance()
     return value

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pulpsim import Cluster, Machine, Platform
-from pulpsim.arguments import flag
+from pulpsim.arguments import flag, whole
 from pulpsim.counters import Cause, Work
 from pulpsim.energy import Counts, Energy, energy, total
 from pulpsim.machine import Process
@@ -29,8 +29,10 @@ from trainlib.layers import Shape
 from trainlib.lowering.memory_map import LOSS, TARGET
 from trainlib.lowering.schedule import Schedule, compile_schedule, execute
 from trainlib.model import Model, Parameters
-from trainlib.optimizers import SGD, Optimizer
+from trainlib.optimizers import SGD, Batch, Optimizer
 from trainlib.optimizers import Schedule as Rates
+from trainlib.optimizers.accumulating import kinds_of
+from trainlib.optimizers.batch import Part
 from trainlib.plan import Plan
 from trainlib.plans import plan_for
 
@@ -115,6 +117,31 @@ class StepReport:
         return {name: sum(phase.causes[name] for phase in self.phases) for name in self.phases[0].causes}
 
 
+@dataclass(frozen=True)
+class BatchReport:
+    """The steps of a batch, in order: those that add up gradients, and the last one, which updates."""
+
+    steps: tuple[StepReport, ...]
+
+    @property
+    def cycles(self) -> int:
+        return sum(step.cycles for step in self.steps)
+
+    @property
+    def cycles_per_sample(self) -> float:
+        """The mean."""
+        return self.cycles / len(self.steps)
+
+    @property
+    def accumulating(self) -> StepReport:
+        """A step that adds to the sums; of two samples the one that begins them."""
+        return self.steps[-2 if len(self.steps) > 1 else -1]
+
+    @property
+    def updating(self) -> StepReport:
+        return self.steps[-1]
+
+
 class _Mark(NamedTuple):
     """Where a phase begins: cycle, and what all cores together have spent and done."""
 
@@ -124,7 +151,7 @@ class _Mark(NamedTuple):
 
 
 #: a trainer's attributes that its schedule is compiled from
-COMPILED_IN = ("model", "platform", "plan", "schedule", "optimizer")
+COMPILED_IN = ("model", "platform", "plan", "schedules", "optimizer", "batch")
 
 
 class Trainer:
@@ -135,7 +162,8 @@ class Trainer:
     this trainer; None is `SGD(lr, momentum, weight_decay)`. These are compiled in: they can be read, not set. lr: of
     the optimizer, a number or a `Schedule`; it may be set at any time, and nothing is compiled again. parameters:
     float32, as `Model.parameter_shapes` says, initialised from `seed`; others of these shapes may take their place.
-    steps: how many were made.
+    steps: how many were made. accumulate: samples whose gradients are added up before the parameters change, by their
+    mean; a step is then a sample, and the last one of a batch updates.
 
     Raises PlanError, PlatformError or ModelError if the step does not fit. A step that leaves a parameter that is not
     finite raises DivergedError.
@@ -151,6 +179,7 @@ class Trainer:
         momentum: float = 0.0,
         weight_decay: float = 0.0,
         optimizer: Optimizer | None = None,
+        accumulate: int = 1,
     ):
         self.model, self.platform = models.of(model), Platform.of(platform)
         if optimizer is not None and (lr, momentum, weight_decay) != (DEFAULT_LEARNING_RATE, 0.0, 0.0):
@@ -158,18 +187,27 @@ class Trainer:
         if not isinstance(optimizer, Optimizer | None):
             raise ModelError(f"optimizer = {optimizer!r}: must be one of trainlib.optimizers, as SGD(0.03), or None")
         self.optimizer = SGD(lr, momentum, weight_decay) if optimizer is None else optimizer
+        self.batch = Batch(_samples(accumulate))
+        self._kinds = kinds_of(self.optimizer, self.batch)
         self.plan = self._plan(plan)
-        self.schedule: Schedule = compile_schedule(self.model, self.plan, self.platform, self.optimizer)
+        self.schedules: dict[Part, Schedule] = {
+            part: compile_schedule(self.model, self.plan, self.platform, kind) for part, kind in self._kinds.items()
+        }
         self._parameters = self.model.initial_parameters(seed)
         self.steps = 0
         self._stored_gradients = {step.layer for step in self.plan.steps if step.step == "update"}
-        self._timed: dict[int | None, StepReport] = {}
+        self._timed: dict[tuple[Part, int | None], StepReport] = {}
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in COMPILED_IN and name in self.__dict__:
-            how = "" if name == "schedule" else f"(..., {name}=...)"
+            how = f"(..., {name}=...)" if name in COMPILED_IN[:3] or name == "optimizer" else ""
             raise FixedError(f"{name} of a trainer is compiled in: make a new Trainer{how}")
         super().__setattr__(name, value)
+
+    @property
+    def schedule(self) -> Schedule:
+        """Of the step that comes next."""
+        return self.schedules[self.batch.part]
 
     @property
     def lr(self) -> float | Rates:
@@ -190,7 +228,7 @@ class Trainer:
 
     def _plan(self, plan: Plan | str | Path | None) -> Plan:
         if plan is None:
-            return plan_for(self.model, self.platform, self.optimizer)
+            return plan_for(self.model, self.platform, list(self._kinds.values())[-1])
         return Plan.of(plan)
 
     def _numbers(self, values: ArrayLike, what: str, shape: Shape) -> NDArray[np.float32]:
@@ -241,7 +279,7 @@ class Trainer:
         """
         loss = functional.step(
             self.model, self.parameters, self._sample(x), self._target(target), self.optimizer,
-            self.platform.cluster.cores, self._stored_gradients,
+            self.platform.cluster.cores, self._stored_gradients, self.batch,
         )  # fmt: skip
         self._learned(loss)
         return loss
@@ -262,6 +300,20 @@ class Trainer:
             rate = f"a learning rate below {self.optimizer.rate:g}?"
             hint = rate if trained else "this layer is not trained: given so?"
             raise DivergedError(self.model.name, self.steps, loss, found, hint)
+
+    def timed_batch(self, samples: Sequence[ArrayLike], targets: Sequence[ArrayLike | None] = ()) -> BatchReport:
+        """One step on each of a batch's samples, as many as `accumulate`; a step of each kind is simulated.
+
+        targets: none where the inputs are the targets. Raises DataError, having learned nothing, and DivergedError.
+        """
+        size, given = self.batch.size, targets if len(targets) else [None] * len(samples)
+        if len(samples) != size or len(given) != size or self.batch.done:
+            raise DataError(
+                f"{self.model.name}: {len(samples)} samples and {len(targets)} targets: a batch is of {size}, and none "
+                f"may be under way"
+            )
+        pairs = zip(samples, given, strict=True)
+        return BatchReport(tuple(self.timed_step(x, target, reuse=True) for x, target in pairs))
 
     # -- on the cluster ----------------------------------------------------------------------------
     def timed_step(
@@ -284,9 +336,10 @@ class Trainer:
         if flag(reuse) is None:
             raise DataError(f"{self.model.name}: reuse = {reuse!r}: must be True or False")
         label = self._label(target) if self.model.loss == "cross-entropy" else None
-        if reuse and label in self._timed and timeline is None:
-            return replace(self._timed[label], loss=self.functional_step(x, target))
-        report = self._timed[label] = self._simulated_step(x, target, label, timeline)
+        kind = self.batch.part, label
+        if reuse and kind in self._timed and timeline is None:
+            return replace(self._timed[kind], loss=self.functional_step(x, target))
+        report = self._timed[kind] = self._simulated_step(x, target, label, timeline)
         self._learned(report.loss)
         return report
 
@@ -296,13 +349,16 @@ class Trainer:
         x, target = self._sample(x), self._target(target)
         self.model.check_parameters(self.parameters)
         machine = Machine(self.platform)
-        tensors, memory = self.schedule.tensors, machine.memory
-        places = self._parameter_places()
+        schedule, batch, memory = self.schedule, self.batch, machine.memory
+        tensors, places = schedule.tensors, self._parameter_places()
         for parameter, place in zip(self.parameters, places, strict=True):
             memory.write(place, parameter)
         for slot, state, place in self._state_places():
             kept = self.optimizer.state.get(slot, {})
             memory.write(place, kept.get(state, np.zeros_like(self.parameters[slot])))
+        for slot, place in self._trained_places("sum"):
+            if slot in batch.sums:
+                memory.write(place, batch.sums[slot])
         memory.write(tensors[SAMPLE].address, x)
         if label is not None:
             memory.write(tensors[TARGET].address, np.array([label], np.int32))
@@ -314,21 +370,24 @@ class Trainer:
             def mark(phase: int) -> None:
                 marks.append(_Mark(cluster.now, cluster.counters().sum(axis=0), cluster.work().sum(axis=0)))
 
-            yield from execute(self.schedule, cluster, mark, scalars=self.optimizer.scalars())
+            yield from execute(schedule, cluster, mark, scalars=self._kinds[batch.part].scalars())
             mark(-1)
 
         machine.simulate(controller, timeline=timeline)
         if timeline is not None:
-            for phase, begin, end in zip(self.schedule.phases, marks, marks[1:], strict=False):
+            for phase, begin, end in zip(schedule.phases, marks, marks[1:], strict=False):
                 timeline.span("layer and step", f"{phase.layer} {phase.step}", begin.now, end.now)
         shapes = self.model.parameter_shapes
         self._parameters[:] = [memory.read(at, shape) for at, shape in zip(places, shapes, strict=True)]
-        for slot, state, place in self._state_places():
+        for slot, state, place in self._state_places() if batch.part in ("alone", "last") else ():
             self.optimizer.state.setdefault(slot, {})[state] = memory.read(place, shapes[slot])
-        self.optimizer.steps += 1
+        for slot, place in self._trained_places("sum") if batch.part in ("first", "more") else ():
+            batch.sums[slot] = memory.read(place, shapes[slot])
         cores = self.platform.cluster.cores
         loss = machine.memory.read(tensors[LOSS].address, cores + 1)[cores]
-        return self._report(marks, float(loss))
+        report = self._report(marks, float(loss))
+        self.optimizer.steps += batch.advance()
+        return report
 
     def _parameter_places(self) -> list[int]:
         """Where each parameter array lies in L2."""
@@ -336,13 +395,18 @@ class Trainer:
         return [tensors[node.parameter(name)].address for node in nodes for name in node.layer.parameters]
 
     def _state_places(self) -> list[tuple[int, str, int]]:
-        """(place of the parameter array, name of the state, address in L2) of the optimizer's states."""
+        """(place of the parameter array, name of the state, address in L2) of all states of the optimizer."""
+        states = self.optimizer.states
+        return [(slot, state, place) for state in states for slot, place in self._trained_places(state)]
+
+    def _trained_places(self, of: str) -> list[tuple[int, int]]:
+        """(place of the parameter array, address in L2) of something that goes with every one that is trained."""
+        tensors, model = self.schedule.tensors, self.model
         return [
-            (slot, state, self.schedule.tensors[node.parameter(name, state)].address)
-            for node, slots in zip(self.model.nodes, self.model.slots, strict=True)
-            for name, slot in slots.items()
-            if name in node.layer.trained_parameters
-            for state in self.optimizer.states
+            (model.slots[node.number][name], tensors[tensor].address)
+            for node in model.nodes
+            for name in node.layer.trained_parameters
+            if (tensor := node.parameter(name, of)) in tensors
         ]
 
     def _label(self, target: ArrayLike | None) -> int:
@@ -398,3 +462,11 @@ def _not_finite(array: NDArray[np.float32]) -> int:
     """How many numbers are not."""
     finite = np.isfinite(array)
     return 0 if finite.all() else int(array.size - np.count_nonzero(finite))
+
+
+def _samples(accumulate: int) -> int:
+    """Raises ModelError for what is no number of samples."""
+    number = whole(accumulate)
+    if number is None or number < 1:
+        raise ModelError(f"accumulate = {accumulate!r}: must be a whole number of samples, at least 1")
+    return number

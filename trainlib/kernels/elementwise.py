@@ -6,7 +6,7 @@ from functools import cache
 
 from pulpsim import Builder, Program
 from pulpsim.program import Register
-from trainlib.kernels import Call, chunk_of
+from trainlib.kernels import Argument, Call, chunk_of
 from trainlib.kernels.vector import Constants, Rate, minus, vector_program
 
 UNROLL = 4
@@ -38,13 +38,18 @@ def add(a: int, b: int, y: int, n: int, cores: int) -> Call:
     return Call(add_program(False), "add", (a, b, y, n, chunk_of(n, cores, UNROLL)))
 
 
+def add_scaled(a: int, b: int, y: int, factor: Argument, n: int, cores: int) -> Call:
+    """y = (a + b) * factor; y may be a or b."""
+    return Call(add_program(False, True), "add+scale", (a, b, y, factor, n, chunk_of(n, cores, UNROLL)))
+
+
 def add_relu(a: int, b: int, y: int, n: int, cores: int) -> Call:
     """y = max(a + b, 0), a NaN giving +0; y may be a or b."""
     return Call(add_program(True), "add+relu", (a, b, y, n, chunk_of(n, cores, UNROLL)))
 
 
 @cache
-def add_program(relu: bool) -> Program:
+def add_program(relu: bool, scaled: bool = False) -> Program:
     def body(b: Builder, pointers: list[Register], k: Constants, unroll: int) -> None:
         first, second, y = pointers
         values, others = b.registers("value", unroll), b.registers("other", unroll)
@@ -55,12 +60,14 @@ def add_program(relu: bool) -> Program:
         for value, other in zip(values, others, strict=True):
             b("fadd.s", value, value, other)
         for value in values:
+            if scaled:
+                b("fmul.s", value, value, k["factor"])
             if relu:
                 b("fmax.s", value, value, "x0")
             b("p.sw", value, (y, 4, "!"))
         b.free(*values, *others)
 
-    return vector_program("add", ("a", "b", "y"), (), body, UNROLL)
+    return vector_program("add", ("a", "b", "y"), ("factor",) * scaled, body, UNROLL)
 
 
 def _masked(b: Builder, x: Register, dx: Register, unroll: int) -> list[Register]:

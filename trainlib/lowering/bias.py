@@ -35,6 +35,7 @@ def _of_vector(work: Work, node: Node, task: Task, rows: Range, slots: Slots, na
     """The gradient is that of the output itself."""
     slots.take(rows, size(rows))
     task.load(slots.buffer, node.output.gradient, (0, 1), rows)
-    b = work.buffer(f"{name} bias", size(rows))
-    task.load(b, node.parameter("b"), (0, 1), rows)
+    b = work.buffer(f"{name} bias", size(rows)) if work.updates else ""
+    if work.updates:
+        task.load(b, node.parameter("b"), (0, 1), rows)
     update(work, task, b, slots.buffer, node.parameter("b"), (0, 1), rows)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from trainlib.kernels import Call, bias, elementwise
 from trainlib.lowering.tasks import Addresses, Range, Task, Work, size
+from trainlib.optimizers.batch import SHARE
 
 if TYPE_CHECKING:
     from trainlib.graph import Node
@@ -43,13 +44,22 @@ def bias_gradient(work: Work, task: Task, dy: str, channels: int, pixels: int, a
 
 def bias_update(work: Work, node: Node, task: Task, channels: Range, name: str) -> None:
     """b from the gradient that `bias_gradient` has left."""
-    b = _load_bias(work, node, task, channels, name)
+    b = _load_bias(work, node, task, channels, name) if work.updates else ""
     update(work, task, b, f"{name} db", node.parameter("b"), (0, 1), channels)
 
 
 def update(work: Work, task: Task, w: str, dw: str, tensor: str, rows: Range, columns: Range) -> None:
-    """Change a tile of parameters in L1 by its gradient, with the optimizer's states; store parameters and states."""
+    """Change a tile of parameters in L1 by its gradient, with the optimizer's states; store parameters and states.
+
+    In a batch the gradient is added to the sum of those before it and, if samples are still to come, only stored:
+    the parameters need not be there then.
+    """
     words, optimizer = size(rows) * size(columns), work.optimizer
+    if work.part in ("more", "last"):
+        _add_to_sum(work, task, dw, tensor, rows, columns)
+    if not work.updates:
+        task.store(dw, f"{tensor}.sum", rows, columns)
+        return
     states = tuple(work.buffer(f"{state} of {w}", words) for state in optimizer.states)
     for name, state in zip(states, optimizer.states, strict=True):
         task.load(name, f"{tensor}.{state}", rows, columns)
@@ -60,6 +70,21 @@ def update(work: Work, task: Task, w: str, dw: str, tensor: str, rows: Range, co
 
     task.compute(call, (w, dw, *states), (w, *states))
     task.store(w, tensor, rows, columns)
+
+
+def _add_to_sum(work: Work, task: Task, dw: str, tensor: str, rows: Range, columns: Range) -> None:
+    """dw + the sum so far; of all samples their mean."""
+    words, last = size(rows) * size(columns), work.part == "last"
+    before = work.buffer(f"sum of {dw}", words)
+    task.load(before, f"{tensor}.sum", rows, columns)
+
+    def call(at: Addresses) -> Call:
+        operands = at(dw), at(before), at(dw)
+        if last:
+            return elementwise.add_scaled(*operands, SHARE, words, work.cores)
+        return elementwise.add(*operands, words, work.cores)
+
+    task.compute(call, (dw, before), (dw,))
 
 
 def finish_gradient(

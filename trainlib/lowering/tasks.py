@@ -13,6 +13,7 @@ from trainlib.plan import LayerStep, Plan
 
 if TYPE_CHECKING:
     from trainlib.graph import Gradient, Value
+    from trainlib.kernels.optimizer import Rule
     from trainlib.model import Model
     from trainlib.optimizers import Optimizer
 
@@ -125,7 +126,7 @@ class Work:
 
     def __init__(self, model: Model, plan: Plan, platform: Platform, optimizer: Optimizer, outlined: bool = False):
         self.model, self.plan, self.platform, self.optimizer = model, plan, platform, optimizer
-        self.lr = MINUS_LR
+        self.lr, self.part = MINUS_LR, optimizer.part
         self.all_cores = platform.cluster.cores
         self.cores = plan.cores or self.all_cores
         self._outlined = outlined
@@ -134,6 +135,21 @@ class Work:
         self.phases: list[Phase] = []
         self.sizes: dict[str, int] = {}
         self.turns = Turns()
+
+    @property
+    def updates(self) -> bool:
+        """Whether parameters change; else their gradients are added up."""
+        return self.part in ("alone", "last")
+
+    @property
+    def fused(self) -> Rule | None:
+        """The rule by which a fully-connected layer's weights change as their gradient is computed, if they may."""
+        return self.optimizer.fused
+
+    @property
+    def plain(self) -> bool:
+        """Whether that is plain SGD."""
+        return self.optimizer.plain
 
     def begin(self, layer: str, step: str, macs: int, plan: LayerStep | None) -> None:
         """A new phase; tasks that follow belong to it."""

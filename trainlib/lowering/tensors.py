@@ -64,7 +64,7 @@ def _kept(work: Work) -> Iterator[Tensor]:
     yield _tensor(work.graph.sample.tensor, matrix(model.input_shape), "activations")
     for node in model.nodes:
         for name in node.layer.trained_parameters:
-            for state in work.optimizer.states:
+            for state in (*work.optimizer.states, *(["sum"] if work.part != "alone" else [])):
                 yield _tensor(node.parameter(name, state), _rows_of(name, node.layer.parameters[name]), "states")
     if not model.target_is_input:
         yield Tensor(TARGET, 1, 1 if model.loss == "cross-entropy" else model.outputs)

@@ -29,6 +29,7 @@ def update_step(work: Work, node: Node, step: LayerStep) -> None:
         turn = number % GRADIENT_SLOTS if step.buffering == "double" else 0
         g = work.buffer(f"gradients {turn}", words)
         task = work.task(step.buffering == "single")
-        task.load(w, node.parameter("w"), rows, columns)
+        if work.updates:
+            task.load(w, node.parameter("w"), rows, columns)
         task.load(g, node.parameter("w", "d"), rows, columns)
         update(work, task, w, g, node.parameter("w"), rows, columns)

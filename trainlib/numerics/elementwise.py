@@ -26,6 +26,15 @@ def relu_backward(dy, y):
 
 
 @compiled
+def add_scaled(a, b, factor):
+    """(a + b) * factor."""
+    y = np.empty_like(a)
+    for i in range(a.shape[0]):
+        y[i] = canonical(np.float32(np.float32(a[i] + b[i]) * factor))
+    return y
+
+
+@compiled
 def add(a, b):
     """a + b."""
     y = np.empty_like(a)

@@ -420,7 +420,8 @@ def _weight_gradient(work: Work, node: Node, layer: _Product, step: LayerStep) -
         if step.step == "wg":
             task.store(dw_slots.buffer, node.parameter("w", "d"), outputs, columns)
         else:
-            s.load_weights(task, w_slots, outputs, inputs)
+            if work.updates:
+                s.load_weights(task, w_slots, outputs, inputs)
             update(work, task, w_slots.buffer, dw_slots.buffer, node.parameter("w"), outputs, columns)
         if layer.bias and inputs[0] == 0:
             bias_update(work, node, task, outputs, s.name)

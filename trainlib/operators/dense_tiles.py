@@ -29,14 +29,15 @@ class Tile:
     def __init__(self, work: Work, node: Node, step: LayerStep, rows: Range, columns: Range):
         self.work, self.node, self.step, self.rows, self.columns = work, node, step, rows, columns
         updates = "update" in step.step.split("+")
-        self.apart = updates and work.optimizer.fused is None
+        self.apart = updates and work.fused is None
         self.moving = updates and not self.apart and bool(work.optimizer.states)
         self.stride_bytes = 4 * size(columns) if self.apart else step.tile.stride_bytes
         self.buffer = work.turns.take(work, step, step.tile.size_bytes // 4 * (1 + self.moving))
 
     def load(self, task: Task) -> None:
-        """A weight gradient that is only stored needs no weights."""
-        if self.step.step != "wg":
+        """A weight gradient that is only stored or added up needs no weights."""
+        parts = self.step.step.split("+")
+        if "wg" not in parts or "ig" in parts or ("update" in parts and self.work.updates):
             task.load(self.buffer, self.node.parameter("w"), *self._place)
         if self.moving:
             task.load(self.buffer, self._velocity, *self._place, self._velocities)
@@ -55,7 +56,7 @@ class Tile:
     def _call(
         self, task: Task, step: str, target: str, pairs: Place, x: Place, dx: Place | None, accumulate: bool
     ) -> None:
-        work, rule = self.work, self.work.optimizer.fused or PLAIN
+        work, rule = self.work, self.work.fused or PLAIN
 
         def place(at: Addresses, operand: Place | None) -> int:
             return at(operand[0]) + operand[1] if operand else 0
@@ -105,8 +106,9 @@ def update_bias(work: Work, task: Task, node: Node, rows: Range, names: tuple[st
     """The bias of `rows` from the gradients among their pairs. names: of the buffers of pairs, bias and pairs apart."""
     n, (pairs, b, apart) = size(rows), names
     work.buffer(b, n)
-    task.load(b, node.parameter("b"), (0, 1), rows)
-    if not work.optimizer.plain:
+    if work.updates:
+        task.load(b, node.parameter("b"), (0, 1), rows)
+    if not work.plain:
         parts = work.buffer(apart, 2 * n)  # all d, then all -(lr d)
         task.compute(lambda at: layout.transpose(at(pairs), at(parts), n, 2, 8, 4 * n, work.cores), (pairs,), (parts,))
         update(work, task, b, parts, node.parameter("b"), (0, 1), rows)

@@ -237,7 +237,8 @@ def _weight_gradient(work: Work, node: Node, layer: DepthWise, step: LayerStep) 
         if step.step == "wg":
             task.store(dw_slots.buffer, node.parameter("w", "d"), channels, (0, at.taps))
         else:
-            s.load_weights(task, w_slots, channels)
+            if work.updates:
+                s.load_weights(task, w_slots, channels)
             update(work, task, w_slots.buffer, dw_slots.buffer, node.parameter("w"), channels, (0, at.taps))
         if layer.bias:
             bias_update(work, node, task, channels, s.name)

@@ -20,6 +20,7 @@ from trainlib import DEFAULT_LEARNING_RATE
 from trainlib.errors import FixedError, ModelError
 from trainlib.kernels import Call
 from trainlib.kernels.optimizer import Rule
+from trainlib.optimizers.batch import Part
 from trainlib.optimizers.schedule import Schedule
 
 Floats = NDArray[np.float32]
@@ -67,6 +68,11 @@ class Optimizer(ABC):
         """With states of its own."""
         state = {slot: {name: array.copy() for name, array in own.items()} for slot, own in self.state.items()}
         return replace(self, state=state)
+
+    @property
+    def part(self) -> Part:
+        """Of a batch: see `Accumulating`."""
+        return "alone"
 
     # -- its kind ----------------------------------------------------------------------------------
     @property

@@ -26,10 +26,14 @@ if TYPE_CHECKING:
     from pulpsim.platform import Platform
     from pulpsim.trace import Timeline
     from trainlib.learning import Learned, Lessons
+    from trainlib.model import Model
+    from trainlib.optimizers import Optimizer
     from trainlib.trainer import Trainer
 
 #: after which a command says what it plans
 PLANNING_SECONDS = 0.5
+#: what --optimizer may be
+OPTIMIZERS = ("sgd", "adam", "adamw")
 #: FP32's smallest and largest positive numbers
 LOWEST_RATE, HIGHEST_RATE = 2.0**-149, 2.0**128 - 2.0**104
 
@@ -44,9 +48,17 @@ def main() -> None:
 @click.argument("model")
 @platform_options
 @click.option("--steps", default=200, show_default=True, help="On-line training steps; the last one is timed.")
-@click.option("--lr", default=DEFAULT_LEARNING_RATE, show_default=True, help="Learning rate of SGD.")
-@click.option("--momentum", default=0.0, show_default=True, help="v = momentum v + gradient; w -= lr v.")
+@click.option(
+    "--optimizer", type=click.Choice(OPTIMIZERS), default="sgd", show_default=True, help="How gradients change weights."
+)
+@click.option("--lr", default=DEFAULT_LEARNING_RATE, show_default=True, help="Learning rate; Adam wants a smaller one.")
+@click.option("--momentum", default=0.0, show_default=True, help="Of sgd: v = momentum v + gradient; w -= lr v.")
 @click.option("--weight-decay", default=0.0, show_default=True, help="Added to the gradient, times the weight.")
+@click.option("--accumulate", default=1, show_default=True, help="Samples whose gradients are added up for an update.")
+@click.option(
+    "--trained", metavar="WHAT", default="all", show_default=True,
+    help="What is trained: all, biases, last:N layers, or layers by name, with commas between.",
+)
 @click.option(
     "--data", metavar="FILE.npz", default=None, help="Samples to learn from (default: the set shipped for the model)."
 )
@@ -59,9 +71,12 @@ def train(
     model: str,
     platform: Platform,
     steps: int,
+    optimizer: str,
     lr: float,
     momentum: float,
     weight_decay: float,
+    accumulate: int,
+    trained: str,
     data: str | None,
     plan: str | None,
     out: OutFolder | None,
@@ -77,18 +92,19 @@ def train(
     from trainlib.learning import lessons_for
     from trainlib.plan import Plan
     from trainlib.plans import origin
-    from trainlib.report import print_report
+    from trainlib.report import batch_line, print_report
     from trainlib.trainer import Trainer
 
     if steps < 1:
         raise InputError(f"--steps {steps}: must be at least 1")
     if not LOWEST_RATE <= lr <= HIGHEST_RATE:
         raise InputError(f"--lr {lr}: must be a positive number, one that FP32 holds")
-    network, timeline = models.get(model), Timeline() if out is not None else None
+    network, timeline = _trained(models.get(model), trained), Timeline() if out is not None else None
     with progress(stage := Stage(f"planning a training step of {model}"), PLANNING_SECONDS):
         lessons = lessons_for(network, data)
         given = None if plan is None else Plan.load(plan)
-        trainer = Trainer(network, platform, given, lr, momentum=momentum, weight_decay=weight_decay)
+        rule = _optimizer(optimizer, lr, momentum, weight_decay)
+        trainer = Trainer(network, platform, given, optimizer=rule, accumulate=accumulate)
         if out is not None:
             out.make()
         learned = _learn(trainer, lessons, steps, timeline, stage)
@@ -101,6 +117,8 @@ def train(
         return
     console = table_console()
     print_report(learned.report, console)
+    if learned.batch is not None:
+        console.print(batch_line(learned.batch))
     console.print(f"plan: {source}")
     console.print(_summary(learned, lr, lessons.name))
     if out is not None:
@@ -144,6 +162,31 @@ def plan_command(model: str, platform: Platform, plan: str | None, as_json: bool
         print_plan(record, table_console())
 
 
+def _trained(model: Model, what: str) -> Model:
+    """Of the network what is to be trained. Raises ModelError, InputError."""
+    kind, _, count = what.partition(":")
+    if what == "all":
+        return model
+    if what == "biases":
+        return model.biases_only()
+    if kind == "last":
+        if not count.isdecimal():
+            raise InputError(f"--trained {what}: last: and a number of layers, as in last:1")
+        return model.last(int(count))
+    return model.trained(what.split(","))
+
+
+def _optimizer(name: str, lr: float, momentum: float, weight_decay: float) -> Optimizer:
+    """Raises InputError, ModelError."""
+    from trainlib.optimizers import SGD, Adam, AdamW
+
+    if name == "sgd":
+        return SGD(lr, momentum, weight_decay)
+    if momentum:
+        raise InputError(f"--momentum {momentum}: is for --optimizer sgd; {name} has moments of its own")
+    return {"adam": Adam, "adamw": AdamW}[name](lr, weight_decay=weight_decay)
+
+
 def _learn(trainer: Trainer, lessons: Lessons, steps: int, timeline: Timeline | None, stage: Stage) -> Learned:
     import numpy as np
 
@@ -159,12 +202,12 @@ def _learn(trainer: Trainer, lessons: Lessons, steps: int, timeline: Timeline | 
     try:
         learned = learn(trainer, lessons, steps, timeline, advance)
     except DivergedError as error:
-        raise InputError(f"training diverged: {error.what}; try an --lr below {trainer.lr:g}") from None
+        raise InputError(f"training diverged: {error.what}; try an --lr below {trainer.optimizer.rate:g}") from None
     losses = [*learned.losses, learned.held_out_loss[1]]
     if not np.isfinite(losses).all():
         step = int(np.argmin(np.isfinite(losses))) + 1
         what = f"the loss of step {step:,}" if step <= steps else "the held-out loss after the last step"
-        raise InputError(f"training diverged: {what} is no finite number; try an --lr below {trainer.lr:g}")
+        raise InputError(f"training diverged: {what} is no finite number; try an --lr below {trainer.optimizer.rate:g}")
     return learned
 
 
@@ -181,10 +224,12 @@ def _summary(learned: Learned, lr: float, data: str) -> str:
 
 
 def _result(learned: Learned, lr: float, data: str) -> dict[str, Any]:
-    from trainlib.report import as_json
+    from trainlib.report import as_json, batch_json
 
     learning: dict[str, Any] = {"data": data, "steps": len(learned.losses), "lr": lr}
     learning |= {"held_out_loss": list(learned.held_out_loss), "loss": learned.losses}
     if learned.accuracy is not None:
         learning["held_out_accuracy"] = list(learned.accuracy)
+    if learned.batch is not None:
+        learning["batch"] = batch_json(learned.batch)
     return as_json(learned.report) | learning

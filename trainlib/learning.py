@@ -12,12 +12,15 @@ from numpy.typing import NDArray
 from pulpsim.trace import Timeline
 from trainlib import models
 from trainlib.data import as_samples, load_features, load_labelled
+from trainlib.data.synthetic import gratings
 from trainlib.errors import DataError, unknown_loss
 from trainlib.model import Model
-from trainlib.trainer import StepReport, Trainer
+from trainlib.trainer import BatchReport, StepReport, Trainer
 
 #: samples of a set of random numbers, for networks that no set is shipped for
 RANDOM_SAMPLES = 120
+#: images made by rule
+TRAINING_IMAGES, UNSEEN_IMAGES = 240, 60
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,8 @@ class Lessons:
 def lessons_for(model: Model | str, path: str | None = None) -> Lessons:
     """The set at `path`; without a path engine sounds for autoencoders, spoken words for classifiers of them.
 
-    For other networks random numbers, so that a step can be timed. Raises DataError.
+    For other classifiers of images some made by rule (`data.synthetic`), for what is left random numbers, so that a
+    step can be timed. Raises DataError.
     """
     model = models.of(model)
     if model.target_is_input:
@@ -64,18 +68,39 @@ def _of_features(model: Model, path: str | None) -> Lessons:
 
 def _of_labelled(model: Model, path: str | None) -> Lessons:
     words = load_labelled(path) if path is not None else load_labelled(held_out="val")
+    if path is None and not _takes(model, words.train[0].shape):
+        return _of_gratings(model)
     if len(words.classes) > model.outputs:
         raise DataError(f"{path or words.name}: {len(words.classes)} classes; {model.name} tells {model.outputs} apart")
     samples, unseen = (as_samples(words.standardise(x), model.input_shape) for x in (words.train, words.held_out))
     return Lessons(words.name, samples, words.train_labels.tolist(), unseen, words.held_out_labels.tolist())
 
 
+def _takes(model: Model, frames: tuple[int, ...]) -> bool:
+    """Whether a network is one for spoken words."""
+    try:
+        as_samples(np.zeros((1, *frames), np.float32), model.input_shape)
+    except DataError:
+        return False
+    return True
+
+
+def _of_gratings(model: Model) -> Lessons:
+    length, height, width = model.input_shape if len(model.input_shape) == 3 else (1, 1, model.inputs)
+    counts, shape = (TRAINING_IMAGES, UNSEEN_IMAGES), (length, height, width)
+    sets = [gratings(shape, model.outputs, count, seed) for seed, count in enumerate(counts)]
+    (x, labels), (unseen, unseen_labels) = ((x.reshape(-1, *model.input_shape), labels) for x, labels in sets)
+    return Lessons("gratings made by rule", x, labels.tolist(), unseen, unseen_labels.tolist())
+
+
 @dataclass(frozen=True)
 class Learned:
-    """losses: of each step's sample, before the step. held_out_loss, accuracy: before the first step and after
+    """report: of the last step; batch: of the last batch, None without one. losses: of each step's sample, before the
+    step. held_out_loss, accuracy: before the first step and after
     the last; accuracy is the share of held-out samples whose class is right, None without classes."""
 
     report: StepReport
+    batch: BatchReport | None
     losses: list[float]
     held_out: int
     held_out_loss: tuple[float, float]
@@ -85,23 +110,30 @@ class Learned:
 def learn(
     trainer: Trainer, lessons: Lessons, steps: int, timeline: Timeline | None, progress: Callable[[int], None]
 ) -> Learned:
-    """`steps` steps over the shuffled training samples, the last one timed. progress: told of every step.
+    """`steps` steps over the shuffled training samples, the last one, or the last batch, timed.
 
-    Raises DivergedError.
+    progress: told of every step. Raises DataError unless the steps are whole batches, and DivergedError.
     """
-    order = np.random.default_rng(0).permutation(len(lessons.samples))
+    size = trainer.batch.size
+    if steps % size:
+        raise DataError(f"{steps} steps are no whole number of batches of {size}: the parameters change after each")
+    order = np.resize(np.random.default_rng(0).permutation(len(lessons.samples)), steps)
     before, right_before = _held_out(trainer, lessons)
     losses = []
-    for step in range(steps - 1):
+    for step, sample in enumerate(order[: steps - size]):
         progress(step)
-        sample = order[step % len(order)]
         losses.append(trainer.functional_step(lessons.samples[sample], lessons.targets[sample]))
-    sample = order[(steps - 1) % len(order)]
-    report = trainer.timed_step(lessons.samples[sample], lessons.targets[sample], timeline)
-    losses.append(report.loss)
+    last = [(lessons.samples[sample], lessons.targets[sample]) for sample in order[steps - size :]]
+    batch = None
+    if size > 1:
+        batch = trainer.timed_batch(*map(list, zip(*last, strict=True)))
+        reports = batch.steps
+    else:
+        reports = (trainer.timed_step(*last[0], timeline),)
+    losses += [report.loss for report in reports]
     after, right_after = _held_out(trainer, lessons)
     accuracy = None if right_before is None or right_after is None else (right_before, right_after)
-    return Learned(report, losses, len(lessons.held_out), (before, after), accuracy)
+    return Learned(reports[-1], batch, losses, len(lessons.held_out), (before, after), accuracy)
 
 
 def _held_out(trainer: Trainer, lessons: Lessons) -> tuple[float, float | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pulpsim.counters import MEANINGS, Cause
-from trainlib.trainer import PhaseReport, StepReport
+from trainlib.trainer import BatchReport, PhaseReport, StepReport
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,6 +38,24 @@ def as_json(report: StepReport) -> dict[str, Any]:
         "causes": report.causes,
         "phases": [_phase_json(phase) for phase in report.phases],
     }
+
+
+def batch_json(batch: BatchReport) -> dict[str, Any]:
+    """A batch in cycles: of a sample whose gradients are added up, of the one that updates, and on average."""
+    return {
+        "samples": len(batch.steps),
+        "accumulating_cycles": batch.accumulating.cycles,
+        "updating_cycles": batch.updating.cycles,
+        "cycles": batch.cycles,
+        "cycles_per_sample": batch.cycles_per_sample,
+    }
+
+
+def batch_line(batch: BatchReport) -> str:
+    return (
+        f"batch of {len(batch.steps)}: {batch.cycles:,} cycles, {batch.cycles_per_sample:,.0f} a sample: "
+        f"{batch.accumulating.cycles:,} where gradients are added up, {batch.updating.cycles:,} with the update"
+    )
 
 
 def _phase_json(phase: PhaseReport) -> dict[str, Any]:

@@ -20,7 +20,7 @@ def kinds_of(optimizer: Optimizer, batch: Batch) -> dict[Part, Optimizer]:
 
 
 class Accumulating(Optimizer):
-    """Gradients are added up: none is applied as it is computed. Its numbers are the optimizer's. part: of the batch."""
+    """Gradients are added up, none is applied as it is computed. Its numbers are the optimizer's. part: of a batch."""
 
     optimizer: Optimizer
     batch: Batch

@@ -43,7 +43,7 @@ _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 #: what decides the cycles of a schedule, beside its key: files, or folders with all their modules
 _SOURCES = {
     "pulpsim": ("engine", "isa", "machine.py", "dma.py", "program", "code.py", "memory.py", "platform.py"),
-    "trainlib": ("schedule.py", "tasks.py", "memory_map.py", "timing.py", "steps", "kernels"),
+    "trainlib": ("lowering", "operators", "kernels", "graph.py", "timing.py"),
 }
 
 

@@ -60,13 +60,19 @@ def _sample(model: Model, x: ArrayLike) -> Floats:
     return numbers(f"{model.name}: a sample", x, (shape, (model.inputs,)), f"{list(shape)}").reshape(shape)
 
 
-def forward(model: Model, parameters: Parameters, x: ArrayLike) -> list[Floats]:
-    """Every layer's output for one sample, which may also be flat. Raises ModelError or DataError."""
+def forward(model: Model, parameters: Parameters, x: ArrayLike, step: int | None = None) -> list[Floats]:
+    """Every layer's output for one sample, which may also be flat. Raises ModelError or DataError.
+
+    step: the number of the training step, from 0, whose outputs they are; None outside training.
+    """
     model.check_parameters(parameters)
     values = {SAMPLE: _sample(model, x)}
     for node in model.nodes:
         inputs = [values[value.name] for value in node.inputs]
-        values[node.name] = node.layer.forward(own_of(model, node.number, parameters), *inputs)
+        own = own_of(model, node.number, parameters)
+        values[node.name] = (
+            node.layer.forward(own, *inputs) if step is None else node.layer.forward_in_training(own, inputs, step)
+        )
     return [values[node.name] for node in model.nodes]
 
 
@@ -105,8 +111,10 @@ def _target(model: Model, x: ArrayLike, target: ArrayLike | None) -> ArrayLike:
 class _Backward:
     """Gradients of values, from the last to the lowest that needs one."""
 
-    def __init__(self, model: Model, parameters: Parameters, x: Floats, outputs: list[Floats], dy: Floats):
-        self._model, self._parameters = model, parameters
+    def __init__(
+        self, model: Model, parameters: Parameters, x: Floats, outputs: list[Floats], dy: Floats, step: int = 0
+    ):
+        self._model, self._parameters, self._step = model, parameters, step
         self._values = {SAMPLE: x} | {node.name: y for node, y in zip(model.nodes, outputs, strict=True)}
         #: gradients and what they are put together from, by the names of their tensors
         self._found = {model.graph.output.gradient: dy}
@@ -124,7 +132,7 @@ class _Backward:
             dy, inputs = self._gradient(node.output), [self._values[value.name] for value in node.inputs]
             if wanted := graph.computed(node):
                 own = own_of(self._model, node.number, self._parameters)
-                found = node.layer.input_gradients(own, dy, inputs, self._values[node.name])
+                found = node.layer.gradients_in_training(own, dy, inputs, self._values[node.name], self._step)
                 for which in wanted:
                     self._give(graph, node, which, found[which])
             yield node, dy, inputs
@@ -169,14 +177,15 @@ def _added(one: Floats, other: Floats) -> Floats:
 
 
 def gradients(
-    model: Model, parameters: Parameters, x: ArrayLike, target: ArrayLike | None = None, cores: int = DEFAULT_CORES
-) -> tuple[float, dict[int, Floats]]:
-    """(loss, gradient of each array in `parameters` that is trained, by its place). Raises as `step`."""
+    model: Model, parameters: Parameters, x: ArrayLike, target: ArrayLike | None = None, cores: int = DEFAULT_CORES,
+    number: int = 0,
+) -> tuple[float, dict[int, Floats]]:  # fmt: skip
+    """(loss, gradient of each array in `parameters` that is trained, by its place). number: as in `step`, as errors."""
     target = _target(model, x, target)
-    outputs = forward(model, parameters, x)
+    outputs = forward(model, parameters, x, number)
     value, dy = loss(model, outputs[-1], target, cores)
     found: dict[int, Floats] = {}
-    for node, d, inputs in _Backward(model, parameters, _sample(model, x), outputs, dy):
+    for node, d, inputs in _Backward(model, parameters, _sample(model, x), outputs, dy, number):
         if node.layer.trained:
             own, slots = own_of(model, node.number, parameters), model.slots[node.number]
             gradients = node.layer.parameter_gradients(own, d, inputs)
@@ -193,20 +202,22 @@ def step(
     cores: int = DEFAULT_CORES,
     stored_gradients: Collection[str] = (),
     batch: Batch | None = None,
+    number: int = 0,
 ) -> float:
     """One training step on one sample, changing `parameters` in place; the loss before it.
 
     target: as in `loss`; None where it is the input. optimizer: None is plain SGD of the default rate.
     stored_gradients: names of fully-connected layers whose update is a pass of its own, although it could
     be fused into the weight gradient. batch: of which this is the next sample; parameters change after its last one, by
-    the mean of all gradients; None is a batch of one. Raises ModelError or DataError, having changed nothing.
+    the mean of all gradients; None is a batch of one. number: of the step, from 0, on which `Dropout` hangs. Raises
+    ModelError or DataError, having changed nothing.
     """
     optimizer, batch = optimizer or SGD(), batch or Batch()
     optimizer.check_state(parameters)
     target = _target(model, x, target)
-    outputs = forward(model, parameters, x)
+    outputs = forward(model, parameters, x, number)
     value, dy = loss(model, outputs[-1], target, cores)
-    for node, d, inputs in _Backward(model, parameters, _sample(model, x), outputs, dy):
+    for node, d, inputs in _Backward(model, parameters, _sample(model, x), outputs, dy, number):
         layer, slots = node.layer, model.slots[node.number]
         if not layer.trained:
             continue

@@ -279,7 +279,7 @@ class Trainer:
         """
         loss = functional.step(
             self.model, self.parameters, self._sample(x), self._target(target), self.optimizer,
-            self.platform.cluster.cores, self._stored_gradients, self.batch,
+            self.platform.cluster.cores, self._stored_gradients, self.batch, self.steps,
         )  # fmt: skip
         self._learned(loss)
         return loss
@@ -370,7 +370,7 @@ class Trainer:
             def mark(phase: int) -> None:
                 marks.append(_Mark(cluster.now, cluster.counters().sum(axis=0), cluster.work().sum(axis=0)))
 
-            yield from execute(schedule, cluster, mark, scalars=self._kinds[batch.part].scalars())
+            yield from execute(schedule, cluster, mark, scalars=self._scalars())
             mark(-1)
 
         machine.simulate(controller, timeline=timeline)
@@ -388,6 +388,13 @@ class Trainer:
         report = self._report(marks, float(loss))
         self.optimizer.steps += batch.advance()
         return report
+
+    def _scalars(self) -> dict[str, np.generic]:
+        """Numbers of the step that comes next: the optimizer's and the layers'."""
+        scalars: dict[str, np.generic] = {**self._kinds[self.batch.part].scalars()}
+        for layer in self.model.layers:
+            scalars |= layer.scalars(self.steps)
+        return scalars
 
     def _parameter_places(self) -> list[int]:
         """Where each parameter array lies in L2."""

@@ -20,7 +20,7 @@ ARGUMENTS = (*(f"a{i}" for i in range(8)), *(f"s{i}" for i in range(2, 12)))
 
 @dataclass(frozen=True)
 class Scalar:
-    """An argument by name: an FP32 number that may be another in every step."""
+    """An argument by name: an FP32 number, or 32 bits, that may be others in every step."""
 
     name: str
 
@@ -38,12 +38,12 @@ class Call:
     name: str
     arguments: tuple[Argument, ...]
 
-    def registers(self, scalars: Mapping[str, np.float32] | None = None) -> dict[str, int]:
+    def registers(self, scalars: Mapping[str, np.generic] | None = None) -> dict[str, int]:
         """scalars: the numbers of a step, by name; without them all are 0, on which no timing depends."""
 
         def pattern(value: Argument) -> int:
             if isinstance(value, Scalar):
-                return 0 if scalars is None else int(np.float32(scalars[value.name]).view(np.uint32))
+                return 0 if scalars is None else int(scalars[value.name].view(np.uint32))
             return value & 0xFFFFFFFF
 
         return {ARGUMENTS[i]: pattern(value) for i, value in enumerate(self.arguments)}

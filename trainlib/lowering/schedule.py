@@ -325,7 +325,7 @@ def _code_bytes(tasks: list[Task]) -> int:
 # -- execution -----------------------------------------------------------------------------------
 def execute(
     schedule: Schedule, cluster: Cluster, mark: Callable[[int], None], start_delays: Sequence[int] = (),
-    scalars: Mapping[str, np.float32] | None = None,
+    scalars: Mapping[str, np.generic] | None = None,
 ) -> Generator[Any, Any, None]:
     """The controller: runs the operations in order; `mark(phase)` is called as each phase begins.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
@@ -29,9 +29,12 @@ if TYPE_CHECKING:
 
 
 class Activation(Layer):
-    """y = f(x), element by element; its slope is found from y."""
+    """y = f(x), element by element."""
 
     __slots__ = ()
+
+    #: what the slope is found from
+    SLOPE_FROM: ClassVar[Literal["x", "y"]] = "y"
 
     def output_shape(self, input_shape: Shape, source: str = "") -> Shape:
         if not input_shape:
@@ -43,22 +46,23 @@ class Activation(Layer):
         """f of a vector, on the host."""
 
     @abstractmethod
-    def derivative(self, dy: Floats, y: Floats) -> Floats:
-        """dx of a vector, on the host."""
+    def derivative(self, dy: Floats, at: Floats) -> Floats:
+        """dx of a vector, on the host; at: y, or x where the slope is found from that."""
 
     @abstractmethod
     def function_call(self, x: int, y: int, n: int, cores: int) -> Call:
         """f of n numbers, on the cluster."""
 
     @abstractmethod
-    def derivative_call(self, dy: int, y: int, dx: int, n: int, cores: int) -> Call:
+    def derivative_call(self, dy: int, at: int, dx: int, n: int, cores: int) -> Call:
         """dx of n numbers, on the cluster; dx may be dy."""
 
     def forward(self, own: Own, *inputs: Floats) -> Floats:
         return self.function(inputs[0].reshape(-1)).reshape(inputs[0].shape)
 
     def input_gradients(self, own: Own, dy: Floats, inputs: Sequence[Floats], y: Floats) -> list[Floats]:
-        return [self.derivative(dy.reshape(-1), y.reshape(-1)).reshape(y.shape)]
+        at = y if self.SLOPE_FROM == "y" else inputs[0]
+        return [self.derivative(dy.reshape(-1), at.reshape(-1)).reshape(y.shape)]
 
     def lower(self, work: Work, node: Node, step: LayerStep) -> None:
         (self._forward if step.step == "fw" else self._gradient)(work, node, step)
@@ -77,17 +81,17 @@ class Activation(Layer):
             task.store(y, node.output.tensor, rows, columns)
 
     def _gradient(self, work: Work, node: Node, step: LayerStep) -> None:
-        s = ElementwiseStep(work, node, step)
-        y_slots, dy_slots = s.slots("y"), s.slots("dy")
+        s, value = ElementwiseStep(work, node, step), node.output if self.SLOPE_FROM == "y" else node.inputs[0]
+        slots, dy_slots = s.slots(self.SLOPE_FROM), s.slots("dy")
         for rows, columns in s.parts:
             task, n = s.task(), s.count(rows, columns)
-            y = s.load(task, y_slots, node.output.tensor, rows, columns)
+            known = s.load(task, slots, value.tensor, rows, columns)
             dy = s.load(task, dy_slots, node.output.gradient, rows, columns)
 
-            def call(where: Addresses, y: str = y, dy: str = dy, n: int = n) -> Call:
-                return self.derivative_call(where(dy), where(y), where(dy), n, work.cores)
+            def call(where: Addresses, known: str = known, dy: str = dy, n: int = n) -> Call:
+                return self.derivative_call(where(dy), where(known), where(dy), n, work.cores)
 
-            task.compute(call, (dy, y), (dy,))
+            task.compute(call, (dy, known), (dy,))
             finish_gradient(work, node, task, dy, rows, columns, s.name)
 
     def tile_bytes(self, node: Node, tile: LayerStep, vectors: Vectors) -> int:
@@ -102,14 +106,14 @@ class ReLU(Activation):
     def function(self, x: Floats) -> Floats:
         return relu(x)
 
-    def derivative(self, dy: Floats, y: Floats) -> Floats:
-        return elementwise_values.relu_backward(dy, y)
+    def derivative(self, dy: Floats, at: Floats) -> Floats:
+        return elementwise_values.relu_backward(dy, at)
 
     def function_call(self, x: int, y: int, n: int, cores: int) -> Call:
         return elementwise.relu_forward(x, y, n, cores)
 
-    def derivative_call(self, dy: int, y: int, dx: int, n: int, cores: int) -> Call:
-        return elementwise.relu_backward(dy, y, dx, n, cores)
+    def derivative_call(self, dy: int, at: int, dx: int, n: int, cores: int) -> Call:
+        return elementwise.relu_backward(dy, at, dx, n, cores)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,14 +132,14 @@ class LeakyReLU(Activation):
     def function(self, x: Floats) -> Floats:
         return values.leaky_relu(x, np.float32(self.slope))
 
-    def derivative(self, dy: Floats, y: Floats) -> Floats:
-        return values.leaky_relu_backward(dy, y, np.float32(self.slope))
+    def derivative(self, dy: Floats, at: Floats) -> Floats:
+        return values.leaky_relu_backward(dy, at, np.float32(self.slope))
 
     def function_call(self, x: int, y: int, n: int, cores: int) -> Call:
         return activations.leaky_relu_forward(x, y, self.slope, n, cores)
 
-    def derivative_call(self, dy: int, y: int, dx: int, n: int, cores: int) -> Call:
-        return activations.leaky_relu_backward(dy, y, dx, self.slope, n, cores)
+    def derivative_call(self, dy: int, at: int, dx: int, n: int, cores: int) -> Call:
+        return activations.leaky_relu_backward(dy, at, dx, self.slope, n, cores)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,14 +149,14 @@ class Sigmoid(Activation):
     def function(self, x: Floats) -> Floats:
         return values.sigmoid(x)
 
-    def derivative(self, dy: Floats, y: Floats) -> Floats:
-        return values.sigmoid_backward(dy, y)
+    def derivative(self, dy: Floats, at: Floats) -> Floats:
+        return values.sigmoid_backward(dy, at)
 
     def function_call(self, x: int, y: int, n: int, cores: int) -> Call:
         return activations.sigmoid_forward(x, y, n, cores)
 
-    def derivative_call(self, dy: int, y: int, dx: int, n: int, cores: int) -> Call:
-        return activations.sigmoid_backward(dy, y, dx, n, cores)
+    def derivative_call(self, dy: int, at: int, dx: int, n: int, cores: int) -> Call:
+        return activations.sigmoid_backward(dy, at, dx, n, cores)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,11 +166,66 @@ class Tanh(Activation):
     def function(self, x: Floats) -> Floats:
         return values.tanh(x)
 
-    def derivative(self, dy: Floats, y: Floats) -> Floats:
-        return values.tanh_backward(dy, y)
+    def derivative(self, dy: Floats, at: Floats) -> Floats:
+        return values.tanh_backward(dy, at)
 
     def function_call(self, x: int, y: int, n: int, cores: int) -> Call:
         return activations.tanh_forward(x, y, n, cores)
 
-    def derivative_call(self, dy: int, y: int, dx: int, n: int, cores: int) -> Call:
-        return activations.tanh_backward(dy, y, dx, n, cores)
+    def derivative_call(self, dy: int, at: int, dx: int, n: int, cores: int) -> Call:
+        return activations.tanh_backward(dy, at, dx, n, cores)
+
+
+@dataclass(frozen=True, slots=True)
+class ReLU6(Activation):
+    """min(max(x, 0), 6): of a NaN +0. No gradient passes at 0 and 6 and beyond."""
+
+    def function(self, x: Floats) -> Floats:
+        return values.relu6(x)
+
+    def derivative(self, dy: Floats, at: Floats) -> Floats:
+        return values.relu6_backward(dy, at)
+
+    def function_call(self, x: int, y: int, n: int, cores: int) -> Call:
+        return activations.relu6_forward(x, y, n, cores)
+
+    def derivative_call(self, dy: int, at: int, dx: int, n: int, cores: int) -> Call:
+        return activations.relu6_backward(dy, at, dx, n, cores)
+
+
+@dataclass(frozen=True, slots=True)
+class HardSwish(Activation):
+    """x min(max(x + 3, 0), 6) / 6."""
+
+    SLOPE_FROM: ClassVar[Literal["x", "y"]] = "x"
+
+    def function(self, x: Floats) -> Floats:
+        return values.hard_swish(x)
+
+    def derivative(self, dy: Floats, at: Floats) -> Floats:
+        return values.hard_swish_backward(dy, at)
+
+    def function_call(self, x: int, y: int, n: int, cores: int) -> Call:
+        return activations.hard_swish_forward(x, y, n, cores)
+
+    def derivative_call(self, dy: int, at: int, dx: int, n: int, cores: int) -> Call:
+        return activations.hard_swish_backward(dy, at, dx, n, cores)
+
+
+@dataclass(frozen=True, slots=True)
+class GELU(Activation):
+    """x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))), which PyTorch calls approximate="tanh"."""
+
+    SLOPE_FROM: ClassVar[Literal["x", "y"]] = "x"
+
+    def function(self, x: Floats) -> Floats:
+        return values.gelu(x)
+
+    def derivative(self, dy: Floats, at: Floats) -> Floats:
+        return values.gelu_backward(dy, at)
+
+    def function_call(self, x: int, y: int, n: int, cores: int) -> Call:
+        return activations.gelu_forward(x, y, n, cores)
+
+    def derivative_call(self, dy: int, at: int, dx: int, n: int, cores: int) -> Call:
+        return activations.gelu_backward(dy, at, dx, n, cores)

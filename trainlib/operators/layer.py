@@ -185,6 +185,20 @@ class Layer(ABC):
         dy: the gradient before the layer's own ReLU. y: the output.
         """
 
+    def forward_in_training(self, own: Own, inputs: Sequence[Floats], step: int) -> Floats:
+        """The output in training step 0, 1, 2, ..., where that is another one."""
+        return self.forward(own, *inputs)
+
+    def gradients_in_training(
+        self, own: Own, dy: Floats, inputs: Sequence[Floats], y: Floats, step: int
+    ) -> Sequence[Floats]:
+        """The input gradients of what `forward_in_training` gives."""
+        return self.input_gradients(own, dy, inputs, y)
+
+    def scalars(self, step: int) -> dict[str, np.generic]:
+        """Numbers that the layer's programs are given in a step, by name: FP32, or 32 bits as they are."""
+        return {}
+
     def parameter_gradients(self, own: Own, dy: Floats, inputs: Sequence[Floats]) -> dict[str, Floats]:
         """The gradient of every parameter, in its shape; dy as in `input_gradients`."""
         return {}

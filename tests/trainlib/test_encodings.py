@@ -71,8 +71,9 @@ def test_programs_of_images(data: st.DataObject) -> None:
     shape = draw(SIZES), kernel[0] + draw(SIZES) - 1, kernel[1] + draw(SIZES) - 1
     outputs = [(n - k) // s + 1 for n, k, s in zip(shape[1:], kernel, stride, strict=True)]
     top, left, cores = draw(st.integers(0, 3)), draw(st.integers(0, 3)), draw(CORES)
-    check(im2row.im2row(0, 0, shape, kernel, stride, top, left, outputs[0], outputs[1], cores).program)
-    check(im2row.im2row_gradient(0, 0, shape, kernel, stride, top, left, *shape[1:], 0, cores).program)
+    windows, dilation = (shape, kernel, stride, top, left), (draw(STRIDES), draw(STRIDES))
+    check(im2row.im2row(0, 0, *windows, outputs[0], outputs[1], cores, dilation=dilation).program)
+    check(im2row.im2row_gradient(0, 0, *windows, *shape[1:], 0, cores, dilation=dilation).program)
     check(pooling.average_pool(0, 0, shape, kernel, stride, cores).program)
     check(pooling.max_pool(0, 0, shape, kernel, stride, cores).program)
     check(pooling.average_pool_gradient(0, 0, shape, kernel, stride, cores).program)

@@ -127,6 +127,7 @@ def row(address: int, words: int) -> Words:
 
 #: of kernels over n elements: the arrays that are read, and those that are written
 VECTORS = {
+    "elementwise.copy": ("x", "y"),
     "elementwise.relu_forward": ("x", "y"),
     "elementwise.relu_backward": ("dy y", "dx"),
     "elementwise.relu_backward_pairs": ("dy y", "pairs"),

@@ -48,6 +48,7 @@ SIZES = st.sampled_from([1, 2, 3, 5, 7, 8, 13, 25, 40, 64, 200]) | st.integers(1
 CORES = st.sampled_from([1, 2, 3, 8, 16])
 KERNELS = st.integers(1, 7)
 STRIDES = st.integers(1, 3)
+FILLS = st.sampled_from([0.0, float("nan")])
 
 
 @given(data=st.data())
@@ -79,7 +80,7 @@ def test_programs_of_images(data: st.DataObject) -> None:
     check(pooling.average_pool_gradient(0, 0, shape, kernel, stride, cores).program)
     check(pooling.max_pool_gradient(0, 0, 0, shape, kernel, stride, cores).program)
     padded = shape[1] + top + draw(SIZES), shape[2] + left + draw(SIZES)
-    check(layout.pad(0, 0, shape, *padded, top, left, cores, draw(STRIDES), draw(STRIDES)).program)
+    check(layout.pad(0, 0, shape, *padded, top, left, cores, draw(STRIDES), draw(STRIDES), draw(FILLS)).program)
 
 
 @given(n=SIZES, k=SIZES, m=SIZES, cores=CORES, flags=st.tuples(*[st.booleans()] * 3))

@@ -23,6 +23,7 @@ from tests.trainlib import (
     test_activations,
     test_bias,
     test_depthwise,
+    test_dropout,
     test_im2row,
     test_kernels,
     test_layout,
@@ -91,6 +92,12 @@ def test_depthwise_convolutions(layer: test_depthwise.Layer, variant: int, relu:
         test_depthwise.forward(wild(layer), variant, relu=relu)
         test_depthwise.weight_gradient(wild(layer), variant, cut=0.5)
         test_depthwise.input_gradient(wild(layer), variant)
+
+
+@given(case=test_dropout.cases)
+def test_dropouts(case: test_dropout.Case) -> None:
+    with every_bit():
+        test_dropout.dropout(wild(case))
 
 
 @given(layer=test_kernels.layers, step=st.sampled_from(test_kernels.BACKWARD), relu=flags)

@@ -33,6 +33,7 @@ from trainlib.kernels import (
     bias,
     classification,
     depthwise,
+    dropout,
     elementwise,
     fully_connected,
     im2row,
@@ -51,7 +52,7 @@ from trainlib.plan import Plan
 Words = NDArray[np.int64]  #: numbers of 4-byte words, counted from the start of L1 or of L2
 Touched = tuple[list[Words], list[Words]]  #: those read, those written
 MODULES = (
-    activations, bias, classification, depthwise, elementwise, fully_connected, im2row, layout, loss, matmul,
+    activations, bias, classification, depthwise, dropout, elementwise, fully_connected, im2row, layout, loss, matmul,
     optimizer, pooling,
 )  # fmt: skip
 
@@ -127,6 +128,8 @@ def row(address: int, words: int) -> Words:
 
 #: of kernels over n elements: the arrays that are read, and those that are written
 VECTORS = {
+    "elementwise.copy": ("x", "y"),
+    "dropout.dropout": ("x", "y"),
     "elementwise.relu_forward": ("x", "y"),
     "elementwise.relu_backward": ("dy y", "dx"),
     "elementwise.relu_backward_pairs": ("dy y", "pairs"),

@@ -60,6 +60,7 @@ SIZES = st.sampled_from([1, 2, 3, 5, 7, 8, 13, 25, 40, 64, 200]) | st.integers(1
 CORES = st.sampled_from([1, 2, 3, 8, 16])
 KERNELS = st.integers(1, 7)
 STRIDES = st.integers(1, 3)
+FILLS = st.sampled_from([0.0, float("nan")])
 
 
 @given(data=st.data())
@@ -83,14 +84,15 @@ def test_programs_of_images(data: st.DataObject) -> None:
     shape = draw(SIZES), kernel[0] + draw(SIZES) - 1, kernel[1] + draw(SIZES) - 1
     outputs = [(n - k) // s + 1 for n, k, s in zip(shape[1:], kernel, stride, strict=True)]
     top, left, cores = draw(st.integers(0, 3)), draw(st.integers(0, 3)), draw(CORES)
-    check(im2row.im2row(0, 0, shape, kernel, stride, top, left, outputs[0], outputs[1], cores).program)
-    check(im2row.im2row_gradient(0, 0, shape, kernel, stride, top, left, *shape[1:], 0, cores).program)
+    windows, dilation = (shape, kernel, stride, top, left), (draw(STRIDES), draw(STRIDES))
+    check(im2row.im2row(0, 0, *windows, outputs[0], outputs[1], cores, dilation=dilation).program)
+    check(im2row.im2row_gradient(0, 0, *windows, *shape[1:], 0, cores, dilation=dilation).program)
     check(pooling.average_pool(0, 0, shape, kernel, stride, cores).program)
     check(pooling.max_pool(0, 0, shape, kernel, stride, cores).program)
     check(pooling.average_pool_gradient(0, 0, shape, kernel, stride, cores).program)
     check(pooling.max_pool_gradient(0, 0, 0, shape, kernel, stride, cores).program)
     padded = shape[1] + top + draw(SIZES), shape[2] + left + draw(SIZES)
-    check(layout.pad(0, 0, shape, *padded, top, left, cores, draw(STRIDES), draw(STRIDES)).program)
+    check(layout.pad(0, 0, shape, *padded, top, left, cores, draw(STRIDES), draw(STRIDES), draw(FILLS)).program)
 
 
 @given(n=SIZES, k=SIZES, m=SIZES, cores=CORES, flags=st.tuples(*[st.booleans()] * 3))

@@ -36,6 +36,7 @@ class Case:
     cores: int
     kind: str
     seed: int
+    dilation: tuple[int, int] = (1, 1)
 
     @property
     def columns(self) -> int:
@@ -67,39 +68,40 @@ offsets = st.one_of(st.integers(0, 2), st.integers(-9, 14))
 cases = st.builds(
     Case, st.tuples(some, few, few) | st.tuples(st.just(1), some, some), st.tuples(some, some), st.tuples(few, few),
     st.tuples(strides, strides), offsets, offsets, offsets, st.sampled_from([0, 0, 1, 5]), core_counts,
-    st.sampled_from(ALL_KINDS), seeds,
+    st.sampled_from(ALL_KINDS), seeds, st.just((1, 1)) | st.tuples(strides, strides),
 ).map(that_fits)  # fmt: skip
 
 
-def windows(dilated: Floats, kernel: tuple[int, int], stride: tuple[int, int], begin: tuple[int, int],
-            output: tuple[int, int]) -> Floats:  # fmt: skip
+def windows(spread: Floats, stride: tuple[int, int], begin: tuple[int, int], case: Case) -> Floats:
     """The matrix by NumPy's indexing: the image in the midst of more zeros than any window reaches."""
-    margin = 200
-    wide = np.pad(dilated, ((0, 0), (margin, margin), (margin, margin)))
-    y = margin + begin[0] + stride[0] * np.arange(output[0])[:, None] + np.arange(kernel[0])
-    x = margin + begin[1] + stride[1] * np.arange(output[1])[:, None] + np.arange(kernel[1])
+    margin, output = 250, case.output
+    wide = np.pad(spread, ((0, 0), (margin, margin), (margin, margin)))
+    y, x = (
+        margin + begin[d] + stride[d] * np.arange(output[d])[:, None] + case.dilation[d] * np.arange(case.kernel[d])
+        for d in range(2)
+    )
     taken = wide[:, y[:, None, :, None], x[None, :, None, :]]  # [C, ho, wo, Hk, Wk]
     return np.ascontiguousarray(taken.transpose(1, 2, 0, 3, 4).reshape(output[0] * output[1], -1))
 
 
-def dilation(dy: Floats, stride: tuple[int, int]) -> Floats:
+def spread(dy: Floats, stride: tuple[int, int]) -> Floats:
     co, ho, wo = dy.shape
-    dilated = np.zeros((co, stride[0] * (ho - 1) + 1, stride[1] * (wo - 1) + 1), np.float32)
-    dilated[:, :: stride[0], :: stride[1]] = dy
-    return dilated
+    wide = np.zeros((co, stride[0] * (ho - 1) + 1, stride[1] * (wo - 1) + 1), np.float32)
+    wide[:, :: stride[0], :: stride[1]] = dy
+    return wide
 
 
 def forward(case: Case, engine: Literal["jit", "reference"] = "jit") -> list[Result]:
     bench = Bench(case.cores, case.seed, engine)
     x = values(bench.rng, case.image, case.kind)
-    expected = numerics.im2row(x, *case.kernel, *case.stride, case.top, case.left, *case.output)
-    assert_same_bits(expected, windows(x, case.kernel, case.stride, (-case.top, -case.left), case.output))
+    expected = numerics.im2row(x, *case.kernel, *case.stride, case.top, case.left, *case.output, *case.dilation)
+    assert_same_bits(expected, windows(x, case.stride, (-case.top, -case.left), case))
     at_x, at_rows = bench.place(x), bench.space(case.rows * (case.columns + case.row_padding))
     bench.expect_tile(at_rows, expected, case.row_padding)
     return bench.run(
         kernels.im2row(
             at_x, at_rows, case.image, case.kernel, case.stride, case.top, case.left, *case.output, case.cores,
-            4 * (case.columns + case.row_padding) if case.row_padding else None,
+            4 * (case.columns + case.row_padding) if case.row_padding else None, case.dilation,
         )
     )  # fmt: skip
 
@@ -107,18 +109,17 @@ def forward(case: Case, engine: Literal["jit", "reference"] = "jit") -> list[Res
 def gradient(case: Case, engine: Literal["jit", "reference"] = "jit") -> list[Result]:
     bench = Bench(case.cores, case.seed, engine)
     dy = values(bench.rng, case.image, case.kind)
-    last = case.kernel[0] - 1 - case.top, case.kernel[1] - 1 - case.left
+    last = [case.dilation[d] * (case.kernel[d] - 1) - (case.top, case.left)[d] for d in range(2)]
     expected = numerics.im2row_gradient(
-        dy, *case.kernel, *case.stride, case.top, case.left, *case.output, case.first_row
+        dy, *case.kernel, *case.stride, case.top, case.left, *case.output, case.first_row, *case.dilation
     )
-    begin = case.first_row - last[0], -last[1]
-    assert_same_bits(expected, windows(dilation(dy, case.stride), case.kernel, (1, 1), begin, case.output))
+    assert_same_bits(expected, windows(spread(dy, case.stride), (1, 1), (case.first_row - last[0], -last[1]), case))
     at_dy, at_rows = bench.place(dy), bench.space(case.rows * (case.columns + case.row_padding))
     bench.expect_tile(at_rows, expected, case.row_padding)
     return bench.run(
         kernels.im2row_gradient(
             at_dy, at_rows, case.image, case.kernel, case.stride, case.top, case.left, *case.output, case.first_row,
-            case.cores, 4 * (case.columns + case.row_padding) if case.row_padding else None,
+            case.cores, 4 * (case.columns + case.row_padding) if case.row_padding else None, case.dilation,
         )
     )  # fmt: skip
 
@@ -134,6 +135,8 @@ PLAIN = Case((1, 4, 4), (4, 4), (3, 3), (1, 1), 1, 1, 0, 0, 8, "plain", 0)
 @example(case=replace(PLAIN, image=(1, 1, 600), output=(1, 600), kernel=(1, 3), top=0))  # steps too long for immediates
 @example(case=replace(PLAIN, image=(1, 2, 3), output=(4, 4), top=5, left=5))  # no window sees the image
 @example(case=replace(PLAIN, image=(2, 9, 9), output=(3, 3), kernel=(7, 7), top=0, left=0))  # too large to unroll
+@example(case=replace(PLAIN, image=(3, 9, 9), output=(9, 9), top=2, left=2, dilation=(2, 2)))
+@example(case=replace(PLAIN, image=(1, 3, 1200), output=(3, 5), top=0, left=0, dilation=(1, 520)))  # far apart
 def test_im2row_gives_every_window_and_writes_nothing_else(case: Case) -> None:
     forward(case)
 
@@ -144,9 +147,12 @@ def test_im2row_gives_every_window_and_writes_nothing_else(case: Case) -> None:
 @example(case=replace(PLAIN, image=(3, 5, 5), output=(10, 10), stride=(2, 2)))
 @example(case=replace(PLAIN, image=(3, 5, 5), output=(10, 10), kernel=(1, 1), stride=(2, 2), top=0, left=0))
 @example(case=replace(PLAIN, image=(2, 4, 4), output=(11, 11), kernel=(2, 2), stride=(3, 3), top=0, left=0))
-@example(case=replace(PLAIN, image=(2, 3, 3), output=(7, 9), stride=(3, 1), left=-3))  # dilated in one direction
+@example(case=replace(PLAIN, image=(3, 9, 9), output=(9, 9), top=2, left=2, dilation=(2, 2)))
+@example(case=replace(PLAIN, image=(3, 5, 5), output=(9, 9), stride=(2, 2), top=3, left=3, dilation=(3, 3)))
+@example(case=replace(PLAIN, image=(3, 5, 5), output=(9, 9), stride=(2, 4), top=2, left=2, dilation=(2, 2)))
+@example(case=replace(PLAIN, image=(2, 3, 3), output=(7, 9), stride=(3, 1), left=-3))  # spread in one direction
 @example(case=replace(PLAIN, image=(2, 3, 3), output=(7, 9), stride=(1, 3), left=-3))
-def test_im2row_of_the_input_gradient_gives_every_window_of_the_dilated_gradient(case: Case) -> None:
+def test_im2row_of_the_input_gradient_gives_every_window_of_the_spread_gradient(case: Case) -> None:
     gradient(case)
 
 
@@ -161,23 +167,30 @@ class Layer:
     padding: tuple[int, int]
     cores: int
     seed: int
+    dilation: tuple[int, int] = (1, 1)
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """From a window's first element to its last."""
+        h, w = (dilation * (kernel - 1) for dilation, kernel in zip(self.dilation, self.kernel, strict=True))
+        return h, w
 
     @property
     def output(self) -> tuple[int, int]:
-        ho, wo = ((self.image[1 + d] + 2 * self.padding[d] - self.kernel[d]) // self.stride[d] + 1 for d in range(2))
+        ho, wo = ((self.image[1 + d] + 2 * self.padding[d] - self.reach[d] - 1) // self.stride[d] + 1 for d in range(2))
         return ho, wo
 
     def patch(self, padded: Floats, y: int, x: int) -> Floats:
         """What output (y, x) sees, as a view of the padded image."""
         u, v = y * self.stride[0], x * self.stride[1]
-        return padded[:, u : u + self.kernel[0], v : v + self.kernel[1]]
+        return padded[:, u : u + self.reach[0] + 1 : self.dilation[0], v : v + self.reach[1] + 1 : self.dilation[1]]
 
 
-tiny = st.integers(1, 4)
+tiny, dilations = st.integers(1, 4), st.integers(1, 3)
 layers = st.builds(
     Layer, st.tuples(tiny, st.integers(4, 9), st.integers(4, 9)), tiny, st.tuples(tiny, tiny), st.tuples(tiny, tiny),
-    st.tuples(st.integers(0, 3), st.integers(0, 3)), core_counts, seeds,
-)  # fmt: skip
+    st.tuples(st.integers(0, 3), st.integers(0, 3)), core_counts, seeds, st.tuples(dilations, dilations),
+).filter(lambda layer: min(layer.output) > 0)  # fmt: skip
 
 
 @settings(max_examples=40)
@@ -189,8 +202,13 @@ def test_weight_gradient_of_a_padded_convolution(layer: Layer) -> None:
     (c, _, _), (ho, wo), (top, left) = layer.image, layer.output, layer.padding
     x, dy = values(bench.rng, layer.image), values(bench.rng, (layer.outputs, ho, wo))
     at_x, at_rows = bench.place(x), bench.space(ho * wo * c * layer.kernel[0] * layer.kernel[1])
-    bench.expect(at_rows, numerics.im2row(x, *layer.kernel, *layer.stride, top, left, ho, wo))
-    bench.run(kernels.im2row(at_x, at_rows, layer.image, layer.kernel, layer.stride, top, left, ho, wo, layer.cores))
+    bench.expect(at_rows, numerics.im2row(x, *layer.kernel, *layer.stride, top, left, ho, wo, *layer.dilation))
+    bench.run(
+        kernels.im2row(
+            at_x, at_rows, layer.image, layer.kernel, layer.stride, top, left, ho, wo, layer.cores,
+            dilation=layer.dilation,
+        )
+    )  # fmt: skip
     rows = bench.machine.memory.read(at_rows, ho * wo * c * layer.kernel[0] * layer.kernel[1]).reshape(ho * wo, -1)
     padded = np.pad(x.astype(np.float64), ((0, 0), (top, top), (left, left)))
     expected = np.zeros((layer.outputs, c, *layer.kernel))
@@ -213,18 +231,21 @@ def test_input_gradient_in_tiles_of_rows(layer: Layer, cut: int) -> None:
     for u0 in range(0, h, cut):
         u1 = min(u0 + cut, h)
         # the rows of dy that these rows of x were used for
-        y0 = min(max(0, -(-(u0 + top - kernel[0] + 1) // layer.stride[0])), ho - 1)
+        y0 = min(max(0, -(-(u0 + top - layer.reach[0]) // layer.stride[0])), ho - 1)
         y1 = max(y0 + 1, min(ho, (u1 - 1 + top) // layer.stride[0] + 1))
         tile = np.ascontiguousarray(dy[:, y0:y1])
         first_row = u0 - layer.stride[0] * y0
-        expected = numerics.im2row_gradient(tile, *kernel, *layer.stride, top, left, u1 - u0, w, first_row)
+        expected = numerics.im2row_gradient(
+            tile, *kernel, *layer.stride, top, left, u1 - u0, w, first_row, *layer.dilation
+        )
         at_dy, at_rows = bench.place(tile), bench.space(expected.size)
         bench.expect(at_rows, expected)
         bench.run(
             kernels.im2row_gradient(
-                at_dy, at_rows, tile.shape, kernel, layer.stride, top, left, u1 - u0, w, first_row, layer.cores
+                at_dy, at_rows, tile.shape, kernel, layer.stride, top, left, u1 - u0, w, first_row, layer.cores,
+                dilation=layer.dilation,
             )
-        )
+        )  # fmt: skip
         found[:, u0:u1] = (flipped @ expected.T.astype(np.float64)).reshape(c, u1 - u0, w)
     padded = np.zeros((c, h + 2 * top, w + 2 * left))
     shaped = weights.reshape(layer.outputs, c, *kernel).astype(np.float64)

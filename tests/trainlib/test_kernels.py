@@ -199,6 +199,13 @@ def scaled_pairs(d: Floats, lr: float) -> Floats:
         return np.stack([d, -(np.float32(lr) * d)], axis=1)
 
 
+def copy(bench: Bench, v: Vectors) -> Call:
+    x = values(bench.rng, v.n, v.kind)
+    at_x, at_y = bench.place(x), bench.space(v.n)
+    bench.expect(at_y, x)
+    return elementwise.copy(at_x, at_y, v.n, v.cores)
+
+
 def relu_forward(bench: Bench, v: Vectors) -> Call:
     x = values(bench.rng, v.n, v.kind)
     at_x = bench.place(x)
@@ -243,7 +250,7 @@ def sgd_update(bench: Bench, v: Vectors) -> Call:
 
 
 ELEMENTWISE: list[Callable[[Bench, Vectors], Call]] = [
-    relu_forward, relu_backward, relu_backward_pairs, linear_pairs, sgd_update,
+    copy, relu_forward, relu_backward, relu_backward_pairs, linear_pairs, sgd_update,
 ]  # fmt: skip
 
 

@@ -32,6 +32,7 @@ class Padding:
     cores: int
     kind: str
     seed: int
+    value: float = 0.0
 
 
 def that_fits(case: Padding) -> Padding:
@@ -46,7 +47,7 @@ margins = st.one_of(st.integers(0, 3), st.integers(-12, 30))
 dilations = st.one_of(st.just(1), st.integers(1, 5))
 paddings = st.builds(
     Padding, st.tuples(sizes, sides, sides), sides, sides, margins, margins, st.tuples(dilations, dilations),
-    core_counts, kinds, seeds,
+    core_counts, kinds, seeds, st.sampled_from([0.0, -0.0, 1.5, -np.inf, np.nan]),
 ).map(that_fits)  # fmt: skip
 #: with the usual meaning: as many zeros on either side, nothing dropped
 all_around = st.builds(
@@ -68,14 +69,12 @@ all_around = st.builds(
 def pad(case: Padding, engine: Literal["jit", "reference"] = "jit") -> list[Result]:
     bench = Bench(case.cores, case.seed, engine)
     x = values(bench.rng, case.shape, case.kind)
-    expected = numerics.pad(x, case.hp, case.wp, case.top, case.left, *case.dilation)
-    (c, h, w), (dh, dw), margin = (
-        case.shape,
-        case.dilation,
-        40,
-    )  # NumPy's way: among more zeros, of which a part is taken
+    expected = numerics.pad(x, case.hp, case.wp, case.top, case.left, *case.dilation, case.value)
+    # NumPy's way: among more padding, of which a part is taken
+    (c, h, w), (dh, dw), margin = case.shape, case.dilation, 40
     y, column = margin + case.top, margin + case.left
-    wide = np.zeros((c, max(margin + case.hp, y + dh * h), max(margin + case.wp, column + dw * w)), np.float32)
+    size = c, max(margin + case.hp, y + dh * h), max(margin + case.wp, column + dw * w)
+    wide = np.full(size, case.value, np.float32)
     wide[:, y : y + dh * h : dh, column : column + dw * w : dw] = x
     assert_same_bits(expected, wide[:, margin : margin + case.hp, margin : margin + case.wp])
     at_x, at_padded = bench.place(x), bench.space(expected.size)
@@ -83,7 +82,7 @@ def pad(case: Padding, engine: Literal["jit", "reference"] = "jit") -> list[Resu
     return bench.run(
         kernels.pad(
             at_x, at_padded, case.shape, case.hp, case.wp, case.top, case.left, case.cores, case.dilation[0],
-            case.dilation[1],
+            case.dilation[1], case.value,
         )
     )  # fmt: skip
 
@@ -98,9 +97,10 @@ PLAIN = Padding((4, 5, 5), 7, 7, 1, 1, (1, 1), 8, "plain", 0)
 @example(case=replace(PLAIN, shape=(1, 1, 30), hp=3, wp=70, dilation=(1, 2)))  # a single row
 @example(case=replace(PLAIN, shape=(3, 2, 3), hp=30, wp=60, dilation=(20, 19)))  # gaps that are loops
 @example(case=replace(PLAIN, top=-5))  # every row is dropped
+@example(case=replace(PLAIN, top=-2, left=-1, hp=2, wp=3, value=np.nan))  # a window of the image
 @example(case=replace(PLAIN, left=-9, top=-9, hp=3, wp=3, dilation=(4, 3)))
 @example(case=replace(PLAIN, shape=(1, 3, 600), hp=4, wp=1100, left=-10, dilation=(1, 2)))  # longer than immediates
-def test_pad_puts_every_element_in_its_place_among_zeros(case: Padding) -> None:
+def test_pad_puts_every_element_in_its_place_among_padding(case: Padding) -> None:
     pad(case)
 
 

@@ -24,6 +24,7 @@ from tests.trainlib import (
     test_adam,
     test_bias,
     test_depthwise,
+    test_dropout,
     test_im2row,
     test_kernels,
     test_layout,
@@ -93,6 +94,12 @@ def test_depthwise_convolutions(layer: test_depthwise.Layer, variant: int, relu:
         test_depthwise.forward(wild(layer), variant, relu=relu)
         test_depthwise.weight_gradient(wild(layer), variant, cut=0.5)
         test_depthwise.input_gradient(wild(layer), variant)
+
+
+@given(case=test_dropout.cases)
+def test_dropouts(case: test_dropout.Case) -> None:
+    with every_bit():
+        test_dropout.dropout(wild(case))
 
 
 @given(layer=test_kernels.layers, step=st.sampled_from(test_kernels.BACKWARD), relu=flags)
@@ -182,7 +189,7 @@ def test_relu_and_pairs(n: int, cores: int, lr: float, seed: int) -> None:
     bench = Bench(cores, seed)
     x, y, dy = (values(bench.rng, n, "wild") for _ in range(3))
     at_x, at_y, at_dy = (bench.place(array) for array in (x, y, dy))
-    at_out, at_dx, at_masked, at_pairs = (bench.space(words) for words in (n, n, 2 * n, 2 * n))
+    at_copy, at_out, at_dx, at_masked, at_pairs = (bench.space(words) for words in (n, n, n, 2 * n, 2 * n))
     d = numerics.relu_backward(dy, y)
     assert (bits(d)[~(y > 0)] == 0).all() and (bits(d)[y > 0] == bits(dy)[y > 0]).all()
 
@@ -191,11 +198,13 @@ def test_relu_and_pairs(n: int, cores: int, lr: float, seed: int) -> None:
             return np.stack([d, canonical(d * -np.float32(lr))], axis=1)
 
     with every_bit():
+        bench.expect(at_copy, x)
         bench.expect(at_out, numerics.relu_backward(x, x))
         bench.expect(at_dx, d)
         bench.expect(at_masked, pairs_of(d))
         bench.expect(at_pairs, pairs_of(dy))
         bench.run(
+            elementwise.copy(at_x, at_copy, n, cores),
             elementwise.relu_forward(at_x, at_out, n, cores),
             elementwise.relu_backward(at_dy, at_y, at_dx, n, cores),
             elementwise.relu_backward_pairs(at_dy, at_y, at_masked, lr, n, cores),

@@ -33,6 +33,7 @@ from tests.trainlib.arrays import (
 from tests.trainlib.bench import Bench
 from tests.trainlib.networks import Case as Steps
 from tests.trainlib.networks import plans as plans_of
+from trainlib.kernels import layout
 from trainlib.kernels import pooling as kernels
 from trainlib.layers import AveragePool, GlobalAveragePool, Layer, MaxPool, PointWise, Window
 from trainlib.model import Model
@@ -215,6 +216,95 @@ def test_timing_does_not_depend_on_data(kernel) -> None:  # type: ignore[no-unty
 def test_pooling_is_work_for_all_cores(kernel, case: Case) -> None:  # type: ignore[no-untyped-def]
     alone, together = kernel(replace(case, cores=1))[0].cycles, kernel(replace(case, cores=8))[0].cycles
     assert together < alone / 4
+
+
+# -- with padding ----------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Framed:
+    """A pool of the image in a frame, whose margins (top, below, left, right) are narrower than a window."""
+
+    case: Case  # its shape is that of the image
+    margins: tuple[int, int, int, int]
+
+    @property
+    def framed(self) -> Case:
+        (c, h, w), (top, below, left, right) = self.case.shape, self.margins
+        return replace(self.case, shape=(c, h + top + below, w + left + right))
+
+    def around(self, x: Floats, value: float) -> Floats:
+        top, below, left, right = self.margins
+        return np.pad(x, ((0, 0), (top, below), (left, right)), constant_values=value)
+
+    def inside(self, frame: Floats) -> Floats:
+        (_, h, w), (top, _, left, _) = self.case.shape, self.margins
+        return np.ascontiguousarray(frame[:, top : top + h, left : left + w])
+
+
+@st.composite
+def framed(draw: st.DrawFn) -> Framed:
+    case = draw(cases)
+    rows, columns = (st.integers(0, min(kernel - 1, 4)) for kernel in case.kernel)
+    found = Framed(case, (draw(rows), draw(rows), draw(columns), draw(columns)))
+    channels = max(1, ROOM // 5 // int(np.prod(found.framed.shape[1:])))
+    return replace(found, case=replace(case, shape=(min(case.shape[0], channels), *case.shape[1:])))
+
+
+def first_of_the_largest(f: Framed, x: Floats) -> Floats:
+    """1 where a window's first largest element of the image is, [C, Ho, Wo, elements]."""
+    there = windows(f.around(np.where(np.isnan(x), 0, 1), 0), f.framed) > 0
+    parts = np.where(there, windows(f.around(x, 0.0), f.framed), -np.inf)
+    hits = there & (parts == parts.max(axis=-1, keepdims=True))
+    return (hits & (hits.cumsum(axis=-1) == 1)).astype(np.float64)
+
+
+def pool_in_a_frame(maximum: bool, f: Framed) -> None:
+    """Forward and backward, against the twins and, within rounding, sums and maxima of the image alone."""
+    bench, case, (top, _, left, _) = Bench(f.case.cores, f.case.seed), f.framed, f.margins
+    x, dy = numbers(bench.rng, f.case.shape, f.case.kind), values(bench.rng, case.output)
+    window, value = (*case.kernel, *case.stride), np.nan if maximum else 0.0
+    frame = f.around(x, value)
+    at_x, at_dy, at_frame, at_dframe = bench.place(x), bench.place(dy), bench.space(frame.size), bench.space(frame.size)
+    at_y, at_dx = bench.space(dy.size), bench.space(x.size)
+    (_, h, w), shape = case.shape, (case.shape, case.kernel, case.stride, case.cores)
+    if maximum:
+        y, dframe = numerics.max_pool(frame, *window), numerics.max_pool_gradient(dy, frame, *window)
+        pools = kernels.max_pool, kernels.max_pool_gradient(at_dy, at_frame, at_dframe, *shape)
+        shares = first_of_the_largest(f, x)
+        assert (np.isnan(y) == (shares.sum(axis=-1) == 0)).all()
+    else:
+        y, dframe = numerics.average_pool(frame, *window), numerics.average_pool_gradient(dy, h, w, *window)
+        pools = kernels.average_pool, kernels.average_pool_gradient(at_dy, at_dframe, *shape)
+        shares = np.full((*case.output, case.elements), 1 / case.elements)
+    if f.case.kind in FINITE:
+        parts = windows(f.around(x, 0.0).astype(np.float64), case)
+        bound = 1.01 * (case.elements + 2) * UNIT
+        assert_within(y, (shares * parts).sum(axis=-1), bound * (shares * np.abs(parts)).sum(axis=-1) + 2 * TINY)
+        exact, size = (f.inside(scattered(shares * d[..., None], case)) for d in (dy.astype(np.float64), np.abs(dy)))
+        assert_within(f.inside(dframe), exact, bound * size + TINY * case.elements)
+    for at, expected in ((at_frame, frame), (at_y, y), (at_dframe, dframe), (at_dx, f.inside(dframe))):
+        bench.expect(at, expected)
+    bench.run(
+        layout.pad(at_x, at_frame, f.case.shape, h, w, top, left, case.cores, value=value),
+        pools[0](at_frame, at_y, *shape),
+        pools[1],
+        layout.pad(at_dframe, at_dx, case.shape, *f.case.shape[1:], -top, -left, case.cores),
+    )
+
+
+@pytest.mark.parametrize("maximum", [False, True], ids=["average", "maximum"])
+@given(f=framed())
+@example(f=Framed(replace(PLAIN, kernel=(3, 3)), (1, 1, 1, 1)))
+@example(f=Framed(replace(PLAIN, kernel=(3, 3), kind="nan"), (0, 1, 0, 1)))
+def test_a_pool_of_a_framed_image_is_one_with_padding(maximum: bool, f: Framed) -> None:
+    pool_in_a_frame(maximum, f)
+
+
+def test_what_is_minus_infinity_everywhere_still_has_its_maximum_in_the_image() -> None:
+    f = Framed(replace(PLAIN, shape=(1, 2, 2), kernel=(3, 3), stride=(1, 1)), (1, 1, 1, 1))
+    x, dy = np.full((1, 2, 2), -np.inf, np.float32), np.ones((1, 2, 2), np.float32)
+    frame = f.around(x, np.nan)
+    assert_same_bits(numerics.max_pool(frame, 3, 3, 1, 1), x)
+    assert_same_bits(f.inside(numerics.max_pool_gradient(dy, frame, 3, 3, 1, 1)), np.array([[[4, 0], [0, 0]]]))
 
 
 # -- windows in parts ------------------------------------------------------------------------------

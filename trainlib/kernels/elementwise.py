@@ -1,4 +1,4 @@
-"""Kernels that treat every element alike: ReLU forward and backward, gradient pairs, the SGD update."""
+"""Kernels that treat every element alike: a copy, ReLU forward and backward, gradient pairs, the SGD update."""
 
 from __future__ import annotations
 
@@ -10,6 +10,25 @@ from trainlib.kernels import Argument, Call, chunk_of
 from trainlib.kernels.vector import Constants, Rate, minus, vector_program
 
 UNROLL = 4
+
+
+def copy(x: int, y: int, n: int, cores: int) -> Call:
+    """y = x, n words moved as they are; they must not overlap."""
+    return Call(copy_program(), "copy", (x, y, n, chunk_of(n, cores, UNROLL)))
+
+
+@cache
+def copy_program() -> Program:
+    def body(b: Builder, pointers: list[Register], k: Constants, unroll: int) -> None:
+        x, y = pointers
+        values = b.registers("value", unroll)
+        for value in values:
+            b("p.lw", value, (x, 4, "!"))
+        for value in values:
+            b("p.sw", value, (y, 4, "!"))
+        b.free(*values)
+
+    return vector_program("copy", ("x", "y"), (), body, UNROLL)
 
 
 def relu_forward(x: int, y: int, n: int, cores: int) -> Call:

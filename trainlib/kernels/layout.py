@@ -9,7 +9,17 @@ from pulpsim import Builder, Program
 from pulpsim.program import Register
 from trainlib.kernels import Call, chunk_of
 from trainlib.kernels.partition import advance_pointer, take_share
-from trainlib.kernels.pieces import BANKS, FILL_UNROLL, add_constant, add_scaled, divide, repeat, store_zeros
+from trainlib.kernels.pieces import (
+    BANKS,
+    FILL_UNROLL,
+    add_constant,
+    add_scaled,
+    divide,
+    repeat,
+    repeat_counted,
+    store_words,
+)
+from trainlib.kernels.vector import bits
 
 #: load-store pairs, or those of a block of taps, in the body of a hardware loop
 COPY_UNROLL, BLOCK_UNROLL = 4, 8
@@ -76,29 +86,29 @@ class Axis:
 
 def pad(
     x: int, padded: int, shape: tuple[int, int, int], hp: int, wp: int, top: int, left: int, cores: int,
-    dilation_h: int = 1, dilation_w: int = 1,
+    dilation_h: int = 1, dilation_w: int = 1, value: float = 0.0,
 ) -> Call:  # fmt: skip
     """x [C, H, W] -> padded [C, hp, wp]: (y, x) goes to (top + dilation_h * y, left + dilation_w * x).
 
-    All else is +0; what falls outside hp x wp is dropped (top and left may be negative). A kept row of x
-    is a unit of work: its core writes the zeros that follow, too.
+    All else is `value`; what falls outside hp x wp is dropped (top and left may be negative: a window is cut out). A
+    kept row of x is a unit of work: its core writes the padding that follows, too.
     """
     c, h, w = shape
     rows, columns = Axis(h, hp, top, dilation_h), Axis(w, wp, left, dilation_w)
     if not rows.kept or not columns.kept:
-        return fill(padded, c * hp * wp, 0, cores)
+        return fill(padded, c * hp * wp, bits(value), cores)
     if c * len(rows.kept) == 1:  # one row is no work for many cores: take it as a column
         x += 4 * (rows.kept.start * w + columns.kept.start)
         start = rows.first * wp + columns.first
         rows, columns = Axis(len(columns.kept), hp * wp, start, dilation_w), Axis(1, 1, 0, 1)
     units = c * len(rows.kept)
-    return Call(pad_program(rows, columns), "pad", (x, padded, units, chunk_of(units, cores)))
+    return Call(pad_program(rows, columns, bits(value)), "pad", (x, padded, units, chunk_of(units, cores)))
 
 
 @cache
-def pad_program(rows: Axis, columns: Axis) -> Program:
-    """A channel's rows but the last, each with the zeros up to the next, are a hardware loop; then comes
-    the last with the zeros up to the channel's end. A share may begin and end anywhere in a channel."""
+def pad_program(rows: Axis, columns: Axis, pattern: int) -> Program:
+    """A channel's rows but the last, each with the padding up to the next, are a hardware loop; then comes
+    the last with the padding up to the channel's end. A share may begin and end anywhere in a channel."""
     b = Builder("pad")
     b.entry("pad")
     x, padded, units, chunk = b.arguments("x", "padded", "units", "chunk")
@@ -108,6 +118,9 @@ def pad_program(rows: Axis, columns: Axis) -> Program:
     first, count = take_share(b, units, chunk, done)
     c, y = divide(b, first, kept)
     b.free(units, first)
+    value: Register | str = "x0"
+    if pattern:
+        b.li(value := b.register("value"), pattern)
     add_constant(b, x, x, 4 * (rows.kept.start * columns.size + columns.kept.start))
     for pointer, channel_words, row_words in (
         (x, rows.size * columns.size, columns.size),
@@ -120,7 +133,7 @@ def pad_program(rows: Axis, columns: Axis) -> Program:
     add_constant(b, padded, padded, 4 * lead)
     b("jal", "x0", inside)
     b.place(channel)
-    store_zeros(b, padded, lead)
+    store_words(b, padded, lead, value)
     b.place(inside)
     with b.temporary("n") as [n]:
         b.li(n, kept - 1)
@@ -129,12 +142,12 @@ def pad_program(rows: Axis, columns: Axis) -> Program:
         b("sub", count, count, n)
         b("beq", n, "x0", last)
         with b.loop(1, n):
-            _copy_row(b, x, padded, columns)
-            store_zeros(b, padded, line - columns.span)
+            _copy_row(b, x, padded, columns, value)
+            store_words(b, padded, line - columns.span, value)
     b.place(last)
     b("beq", count, "x0", done)
-    _copy_row(b, x, padded, columns)
-    store_zeros(b, padded, rows.padded * columns.padded - lead - (kept - 1) * line - columns.span)
+    _copy_row(b, x, padded, columns, value)
+    store_words(b, padded, rows.padded * columns.padded - lead - (kept - 1) * line - columns.span, value)
     add_constant(b, x, x, 4 * (rows.size - kept) * columns.size)
     b.mv(y, "x0")
     b("addi", count, count, -1)
@@ -144,7 +157,7 @@ def pad_program(rows: Axis, columns: Axis) -> Program:
     return b.build()
 
 
-def _copy_row(b: Builder, x: Register, padded: Register, columns: Axis) -> None:
+def _copy_row(b: Builder, x: Register, padded: Register, columns: Axis, padding: Register | str) -> None:
     """Emit the copy of a row's kept elements, dilated; x ends at those of the row below."""
 
     def body(n: int, gap: int = columns.dilation - 1) -> None:
@@ -154,7 +167,7 @@ def _copy_row(b: Builder, x: Register, padded: Register, columns: Axis) -> None:
         for value in values:
             b("p.sw", value, (padded, 4, "!"))
             for _ in range(gap):
-                b("p.sw", "x0", (padded, 4, "!"))
+                b("p.sw", padding, (padded, 4, "!"))
         b.free(*values)
 
     kept = len(columns.kept)
@@ -246,18 +259,7 @@ def _move_words(
             b("p.sw", value, (target, target_step, "!"))
         b.free(*values)
 
-    leftover, end = b.label("leftover"), b.label("end")
-    with b.temporary("blocks") as [blocks]:
-        b("srli", blocks, count, COPY_UNROLL.bit_length() - 1)
-        b("beq", blocks, "x0", leftover)
-        with b.loop(0, blocks):
-            body(COPY_UNROLL)
-        b.place(leftover)
-        b("andi", blocks, count, COPY_UNROLL - 1)
-        b("beq", blocks, "x0", end)
-        with b.loop(0, blocks):
-            body(1)
-    b.place(end)
+    repeat_counted(b, count, COPY_UNROLL, body)
 
 
 def _reverse_block(

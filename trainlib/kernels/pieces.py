@@ -80,11 +80,27 @@ def repeat(b: Builder, count: int, unroll: int, body: Callable[[int], None]) -> 
         body(count)
 
 
-def store_zeros(b: Builder, target: Register, words: int) -> None:
-    """Emit stores of +0 to `words` words; target ends behind them."""
+def repeat_counted(b: Builder, count: Register, unroll: int, body: Callable[[int], None]) -> None:
+    """As `repeat`, for a count in a register, which may be 0; unroll is a power of two."""
+    leftover, end = b.label("leftover"), b.label("end")
+    with b.temporary("blocks") as [blocks]:
+        b("srli", blocks, count, unroll.bit_length() - 1)
+        b("beq", blocks, "x0", leftover)
+        with b.loop(0, blocks):
+            body(unroll)
+        b.place(leftover)
+        b("andi", blocks, count, unroll - 1)
+        b("beq", blocks, "x0", end)
+        with b.loop(0, blocks):
+            body(1)
+    b.place(end)
+
+
+def store_words(b: Builder, target: Register, words: int, value: Register | str = "x0") -> None:
+    """Emit stores of a value, or +0, to `words` words; target ends behind them."""
 
     def body(n: int) -> None:
         for _ in range(n):
-            b("p.sw", "x0", (target, 4, "!"))
+            b("p.sw", value, (target, 4, "!"))
 
     repeat(b, words, FILL_UNROLL, body)

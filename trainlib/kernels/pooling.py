@@ -5,6 +5,10 @@ Windows of (kernel_h, kernel_w) every (stride_h, stride_w) of x [C, H, W]: y [C,
 where they were left: a window may come in parts, some of its rows at a time. A NaN is no maximum unless there is
 nothing else, and is then the canonical one. No timing depends on the data: a backward pass stores to every element
 of a window.
+
+A pool with padding is one of an image that `layout.pad` has framed: with NaN for a maximum, which is then that of the
+elements in the image and has its gradient in one of them; with zeros for an average, which counts them as elements.
+`layout.pad` with negative margins cuts the image's gradient out of the frame's.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ from trainlib.kernels.pieces import (
     constant_loop,
     divide,
     repeat,
-    store_zeros,
+    store_words,
 )
 from trainlib.kernels.vector import bits
 
@@ -342,15 +346,15 @@ def backward_program(g: Geometry, maximum: bool) -> Program:
     if g.overlap or not g.covered:
         with b.temporary("zeroed") as [zeroed]:
             b.mv(zeroed, dx)
-            store_zeros(b, zeroed, height * g.w)
+            store_words(b, zeroed, height * g.w)
     _lines(b, g, maximum, lines, _Window(dy, dx, x, constant, next(iter(y), None)))
     add_constant(b, dx, dx, 4 * height * g.w)
     b("addi", left, left, -1)
     b("beq", left, "x0", end)
-    store_zeros(b, dx, below)
+    store_words(b, dx, below)
     b("jal", "x0", following)
     b.place(end)
-    store_zeros(b, dx, at_end)
+    store_words(b, dx, at_end)
     b.li(left, bands)
     b.place(following)
     b("addi", count, count, -1)

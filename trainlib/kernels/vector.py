@@ -31,19 +31,19 @@ def factor(number: float | Scalar) -> Argument:
     return number if isinstance(number, Scalar) else bits(number)
 
 
-#: registers by the number they hold, and by name those that hold a kernel's scalar arguments
-Constants = dict[np.float32 | str, Register]
+#: registers by the number or the 32-bit word they hold, and by name those that hold a kernel's scalar arguments
+Constants = dict[np.float32 | int | str, Register]
 #: body(b, pointers, constants, unroll) treats `unroll` elements and steps the pointers
 Body = Callable[[Builder, list[Register], Constants, int], None]
 
 
-def load_constants(b: Builder, values: Iterable[np.float32]) -> Constants:
-    """Emit the loads of numbers into registers, one for each number."""
+def load_constants(b: Builder, values: Iterable[np.float32 | int]) -> Constants:
+    """Emit the loads of numbers and words into registers, one for each."""
     registers: Constants = {}
     for value in values:
         if value not in registers:
             registers[value] = b.register(str(value))
-            b.li(registers[value], bits(value))
+            b.li(registers[value], value if isinstance(value, int) else bits(value))
     return registers
 
 
@@ -53,7 +53,7 @@ def vector_program(
     scalars: tuple[str, ...],
     body: Body,
     unroll: int,
-    constants: Iterable[np.float32] = (),
+    constants: Iterable[np.float32 | int] = (),
     log2: tuple[int, ...] = (),
 ) -> Program:
     """A kernel over `n` elements. Arguments: the pointers, the scalars, n, chunk.

@@ -8,13 +8,13 @@ from pulpsim.jit import compiled
 
 
 @compiled
-def pad(x, hp, wp, top, left, dilation_h, dilation_w):
-    """x [C, H, W] -> [C, hp, wp]: element (y, x) at (top + dilation_h * y, left + dilation_w * x), else +0.
+def pad(x, hp, wp, top, left, dilation_h, dilation_w, value=0.0):
+    """x [C, H, W] -> [C, hp, wp]: element (y, x) at (top + dilation_h * y, left + dilation_w * x), else `value`.
 
     What falls outside hp x wp is dropped.
     """
     channels, h, w = x.shape
-    padded = np.zeros((channels, hp, wp), np.float32)
+    padded = np.full((channels, hp, wp), np.float32(value), np.float32)
     for c in range(channels):
         for y in range(h):
             for column in range(w):

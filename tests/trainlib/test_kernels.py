@@ -30,6 +30,7 @@ from tests.trainlib.bench import Bench
 from trainlib import numerics
 from trainlib.kernels import Call, elementwise, fully_connected, loss
 from trainlib.kernels.optimizer import PLAIN, Rule
+from trainlib.numerics import elementwise as elementwise_twin
 from trainlib.numerics.optimizer import sgd
 
 BACKWARD = ("ig", "wg", "wg+update", "ig+wg+update")
@@ -216,6 +217,34 @@ def relu_backward(bench: Bench, v: Vectors) -> Call:
     return elementwise.relu_backward(at_dy, at_y, at_dx, v.n, v.cores)
 
 
+def add(bench: Bench, v: Vectors, relu: bool = False) -> Call:
+    one, other = values(bench.rng, v.n, v.kind), values(bench.rng, v.n, v.kind)
+    at_one, at_other = bench.place(one), bench.place(other)
+    at_y = bench.rng.choice([at_one, at_other]) if v.in_place else bench.space(v.n)
+    with np.errstate(over="ignore"):
+        total = one + other
+    expected = elementwise_twin.add(one, other, relu)
+    assert_same_bits(expected, masked(total, total) if relu else total)
+    bench.expect(int(at_y), expected)
+    return elementwise.add(at_one, at_other, int(at_y), v.n, v.cores, relu)
+
+
+def add_relu(bench: Bench, v: Vectors) -> Call:
+    return add(bench, v, relu=True)
+
+
+def add_masked(bench: Bench, v: Vectors) -> Call:
+    one, other, y = (values(bench.rng, v.n, v.kind) for _ in range(3))
+    at_one, at_other, at_y = bench.place(one), bench.place(other), bench.place(y)
+    at_dx = bench.rng.choice([at_one, at_other, at_y]) if v.in_place else bench.space(v.n)
+    with np.errstate(over="ignore"):
+        total = one + other
+    expected = elementwise_twin.add_masked(one, other, y)
+    assert_same_bits(expected, masked(total, y))
+    bench.expect(int(at_dx), expected)
+    return elementwise.add_masked(at_one, at_other, at_y, int(at_dx), v.n, v.cores)
+
+
 def relu_backward_pairs(bench: Bench, v: Vectors) -> Call:
     dy, y = values(bench.rng, v.n, v.kind), np.maximum(values(bench.rng, v.n, v.kind), 0)
     at_dy, at_y, at_pairs = bench.place(dy), bench.place(y), bench.space(2 * v.n)
@@ -243,7 +272,7 @@ def sgd_update(bench: Bench, v: Vectors) -> Call:
 
 
 ELEMENTWISE: list[Callable[[Bench, Vectors], Call]] = [
-    relu_forward, relu_backward, relu_backward_pairs, linear_pairs, sgd_update,
+    relu_forward, relu_backward, relu_backward_pairs, linear_pairs, sgd_update, add, add_relu, add_masked,
 ]  # fmt: skip
 
 

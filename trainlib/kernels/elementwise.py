@@ -1,4 +1,4 @@
-"""Kernels that treat every element alike: ReLU forward and backward, gradient pairs, the SGD update."""
+"""Kernels that treat every element alike: ReLU forward and backward, sums, gradient pairs, the SGD update."""
 
 from __future__ import annotations
 
@@ -42,13 +42,18 @@ def _masked(b: Builder, x: Register, dx: Register, unroll: int) -> list[Register
         b("p.lw", output, (x, 4, "!"))
     for value in values:
         b("p.lw", value, (dx, 4, "!"))
+    _mask(b, values, outputs)
+    return values
+
+
+def _mask(b: Builder, values: list[Register], outputs: list[Register]) -> None:
+    """Emit: +0 for the values whose output is not positive. Frees `outputs`."""
     for output in outputs:
         b("flt.s", output, "x0", output)
         b("sub", output, "x0", output)
     for value, output in zip(values, outputs, strict=True):
         b("and", value, value, output)
     b.free(*outputs)
-    return values
 
 
 def relu_backward(dy: int, y: int, dx: int, n: int, cores: int) -> Call:
@@ -66,6 +71,61 @@ def relu_backward_program() -> Program:
         b.free(*values)
 
     return vector_program("relu_bw", ("dy", "y", "dx"), (), body, UNROLL, log2=(2, 2, 2))
+
+
+def add(a: int, b: int, y: int, n: int, cores: int, relu: bool) -> Call:
+    """y = a + b, then max(y, 0) if `relu`, a NaN giving +0; y may be a or b."""
+    return Call(add_program(relu), "add+relu" if relu else "add", (a, b, y, n, chunk_of(n, cores, UNROLL)))
+
+
+@cache
+def add_program(relu: bool) -> Program:
+    def body(b: Builder, pointers: list[Register], k: Constants, unroll: int) -> None:
+        one, other, y = pointers
+        totals = _sums(b, one, other, unroll)
+        for total in totals:
+            if relu:
+                b("fmax.s", total, total, "x0")
+            b("p.sw", total, (y, 4, "!"))
+        b.free(*totals)
+
+    return vector_program("add", ("a", "b", "y"), (), body, UNROLL)
+
+
+def _sums(b: Builder, one: Register, other: Register, unroll: int) -> list[Register]:
+    """Emit the sums of two arrays' next elements."""
+    totals, addends = b.registers("total", unroll), b.registers("addend", unroll)
+    for pointer, values in ((one, totals), (other, addends)):
+        for value in values:
+            b("p.lw", value, (pointer, 4, "!"))
+    for total, addend in zip(totals, addends, strict=True):
+        b("fadd.s", total, total, addend)
+    b.free(*addends)
+    return totals
+
+
+def add_masked(a: int, b: int, y: int, dx: int, n: int, cores: int) -> Call:
+    """dx = a + b where y > 0, else +0, where y is NaN too: two gradients back through a ReLU of output y.
+
+    dx may be a, b or y.
+    """
+    return Call(add_masked_program(), "add+relu_bw", (a, b, y, dx, n, chunk_of(n, cores, UNROLL)))
+
+
+@cache
+def add_masked_program() -> Program:
+    def body(b: Builder, pointers: list[Register], k: Constants, unroll: int) -> None:
+        one, other, y, dx = pointers
+        totals = _sums(b, one, other, unroll)
+        outputs = b.registers("output", unroll)
+        for output in outputs:
+            b("p.lw", output, (y, 4, "!"))
+        _mask(b, totals, outputs)
+        for total in totals:
+            b("p.sw", total, (dx, 4, "!"))
+        b.free(*totals)
+
+    return vector_program("add_masked", ("a", "b", "y", "dx"), (), body, UNROLL)
 
 
 def relu_backward_pairs(dy: int, y: int, pairs: int, lr: float, n: int, cores: int) -> Call:

@@ -23,3 +23,23 @@ def relu_backward(dy, y):
         if y[i] > np.float32(0):
             dx[i] = dy[i]
     return dx
+
+
+@compiled
+def add(a, b, relu):
+    """a + b, then max(., 0) if relu, a NaN giving 0."""
+    y = np.empty_like(a)
+    for i in range(a.shape[0]):
+        total = np.float32(a[i] + b[i])
+        y[i] = np.float32(0) if relu and not total > np.float32(0) else canonical(total)
+    return y
+
+
+@compiled
+def add_masked(a, b, y):
+    """a + b where y > 0, else +0, where y is NaN too."""
+    dx = np.zeros_like(a)
+    for i in range(a.shape[0]):
+        if y[i] > np.float32(0):
+            dx[i] = canonical(np.float32(a[i] + b[i]))
+    return dx

@@ -22,6 +22,7 @@ from tests.trainlib import (
     bench,
     test_activations,
     test_adam,
+    test_affine,
     test_bias,
     test_depthwise,
     test_im2row,
@@ -43,6 +44,7 @@ from trainlib.kernels.adam import Decay
 from trainlib.model import Model
 from trainlib.numerics import bias, functions
 from trainlib.numerics import classification as classes
+from trainlib.numerics import elementwise as sums
 from trainlib.numerics import pooling as pools
 from trainlib.numerics.loss import l1
 from trainlib.trainer import Trainer
@@ -85,6 +87,13 @@ def test_biases(case: test_bias.Case) -> None:
     with every_bit():
         test_bias.forward(wild(case))
         test_bias.backward(wild(case))
+
+
+@given(case=test_affine.cases)
+def test_affine_maps(case: test_affine.Case) -> None:
+    with every_bit():
+        for kernel in test_affine.KERNELS:
+            kernel(wild(case))
 
 
 @given(layer=test_depthwise.layers, variant=st.sampled_from(test_depthwise.VARIANTS), relu=flags)
@@ -200,6 +209,21 @@ def test_relu_and_pairs(n: int, cores: int, lr: float, seed: int) -> None:
             elementwise.relu_backward(at_dy, at_y, at_dx, n, cores),
             elementwise.relu_backward_pairs(at_dy, at_y, at_masked, lr, n, cores),
             elementwise.linear_pairs(at_dy, at_y, at_pairs, lr, n, cores),
+        )
+
+
+@given(n=lengths, cores=cores, relu=flags, seed=seeds)
+def test_sums(n: int, cores: int, relu: bool, seed: int) -> None:
+    bench = Bench(cores, seed)
+    a, b, y = (values(bench.rng, n, "wild") for _ in range(3))
+    at_a, at_b, at_y = (bench.place(array) for array in (a, b, y))
+    at_out, at_dx = bench.space(n), bench.space(n)
+    with every_bit():
+        bench.expect(at_out, sums.add(a, b, relu))
+        bench.expect(at_dx, sums.add_masked(a, b, y))
+        bench.run(
+            elementwise.add(at_a, at_b, at_out, n, cores, relu),
+            elementwise.add_masked(at_a, at_b, at_y, at_dx, n, cores),
         )
 
 

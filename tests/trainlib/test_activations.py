@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -65,6 +66,7 @@ class Activation:
     backward: Callable[[int, int, int, Vectors], Call]
     forward_twin: Callable[[Floats, Vectors], Floats]
     backward_twin: Callable[[Floats, Floats, Vectors], Floats]
+    of_input: bool = False  # backward reads the layer's input instead of its output
 
 
 ACTIVATIONS = {
@@ -86,6 +88,26 @@ ACTIVATIONS = {
         lambda x, v: twin.tanh(x),
         lambda dy, y, v: twin.tanh_backward(dy, y),
     ),
+    "relu6": Activation(
+        lambda x, y, v: activations.relu6_forward(x, y, v.n, v.cores),
+        lambda dy, y, dx, v: activations.relu6_backward(dy, y, dx, v.n, v.cores),
+        lambda x, v: twin.relu6(x),
+        lambda dy, y, v: twin.relu6_backward(dy, y),
+    ),
+    "hard_swish": Activation(
+        lambda x, y, v: activations.hard_swish_forward(x, y, v.n, v.cores),
+        lambda dy, x, dx, v: activations.hard_swish_backward(dy, x, dx, v.n, v.cores),
+        lambda x, v: twin.hard_swish(x),
+        lambda dy, x, v: twin.hard_swish_backward(dy, x),
+        of_input=True,
+    ),
+    "gelu": Activation(
+        lambda x, y, v: activations.gelu_forward(x, y, v.n, v.cores),
+        lambda dy, x, dx, v: activations.gelu_backward(dy, x, dx, v.n, v.cores),
+        lambda x, v: twin.gelu(x),
+        lambda dy, x, v: twin.gelu_backward(dy, x),
+        of_input=True,
+    ),
 }
 names = pytest.mark.parametrize("name", ACTIVATIONS)
 
@@ -102,7 +124,9 @@ def forward(name: str, v: Vectors, engine: Literal["jit", "reference"] = "jit") 
 def backward(name: str, v: Vectors, engine: Literal["jit", "reference"] = "jit") -> list[Result]:
     bench, activation = Bench(v.cores, v.seed, engine), ACTIVATIONS[name]
     dy = values(bench.rng, v.n, v.kind)
-    y = activation.forward_twin(values(bench.rng, v.n), v)
+    with np.errstate(over="ignore"):
+        x = values(bench.rng, v.n, v.kind) * np.float32(4)  # not all between -3 and 3
+    y = x if activation.of_input else activation.forward_twin(x, v)
     at_dy, at_y = bench.place(dy), bench.place(y)
     at_dx = at_dy if v.in_place else bench.space(v.n)
     bench.expect(at_dx, activation.backward_twin(dy, y, v))
@@ -156,6 +180,48 @@ def test_gradients_are_those_of_the_functions() -> None:
     assert_within(twin.tanh_backward(dy, y), exact, 2.01 * UNIT * np.abs(exact) + TINY, "tanh")
 
 
+def gelu_in_float64(x: Floats) -> tuple[np.ndarray, np.ndarray]:
+    """The tanh form and its derivative, as PyTorch writes them, but for 1 + tanh(u) in a form that keeps its digits."""
+    wide = x.astype(np.float64)
+    root, cubic = np.sqrt(2 / np.pi), 0.044715
+    u = root * (wide + cubic * wide**3)
+    with np.errstate(over="ignore"):
+        half = 1 / (1 + np.exp(-2 * u))
+        bell = 1 / np.cosh(u) ** 2
+    return wide * half, half + wide / 2 * bell * root * (1 + 3 * cubic * wide**2)
+
+
+def test_gelu_is_as_exact_as_it_says_and_close_to_the_form_with_erf() -> None:
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.uniform(-12, 12, 300_000), 10 ** rng.uniform(-45, 2, 100_000)]).astype(np.float32)
+    exact, slope = gelu_in_float64(x)
+    assert_within(twin.gelu(x), exact, np.where(x >= 0, 2.5 * ulps(exact), 2.0**-24), "gelu")
+    assert_within(twin.gelu_backward(np.ones_like(x), x), slope, 2.0**-22, "its slope")
+    some = x[:3000].astype(np.float64)
+    with_erf = some / 2 * np.array([1 + math.erf(number) for number in some / math.sqrt(2)])
+    assert_within(twin.gelu(x[:3000]), with_erf, 4.8e-4)
+
+
+def test_hard_swish_is_as_exact_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.uniform(-4, 4, 300_000), rng.uniform(-3.001, -2.999, 50_000), every_size(rng, 50_000)])
+    x = np.concatenate([x, [-3, 3, np.nextafter(np.float32(3), 0), -np.nextafter(np.float32(3), 0)]]).astype(np.float32)
+    wide = x.astype(np.float64)
+    exact = wide * (np.clip(wide + 3, 0, 6) / 6)
+    assert_within(twin.hard_swish(x), exact, 2.5 * ulps(exact), "hard swish")
+    assert_same_bits(twin.hard_swish(x)[x >= 3], x[x >= 3])
+    slope = np.where(np.abs(wide) < 3, wide / 3 + 0.5, wide > 0)
+    assert_within(twin.hard_swish_backward(np.ones_like(x), x), slope, 2.0**-23, "its slope")
+
+
+@given(kind=st.sampled_from((*ALL_KINDS, "wild")), seed=seeds)
+def test_relu6_is_relu_cut_off_and_lets_gradients_pass_in_between(kind: str, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    x, dy = values(rng, (5, 20), kind), values(rng, (5, 20), kind)
+    assert_same_bits(twin.relu6(x), np.where(x > 0, np.minimum(x, 6), 0).astype(np.float32))
+    assert_same_bits(twin.relu6_backward(dy, x), np.where((x > 0) & (x < 6), dy, 0).astype(np.float32))
+
+
 @given(kind=st.sampled_from(ALL_KINDS), seed=seeds, slope=st.sampled_from([0.01, 0.3, 1.0]))
 def test_leaky_relu_keeps_what_is_positive_and_scales_the_rest(kind: str, seed: int, slope: float) -> None:
     rng, factor = np.random.default_rng(seed), np.float32(slope)
@@ -165,18 +231,18 @@ def test_leaky_relu_keeps_what_is_positive_and_scales_the_rest(kind: str, seed: 
         assert_same_bits(twin.leaky_relu_backward(dy, x, factor), np.where(x > 0, dy, dy * factor))
 
 
-#: number, leaky ReLU with slope 1/2, sigmoid, tanh
+#: number, leaky ReLU with slope 1/2, sigmoid, tanh, ReLU6, HardSwish, GELU
 SPECIAL = np.array(
     [
-        (0.0, 0.0, 0.5, 0.0),
-        (-0.0, -0.0, 0.5, -0.0),
-        (np.inf, np.inf, 1, 1),
-        (-np.inf, -np.inf, 0, -1),
-        (np.nan, np.nan, np.nan, np.nan),
-        (1e-45, 1e-45, 0.5, 1e-45),
-        (-3e-45, -1e-45, 0.5, -3e-45),
-        (3e38, 3e38, 1, 1),
-        (-3e38, -1.5e38, 0, -1),
+        (0.0, 0.0, 0.5, 0.0, 0.0, 0.0, 0.0),
+        (-0.0, -0.0, 0.5, -0.0, 0.0, -0.0, -0.0),
+        (np.inf, np.inf, 1, 1, 6, np.inf, np.inf),
+        (-np.inf, -np.inf, 0, -1, 0, np.nan, np.nan),
+        (np.nan, np.nan, np.nan, np.nan, 0, np.nan, np.nan),
+        (1e-45, 1e-45, 0.5, 1e-45, 1e-45, 0, 0),
+        (-3e-45, -1e-45, 0.5, -3e-45, 0, -1e-45, -1e-45),
+        (3e38, 3e38, 1, 1, 6, 3e38, 3e38),
+        (-3e38, -1.5e38, 0, -1, 0, -0.0, -0.0),
     ],
     np.float32,
 )

@@ -20,6 +20,7 @@ from tests.regenerate_golden import CASES
 from trainlib import models
 from trainlib.kernels import (
     adam,
+    affine,
     bias,
     classification,
     depthwise,
@@ -105,6 +106,9 @@ def test_programs_of_matrices_and_vectors(n: int, k: int, m: int, cores: int, fl
         check(fully_connected.forward_program(unroll, accumulate, relu))
     check(bias.bias_forward(0, 0, n, m, relu, cores).program)
     check(bias.bias_gradient(0, 0, n, m, accumulate, cores).program)
+    check(affine.affine_forward(0, 0, 0, 0, n, m, relu, cores).program)
+    check(affine.affine_input_gradient(0, 0, 0, n, m, cores).program)
+    check(affine.affine_gradients(0, 0, 0, 0, 0, 0, n, m, accumulate, cores).program)
     check(layout.transpose(0, 0, n, m, 4 * m, 4 * n, cores).program)
     check(layout.flip_transpose(0, 0, n, m, k, cores).program)
     check(classification.softmax(0, 0, 0, n, cores).program)

@@ -91,6 +91,7 @@ def test_the_quotient_is_within_one_ulp_and_exact_at_the_ends() -> None:
     a = rng.uniform(-1, 1, d.size).astype(np.float32)
     exact = a.astype(np.float64) / d
     assert_within(quotients(a, d), exact, ulps(exact), "quotient")
+    assert_within(apply(twin.reciprocal, d), 1 / d.astype(np.float64), 0.69 * ulps(1 / d.astype(np.float64)), "1 / d")
     for end in (1, 2):
         assert_same_bits(quotients(a, np.full_like(a, end)), a / np.float32(end))
 
@@ -292,6 +293,12 @@ def _calls() -> list[Call]:
         activations.sigmoid_backward(a, b, c, n, cores),
         activations.tanh_forward(a, b, n, cores),
         activations.tanh_backward(a, b, c, n, cores),
+        activations.relu6_forward(a, b, n, cores),
+        activations.relu6_backward(a, b, c, n, cores),
+        activations.hard_swish_forward(a, b, n, cores),
+        activations.hard_swish_backward(a, b, c, n, cores),
+        activations.gelu_forward(a, b, n, cores),
+        activations.gelu_backward(a, b, c, n, cores),
         classification.softmax(a, b, partial, n, cores),
         classification.cross_entropy(a, label, b, partial, n, cores),
         loss.mse_gradient(a, b, c, partial, n, cores),

@@ -30,6 +30,8 @@ from tests.trainlib.bench import Bench
 from trainlib import numerics
 from trainlib.kernels import Call, elementwise, fully_connected, loss
 from trainlib.kernels.optimizer import PLAIN, Rule
+from trainlib.kernels.vector import bits
+from trainlib.numerics import elementwise as elementwise_twin
 from trainlib.numerics.optimizer import sgd
 
 BACKWARD = ("ig", "wg", "wg+update", "ig+wg+update")
@@ -223,6 +225,30 @@ def relu_backward(bench: Bench, v: Vectors) -> Call:
     return elementwise.relu_backward(at_dy, at_y, at_dx, v.n, v.cores)
 
 
+def add(bench: Bench, v: Vectors, relu: bool = False, factor: float = 1.0) -> Call:
+    one, other = values(bench.rng, v.n, v.kind), values(bench.rng, v.n, v.kind)
+    at_one, at_other = bench.place(one), bench.place(other)
+    at_y = int(bench.rng.choice([at_one, at_other]) if v.in_place else bench.space(v.n))
+    with np.errstate(over="ignore"):
+        total = (one + other) * np.float32(factor)
+    expected = elementwise_twin.add(one, other)
+    if factor != 1:
+        expected = elementwise_twin.add_scaled(one, other, np.float32(factor))
+    assert_same_bits(expected, total)
+    bench.expect(at_y, masked(total, total) if relu else total)
+    if factor != 1:
+        return elementwise.add_scaled(at_one, at_other, at_y, bits(factor), v.n, v.cores)
+    return (elementwise.add_relu if relu else elementwise.add)(at_one, at_other, at_y, v.n, v.cores)
+
+
+def add_relu(bench: Bench, v: Vectors) -> Call:
+    return add(bench, v, relu=True)
+
+
+def add_scaled(bench: Bench, v: Vectors) -> Call:
+    return add(bench, v, factor=0.3)
+
+
 def relu_backward_pairs(bench: Bench, v: Vectors) -> Call:
     dy, y = values(bench.rng, v.n, v.kind), np.maximum(values(bench.rng, v.n, v.kind), 0)
     at_dy, at_y, at_pairs = bench.place(dy), bench.place(y), bench.space(2 * v.n)
@@ -250,7 +276,7 @@ def sgd_update(bench: Bench, v: Vectors) -> Call:
 
 
 ELEMENTWISE: list[Callable[[Bench, Vectors], Call]] = [
-    copy, relu_forward, relu_backward, relu_backward_pairs, linear_pairs, sgd_update,
+    copy, relu_forward, relu_backward, relu_backward_pairs, linear_pairs, sgd_update, add, add_relu, add_scaled,
 ]  # fmt: skip
 
 

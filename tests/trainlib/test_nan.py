@@ -22,6 +22,7 @@ from tests.trainlib import (
     bench,
     test_activations,
     test_adam,
+    test_affine,
     test_bias,
     test_depthwise,
     test_dropout,
@@ -39,11 +40,12 @@ from tests.trainlib.networks import Case, networks, plans
 from tests.trainlib.test_classification import cross_entropy_calls
 from tests.trainlib.test_functions import apply
 from trainlib import numerics
-from trainlib.kernels import Call, classification, elementwise, loss, matmul, pooling
+from trainlib.kernels import Call, classification, elementwise, loss, matmul, pooling, vector
 from trainlib.kernels.adam import Decay
 from trainlib.model import Model
 from trainlib.numerics import bias, functions
 from trainlib.numerics import classification as classes
+from trainlib.numerics import elementwise as sums
 from trainlib.numerics import pooling as pools
 from trainlib.numerics.loss import l1
 from trainlib.trainer import Trainer
@@ -86,6 +88,13 @@ def test_biases(case: test_bias.Case) -> None:
     with every_bit():
         test_bias.forward(wild(case))
         test_bias.backward(wild(case))
+
+
+@given(case=test_affine.cases)
+def test_affine_maps(case: test_affine.Case) -> None:
+    with every_bit():
+        for kernel in test_affine.KERNELS:
+            kernel(wild(case))
 
 
 @given(layer=test_depthwise.layers, variant=st.sampled_from(test_depthwise.VARIANTS), relu=flags)
@@ -209,6 +218,21 @@ def test_relu_and_pairs(n: int, cores: int, lr: float, seed: int) -> None:
             elementwise.relu_backward(at_dy, at_y, at_dx, n, cores),
             elementwise.relu_backward_pairs(at_dy, at_y, at_masked, lr, n, cores),
             elementwise.linear_pairs(at_dy, at_y, at_pairs, lr, n, cores),
+        )
+
+
+@given(n=lengths, cores=cores, seed=seeds)
+def test_sums(n: int, cores: int, seed: int) -> None:
+    bench = Bench(cores, seed)
+    a, b = (values(bench.rng, n, "wild") for _ in range(2))
+    at_a, at_b = (bench.place(array) for array in (a, b))
+    at_out, at_scaled = bench.space(n), bench.space(n)
+    with every_bit():
+        bench.expect(at_out, sums.add(a, b))
+        bench.expect(at_scaled, sums.add_scaled(a, b, np.float32(0.3)))
+        bench.run(
+            elementwise.add(at_a, at_b, at_out, n, cores),
+            elementwise.add_scaled(at_a, at_b, at_scaled, vector.bits(0.3), n, cores),
         )
 
 

@@ -1,8 +1,8 @@
-"""Activations forward and backward, element by element: leaky ReLU, sigmoid, tanh (ReLU is in `elementwise`).
+"""Activations forward and backward, element by element: leaky ReLU, ReLU6, sigmoid, tanh, HardSwish and GELU.
 
-Backward kernels read the layer's output. An output may lie where the input of the same index is. Sigmoid
-and tanh are one element a turn: 20 and more instructions hide the one load-use stall, and cold code costs
-more than it.
+(ReLU is in `elementwise`.) Backward kernels read the layer's output, those of HardSwish and GELU its input. An
+output may lie where the input of the same index is. Sigmoid, tanh and GELU are one element a turn: 20 and more
+instructions hide the one load-use stall, and cold code costs more than it.
 """
 
 from __future__ import annotations
@@ -21,10 +21,22 @@ from trainlib.kernels.functions import (
     Reduction,
     exp_not_positive,
     quotient,
+    reciprocal,
 )
 from trainlib.kernels.vector import Constants, bits, vector_program
-from trainlib.numerics.activations import TANH_LOWEST, TWO
-from trainlib.numerics.functions import MINUS_LN2_HIGH, ONE, RECIPROCAL_COEFFICIENTS
+from trainlib.numerics.activations import (
+    GELU_CUBIC,
+    GELU_HIGHEST,
+    GELU_LINEAR,
+    GELU_SLOPE,
+    SIX,
+    SIXTH,
+    TANH_LOWEST,
+    THIRD,
+    THREE,
+    TWO,
+)
+from trainlib.numerics.functions import HALF, MINUS_LN2_HIGH, ONE, RECIPROCAL_COEFFICIENTS
 
 #: any negative number lends its sign
 _NEGATIVE = MINUS_LN2_HIGH
@@ -40,20 +52,11 @@ def leaky_relu_forward(x: int, y: int, slope: float, n: int, cores: int) -> Call
 
 @cache
 def leaky_relu_forward_program() -> Program:
-    def body(b: Builder, pointers: list[Register], k: Constants, unroll: int) -> None:
-        x, y = pointers
-        values = b.registers("value", unroll)
-        for value in values:
-            b("p.lw", value, (x, 4, "!"))
-        with b.temporary("scaled") as [scaled]:
-            for value in values:
-                b("fmul.s", scaled, value, k["slope"])
-                b("fmax.s", value, value, scaled)
-        for value in values:
-            b("p.sw", value, (y, 4, "!"))
-        b.free(*values)
+    def function(b: Builder, k: Constants, x: Register, t: Register) -> None:
+        b("fmul.s", t, x, k["slope"])
+        b("fmax.s", x, x, t)
 
-    return vector_program("leaky_relu_fw", ("x", "y"), ("slope",), body, UNROLL)
+    return _short_forward_program("leaky_relu_fw", function, ("slope",))
 
 
 def leaky_relu_backward(dy: int, y: int, dx: int, slope: float, n: int, cores: int) -> Call:
@@ -85,9 +88,7 @@ def sigmoid_forward_program() -> Program:
         b("fsgnjn.s", y, x, x)
         b("fmin.s", y, x, y)  # -|x|, of a NaN the positive one
         exp_not_positive(b, k, y, e, t)
-        b("fle.s", t, "x0", x)
-        b("fcvt.s.w", t, t)
-        b("fmax.s", t, t, e)  # the numerator: 1 where x >= 0, else e
+        _one_or(b, t, x, e)  # the numerator
         b("fadd.s", e, e, k[ONE])
         quotient(b, k, t, e, y, x)
 
@@ -147,11 +148,176 @@ def tanh_backward_program() -> Program:
     return _backward_program("tanh_bw", derivative, (), (ONE,))
 
 
+# -- ReLU6 -----------------------------------------------------------------------------------------
+#: the largest number below 6; among patterns that are not negative order is that of the numbers
+_BELOW_SIX = np.nextafter(SIX, np.float32(0))
+
+
+def relu6_forward(x: int, y: int, n: int, cores: int) -> Call:
+    """y = min(max(x, 0), 6), a NaN giving +0."""
+    return Call(relu6_forward_program(), "relu6_fw", (x, y, n, chunk_of(n, cores, UNROLL)))
+
+
+@cache
+def relu6_forward_program() -> Program:
+    def function(b: Builder, k: Constants, x: Register, t: Register) -> None:
+        b("fmax.s", x, x, "x0")
+        b("fmin.s", x, x, k[SIX])
+
+    return _short_forward_program("relu6_fw", function, (), (SIX,))
+
+
+def relu6_backward(dy: int, y: int, dx: int, n: int, cores: int) -> Call:
+    """dx = dy, moved as it is, where 0 < y < 6, else +0; y is the output of the forward kernel."""
+    return Call(relu6_backward_program(), "relu6_bw", (dy, y, dx, n, chunk_of(n, cores, UNROLL)))
+
+
+@cache
+def relu6_backward_program() -> Program:
+    def derivative(b: Builder, k: Constants, dy: Register, y: Register) -> None:
+        b("addi", y, y, -1)  # the pattern of 0 becomes the largest
+        b("sltu", y, y, k[_BELOW_SIX])
+        b("sub", y, "x0", y)
+        b("and", dy, dy, y)
+
+    return _backward_program("relu6_bw", derivative, (), (_BELOW_SIX,))
+
+
+# -- HardSwish -------------------------------------------------------------------------------------
+def hard_swish_forward(x: int, y: int, n: int, cores: int) -> Call:
+    """y = x * min(max(x + 3, 0), 6) / 6, within 2.5 ulp; x itself from 3 on."""
+    return Call(hard_swish_forward_program(), "hard_swish_fw", (x, y, n, chunk_of(n, cores, UNROLL)))
+
+
+@cache
+def hard_swish_forward_program() -> Program:
+    def function(b: Builder, k: Constants, x: Register, t: Register) -> None:
+        b("fadd.s", t, x, k[THREE])
+        b("fmax.s", t, t, "x0")
+        b("fmin.s", t, t, k[SIX])
+        b("fmul.s", t, t, k[SIXTH])
+        b("fmul.s", x, x, t)
+
+    return _short_forward_program("hard_swish_fw", function, (), (THREE, SIX, SIXTH))
+
+
+def hard_swish_backward(dy: int, x: int, dx: int, n: int, cores: int) -> Call:
+    """dx = dy * s, s = x / 3 + 1/2 where |x| < 3, within 2**-23, else 1 where x > 0, else 0; x is the layer's input."""
+    return Call(hard_swish_backward_program(), "hard_swish_bw", (dy, x, dx, n, chunk_of(n, cores, UNROLL)))
+
+
+@cache
+def hard_swish_backward_program() -> Program:
+    def derivative(b: Builder, k: Constants, dy: Register, x: Register) -> None:
+        with b.temporary("inside", "above") as [inside, above]:
+            b("fsgnjx.s", inside, x, x)
+            b("flt.s", inside, inside, k[THREE])
+            b("sub", inside, "x0", inside)
+            b("fle.s", above, k[THREE], x)
+            b("fcvt.s.w", above, above)  # 1 or 0
+            b("fmadd.s", x, x, k[THIRD], k[HALF])
+            b("and", x, x, inside)
+            b("or", x, x, above)
+        b("fmul.s", dy, dy, x)
+
+    return _backward_program("hard_swish_bw", derivative, (), (THREE, THIRD, HALF))
+
+
+# -- GELU ------------------------------------------------------------------------------------------
+_SHARE_CONSTANTS = (*EXP_NOT_POSITIVE_CONSTANTS, *RECIPROCAL_COEFFICIENTS, GELU_LINEAR, GELU_CUBIC)
+
+
+def gelu_forward(x: int, y: int, n: int, cores: int) -> Call:
+    """y = x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x**3))), within 2.5 ulp where x >= 0, below within 2**-24.
+
+    That is PyTorch's `approximate="tanh"`, up to 4.8e-4 from the form with erf, which takes a longer polynomial.
+    """
+    return Call(gelu_forward_program(), "gelu_fw", (x, y, n, chunk_of(n, cores)))
+
+
+@cache
+def gelu_forward_program() -> Program:
+    def function(b: Builder, k: Constants, x: Register, e: Register, y: Register, t: Register) -> None:
+        b("fmul.s", t, x, x)
+        b("fmadd.s", t, t, k[GELU_CUBIC], k[GELU_LINEAR])
+        b("fmul.s", t, t, x)
+        _exp_of_minus_size(b, k, t, e, y)
+        _one_or(b, t, x, e)
+        b("fadd.s", e, e, k[ONE])
+        with b.temporary("r") as [r]:
+            quotient(b, k, t, e, y, r)
+        b("fmul.s", y, x, y)
+
+    return _forward_program("gelu_fw", function, _SHARE_CONSTANTS)
+
+
+def gelu_backward(dy: int, x: int, dx: int, n: int, cores: int) -> Call:
+    """dx = dy times the derivative of `gelu_forward` at x, within 2**-22; x is the layer's input, |x| up to 2**123."""
+    return Call(gelu_backward_program(), "gelu_bw", (dy, x, dx, n, chunk_of(n, cores)))
+
+
+@cache
+def gelu_backward_program() -> Program:
+    def derivative(b: Builder, k: Constants, dy: Register, x: Register) -> None:
+        with b.temporary("e", "t", "n", "r") as [e, t, n, r]:
+            b("fmul.s", t, x, x)
+            b("fmin.s", t, t, k[GELU_HIGHEST])
+            b("fmadd.s", n, t, k[GELU_SLOPE], k[GELU_LINEAR])
+            b("fmadd.s", t, t, k[GELU_CUBIC], k[GELU_LINEAR])
+            b("fmul.s", t, t, x)
+            b("fmul.s", x, n, x)
+            _exp_of_minus_size(b, k, t, e, n)
+            b("fadd.s", n, e, k[ONE])
+            reciprocal(b, k, n, r, t)
+            _one_or(b, t, x, e)
+            b("fmul.s", t, t, r)
+            b("fmul.s", e, e, r)
+            b("fmul.s", e, e, r)
+            b("fmadd.s", t, x, e, t)
+            b("fmul.s", dy, dy, t)
+
+    return _backward_program("gelu_bw", derivative, (), (*_SHARE_CONSTANTS, GELU_SLOPE, GELU_HIGHEST), 1)
+
+
+# -- pieces ----------------------------------------------------------------------------------------
+def _exp_of_minus_size(b: Builder, k: Constants, x: Register, e: Register, t: Register) -> None:
+    """e = exp(-|x|). Needs EXP_NOT_POSITIVE_CONSTANTS; x and t are lost."""
+    b("fsgnjn.s", t, x, x)
+    b("fmin.s", x, x, t)  # of a NaN the positive one
+    exp_not_positive(b, k, x, e, t)
+
+
+def _one_or(b: Builder, y: Register, x: Register, e: Register) -> None:
+    """y = 1 where x >= 0, else e, which is at most 1."""
+    b("fle.s", y, "x0", x)
+    b("fcvt.s.w", y, y)
+    b("fmax.s", y, y, e)
+
+
 # -- the loops -------------------------------------------------------------------------------------
+#: emits x = f(x); arguments: constants, x, a temporary
+ShortFunction = Callable[[Builder, Constants, Register, Register], None]
 #: emits y = f(x); arguments: constants, x, a temporary, y, a temporary; all but y are lost
 Function = Callable[[Builder, Constants, Register, Register, Register, Register], None]
-#: emits dy = dy f'(y); arguments: constants, dy, y, which is lost
+#: emits dy = dy f'; arguments: constants, dy, the layer's output or input, which is lost
 Derivative = Callable[[Builder, Constants, Register, Register], None]
+
+
+def _short_forward_program(
+    name: str, function: ShortFunction, scalars: tuple[str, ...], constants: tuple[np.float32, ...] = ()
+) -> Program:
+    def body(b: Builder, pointers: list[Register], k: Constants, unroll: int) -> None:
+        values = b.registers("value", unroll)
+        for value in values:
+            b("p.lw", value, (pointers[0], 4, "!"))
+        with b.temporary("t") as [t]:
+            for value in values:
+                function(b, k, value, t)
+        for value in values:
+            b("p.sw", value, (pointers[1], 4, "!"))
+        b.free(*values)
+
+    return vector_program(name, ("x", "y"), scalars, body, UNROLL, constants)
 
 
 def _forward_program(name: str, function: Function, constants: tuple[np.float32, ...]) -> Program:
@@ -165,8 +331,9 @@ def _forward_program(name: str, function: Function, constants: tuple[np.float32,
 
 
 def _backward_program(
-    name: str, derivative: Derivative, scalars: tuple[str, ...], constants: tuple[np.float32, ...] = ()
-) -> Program:
+    name: str, derivative: Derivative, scalars: tuple[str, ...], constants: tuple[np.float32, ...] = (),
+    unroll: int = UNROLL,
+) -> Program:  # fmt: skip
     def body(b: Builder, pointers: list[Register], k: Constants, unroll: int) -> None:
         dy, y, dx = pointers
         gradients, outputs = b.registers("gradient", unroll), b.registers("output", unroll)
@@ -180,4 +347,4 @@ def _backward_program(
             b("p.sw", gradient, (dx, 4, "!"))
         b.free(*gradients, *outputs)
 
-    return vector_program(name, ("dy", "y", "dx"), scalars, body, UNROLL, constants)
+    return vector_program(name, ("dy", "y", "dx"), scalars, body, unroll, constants)

@@ -1,4 +1,4 @@
-"""Kernels that treat every element alike: a copy, ReLU forward and backward, gradient pairs, the SGD update."""
+"""Kernels that treat every element alike: copies, ReLU forward and backward, sums, gradient pairs, the SGD update."""
 
 from __future__ import annotations
 
@@ -96,13 +96,18 @@ def _masked(b: Builder, x: Register, dx: Register, unroll: int) -> list[Register
         b("p.lw", output, (x, 4, "!"))
     for value in values:
         b("p.lw", value, (dx, 4, "!"))
+    _mask(b, values, outputs)
+    return values
+
+
+def _mask(b: Builder, values: list[Register], outputs: list[Register]) -> None:
+    """Emit: +0 for the values whose output is not positive. Frees `outputs`."""
     for output in outputs:
         b("flt.s", output, "x0", output)
         b("sub", output, "x0", output)
     for value, output in zip(values, outputs, strict=True):
         b("and", value, value, output)
     b.free(*outputs)
-    return values
 
 
 def relu_backward(dy: int, y: int, dx: int, n: int, cores: int) -> Call:

@@ -108,7 +108,7 @@ def _target(model: Model, x: ArrayLike, target: ArrayLike | None) -> ArrayLike:
     return target
 
 
-class _Backward:
+class Backward:
     """Gradients of values, from the last to the lowest that needs one."""
 
     def __init__(
@@ -185,7 +185,7 @@ def gradients(
     outputs = forward(model, parameters, x, number)
     value, dy = loss(model, outputs[-1], target, cores)
     found: dict[int, Floats] = {}
-    for node, d, inputs in _Backward(model, parameters, _sample(model, x), outputs, dy, number):
+    for node, d, inputs in Backward(model, parameters, _sample(model, x), outputs, dy, number):
         if node.layer.trained:
             own, slots = own_of(model, node.number, parameters), model.slots[node.number]
             gradients = node.layer.parameter_gradients(own, d, inputs)
@@ -217,7 +217,7 @@ def step(
     target = _target(model, x, target)
     outputs = forward(model, parameters, x, number)
     value, dy = loss(model, outputs[-1], target, cores)
-    for node, d, inputs in _Backward(model, parameters, _sample(model, x), outputs, dy, number):
+    for node, d, inputs in Backward(model, parameters, _sample(model, x), outputs, dy, number):
         layer, slots = node.layer, model.slots[node.number]
         if not layer.trained:
             continue

@@ -25,8 +25,8 @@ from tests.trainlib.rounding import assert_step_is_near
 from trainlib import functional
 from trainlib import trainer as trainers
 from trainlib.errors import PlanError
-from trainlib.functional import SGD
-from trainlib.kernels.optimizer import Rule
+from trainlib.graph import SAMPLE
+from trainlib.lowering.memory_map import TARGET
 from trainlib.lowering.schedule import compile_schedule
 from trainlib.model import Parameters
 from trainlib.plan import Plan
@@ -82,8 +82,7 @@ def planned(case: Case) -> Case:
     """With the plan that a training uses. Raises what refuses it."""
     if case.plan is not None:
         return case
-    rule = Rule(case.lr, case.momentum, case.weight_decay)
-    return replace(case, plan=plan_for(case.model, case.platform, rule))
+    return replace(case, plan=plan_for(case.model, case.platform, case.optimizer()))
 
 
 def smallest_that_fits(case: Case) -> Plan | None:
@@ -91,7 +90,7 @@ def smallest_that_fits(case: Case) -> Plan | None:
     for width in (64, 8, 1) if case.model.weights < MANY_TILES else (64,):
         for plan in smallest_plans(case.model, width):
             try:
-                compile_schedule(case.model, plan, case.platform, case.lr, case.momentum, case.weight_decay)
+                compile_schedule(case.model, plan, case.platform, case.optimizer())
             except PlanError:
                 continue
             return plan
@@ -135,10 +134,6 @@ def undisturbed() -> Iterator[pytest.MonkeyPatch]:
         yield patch
 
 
-def _optimizer(trainer: Trainer) -> SGD:
-    return trainer._optimizer
-
-
 # -- checks ------------------------------------------------------------------------------------------
 def check(case: Case) -> None:
     """All that must hold of a case's steps."""
@@ -160,8 +155,7 @@ def _of_a_kind(violation: str) -> str:
 
 def _check_step(case: Case, timed: Trainer, twin: Trainer, x: Floats, target: Any) -> None:
     before = [parameter.copy() for parameter in twin.parameters]
-    optimizer = _optimizer(twin)
-    unmoved = replace(optimizer, velocity={slot: v.copy() for slot, v in optimizer.velocity.items()})
+    unmoved = twin.optimizer.copy()
     with no_error("functional step"), undisturbed():
         value = twin.functional_step(x, target)
     with no_error("timed step"):
@@ -192,9 +186,10 @@ def assert_same_values(timed: Trainer, twin: Trainer, loss: float, expected: flo
         for name, slot in slots.items():
             what = f"{name} of {type(layer).__name__}: {layer.name}"
             assert_same_bits(timed.parameters[slot], twin.parameters[slot], what)
-            velocities = [_optimizer(trainer).velocity.get(slot) for trainer in (timed, twin)]
-            if any(velocity is not None for velocity in velocities):
-                assert_same_bits(*velocities, f"velocity of {what}")  # type: ignore[arg-type]
+            states = [trainer.optimizer.state.get(slot, {}) for trainer in (timed, twin)]
+            assert states[0].keys() == states[1].keys()
+            for state in states[0]:
+                assert_same_bits(states[0][state], states[1][state], f"{state} of {what}")
 
 
 def assert_accounts(report: StepReport, machine: DirtyMachine) -> None:
@@ -213,11 +208,11 @@ def assert_accounts(report: StepReport, machine: DirtyMachine) -> None:
 def assert_bytes_in_place(trainer: Trainer, machine: DirtyMachine) -> None:
     """Nothing is written but tensors that a step may change, buffers, and the top of the stacks."""
     tensors, memory = trainer.schedule.tensors, machine.memory
-    kept = {"x0", "target"} | {
-        f"{name}{index}"
-        for index, layer in enumerate(trainer.model.layers)
-        for name in layer.parameters
-        if not layer.trained
+    kept = {SAMPLE, TARGET} | {
+        node.parameter(name)
+        for node in trainer.model.nodes
+        for name in node.layer.parameters
+        if name not in node.layer.trained_parameters
     }
     l2 = [(L2_BASE, trainer.schedule.code_bytes)]
     l2 += [(t.address, t.size_bytes) for t in tensors.values() if t.name not in kept]

@@ -30,6 +30,7 @@ from pulpsim.platform import Platform
 from trainlib.kernels import (
     Call,
     activations,
+    adam,
     bias,
     classification,
     depthwise,
@@ -44,16 +45,17 @@ from trainlib.kernels import (
     pooling,
 )
 from trainlib.kernels.partition import Part
-from trainlib.lowering.memory_map import l1_ranges
-from trainlib.lowering.schedule import Fork, Issue, Schedule, Wait, compile_schedule
+from trainlib.lowering.memory_map import LOSS, Tensor, l1_ranges
+from trainlib.lowering.schedule import Begin, Fork, Issue, Schedule, Wait, compile_schedule
 from trainlib.model import Model
+from trainlib.optimizers import PLAIN, Optimizer
 from trainlib.plan import Plan
 
 Words = NDArray[np.int64]  #: numbers of 4-byte words, counted from the start of L1 or of L2
 Touched = tuple[list[Words], list[Words]]  #: those read, those written
 MODULES = (
-    activations, bias, classification, depthwise, dropout, elementwise, fully_connected, im2row, layout, loss, matmul,
-    optimizer, pooling,
+    activations, adam, bias, classification, depthwise, dropout, elementwise, fully_connected, im2row, layout, loss,
+    matmul, optimizer, pooling,
 )  # fmt: skip
 
 
@@ -102,12 +104,10 @@ def _remembering(function: Callable[..., Call]) -> Callable[..., KnownCall]:
     return make
 
 
-def compiled(
-    model: Model, plan: Plan, platform: Platform, lr: float, momentum: float = 0.0, weight_decay: float = 0.0
-) -> Schedule:
+def compiled(model: Model, plan: Plan, platform: Platform, optimizer: Optimizer = PLAIN) -> Schedule:
     """As `compile_schedule`; its forks can be replayed."""
     with known_calls():
-        return compile_schedule(model, plan, platform, lr, momentum, weight_decay)
+        return compile_schedule(model, plan, platform, optimizer)
 
 
 # -- what kernels touch ------------------------------------------------------------------------------
@@ -134,6 +134,9 @@ VECTORS = {
     "elementwise.relu_backward": ("dy y", "dx"),
     "elementwise.relu_backward_pairs": ("dy y", "pairs"),
     "elementwise.linear_pairs": ("dy", "pairs"),
+    "elementwise.add": ("a b", "y"),
+    "elementwise.add_relu": ("a b", "y"),
+    "elementwise.add_scaled": ("a b", "y"),
     "elementwise.sgd_update": ("w dw", "w"),
     "elementwise.sgd_update_from_pairs": ("w pairs", "w"),
     "activations.leaky_relu_forward": ("x", "y"),
@@ -142,6 +145,13 @@ VECTORS = {
     "activations.sigmoid_backward": ("dy y", "dx"),
     "activations.tanh_forward": ("x", "y"),
     "activations.tanh_backward": ("dy y", "dx"),
+    "activations.relu6_forward": ("x", "y"),
+    "activations.relu6_backward": ("dy y", "dx"),
+    "activations.hard_swish_forward": ("x", "y"),
+    "activations.hard_swish_backward": ("dy x", "dx"),
+    "activations.gelu_forward": ("x", "y"),
+    "activations.gelu_backward": ("dy x", "dx"),
+    "adam.adam": ("w dw m v", "w m v"),
     "classification.softmax": ("x", "y partial"),
     "classification.cross_entropy": ("x label", "gradient partial"),
 }
@@ -357,9 +367,9 @@ def places(copy: Copy) -> tuple[Words, Words]:
 
 
 # -- the replay --------------------------------------------------------------------------------------
-def given_before(name: str) -> bool:
-    """Whether a tensor holds something before the step: sample, target, parameters, velocities."""
-    return name in ("x0", "target") or name.rstrip("0123456789") in ("w", "b", "vw", "vb")
+def given_before(tensor: Tensor) -> bool:
+    """Whether a tensor holds something before the step: sample, target, parameters, states, sums of a batch."""
+    return not tensor.lives and not tensor.of and tensor.name != LOSS
 
 
 class _Replay:
@@ -372,7 +382,7 @@ class _Replay:
         for low, high in l1_ranges(platform):
             self.usable[(low - L1_BASE) // 4 : (high - L1_BASE) // 4] = True
         for tensor in schedule.tensors.values():
-            if given_before(tensor.name):
+            if given_before(tensor):
                 self.given[lines(tensor.address - L2_BASE, 1, tensor.size_bytes // 4, 0)] = True
         #: transfers under way, and how many of a direction touch each word of L1 and of L2
         self.transfers: dict[int, tuple[bool, Words, Words]] = {}
@@ -399,6 +409,12 @@ class _Replay:
         self.moving[outward, 0][inside] += by
         self.moving[outward, 1][outside] += by
 
+    def begin(self, phase: int, schedule: Schedule) -> None:
+        """What lies where a tensor begins to live is none of its numbers."""
+        for tensor in schedule.tensors.values():
+            if tensor.lives and tensor.lives[0] == phase:
+                self.given[lines(tensor.address - L2_BASE, 1, tensor.size_bytes // 4, 0)] = False
+
     def wait(self, transfers: tuple[int, ...]) -> None:
         for way in (False, True):
             last = max((t for t in transfers if t in self.transfers and self.transfers[t][0] == way), default=-1)
@@ -420,6 +436,8 @@ def violations(schedule: Schedule, platform: Platform) -> list[str]:
     replay = _Replay(schedule, platform)
     for number, operation in enumerate(schedule.operations):
         match operation:
+            case Begin(phase):
+                replay.begin(phase, schedule)
             case Issue(transfer, copy):
                 replay.issue(number, transfer, copy)
             case Wait(transfers):

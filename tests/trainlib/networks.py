@@ -20,12 +20,15 @@ from pulpsim.trace import Timeline
 from tests.trainlib.arrays import Floats, values
 from tests.trainlib.hazards import compiled
 from trainlib.errors import ModelError
-from trainlib.kernels.fully_connected import COLUMN_UNROLLS, ROW_UNROLLS
+from trainlib.graph import SAMPLE
 from trainlib.layers import (
     Activation,
+    Add,
     AveragePool,
+    Concat,
     Conv2D,
     DepthWise,
+    Flatten,
     FullyConnected,
     GlobalAveragePool,
     Layer,
@@ -39,7 +42,19 @@ from trainlib.layers import (
 )
 from trainlib.lowering.schedule import Schedule, execute
 from trainlib.model import LOSSES, Model
-from trainlib.plan import LayerStep, Plan, Tile, Vectors, backward_choices, kernels_of, residents_of, tile_limits
+from trainlib.optimizers import SGD
+from trainlib.plan import (
+    SUM,
+    LayerStep,
+    Plan,
+    Tile,
+    Vectors,
+    backward_choices,
+    forward_steps,
+    kernels_of,
+    residents_of,
+    tile_limits,
+)
 
 flags = st.booleans()
 Shape = tuple[int, ...]
@@ -116,18 +131,53 @@ shapes: st.SearchStrategy[Shape] = st.one_of(
 )
 
 
+@dataclass
+class _Growing:
+    """A network under way: its layers, the shapes of its values, and who is read by nobody yet."""
+
+    chosen: list[Layer]
+    shapes: dict[str, Shape]
+    unread: list[str]
+
+    def add(self, layer: Layer, *sources: str) -> None:
+        shape = layer.joined_shape([self.shapes[source] for source in sources], sources)
+        last = self.chosen[-1].name if self.chosen else SAMPLE
+        explicit = {} if sources == (last,) else {"inputs": sources}
+        self.chosen.append(replace(layer, **explicit))  # type: ignore[type-var]
+        self.shapes[layer.name] = shape
+        self.unread = [name for name in self.unread if name not in sources] + [layer.name]
+
+    @property
+    def next_name(self) -> str:
+        return f"l{len(self.chosen)}"
+
+
 @st.composite
-def networks(draw: st.DrawFn, most: int = 4, given: st.SearchStrategy[Shape] = small_images) -> Model:
-    """Up to `most` layers of any kind on samples of a shape that is `given`; autoencoders where it may be any."""
-    given_shape = shape = draw(given)
-    chosen: list[Layer] = []
-    while not chosen or (len(chosen) < most and draw(st.integers(0, 4))):  # layer by layer: easy to make small
-        chosen.append(draw(layers(f"l{len(chosen)}", shape)))
-        shape = chosen[-1].output_shape(shape)
+def networks(
+    draw: st.DrawFn, most: int = 4, given: st.SearchStrategy[Shape] = small_images, branches: bool = True
+) -> Model:
+    """Up to `most` layers of any kind on samples of a shape that is `given`; autoencoders where it may be any.
+
+    branches: some read values of layers further up, or several; loose ends are put together in the end.
+    """
+    given_shape = draw(given)
+    growing = _Growing([], {SAMPLE: given_shape}, [SAMPLE])
+    while not growing.chosen or (len(growing.chosen) < most and draw(st.integers(0, 4))):  # easy to make small
+        last = growing.chosen[-1].name if growing.chosen else SAMPLE
+        how = draw(st.sampled_from(["chain"] * 5 + ["branch", "add", "concat", "flatten"])) if branches else "chain"
+        source = draw(st.sampled_from(sorted(growing.shapes))) if how == "branch" else last
+        if how in ("add", "concat"):
+            _join(draw, growing, last, how)
+        elif how == "flatten":
+            growing.add(Flatten(growing.next_name), last)
+        else:
+            growing.add(draw(layers(growing.next_name, growing.shapes[source])), source)
+    _tie_up(growing)
     itself = given is shapes and draw(flags)
-    if itself and prod(shape) != prod(given_shape):
-        chosen[-1:] = [FullyConnected(chosen[-1].name, prod(_input(chosen, given_shape)), prod(given_shape))]
-    if isinstance(chosen[-1], Parametric):
+    last, chosen = growing.chosen[-1].name, growing.chosen
+    if itself and prod(growing.shapes[last]) != prod(given_shape):
+        growing.add(FullyConnected(growing.next_name, prod(growing.shapes[last]), prod(given_shape)), last)
+    if isinstance(chosen[-1], Parametric | Add):
         chosen[-1] = replace(chosen[-1], relu=False)  # type: ignore[type-var]
     loss = draw(st.sampled_from(LOSSES[:2] if itself else LOSSES))
     try:
@@ -137,11 +187,30 @@ def networks(draw: st.DrawFn, most: int = 4, given: st.SearchStrategy[Shape] = s
         raise
 
 
-def _input(chosen: list[Layer], shape: Shape) -> Shape:
-    """Of the last layer."""
-    for layer in chosen[:-1]:
-        shape = layer.output_shape(shape)
-    return shape
+def _join(draw: st.DrawFn, growing: _Growing, last: str, how: str) -> None:
+    """A sum or a concatenation of the last value and others that fit it; maybe of the last value alone, twice."""
+    shape = growing.shapes[last]
+    fitting = [
+        name for name, other in sorted(growing.shapes.items())
+        if other == shape or (how == "concat" and len(other) == len(shape) and other[1:] == shape[1:])
+    ]  # fmt: skip
+    others = draw(st.lists(st.sampled_from(fitting), min_size=1, max_size=2))
+    layer = Add(growing.next_name, relu=draw(flags)) if how == "add" else Concat(growing.next_name)
+    growing.add(layer, last, *others)
+
+
+def _tie_up(growing: _Growing) -> None:
+    """Put together what nobody reads."""
+    loose = [name for name in growing.unread if name != SAMPLE]
+    if len(loose) < 2:
+        return
+    flat = []
+    for name in loose:
+        if len(growing.shapes[name]) == 3:
+            growing.add(Flatten(growing.next_name), name)
+            name = growing.chosen[-1].name
+        flat.append(name)
+    growing.add(Concat(growing.next_name), *flat)
 
 
 # -- plans -------------------------------------------------------------------------------------------
@@ -154,13 +223,11 @@ def layer_steps(draw: st.DrawFn, model: Model, index: int, step: str) -> LayerSt
         return draw(st.one_of(st.integers(least, size), st.integers(1 if size <= 6 else least, size)))
 
     layer, (rows, columns, lines) = model.layers[index], tile_limits(model, index, step)
-    names = () if step == "update" else kernels_of(layer)
-    unrolls = (1,)
-    if isinstance(layer, FullyConnected):
-        unrolls = ROW_UNROLLS if step == "fw" else COLUMN_UNROLLS
+    names = () if step in ("update", SUM) else kernels_of(layer)
+    unrolls = (1,) if step == SUM else layer.unrolls(step)
     tile = Tile(
         rows=part(rows),
-        columns=part(columns, 12 if isinstance(layer, Activation) else 3),
+        columns=part(columns, 12 if isinstance(layer, Activation | Add) or step == SUM else 3),
         padding=draw(st.integers(0, 4)),
         lines=draw(st.integers(0, lines)),
     )
@@ -176,7 +243,9 @@ def layer_steps(draw: st.DrawFn, model: Model, index: int, step: str) -> LayerSt
 @st.composite
 def plans(draw: st.DrawFn, model: Model, cores: int = 1, resident: bool = False) -> Plan:
     """For a machine of so many cores, all of them or fewer. resident: vectors stay in L1."""
-    steps = [draw(layer_steps(model, index, "fw")) for index in range(len(model.layers))]
+    steps = [
+        draw(layer_steps(model, node.number, step)) for node in model.nodes for step in forward_steps(node)
+    ]  # fmt: skip
     for index in reversed(range(len(model.layers))):
         choices = backward_choices(model, index)
         steps += [draw(layer_steps(model, index, step)) for step in draw(st.sampled_from(choices))]
@@ -193,7 +262,7 @@ def smallest_step(model: Model, index: int, step: str, tile: Tile | None = None,
     """Single-buffered, with the tile given or one of one row, one line and, of W of a fully-connected layer, `width`
     columns: one by one they would be many tasks."""
     layer, (_, columns, lines) = model.layers[index], tile_limits(model, index, step)
-    names = () if step == "update" else kernels_of(layer)
+    names = () if step in ("update", SUM) else kernels_of(layer)
     if tile is None:
         tile = Tile(
             rows=1, columns=min(columns, width) if isinstance(layer, FullyConnected) else 1, lines=min(lines, 1)
@@ -211,7 +280,9 @@ def smallest_plans(model: Model, width: int = 1) -> Iterator[Plan]:
     ways = max(len(backward_choices(model, index)) for index in range(len(model.layers)))
     every: tuple[Vectors, ...] = ("resident", "streamed")
     for way, vectors in product(range(ways), every):
-        steps = [smallest_step(model, index, "fw", width=width) for index in range(len(model.layers))]
+        steps = [
+            smallest_step(model, node.number, step, width=width) for node in model.nodes for step in forward_steps(node)
+        ]
         for index in reversed(range(len(model.layers))):
             choices = backward_choices(model, index)
             chosen = choices[min(way, len(choices) - 1)]
@@ -291,9 +362,12 @@ class Case:
     steps: int = 1
     kinds: tuple[str, ...] = ("plain", "zeros")
 
+    def optimizer(self) -> SGD:
+        return SGD(self.lr, self.momentum, self.weight_decay)
+
     def schedule(self) -> Schedule:
         assert self.plan is not None
-        return compiled(self.model, self.plan, self.platform, self.lr, self.momentum, self.weight_decay)
+        return compiled(self.model, self.plan, self.platform, self.optimizer())
 
     def data(self) -> Data:
         """(parameters, sample, target or None) of the first step."""
@@ -379,14 +453,17 @@ def run(case: Case) -> Run:
     parameters, x, target = case.data()
     tensors, memory = schedule.tensors, machine.memory
     for i, w in enumerate(parameters):
-        memory.write(tensors[f"w{i}"].address, w)
-    memory.write(tensors["x0"].address, x)
+        memory.write(tensors[f"{case.model.layers[i].name}.w"].address, w)
+    memory.write(tensors[SAMPLE].address, x)
     if target is not None:
         memory.write(tensors["target"].address, target)
     marks: list[tuple[int, NDArray[np.int64]]] = []
 
     def controller(cluster: Cluster) -> Process:
-        yield from execute(schedule, cluster, lambda phase: marks.append((cluster.now, cluster.counters())))
+        def mark(phase: int) -> None:
+            marks.append((cluster.now, cluster.counters()))
+
+        yield from execute(schedule, cluster, mark, scalars=case.optimizer().scalars())
         marks.append((cluster.now, cluster.counters()))
 
     machine.simulate(controller)

@@ -18,9 +18,22 @@ from tests.trainlib import textbook
 from tests.trainlib.arrays import TINY, UNIT, Floats, assert_same_bits, assert_within, ulps
 from tests.trainlib.textbook import Doubles
 from trainlib import functional
-from trainlib.functional import SGD
-from trainlib.layers import FullyConnected, Layer, LeakyReLU, MaxPool, Parametric, ReLU, Sigmoid, Tanh
+from trainlib.graph import SAMPLE, Node
+from trainlib.layers import (
+    Add,
+    Concat,
+    Flatten,
+    FullyConnected,
+    Layer,
+    LeakyReLU,
+    MaxPool,
+    Parametric,
+    ReLU,
+    Sigmoid,
+    Tanh,
+)
 from trainlib.model import Model, Parameters
+from trainlib.optimizers import SGD
 
 #: ulps by which a function of its own may be off, as its kernel states
 FUNCTION_ULPS = {Sigmoid: 2.5, Tanh: 2.8}
@@ -52,7 +65,13 @@ def summed(function: Callable[..., Doubles], *factors: Floats, more: int = 0) ->
 
 
 # -- forward -----------------------------------------------------------------------------------------
-def forward(layer: Layer, own: list[Floats], x: Floats) -> Near:
+def forward(layer: Layer, own: list[Floats], x: Floats, *others: Floats) -> Near:
+    if isinstance(layer, Add):
+        near = summed(lambda *values: sum(values[1:], start=values[0]), x, *others)
+        return replace(near, exact=np.maximum(near.exact, 0)) if layer.relu else near
+    if isinstance(layer, Concat | Flatten):
+        exact = textbook.forward_layer(layer, [], double(x), *map(double, others))
+        return Near(exact, np.zeros_like(exact), -1)
     if type(layer) in textbook.ACTIVATIONS:
         exact = textbook.forward_layer(layer, [], double(x))
         return Near(exact, np.abs(exact), _off_by(layer, exact))
@@ -150,33 +169,53 @@ def assert_step_is_near(
     value: float,
 ) -> None:  # fmt: skip
     """before, after: the parameters; optimizer: with the velocities from before the step; value: the loss it gave."""
-    outputs = functional.forward(model, before, x)
-    inputs = [x.reshape(model.input_shape), *outputs]
-    for index, layer in enumerate(model.layers):
-        near = forward(layer, _own(model, index, before), inputs[index])
-        assert_near(outputs[index], near, f"output of {named(layer)}")
+    outputs = functional.forward(model, before, x, 0)
+    values = {SAMPLE: x.reshape(model.input_shape)} | dict(zip((n.name for n in model.nodes), outputs, strict=True))
+    for node in model.nodes:
+        inputs = [values[value.name] for value in node.inputs]
+        near = forward(node.layer, _own(model, node.number, before), *inputs)
+        assert_near(values[node.name], near, f"output of {named(node.layer)}")
     wanted = x if target is None else target
     expected, gradient = loss(model, outputs[-1], wanted, cores)
     assert_near(value, expected, f"loss {model.loss}")
     for layer, slots in zip(model.layers, model.slots, strict=True):
         for name, slot in slots.items():
-            if not layer.trained:
+            if name not in layer.trained_parameters:
                 assert_same_bits(after[slot], before[slot], f"{name} of the frozen {named(layer)}")
     dy = functional.loss(model, outputs[-1], wanted, cores)[1]
-    assert_near(dy, gradient, f"gradient of the loss {model.loss}")
-    for index in reversed(range(model.lowest_trained, len(model.layers))):
-        if not np.isfinite(dy).all():  # from here on down nothing is
+    given: dict[str, list[Near]] = {model.nodes[-1].name: [gradient]}
+    for node, d, inputs in functional.Backward(model, before, values[SAMPLE], outputs, dy):
+        if not np.isfinite(d).all():  # from here on down nothing is
             return
-        layer, own = model.layers[index], _own(model, index, before)
-        through = functional.through_relu(layer, dy, outputs[index])
-        relu = isinstance(layer, Parametric) and layer.relu
-        assert_same_bits(through, np.where(outputs[index] > 0, dy, np.float32(0)) if relu else dy, "through the ReLU")
-        _assert_updates(model, index, through, inputs[index], before, after, optimizer)
-        if index > model.lowest_trained:
-            mine = dict(zip(layer.parameters, own, strict=True))
-            dy = functional.input_gradient(layer, mine, through, inputs[index], outputs[index])
-            near = input_gradient(layer, own, through, inputs[index], outputs[index])
-            assert_near(dy, near, f"input gradient of {named(layer)}")
+        near, y = _through(node, given[node.name], values[node.name])
+        assert_near(d, near, f"gradient of the output of {named(node.layer)}")
+        _assert_updates(model, node.number, d, inputs[0], before, after, optimizer)
+        for which, near in enumerate(_input_gradients(model, node, before, d, inputs, y)):
+            given.setdefault(node.inputs[which].name, []).append(near)
+
+
+def _through(node: Node, given: list[Near], y: Floats) -> tuple[Near, Floats]:
+    """The sum of what readers give to a node's output, back through its ReLU."""
+    total = Near(np.zeros(y.shape), np.zeros(y.shape), np.full(y.shape, float(len(given) - 1)))
+    for near in given:
+        roundings = np.broadcast_to(near.roundings, near.exact.shape).reshape(y.shape)
+        roundings = roundings if len(given) == 1 else np.maximum(roundings, 0)
+        total = Near(
+            total.exact + near.exact.reshape(y.shape), total.size + near.size.reshape(y.shape),
+            total.roundings + roundings,
+        )  # fmt: skip
+    mask = y > 0 if node.output.relu else np.ones(y.shape, bool)
+    return Near(np.where(mask, total.exact, 0), np.where(mask, total.size, 0), total.roundings), y
+
+
+def _input_gradients(
+    model: Model, node: Node, before: Parameters, d: Floats, inputs: list[Floats], y: Floats
+) -> list[Near]:
+    """What a node gives to each of its inputs."""
+    if isinstance(node.layer, Add | Concat | Flatten):
+        own = node.layer.input_gradients({}, d, inputs, y)
+        return [Near(double(part), np.abs(double(part)), -1) for part in own]
+    return [input_gradient(node.layer, _own(model, node.number, before), d, inputs[0], y)]
 
 
 def named(layer: Layer) -> str:
@@ -193,12 +232,12 @@ def _assert_updates(
     layer = model.layers[index]
     for name, slot in model.slots[index].items():
         assert isinstance(layer, Parametric)
-        if not layer.trained:
+        if name not in layer.trained_parameters:
             continue
         near = weight_gradient(layer, d, x) if name == "w" else bias_gradient(d)
         if name == "w" and isinstance(layer, FullyConnected):  # lr d rounds before x, however large, makes it grow
             near = replace(near, size=near.size + TINY / UNIT / optimizer.lr * np.abs(double(x)).reshape(-1))
-        velocity = optimizer.velocity.get(slot, np.zeros_like(before[slot]))
+        velocity = optimizer.state.get(slot, {}).get("velocity", np.zeros_like(before[slot]))
         assert_near(after[slot], _updated(near, before[slot], velocity, optimizer), f"new {name} of {named(layer)}")
 
 

@@ -10,9 +10,10 @@ from typing import Any
 from pulpsim.errors import PulpsimError
 from pulpsim.platform import Platform
 from tests.trainlib.networks import Case, Shape, platform_settings, smallest_step
-from trainlib.layers import Conv2D, DepthWise, FullyConnected, Layer, Parametric, PointWise
+from trainlib.graph import SAMPLE
+from trainlib.layers import Add, Conv2D, DepthWise, FullyConnected, Layer, Parametric, PointWise
 from trainlib.model import Model
-from trainlib.plan import LayerStep, Plan, Tile, backward_choices, tile_limits
+from trainlib.plan import LayerStep, Plan, Tile, backward_choices, forward_steps, tile_limits
 
 #: what a layer's field may be instead, the plainest first
 PLAIN: dict[str, tuple[Any, ...]] = {
@@ -64,8 +65,10 @@ def _plainer(layer: Layer) -> Iterator[Any]:
         for other in plain[: plain.index(value)] if value in plain else plain:
             yield lambda name=field.name, other=other: replace(layer, **{name: other})
     if isinstance(layer, FullyConnected | Conv2D | PointWise):
-        for less in {1, layer.outputs // 2, layer.outputs - 1} - {0, layer.outputs}:
-            yield lambda less=less: replace(layer, outputs=less)
+        name = "out_features" if isinstance(layer, FullyConnected) else "out_channels"
+        outputs = layer.weight_shape[0]
+        for less in {1, outputs // 2, outputs - 1} - {0, outputs}:
+            yield lambda less=less: replace(layer, **{name: less})
 
 
 def _plainer_plans(plan: Plan, model: Model) -> Iterator[Plan]:
@@ -82,13 +85,16 @@ def _plainer_plans(plan: Plan, model: Model) -> Iterator[Plan]:
 # -- making them fit ---------------------------------------------------------------------------------
 def with_layers(case: Case, layers: tuple[Layer, ...], shape: Shape) -> Case:
     """These layers, each made to take what the one before gives; the plan's steps as far as they still are ones."""
-    model, given, fitted = case.model, shape, list[Layer]()
+    model, fitted, shapes, last = case.model, list[Layer](), {SAMPLE: shape}, SAMPLE
     for layer in layers:
-        fitted.append(_taking(layer, given))
-        given = fitted[-1].output_shape(given)
+        sources = tuple(source for source in layer.inputs if source in shapes) or (last,)
+        sources += (sources[0],) * (layer.READS[0] - len(sources))
+        taking: Any = _taking(layer, shapes[sources[0]])
+        fitted.append(replace(taking, inputs=() if sources == (last,) else sources))
+        shapes[layer.name], last = taking.joined_shape([shapes[source] for source in sources], sources), layer.name
     if fitted and model.target_is_input and isinstance(fitted[-1], FullyConnected):
-        fitted[-1] = replace(fitted[-1], outputs=prod(shape))
-    if fitted and isinstance(fitted[-1], Parametric):
+        fitted[-1] = replace(fitted[-1], out_features=prod(shape))
+    if fitted and isinstance(fitted[-1], Parametric | Add):
         fitted[-1] = replace(fitted[-1], relu=False)  # type: ignore[type-var]
     changed = replace(model, layers=tuple(fitted), input_shape=shape)
     return replace(case, model=changed, plan=case.plan and with_steps_for(changed, case.plan))
@@ -97,9 +103,9 @@ def with_layers(case: Case, layers: tuple[Layer, ...], shape: Shape) -> Case:
 def _taking(layer: Layer, shape: Shape) -> Layer:
     match layer:
         case FullyConnected():
-            return replace(layer, inputs=prod(shape))
+            return replace(layer, in_features=prod(shape))
         case Conv2D() | PointWise():
-            return replace(layer, inputs=shape[0])
+            return replace(layer, in_channels=shape[0])
         case DepthWise():
             return replace(layer, channels=shape[0])
     return layer
@@ -115,7 +121,7 @@ def with_steps_for(model: Model, plan: Plan) -> Plan:
         rows, columns, lines = (min(size, limit) for size, limit in zip(sizes, limits, strict=True))
         return replace(step, tile=replace(step.tile, rows=rows, columns=columns, lines=lines))
 
-    steps = [fitting(index, "fw") for index in range(len(model.layers))]
+    steps = [fitting(node.number, step) for node in model.nodes for step in forward_steps(node)]
     for index in reversed(range(len(model.layers))):
         choices = backward_choices(model, index)
         given = tuple(step.step for step in plan.steps if step.layer == model.layers[index].name and step.step != "fw")

@@ -13,10 +13,14 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from trainlib.graph import SAMPLE
 from trainlib.layers import (
+    Add,
     AveragePool,
+    Concat,
     Conv2D,
     DepthWise,
+    Flatten,
     FullyConnected,
     GlobalAveragePool,
     Layer,
@@ -52,9 +56,16 @@ def windows(x: Doubles, layer: Layer) -> Doubles:
     return found
 
 
-def forward_layer(layer: Layer, own: Sequence[Doubles], x: Doubles) -> Doubles:
-    """own: the layer's arrays, w and then b."""
+def forward_layer(layer: Layer, own: Sequence[Doubles], x: Doubles, *others: Doubles) -> Doubles:
+    """own: the layer's arrays, w and then b. others: further inputs, of layers that read several."""
     match layer:
+        case Add():
+            total = x + sum(others)
+            return np.maximum(total, 0) if layer.relu else total
+        case Concat():
+            return np.concatenate([x, *others])
+        case Flatten():
+            return x.reshape(-1)
         case FullyConnected():
             y = own[0] @ x.reshape(-1)
         case Conv2D():
@@ -119,12 +130,11 @@ def input_gradient(layer: Layer, w: Doubles, d: Doubles, x: Doubles) -> Doubles:
 
 
 def forward(model: Model, parameters: Sequence[Doubles], x: Doubles) -> Doubles:
-    first, value = 0, x.reshape(model.input_shape)
-    for layer in model.layers:
-        count = len(layer.parameters)
-        value = forward_layer(layer, parameters[first : first + count], value)
-        first += count
-    return value
+    values = {SAMPLE: x.reshape(model.input_shape)}
+    for node, slots in zip(model.nodes, model.slots, strict=True):
+        own = [parameters[slot] for slot in slots.values()]
+        values[node.name] = forward_layer(node.layer, own, *(values[value.name] for value in node.inputs))
+    return values[node.name]
 
 
 def loss(model: Model, parameters: Sequence[Doubles], x: Doubles, target: Doubles | int) -> float:

@@ -314,6 +314,14 @@ def _flip_transpose(a: SimpleNamespace) -> Touched:
     return [_image(a.w, a.outputs, a.inputs, a.taps)], [_image(a.flipped, a.outputs, a.inputs, a.taps)]
 
 
+def _interleave(a: SimpleNamespace) -> Touched:
+    channels, h, w = a.shape
+    place = np.arange(channels)[:, None, None] * a.height * a.width
+    rows, columns = (first + step * np.arange(n) for first, step, n in zip(a.first, a.stride, (h, w), strict=True))
+    place = place + rows[:, None] * a.width + columns
+    return [_image(a.x, *a.shape)], [(a.y - L1_BASE) // 4 + place.reshape(-1)]
+
+
 OTHERS: dict[str, Callable[[SimpleNamespace], Touched]] = {
     "optimizer.sgd": _sgd,
     "bias.bias_forward": _bias_forward,
@@ -344,6 +352,10 @@ OTHERS: dict[str, Callable[[SimpleNamespace], Touched]] = {
     "layout.pad": lambda a: ([_image(a.x, *a.shape)], [_image(a.padded, a.shape[0], a.hp, a.wp)]),
     "layout.transpose": _transpose,
     "layout.flip_transpose": _flip_transpose,
+    "layout.pick_transpose": lambda a: (
+        [_image(a.w, a.outputs, a.inputs, a.taps)], [_image(a.picked, a.outputs, a.inputs, len(a.chosen))]
+    ),
+    "layout.interleave": _interleave,
 }
 
 

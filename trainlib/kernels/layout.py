@@ -191,10 +191,19 @@ def flip_transpose(w: int, flipped: int, outputs: int, inputs: int, taps: int, c
     return _transpose("flip_transpose", w, flipped, outputs, inputs, taps, *strides, cores)
 
 
+def pick_transpose(
+    w: int, picked: int, outputs: int, inputs: int, taps: int, chosen: tuple[int, ...], cores: int
+) -> Call:  # fmt: skip
+    """w [Co, Ci, T] -> picked [Ci, Co, len(chosen)], of each block these taps, in this order."""
+    strides = 4 * inputs * taps, 4 * outputs * len(chosen)
+    return _transpose("pick_transpose", w, picked, outputs, inputs, taps, *strides, cores, chosen)
+
+
 def _transpose(
-    name: str, x: int, y: int, rows: int, columns: int, taps: int, x_stride: int, y_stride: int, cores: int
-) -> Call:
-    """Blocks of `taps` words change places. The cores share the longer side of the matrix."""
+    name: str, x: int, y: int, rows: int, columns: int, taps: int, x_stride: int, y_stride: int, cores: int,
+    chosen: tuple[int, ...] = (),
+) -> Call:  # fmt: skip
+    """Blocks of `taps` words, or the words chosen of them, change places. The cores share the longer side."""
     by_columns = columns >= rows
     outer, inner = (columns, rows) if by_columns else (rows, columns)
     chunk = chunk_of(outer, cores)
@@ -202,11 +211,12 @@ def _transpose(
     if taps == 1 and chunk % (BANKS // 2) == 0 and (x_stride if by_columns else y_stride) % (2 * BANKS) == 0:
         chunk += 1
     arguments = (x, y, outer, inner, chunk, x_stride, y_stride)
-    return Call(transpose_program(taps, by_columns), name, arguments)
+    return Call(transpose_program(taps, by_columns, chosen), name, arguments)
 
 
 @cache
-def transpose_program(taps: int, by_columns: bool) -> Program:
+def transpose_program(taps: int, by_columns: bool, chosen: tuple[int, ...] = ()) -> Program:
+    """chosen: the words of a block that are written; without any, all, the last one first."""
     b = Builder("transpose")
     b.entry("transpose")
     x, y, outer, inner, chunk, x_stride, y_stride = b.arguments(
@@ -215,9 +225,12 @@ def transpose_program(taps: int, by_columns: bool) -> Program:
     done = b.label("done")
     first, count = take_share(b, outer, chunk, done)
     # from block to block along a side of the matrix: a row stride, or the block's own bytes
-    block = b.register("block")
+    block = written = b.register("block")
     b.li(block, 4 * taps)
-    (x_outer, x_inner), (y_outer, y_inner) = (block, x_stride), (y_stride, block)
+    if chosen:
+        written = b.register("written")
+        b.li(written, 4 * len(chosen))
+    (x_outer, x_inner), (y_outer, y_inner) = (block, x_stride), (y_stride, written)
     if not by_columns:
         x_outer, x_inner, y_outer, y_inner = x_inner, x_outer, y_inner, y_outer
     with b.temporary("offset") as [offset]:
@@ -225,16 +238,23 @@ def transpose_program(taps: int, by_columns: bool) -> Program:
             b("mul", offset, first, stride)
             b("add", pointer, pointer, offset)
     b.free(first, outer)
-    add_constant(b, x, x, 4 * (taps - 1))  # a block is read from its last word on
+    if not chosen:
+        add_constant(b, x, x, 4 * (taps - 1))  # a block is read from its last word on
     with b.temporary("source", "target", "source_step", "target_step") as [source, target, source_step, target_step]:
-        b("add", source_step, x_inner, block)
-        b("sub", target_step, y_inner, block)
+        if not chosen:
+            b("add", source_step, x_inner, block)
+        b("sub", target_step, y_inner, written)
         again = b.here("again")
         b.mv(source, x)
         b.mv(target, y)
         b("add", x, x, x_outer)
         b("add", y, y, y_outer)
-        if taps == 1:
+        if chosen:
+            with b.loop(1, inner):
+                _pick(b, source, target, chosen)
+                b("add", source, source, x_inner)
+                b("add", target, target, target_step)
+        elif taps == 1:
             _move_words(b, source, target, inner, x_inner, y_inner)
         else:
             with b.loop(1, inner):
@@ -262,6 +282,18 @@ def _move_words(
     repeat_counted(b, count, COPY_UNROLL, body)
 
 
+def _pick(b: Builder, source: Register, target: Register, chosen: tuple[int, ...]) -> None:
+    """Emit the copy of these words of a block; target ends behind them."""
+    for first in range(0, len(chosen), BLOCK_UNROLL):
+        some = chosen[first : first + BLOCK_UNROLL]
+        values = b.registers("value", len(some))
+        for value, tap in zip(values, some, strict=True):
+            b("lw", value, (source, 4 * tap))
+        for value in values:
+            b("p.sw", value, (target, 4, "!"))
+        b.free(*values)
+
+
 def _reverse_block(
     b: Builder, source: Register, target: Register, taps: int, source_step: Register, target_step: Register
 ) -> None:
@@ -278,3 +310,61 @@ def _reverse_block(
     repeat(b, taps, BLOCK_UNROLL, body)
     b("add", source, source, source_step)
     b("add", target, target, target_step)
+
+
+# -- interleaving ----------------------------------------------------------------------------------
+def interleave(
+    x: int, y: int, shape: tuple[int, int, int], width: int, first: tuple[int, int], stride: tuple[int, int],
+    height: int, cores: int,
+) -> Call:  # fmt: skip
+    """x [C, h, w] -> y [C, height, width] at rows first[0], + stride[0], ..., columns likewise; the rest stays."""
+    channels, h, w = shape
+    target = y + 4 * (first[0] * width + first[1])
+    row_bytes, rest_bytes = 4 * stride[0] * width, 4 * width * (height - stride[0] * h)
+    rows = channels * h
+    arguments = (x, target, rows, chunk_of(rows, cores), h, row_bytes, rest_bytes)
+    return Call(interleave_program(w, stride[1]), "interleave", arguments)
+
+
+@cache
+def interleave_program(columns: int, stride: int) -> Program:
+    """columns: numbers in a row of x. rest: bytes from the row of y behind a channel's last one to the next channel."""
+    b = Builder("interleave")
+    b.entry("interleave")
+    x, y, rows, chunk, h, row, rest = b.arguments("x", "y", "rows", "chunk", "h", "row", "rest")
+    done, same = b.label("done"), b.label("same channel")
+    first, count = take_share(b, rows, chunk, done)
+    add_scaled(b, x, first, 4 * columns)
+    with b.temporary("channel", "offset") as [channel, offset]:
+        b("mul", offset, first, row)
+        b("add", y, y, offset)
+        b("divu", channel, first, h)
+        b("mul", offset, channel, rest)
+        b("add", y, y, offset)
+        b("mul", offset, channel, h)
+        b("sub", first, first, offset)
+        b("sub", first, h, first)  # rows until the channel ends
+    with b.temporary("target") as [target]:
+        again = b.here("again")
+        b.mv(target, y)
+
+        def body(n: int) -> None:
+            values = b.registers("value", n)
+            for value in values:
+                b("p.lw", value, (x, 4, "!"))
+            for value in values:
+                b("p.sw", value, (target, 4 * stride, "!"))
+            b.free(*values)
+
+        repeat(b, columns, COPY_UNROLL, body)
+        b("add", y, y, row)
+        b("addi", first, first, -1)
+        b("bne", first, "x0", same)
+        b("add", y, y, rest)
+        b.mv(first, h)
+        b.place(same)
+        b("addi", count, count, -1)
+        b("bne", count, "x0", again)
+    b.place(done)
+    b.ret()
+    return b.build()

@@ -13,6 +13,8 @@ from functools import cache, partial
 from itertools import product
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
+
 from trainlib.errors import ModelError
 from trainlib.kernels import Call, im2row, layout, matmul
 from trainlib.lowering.bias import bias_step
@@ -32,7 +34,7 @@ from trainlib.operators.geometry import Geometry
 from trainlib.operators.layer import BUFFERINGS, Choice, Floats, Own, Parametric, Shape, Trainable, halvings
 from trainlib.operators.pieces import around, parts
 from trainlib.operators.values import finished, pixels, with_bias
-from trainlib.operators.window import Padding, Pair, Window, pair, settle_window, window_on
+from trainlib.operators.window import Padding, Pair, Phase, Window, pair, phases_of, settle_window, window_on
 from trainlib.plan import LayerStep, Tile, Vectors, fuses_relu
 
 if TYPE_CHECKING:
@@ -99,7 +101,10 @@ class _Product(Parametric):
         """N and M of a tile's matrix product."""
         if "wg" in step:
             return tile.rows, tile.columns * self.window(node.shape).taps
-        of = node.shape if step == "ig" else node.output.shape
+        of, at = node.shape if step == "ig" else node.output.shape, self.window(node.shape)
+        if step == "ig" and strided(at):
+            lines = max((tile.lines or at.height) // at.stride_h, 1)
+            return tile.columns, lines * max(at.width // at.stride_w, 1)
         return (tile.columns if step == "ig" else tile.rows), (tile.lines or of[1]) * of[2]
 
     def lower(self, work: Work, node: Node, step: LayerStep) -> None:
@@ -138,14 +143,26 @@ class _Product(Parametric):
         total = 0
         for (r, c, h), count in parts(node, step):
             if step.step == "fw":
-                n, k, m = r, c * taps, h * width
+                products = [(r, c * taps, h * width)]
             elif step.step == "ig":
-                n, k, m = c, r * taps, h * width
+                products = [(c, r * len(phase), pixels) for phase, pixels in self._phases(node, h)]
             else:
-                n, k, m = r, h * width, c * taps
-            per_k, outputs = _product(step.kernel, n, m, cores)
-            total += count * (k * per_k + outputs)
+                products = [(r, h * width, c * taps)]
+            for n, k, m in products:
+                per_k, outputs = _product(step.kernel, n, m, cores)
+                total += count * (k * per_k + outputs)
         return total
+
+    def _phases(self, node: Node, lines: int) -> list[tuple[tuple[int, ...], int]]:
+        """Of an input gradient: the taps of each product, and the pixels of so many lines at least."""
+        at = self.window(node.shape)
+        if not strided(at):
+            return [(tuple(range(at.taps)), lines * at.width)]
+        return [
+            (phase.taps, lines // at.stride_h * len(range(phase.column, at.width, at.stride_w)))
+            for phase in phases_of(at)
+            if lines >= at.stride_h
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,11 +202,26 @@ class Conv2D(_Product):
 
     def input_gradients(self, own: Own, dy: Floats, inputs: Sequence[Floats], y: Floats) -> list[Floats]:
         (x,), at = inputs, self.window(inputs[0].shape)
+        if strided(at):
+            return [self._by_phases(own["w"], dy, at)]
         flipped = layout_values.flip_transpose(own["w"].reshape(self.out_channels, self.in_channels, at.taps))
         rows = im2row_values.im2row_gradient(
             dy, at.kernel_h, at.kernel_w, at.stride_h, at.stride_w, at.top, at.left, at.height, at.width, 0
         )
         return [matmul_values.matmul(pixels(flipped), rows, True).reshape(x.shape)]
+
+    def _by_phases(self, w: Floats, dy: Floats, at: Window) -> Floats:
+        """The input gradient phase by phase: see `_input_gradient_by_phases`."""
+        dx = np.zeros((self.in_channels, at.height, at.width), np.float32)
+        turned = w.reshape(self.out_channels, self.in_channels, at.taps).transpose(1, 0, 2)
+        for phase in phases_of(at):
+            part = dx[:, phase.row :: at.stride_h, phase.column :: at.stride_w]
+            rows = im2row_values.im2row_gradient(
+                dy, *phase.kernel, 1, 1, phase.top, phase.left, *part.shape[1:], 0
+            )  # fmt: skip
+            own = np.ascontiguousarray(turned[:, :, phase.taps[::-1]]).reshape(self.in_channels, -1)
+            part[:] = matmul_values.matmul(own, rows, True).reshape(part.shape)
+        return dx
 
     def parameter_gradients(self, own: Own, dy: Floats, inputs: Sequence[Floats]) -> dict[str, Floats]:
         dw = matmul_values.matmul(pixels(dy), self._rows(inputs[0]), False).reshape(self.weight_shape)
@@ -204,6 +236,8 @@ class Conv2D(_Product):
 
     def _copied(self, node: Node, step: str) -> int:
         shape, output = node.shapes
+        if step == "ig" and strided(at := self.window(shape)):
+            return output[0] * sum(pixels_of(at, phase) * len(phase.taps) for phase in phases_of(at))
         numbers = shape[1] * shape[2] * output[0] if step == "ig" else output[1] * output[2] * shape[0]
         return numbers * self.window(shape).taps
 
@@ -242,6 +276,15 @@ class PointWise(_Product):
 
     def parameter_gradients(self, own: Own, dy: Floats, inputs: Sequence[Floats]) -> dict[str, Floats]:
         return with_bias(self, matmul_values.matmul(pixels(dy), pixels(inputs[0]), True), dy)
+
+
+def strided(at: Window) -> bool:
+    """Whether the input gradient is computed by phases."""
+    return (at.stride_h, at.stride_w) != (1, 1)
+
+
+def pixels_of(at: Window, phase: Phase) -> int:
+    return len(range(phase.row, at.height, at.stride_h)) * len(range(phase.column, at.width, at.stride_w))
 
 
 def check_channels(name: str, inputs: int, outputs: int) -> None:
@@ -430,6 +473,9 @@ def _weight_gradient(work: Work, node: Node, layer: _Product, step: LayerStep) -
 def _input_gradient(work: Work, node: Node, layer: _Product, step: LayerStep) -> None:
     s = _Step(work, node, layer, step, "ig")
     at = s.at
+    if strided(at):
+        _input_gradient_by_phases(s)
+        return
     dy_slots = s.slots("dy", len(s.outputs) * len(s.in_lines))
     w_slots = s.slots("w", len(s.outputs) * len(s.inputs))
     dx_slots = s.slots("dx", len(s.inputs) * len(s.in_lines))
@@ -448,6 +494,105 @@ def _input_gradient(work: Work, node: Node, layer: _Product, step: LayerStep) ->
             s.multiply(task, operands, (size(inputs), k, pixels), not s.direct, outputs[0] > 0, strides)
         columns = (lines[0] * at.width, lines[1] * at.width)
         finish_gradient(work, node, task, dx_slots.buffer, inputs, columns, s.name)
+
+
+def _input_gradient_by_phases(s: _Step) -> None:
+    """With a stride, the pixels of dx that are a stride apart meet the same taps, as many as that divides the kernel.
+
+    Each phase is a product of its own, of stride 1; its sums stay in L1 over the output channels. In the end the
+    phases are put side by side; where no tap is met there are zeros.
+    """
+    at, work, node, phases = s.at, s.work, s.node, phases_of(s.at)
+    dy_slots = s.slots("dy", len(s.outputs) * len(s.in_lines))
+    w_slots = s.slots("w", len(s.outputs) * len(s.inputs))
+    dx_slots = s.slots("dx", len(s.inputs) * len(s.in_lines))
+    for lines, inputs in s.outer(s.in_lines, s.inputs):
+        dx_slots.take((lines, inputs), size(inputs) * size(lines) * at.width)
+        parts = [(number, phase, _seen(at, phase, lines)) for number, phase in enumerate(phases)]
+        for outputs in s.outputs:
+            task, n = s.task(), size(inputs)
+            if s.load_weights(task, w_slots, outputs, inputs):
+                for number, phase in enumerate(phases):
+                    _pick(s, task, w_slots.buffer, (number, phase), size(outputs), n)
+            dy_lines = s.geometry.output_rows(lines)
+            dy = s.load_image(task, dy_slots, node.output.gradient, outputs, dy_lines, at.out_w), dy_lines
+            for number, phase, seen in parts:
+                if seen.pixels:
+                    _multiply_phase(s, task, dy, (number, phase), seen, outputs, n)
+        _interleave(s, task, dx_slots.buffer, parts, lines, size(inputs))
+        finish_gradient(work, node, task, dx_slots.buffer, inputs, (lines[0] * at.width, lines[1] * at.width), s.name)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """Of a phase's rows those that lie in a tile of lines, numbered within the phase, and how many columns it has."""
+
+    rows: Range
+    columns: int
+
+    @property
+    def pixels(self) -> int:
+        return size(self.rows) * self.columns
+
+
+def _seen(at: Window, phase: Phase, lines: Range) -> _Seen:
+    first, end = (-(-(line - phase.row) // at.stride_h) for line in lines)
+    return _Seen((max(first, 0), max(end, 0)), len(range(phase.column, at.width, at.stride_w)))
+
+
+def _pick(s: _Step, task: Task, w: str, which: tuple[int, Phase], outputs: int, inputs: int) -> None:
+    """The weights that a phase multiplies."""
+    number, phase = which
+    turned = s.buffer(f"turned {number}", inputs * outputs * len(phase.taps))
+
+    def call(where: Addresses) -> Call:
+        chosen = phase.taps[::-1]
+        return layout.pick_transpose(where(w), where(turned), outputs, inputs, s.taps, chosen, s.work.cores)
+
+    task.compute(call, (w,), (turned,))
+
+
+def _multiply_phase(
+    s: _Step, task: Task, dy: tuple[str, Range], which: tuple[int, Phase], seen: _Seen, outputs: Range, inputs: int
+) -> None:
+    """A phase's sums over some output channels. dy: the buffer, and the rows that are in it."""
+    (number, phase), k = which, size(outputs) * len(which[1].taps)
+    stride = s.odd(k)
+    rows = s.buffer("rows", seen.pixels * stride)
+    part = s.buffer(f"part {number}", inputs * seen.pixels)
+    image, lines = dy
+    shape = (size(outputs), size(lines), s.at.out_w)
+
+    def call(where: Addresses) -> Call:
+        return im2row.im2row_gradient(
+            where(image), where(rows), shape, phase.kernel, (1, 1), phase.top, phase.left, size(seen.rows),
+            seen.columns, seen.rows[0] - lines[0], s.work.cores, row_stride=4 * stride,
+        )  # fmt: skip
+
+    task.compute(call, (image,), (rows,))
+    sizes, strides = (inputs, k, seen.pixels), (k, stride)
+    s.multiply(task, (f"{s.name} turned {number}", rows, part), sizes, True, outputs[0] > 0, strides)
+
+
+def _interleave(
+    s: _Step, task: Task, dx: str, parts: list[tuple[int, Phase, _Seen]], lines: Range, inputs: int
+) -> None:
+    """The phases side by side in dx, zeros where there is none."""
+    at, height = s.at, size(lines)
+    met = sum(seen.pixels for _, _, seen in parts)
+    if met < height * at.width:
+        task.compute(lambda where: layout.fill(where(dx), inputs * height * at.width, 0, s.work.cores), (), (dx,))
+    for number, phase, seen in parts:
+        if not seen.pixels:
+            continue
+        first = phase.row + seen.rows[0] * at.stride_h - lines[0], phase.column
+        part = f"{s.name} part {number}"
+
+        def call(where: Addresses, part: str = part, seen: _Seen = seen, first: tuple[int, int] = first) -> Call:
+            shape, stride = (inputs, size(seen.rows), seen.columns), (at.stride_h, at.stride_w)
+            return layout.interleave(where(part), where(dx), shape, at.width, first, stride, height, s.work.cores)
+
+        task.compute(call, (part,), (dx,))
 
 
 def _turn(s: _Step, task: Task, w: str, turned: str, outputs: int, inputs: int) -> None:

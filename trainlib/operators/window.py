@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from pulpsim.arguments import whole
@@ -57,6 +58,35 @@ class Window:
         if step == "ig":
             return lines * self.width, max(lines // self.stride_h, 1) * self.out_w
         return max((lines - 1) * self.stride_h + 1 - self.top, 1) * self.width, lines * self.out_w
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """The pixels of an image whose row and column leave this rest, divided by the stride: all meet the same taps.
+
+    taps: their numbers, [rows, columns] flattened. For these pixels the window is one of stride 1 on the outputs: of
+    size kernel, with top and left as `Window` has them.
+    """
+
+    row: int
+    column: int
+    taps: tuple[int, ...]
+    kernel: tuple[int, int]
+    top: int
+    left: int
+
+
+def phases_of(at: Window) -> list[Phase]:
+    """All of a strided window's, those without taps left out."""
+    found = []
+    for row, column in product(range(min(at.stride_h, at.height)), range(min(at.stride_w, at.width))):
+        first_i, first_j = (row + at.top) % at.stride_h, (column + at.left) % at.stride_w
+        i, j = range(first_i, at.kernel_h, at.stride_h), range(first_j, at.kernel_w, at.stride_w)
+        taps = tuple(a * at.kernel_w + b for a in i for b in j)
+        top, left = (row + at.top - first_i) // at.stride_h, (column + at.left - first_j) // at.stride_w
+        if taps:
+            found.append(Phase(row, column, taps, (len(i), len(j)), top, left))
+    return found
 
 
 def pair(value: Pair) -> tuple[int, int]:

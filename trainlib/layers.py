@@ -1,10 +1,11 @@
 """Layers: what they compute, on which shapes, with which parameters. See `trainlib.operators`, where each kind is."""
 
-from trainlib.operators.activation import Activation, LeakyReLU, ReLU, Sigmoid, Tanh
+from trainlib.operators.activation import GELU, Activation, HardSwish, LeakyReLU, ReLU, ReLU6, Sigmoid, Tanh
 from trainlib.operators.add import Add
 from trainlib.operators.concat import Concat
 from trainlib.operators.convolution import Conv2D, PointWise
 from trainlib.operators.depthwise import DepthWise
+from trainlib.operators.dropout import Dropout
 from trainlib.operators.flatten import Flatten
 from trainlib.operators.fully_connected import FullyConnected
 from trainlib.operators.layer import Layer, Parametric, Shape, shape_of
@@ -14,10 +15,11 @@ from trainlib.operators.window import Window
 #: the kinds there are
 KINDS: tuple[type[Layer], ...] = (
     FullyConnected, Conv2D, PointWise, DepthWise, AveragePool, MaxPool, GlobalAveragePool,
-    ReLU, LeakyReLU, Sigmoid, Tanh, Add, Concat, Flatten,
+    ReLU, LeakyReLU, Sigmoid, Tanh, ReLU6, HardSwish, GELU, Dropout, Add, Concat, Flatten,
 )  # fmt: skip
 
 __all__ = [
+    "GELU",
     "KINDS",
     "Activation",
     "Add",
@@ -25,9 +27,11 @@ __all__ = [
     "Concat",
     "Conv2D",
     "DepthWise",
+    "Dropout",
     "Flatten",
     "FullyConnected",
     "GlobalAveragePool",
+    "HardSwish",
     "Layer",
     "LeakyReLU",
     "MaxPool",
@@ -35,6 +39,7 @@ __all__ = [
     "PointWise",
     "Pool",
     "ReLU",
+    "ReLU6",
     "Shape",
     "Sigmoid",
     "Tanh",

@@ -78,7 +78,7 @@ def crossed(value: object) -> str:
 def words_of(layer: Layer, shape: tuple[int, ...]) -> list[str]:
     """TYPE, INPUT, OUTPUTS, then options."""
     words = [TYPES[type(layer)], crossed(shape)]  # type: ignore[index]
-    words += [str(layer.outputs)] if hasattr(layer, "outputs") else []
+    words += [str(layer.weight_shape[0])] if not isinstance(layer, DepthWise) else []
     words += [
         f"{name}={crossed(getattr(layer, name))}" for name in ("kernel", "stride", "padding") if hasattr(layer, name)
     ]

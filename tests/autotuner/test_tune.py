@@ -95,7 +95,7 @@ def plan_of(tuned: Tuned) -> Plan:
 
 def mean_cycles(model: Model, plan: Plan, platform: Platform = PLATFORM) -> float:
     """Of the whole step, simulated here."""
-    schedule = compile_schedule(model, plan, platform, LEARNING_RATE)
+    schedule = compile_schedule(model, plan, platform)
     return sum(cycles_of(schedule, platform, skew[: platform.cluster.cores]) for skew in SKEWS) / len(SKEWS)
 
 

@@ -70,7 +70,7 @@ def test_the_totals_are_those_of_the_plans_that_come_with_the_library(name: str)
             (default_plan(model, platform), network.default),
         ):
             assert plan is not None
-            schedule = compile_schedule(model, plan, platform, tuning.LEARNING_RATE)
+            schedule = compile_schedule(model, plan, platform)
             assert sum(meter.cycles(schedule, skew) for skew in range(len(SKEWS))) == len(SKEWS) * cycles
 
 

@@ -34,7 +34,6 @@ from tests.trainlib.networks import Case
 from trainlib import layers
 from trainlib.kernels import Call, activations
 from trainlib.lowering.schedule import cut_step
-from trainlib.lowering.tasks import Rule
 from trainlib.model import Model
 from trainlib.numerics import activations as twin
 from trainlib.plan import LayerStep, Plan, Tile
@@ -278,7 +277,7 @@ def test_a_tile_has_no_more_numbers_than_it_says_and_whole_rows_where_they_fit(
     channels, row = shape[0], shape[1] * shape[2]
     columns = data.draw(st.integers(1, channels * row))
     step = LayerStep(layer="tanh", step=name, tile=Tile(rows=1, columns=columns))
-    work = cut_step(above(layers.Tanh("tanh"), shape), 1, step, PLATFORM, Rule(0.0))
+    work = cut_step(above(layers.Tanh("tanh"), shape), 1, step, PLATFORM)
     seen = np.zeros((channels, row), int)
     for store in (store for task in work.tasks for store in task.stores):
         part = seen[slice(*store.rows), slice(*store.columns)]

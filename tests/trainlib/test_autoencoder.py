@@ -41,7 +41,7 @@ def samples(count: int) -> NDArray[np.float32]:
 def test_the_network_has_the_published_size() -> None:
     model = models.get("autoencoder")
     assert (model.weights, model.step_macs, model.inputs, model.outputs) == (264_192, 710_656, 640, 640)
-    assert [layer.outputs for layer in model.layers] == [128, 128, 128, 128, 8, 128, 128, 128, 128, 640]
+    assert [layer.out_features for layer in model.layers] == [128, 128, 128, 128, 8, 128, 128, 128, 128, 640]
 
 
 @pytest.mark.parametrize("golden", load(), ids=lambda case: "-".join(case_of(case)))
@@ -139,8 +139,8 @@ def test_the_last_layer_starts_at_zero_and_the_others_by_he() -> None:
     parameters = model.initial_parameters()
     assert not parameters[-1].any() and all(w.dtype == np.float32 for w in parameters)
     for layer, w in zip(model.layers[:-1], parameters, strict=False):
-        assert w.shape == (layer.outputs, layer.inputs)
-        assert float(w.std()) == pytest.approx(np.sqrt(2 / layer.inputs), rel=0.1)
+        assert w.shape == (layer.out_features, layer.in_features)
+        assert float(w.std()) == pytest.approx(np.sqrt(2 / layer.in_features), rel=0.1)
     for one, other in zip(parameters, model.initial_parameters(0), strict=True):
         assert_same_bits(one, other)
     assert not np.array_equal(parameters[0], model.initial_parameters(1)[0])

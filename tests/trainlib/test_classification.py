@@ -402,7 +402,7 @@ def vector(loss: Loss, loss_tile: int, n: int, autoencoder: bool = False) -> tup
     steps = [
         LayerStep(
             layer=layers[i].name, step=step,
-            tile=Tile(rows=min(layers[i].outputs, 400), columns=min(layers[i].inputs, 400)),
+            tile=Tile(rows=min(layers[i].out_features, 400), columns=min(layers[i].in_features, 400)),
         )
         for i, step in order
     ]  # fmt: skip
@@ -415,7 +415,7 @@ def test_ten_thousand_outputs_on_the_default_machine(name: Loss, loss_tile: int)
     model, plan = image(name, loss_tile)
     assert model.outputs == 10_000
     with pytest.raises(L1Error):
-        compile_schedule(model, replace(plan, loss_tile=0), PLATFORM, 0.05)
+        compile_schedule(model, replace(plan, loss_tile=0), PLATFORM)
     check(Case(model, plan, PLATFORM, loss_tile))
 
 
@@ -442,7 +442,7 @@ def test_the_bytes_of_the_loss_are_those_of_its_buffers(make: Any, name: Loss) -
     model, plan = make(name, 0, 1, 40) if make is image else make(name, 0, 1_600)
     sizes = []
     for loss_tile in (1, 8, 9, 200, 1_599, 0):
-        schedule = compile_schedule(model, replace(plan, loss_tile=loss_tile), PLATFORM, 0.05)
+        schedule = compile_schedule(model, replace(plan, loss_tile=loss_tile), PLATFORM)
         phase = next(phase for phase in schedule.phases if phase.layer == "loss")
         held = {"partial", "target", "x2", "g1", "d1"} if not loss_tile else {"partial", "target", "d1"}
         buffers = [b for b in schedule.buffers if b.name in held or b.name.startswith("loss ")]

@@ -37,6 +37,7 @@ from trainlib.layers import (
     Tanh,
 )
 from trainlib.model import Model, Parameters
+from trainlib.operators import values as values_of_layers
 
 
 def random(rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
@@ -60,11 +61,11 @@ def test_a_layer_with_parameters_computes_its_definition_and_its_slopes(
     rng = np.random.default_rng(seed)
     own = {name: random(rng, size) for name, size in layer.parameters.items()}
     x, exact = random(rng, shape), [array.astype(np.float64) for array in own.values()]
-    y = functional.forward_layer(layer, own, x)
+    y = layer.forward(own, x)
     assert y.shape == layer.output_shape(shape)
     assert_near(y, textbook.forward_layer(layer, exact, x.astype(np.float64)), "forward")
     dy = random(rng, y.shape)
-    d = functional.through_relu(layer, dy, y)
+    d = values_of_layers.through_relu(layer, dy, y)
     linear = replace(layer, relu=False)  # differences across a ReLU's bend are no slopes
     assert_same_bits(d, np.where(y > 0, dy, np.float32(0)) if layer.relu else dy, "through the ReLU")
     d64, x64 = d.astype(np.float64), x.astype(np.float64)
@@ -72,11 +73,11 @@ def test_a_layer_with_parameters_computes_its_definition_and_its_slopes(
     def of(place: int) -> Callable[[Doubles], Doubles]:
         return lambda value: textbook.forward_layer(linear, [*exact[:place], value, *exact[place + 1 :]], x64)
 
-    assert_near(functional.weight_gradient(layer, d, x), slopes(of(0), exact[0], d64), "weight gradient")
+    assert_near(layer.parameter_gradients({}, d, [x])["w"], slopes(of(0), exact[0], d64), "weight gradient")
     if layer.bias:
-        assert_near(functional.bias_gradient(d), slopes(of(1), exact[1], d64), "bias gradient")
+        assert_near(values_of_layers.bias_gradient(d), slopes(of(1), exact[1], d64), "bias gradient")
     dx = slopes(lambda value: textbook.forward_layer(linear, exact, value), x64, d64)
-    assert_near(functional.input_gradient(layer, own, d, x, y), dx, "input gradient")
+    assert_near(layer.input_gradients(own, d, [x], y)[0], dx, "input gradient")
 
 
 @settings(max_examples=60)
@@ -89,12 +90,12 @@ def test_a_layer_without_parameters_computes_its_definition_and_its_slopes(
     x = rng.permutation(np.linspace(-2, 2, int(np.prod(shape)) + 1)[1:]).reshape(shape).astype(np.float32)
     x[np.abs(x) < 1e-3] = 0.5  # bends and ties have no slope
     x += np.float32(1e-3) * random(rng, shape)
-    y = functional.forward_layer(layer, {}, x)
+    y = layer.forward({}, x)
     assert_near(y, textbook.forward_layer(layer, [], x.astype(np.float64)), "forward")
     dy = random(rng, y.shape)
-    assert functional.through_relu(layer, dy, y) is dy
+    assert values_of_layers.through_relu(layer, dy, y) is dy
     dx = slopes(lambda value: textbook.forward_layer(layer, [], value), x.astype(np.float64), dy.astype(np.float64))
-    assert_near(functional.input_gradient(layer, {}, dy, x, y), dx, "input gradient")
+    assert_near(layer.input_gradients({}, dy, [x], y)[0], dx, "input gradient")
 
 
 @settings(max_examples=60)
@@ -118,11 +119,11 @@ def test_the_rules_of_the_oracle_are_the_slopes(case: tuple[Layer, tuple[int, ..
 
 def steps_of(layer: Parametric, w: Floats, x: Floats, dy: Floats) -> list[Floats]:
     own = {"w": w.reshape(layer.weight_shape)}
-    y = functional.forward_layer(layer, own, x)
+    y = layer.forward(own, x)
     return [
         y,
-        functional.weight_gradient(layer, dy, x).reshape(w.shape),
-        functional.input_gradient(layer, own, dy, x, y),
+        layer.parameter_gradients({}, dy, [x])["w"].reshape(w.shape),
+        layer.input_gradients(own, dy, [x], y)[0],
     ]
 
 
@@ -152,20 +153,6 @@ def test_a_convolution_of_the_whole_image_is_a_fully_connected_layer_to_the_bit(
     dense = steps_of(FullyConnected("f", 60, 7, relu=False), w, x, dy.reshape(-1))
     for one, other in zip(conv, dense, strict=True):
         assert_same_bits(one.reshape(other.shape), other)
-
-
-def test_a_layer_of_another_kind_is_refused() -> None:
-    class Twice(Layer):
-        def output_shape(self, input_shape: tuple[int, ...], source: str = "") -> tuple[int, ...]:
-            return input_shape
-
-    for action in (
-        lambda: functional.forward_layer(Twice("twice"), {}, np.ones(3, np.float32)),
-        lambda: functional.input_gradient(Twice("twice"), {}, *[np.ones(3, np.float32)] * 3),
-        lambda: functional.weight_gradient(Twice("twice"), *[np.ones(3, np.float32)] * 2),
-    ):
-        with pytest.raises(ModelError, match=r"^twice: a layer of type Twice cannot be computed$"):
-            action()
 
 
 # -- networks --------------------------------------------------------------------------------------
@@ -282,10 +269,12 @@ def test_no_input_gradient_is_computed_up_to_the_lowest_trained_layer(monkeypatc
     model, parameters, x, target = case("separable")
     some = replace(model, layers=(replace(model.layers[0], trainable=False), *model.layers[1:]))
     computed: list[str] = []
-    original = functional.input_gradient
-    monkeypatch.setattr(
-        functional, "input_gradient", lambda layer, *rest: (computed.append(layer.name), original(layer, *rest))[1]
-    )
+    for kind in (FullyConnected, GlobalAveragePool, PointWise, DepthWise, Conv2D):
+        original = kind.input_gradients
+        monkeypatch.setattr(
+            kind, "input_gradients",
+            lambda layer, *rest, original=original: (computed.append(layer.name), original(layer, *rest))[1],
+        )  # fmt: skip
     functional.step(model, parameters, x, target)
     assert computed == ["fc", "pool", "pw", "dw"]
     computed.clear()
@@ -310,8 +299,8 @@ def test_steps_are_the_optimizers_formula(name: str, momentum: float, decay: flo
             exact = w - rate * velocity[slot]
             assert np.abs(parameters[slot] - exact).max() <= 1e-6 * max(1.0, float(np.abs(w).max()))
             if momentum:
-                velocity[slot] = optimizer.velocity[slot].astype(np.float64)
-    assert bool(optimizer.velocity) == bool(momentum)
+                velocity[slot] = optimizer.state[slot]["velocity"].astype(np.float64)
+    assert bool(optimizer.state) == bool(momentum)
 
 
 def test_an_update_from_a_stored_gradient_rounds_once_more() -> None:
@@ -500,18 +489,18 @@ def test_pytorch_computes_the_same_layers(made: tuple[Layer, tuple[int, ...]], s
     rng = np.random.default_rng(seed)
     own = {name: random(rng, size) for name, size in layer.parameters.items()}
     x = random(rng, shape)
-    y = functional.forward_layer(layer, own, x)
+    y = layer.forward(own, x)
     dy = random(rng, y.shape)
     theirs = [torch.from_numpy(array).requires_grad_() for array in own.values()]
     their_x = torch.from_numpy(x).requires_grad_()
     their_y = torch_forward(torch, layer, theirs, their_x)
     their_y.backward(torch.from_numpy(dy))
     assert_near(y, their_y.detach().numpy().astype(np.float64), "forward")
-    d = functional.through_relu(layer, dy, y)
+    d = values_of_layers.through_relu(layer, dy, y)
     assert_near(
-        functional.input_gradient(layer, own, d, x, y), their_x.grad.numpy().astype(np.float64), "input gradient"
+        layer.input_gradients(own, d, [x], y)[0], their_x.grad.numpy().astype(np.float64), "input gradient"
     )
     if isinstance(layer, Parametric):
         assert_near(
-            functional.weight_gradient(layer, d, x), theirs[0].grad.numpy().astype(np.float64), "weight gradient"
+            layer.parameter_gradients({}, d, [x])["w"], theirs[0].grad.numpy().astype(np.float64), "weight gradient"
         )

@@ -18,10 +18,10 @@ from tests.trainlib.arrays import seeds
 from tests.trainlib.hazards import KnownCall, Words, compiled, touched, violations
 from tests.trainlib.networks import networks, plans
 from trainlib.kernels import Call, elementwise
-from trainlib.kernels.optimizer import Rule
 from trainlib.layers import Conv2D, DepthWise, FullyConnected, GlobalAveragePool, MaxPool, PointWise
 from trainlib.lowering.schedule import Fork, Issue, Schedule, Wait
 from trainlib.model import Model
+from trainlib.optimizers import SGD
 from trainlib.tiling import default_plan
 
 IMAGES = Model(
@@ -44,7 +44,7 @@ def schedules(draw: st.DrawFn) -> tuple[Schedule, Platform]:
     """With momentum or without."""
     model, cores, momentum = draw(networks()), draw(st.integers(1, 16)), draw(st.sampled_from([0.0, 0.9]))
     platform = Platform.preset("pulp-2022", {"cluster.cores": cores, "l2.size_bytes": 512 << 10})
-    return compiled(model, draw(plans(model, platform.cluster.cores)), platform, 0.05, momentum), platform
+    return compiled(model, draw(plans(model, platform.cluster.cores)), platform, SGD(0.05, momentum)), platform
 
 
 def after(call: KnownCall, platform: Platform, words: np.ndarray) -> np.ndarray:
@@ -87,7 +87,7 @@ def test_kernels_touch_what_the_replay_says(case: tuple[Schedule, Platform], see
 def test_each_missing_wait_is_found(momentum: float) -> None:
     """Where a wait is needed for bytes; those before stores of what a kernel has just left are, all of them."""
     platform = Platform.preset("pulp-2022", {"l1.size_bytes": 24 << 10})
-    schedule = compiled(IMAGES, default_plan(IMAGES, platform, Rule(0.05, momentum)), platform, 0.05, momentum)
+    schedule = compiled(IMAGES, default_plan(IMAGES, platform, SGD(0.05, momentum)), platform, SGD(0.05, momentum))
     assert violations(schedule, platform) == []
     waits = [number for number, operation in enumerate(schedule.operations) if isinstance(operation, Wait)]
     for dropped in waits:
@@ -97,13 +97,13 @@ def test_each_missing_wait_is_found(momentum: float) -> None:
 
 def test_a_missing_load_is_found() -> None:
     platform = Platform.preset("pulp-2022")
-    schedule = compiled(IMAGES, default_plan(IMAGES, platform), platform, 0.05)
+    schedule = compiled(IMAGES, default_plan(IMAGES, platform), platform)
     loads = [
         number
         for number, operation in enumerate(schedule.operations)
         if isinstance(operation, Issue) and not operation.copy.outward
     ]
-    first = next(n for n in loads if schedule.operations[n].copy.l2 == schedule.tensors["x0"].address)
+    first = next(n for n in loads if schedule.operations[n].copy.l2 == schedule.tensors["sample"].address)
     kept = tuple(operation for number, operation in enumerate(schedule.operations) if number != first)
     assert any("hold nothing" in found for found in violations(replace(schedule, operations=kept), platform))
 
@@ -112,7 +112,7 @@ def test_threads_leave_the_kernels_as_they_were() -> None:
     platform = Platform.preset("pulp-2022")
     plan = default_plan(IMAGES, platform)
     with ThreadPoolExecutor(4) as pool:
-        made = list(pool.map(lambda _: compiled(IMAGES, plan, platform, 0.05), range(12)))
+        made = list(pool.map(lambda _: compiled(IMAGES, plan, platform), range(12)))
     assert all(violations(schedule, platform) == [] for schedule in made)
     assert type(elementwise.relu_forward(L1_BASE, L1_BASE, 4, 8)) is Call
 

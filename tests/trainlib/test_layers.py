@@ -144,7 +144,7 @@ def test_layers_are_values(layer: Parametric) -> None:
 def products(layer: Parametric, shape: tuple[int, ...]) -> int:
     """Weight by output, those on padding included, counted one by one."""
     if isinstance(layer, FullyConnected):
-        return len(list(product(range(layer.outputs), range(layer.inputs))))
+        return len(list(product(range(layer.out_features), range(layer.in_features))))
     channels, rows, columns = layer.output_shape(shape)
     return sum(layer.fan_in for _ in product(range(channels), range(rows), range(columns)))
 

@@ -81,18 +81,23 @@ def frozen(model: Model, *names: str) -> Model:
     return replace(model, layers=tuple(layers))
 
 
+def wanted(model: Model) -> list[int]:
+    """Layers whose output's gradient is needed."""
+    return [node.number for node in model.nodes if model.graph.wanted(node.output)]
+
+
 def test_a_step_counts_no_gradients_that_it_does_not_compute() -> None:
     model = models.get("ds_cnn_paper")
     conv, dw, pw, fc = (model.macs(index, "fw") for index in (0, 1, 2, 4))
-    assert model.lowest_trained == 0
+    assert wanted(model) == [0, 1, 2, 3, 4]
     assert model.step_macs == 2 * conv + 3 * (dw + pw + fc)
     first = frozen(model, "conv")
-    assert first.lowest_trained == 1
+    assert wanted(first) == [1, 2, 3, 4]
     assert first.step_macs == conv + 2 * dw + 3 * (pw + fc)
     middle = frozen(model, "pw0")
     assert middle.step_macs == model.step_macs - pw
     last_only = frozen(model, "conv", "dw0", "pw0")
-    assert last_only.lowest_trained == 4
+    assert wanted(last_only) == [4]
     assert last_only.step_macs == forward_macs(model) + fc
 
 
@@ -153,8 +158,8 @@ def test_a_fully_connected_networks_first_numbers_are_these() -> None:
     rng, model = np.random.default_rng(3), models.get("autoencoder")
     for layer, w in zip(model.layers[:-1], model.initial_parameters(3), strict=False):
         assert isinstance(layer, FullyConnected)
-        normal = rng.standard_normal((layer.outputs, layer.inputs))
-        assert_same_bits(w, (normal * np.sqrt(2.0 / layer.inputs)).astype(np.float32))
+        normal = rng.standard_normal((layer.out_features, layer.in_features))
+        assert_same_bits(w, (normal * np.sqrt(2.0 / layer.in_features)).astype(np.float32))
 
 
 @pytest.mark.parametrize("loss", ["mse", "l1"])
@@ -241,7 +246,7 @@ FC = FullyConnected("fc", 64, 3, relu=False)
         ((FC,), {"loss": "cross_entropy"}, "m: no loss 'cross_entropy' (did you mean 'cross-entropy'?); losses: mse"),
         ((CONV,), {"input_shape": (1, 6, 6)}, "m: the last layer, conv, feeds the loss: no ReLU there"),
         (
-            (replace(FC, outputs=64),),
+            (replace(FC, out_features=64),),
             {"target_is_input": True, "loss": "cross-entropy"},
             "m: cross-entropy takes a class as target, not the input",
         ),

@@ -27,6 +27,7 @@ from trainlib import functional
 from trainlib.errors import PlanError
 from trainlib.layers import Conv2D, DepthWise, FullyConnected, PointWise, Tanh
 from trainlib.model import Model
+from trainlib.operators import values as values_of_layers
 
 
 @settings(max_examples=40)
@@ -74,8 +75,8 @@ def test_a_case_without_fault_passes() -> None:
 
 
 def test_a_twin_that_is_off_by_a_bit_is_a_difference_of_bits(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = functional.bias_gradient
-    monkeypatch.setattr(functional, "bias_gradient", lambda dy: np.nextafter(original(dy), np.float32(9)))
+    original = values_of_layers.bias_gradient
+    monkeypatch.setattr(values_of_layers, "bias_gradient", lambda dy: np.nextafter(original(dy), np.float32(9)))
     found = difference()
     assert found.kind.startswith("bits, ") and found.kind.endswith("b of Conv2D")
     assert "conv" in str(found) and "the first at [" in str(found)
@@ -137,9 +138,9 @@ def test_the_command_says_what_it_ran(capsys: pytest.CaptureFixture[str], monkey
 def test_the_command_writes_a_program_that_runs(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gradient, written = functional.bias_gradient, list[Case]()
+    gradient, written = values_of_layers.bias_gradient, list[Case]()
     monkeypatch.setattr(command, "smallest_that_fits", lambda case: None)
-    monkeypatch.setattr(functional, "bias_gradient", lambda dy: np.nextafter(gradient(dy), np.float32(9)))
+    monkeypatch.setattr(values_of_layers, "bias_gradient", lambda dy: np.nextafter(gradient(dy), np.float32(9)))
     monkeypatch.setattr(command, "SHRINKING", 4.0)
     program = command.program
     monkeypatch.setattr(command, "program", lambda case: written.append(case) or program(case))

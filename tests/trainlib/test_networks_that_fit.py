@@ -16,7 +16,6 @@ from tests.trainlib.arrays import core_counts
 from tests.trainlib.networks import Case, networks, plans, smallest_plans, smallest_step, with_l1_for
 from trainlib import models
 from trainlib.errors import PlanError
-from trainlib.kernels.optimizer import Rule
 from trainlib.layers import (
     AveragePool,
     Conv2D,
@@ -30,6 +29,7 @@ from trainlib.layers import (
 )
 from trainlib.lowering.schedule import compile_schedule
 from trainlib.model import Model
+from trainlib.optimizers import SGD
 from trainlib.plan import Plan, Tile, tile_limits
 from trainlib.tiling import default_plan
 from trainlib.trainer import Trainer
@@ -168,7 +168,7 @@ SMALL_NEEDS = {
 def test_networks_that_need_a_part_of_l1_are_trained(name: str) -> None:
     model, momentum, l2_bytes, needed = SMALL_NEEDS[name]
     platform = Platform.preset("pulp-2022", {"l2.size_bytes": l2_bytes})
-    default_plan(model, with_l1_for(platform, needed), Rule(0.01, momentum))
+    default_plan(model, with_l1_for(platform, needed), SGD(0.01, momentum))
     check(Case(model, None, platform, 1, momentum=momentum))
 
 
@@ -176,7 +176,7 @@ def least_l1_bytes(model: Model, platform: Platform, momentum: float, width: int
     """What the best of the smallest plans takes."""
     roomy = platform.replace({"l1.size_bytes": MIB})
     return min(
-        compile_schedule(model, plan, roomy, 0.01, momentum).l1_bytes
+        compile_schedule(model, plan, roomy, SGD(0.01, momentum)).l1_bytes
         for plan in smallest_plans(model, width)
     )
 
@@ -207,7 +207,7 @@ def in_single_buffers(plan: Plan) -> Plan:
 
 def compiles(model: Model, plan: Plan, platform: Platform, momentum: float) -> bool:
     try:
-        compile_schedule(model, plan, platform, 0.01, momentum)
+        compile_schedule(model, plan, platform, SGD(0.01, momentum))
     except PlanError:
         return False
     return True

@@ -10,10 +10,10 @@ import pytest
 from pulpsim.platform import Platform
 from tests.regenerate_golden import case_of, load
 from trainlib import models, plans
-from trainlib.kernels.optimizer import Rule
 from trainlib.layers import FullyConnected
 from trainlib.lowering.schedule import compile_schedule
 from trainlib.model import Model
+from trainlib.optimizers import SGD
 from trainlib.plan import Plan
 from trainlib.plans import origin, plan_for, tuned_plan
 from trainlib.tiling import default_plan, fits
@@ -76,7 +76,7 @@ def test_more_hardware_is_not_slower_by_default(name: str, preset: str, changed:
     larger = platform.replace(settings)
 
     def cycles(machine: Platform) -> int:
-        return cycles_of(compile_schedule(model, plan_for(model, machine), machine, 0.01), machine)
+        return cycles_of(compile_schedule(model, plan_for(model, machine), machine), machine)
 
     assert cycles(larger) <= 1.005 * cycles(platform)
 
@@ -112,7 +112,7 @@ def test_a_model_of_the_same_name_is_not_taken_for_the_shipped_one() -> None:
 
 
 def test_momentum_takes_a_plan_by_rule_where_velocities_do_not_fit_beside_the_tuned_one() -> None:
-    model, rule, platform = models.get("ds_cnn_paper"), Rule(0.01, 0.9), Platform.preset("pulp-2022")
+    model, rule, platform = models.get("ds_cnn_paper"), SGD(0.01, 0.9), Platform.preset("pulp-2022")
     tuned = tuned_plan(model, platform)
     assert tuned is not None and not fits(model, tuned, platform, rule)
     assert Trainer(model, platform, momentum=0.9).plan == default_plan(model, platform, rule)

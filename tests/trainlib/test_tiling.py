@@ -15,23 +15,23 @@ from tests.trainlib.arrays import assert_same_bits, seeds
 from tests.trainlib.networks import Case, networks, plans
 from trainlib import models, tiling
 from trainlib.errors import L1Error, ModelError
-from trainlib.kernels.optimizer import PLAIN, Rule
 from trainlib.layers import Conv2D, FullyConnected
-from trainlib.lowering.schedule import check_l2, cut_step, place_buffers
+from trainlib.lowering.schedule import cut_step, place_buffers
 from trainlib.model import Model
-from trainlib.tiling import default_plan
+from trainlib.optimizers import PLAIN, SGD
+from trainlib.tiling import check_l2, default_plan
 from trainlib.trainer import Trainer
 
 PLATFORM = Platform.preset("pulp-2022", {"l2.size_bytes": 1 << 20})
 #: nothing but what is asked of L1 decides here
 ROOMY = PLATFORM.replace({"l1.size_bytes": 2 << 20})
-rules = st.sampled_from([PLAIN, Rule(0.1, 0.9), Rule(0.1, 0.0, 0.01)])
+rules = st.sampled_from([PLAIN, SGD(0.1, 0.9), SGD(0.1, 0.0, 0.01)])
 
 
 # -- sizes without tiles -----------------------------------------------------------------------------
 @settings(max_examples=100)
 @given(data=st.data(), rule=rules)
-def test_outlined_work_needs_the_buffers_of_all_of_it(data: st.DataObject, rule: Rule) -> None:
+def test_outlined_work_needs_the_buffers_of_all_of_it(data: st.DataObject, rule: SGD) -> None:
     model = data.draw(networks())
     plan = data.draw(plans(model))
     for step in plan.steps:
@@ -45,7 +45,7 @@ def test_outlined_work_needs_the_buffers_of_all_of_it(data: st.DataObject, rule:
 
 @settings(max_examples=60)
 @given(data=st.data(), rule=rules)
-def test_what_does_not_fit_outlined_does_not_fit(data: st.DataObject, rule: Rule) -> None:
+def test_what_does_not_fit_outlined_does_not_fit(data: st.DataObject, rule: SGD) -> None:
     """The outline may be placed in less, never in more: so it refuses nothing that fits."""
     model = data.draw(networks())
     plan = data.draw(plans(model))
@@ -73,7 +73,8 @@ def test_what_cannot_fit_l2_is_refused_before_it_is_planned(
     def never(*arguments: object) -> None:
         raise AssertionError("planned")
 
-    monkeypatch.setattr(tiling, "_Planner", never)
+    for way in ("largest", "least"):
+        monkeypatch.setattr(tiling._Planner, way, never)
     for refuses in (lambda: Trainer(model), lambda: default_plan(model, PLATFORM), lambda: check_l2(model, PLATFORM)):
         with pytest.raises(ModelError, match=r"L2 is too small: .* are missing") as error:
             refuses()
@@ -85,9 +86,10 @@ def test_velocities_that_do_not_fit_are_named_as_what_is_short() -> None:
     with pytest.raises(ModelError) as error:
         Trainer(models.get("autoencoder"), momentum=0.9)
     assert str(error.value) == (
-        "L2 is too small: a training step needs 2,122,832 bytes there (parameters 1,056,768, velocities 1,056,768, "
-        "activations 9,248; the largest tensor is w0 of fc0, 128 x 640 numbers, 327,680 bytes), pulp-2022 has "
-        "2,097,152 (l2.size_bytes): 25,680 are missing; the velocities of momentum are a second copy of the parameters"
+        "L2 is too small: a training step needs 2,122,832 bytes there (parameters 1,056,768, activations 2,560, "
+        "states 1,056,768, activations and gradients at once 6,688; the largest tensor is fc0.w, 128 x 640 numbers, "
+        "327,680 bytes), pulp-2022 has 2,097,152 (l2.size_bytes): 25,680 are missing; the optimizer's states are "
+        "further copies of the parameters"
     )
 
 
@@ -114,7 +116,7 @@ def test_layers_wider_than_l1_come_from_l2_in_parts() -> None:
 @given(data=st.data(), seed=seeds, cores=st.integers(1, 8), momentum=st.sampled_from([0.0, 0.9]))
 def test_a_little_l1_is_enough(data: st.DataObject, seed: int, cores: int, momentum: float) -> None:
     """What the smallest tiles need, and nothing more: some plan is found, and right."""
-    model, rule = data.draw(networks()), Rule(0.05, momentum)
+    model, rule = data.draw(networks()), SGD(0.05, momentum)
     platform = PLATFORM.replace({"cluster.cores": cores, "cluster.fpus": cores})
     planner = tiling._Planner(model, platform, rule)
     least = planner.least()
@@ -146,7 +148,7 @@ def test_a_plan_for_more_cores_than_there_are_is_refused() -> None:
 @pytest.mark.parametrize(("momentum", "decay"), [(0.9, 0.0), (0.0, 0.01), (0.9, 0.01)])
 def test_a_fused_update_leaves_what_one_from_a_stored_gradient_does(momentum: float, decay: float) -> None:
     model, platform = mlp(70, 30, 9), PLATFORM
-    fused = default_plan(model, platform, Rule(0.1, momentum, decay))
+    fused = default_plan(model, platform, SGD(0.1, momentum, decay))
     assert {step.step for step in fused.steps} == {"fw", "ig+wg+update", "wg+update"}
     parts = {"ig+wg+update": ("ig", "wg", "update"), "wg+update": ("wg", "update"), "fw": ("fw",)}
     tile = {"fw": {}, "ig": {}, "wg": {}, "update": {"unroll": 1}}

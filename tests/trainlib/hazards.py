@@ -31,6 +31,7 @@ from trainlib.kernels import (
     Call,
     activations,
     adam,
+    affine,
     bias,
     classification,
     depthwise,
@@ -41,6 +42,7 @@ from trainlib.kernels import (
     layout,
     loss,
     matmul,
+    normalisation,
     optimizer,
     pooling,
 )
@@ -54,8 +56,8 @@ from trainlib.plan import Plan
 Words = NDArray[np.int64]  #: numbers of 4-byte words, counted from the start of L1 or of L2
 Touched = tuple[list[Words], list[Words]]  #: those read, those written
 MODULES = (
-    activations, adam, bias, classification, depthwise, dropout, elementwise, fully_connected, im2row, layout, loss,
-    matmul, optimizer, pooling,
+    activations, adam, affine, bias, classification, depthwise, dropout, elementwise, fully_connected, im2row, layout,
+    loss, matmul, normalisation, optimizer, pooling,
 )  # fmt: skip
 
 
@@ -322,8 +324,31 @@ def _interleave(a: SimpleNamespace) -> Touched:
     return [_image(a.x, *a.shape)], [(a.y - L1_BASE) // 4 + place.reshape(-1)]
 
 
+def _partial(a: SimpleNamespace, shared: bool) -> list[Words]:
+    return [row(a.partial, 2 * a.cores)] if shared and a.cores > 1 else []
+
+
+def _norm(a: SimpleNamespace) -> Touched:
+    """Of rows or, where their number is not given, of one with gamma and beta for each number."""
+    rows = getattr(a, "rows", 1)
+    x, y = (_image(at, rows, a.n) for at in (a.x, a.y))
+    parameters = [row(at, rows if hasattr(a, "rows") else a.n) for at in (a.gamma, a.beta)]
+    return [x, *parameters], [y, row(a.statistics, 2 * rows), *_partial(a, getattr(a, "shared", True))]
+
+
+def _norm_gradient(a: SimpleNamespace) -> Touched:
+    rows = getattr(a, "rows", 1)
+    dy, x, dx = (_image(at, rows, a.n) for at in (a.dy, a.x, a.dx))
+    gamma, *gradients = (row(at, rows if hasattr(a, "rows") else a.n) for at in (a.gamma, a.dgamma, a.dbeta))
+    return [dy, x, gamma, row(a.statistics, 2 * rows)], [dx, *gradients, *_partial(a, getattr(a, "shared", True))]
+
+
 OTHERS: dict[str, Callable[[SimpleNamespace], Touched]] = {
     "optimizer.sgd": _sgd,
+    "normalisation.instance_norm": _norm,
+    "normalisation.layer_norm": _norm,
+    "normalisation.instance_norm_gradient": _norm_gradient,
+    "normalisation.layer_norm_gradient": _norm_gradient,
     "bias.bias_forward": _bias_forward,
     "bias.bias_gradient": _bias_gradient,
     "fully_connected.forward": _dense_forward,

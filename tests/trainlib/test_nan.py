@@ -30,6 +30,7 @@ from tests.trainlib import (
     test_kernels,
     test_layout,
     test_matmul,
+    test_normalisation,
     test_optimizer,
     test_pooling,
 )
@@ -138,6 +139,13 @@ def test_padding_and_transposes(case: test_layout.Padding, m: test_layout.Matrix
 def test_products_of_matrices(case: test_matmul.Case, kernel: str) -> None:
     with every_bit():
         test_matmul.check(wild(case), kernel)
+
+
+@given(case=test_normalisation.cases)
+def test_normalisations(case: test_normalisation.Case) -> None:
+    with every_bit():
+        test_normalisation.forward(wild(case))
+        test_normalisation.backward(wild(case))
 
 
 @given(u=test_optimizer.updates, path=st.sampled_from(test_optimizer.PATHS))

@@ -1,0 +1,288 @@
+"""Protects instance and layer normalisation: values, gradients and their bits for every shape and core count, rows in
+tiles or shared by all cores; nothing else written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from pulpsim.machine import Result
+from tests.trainlib.arrays import (
+    ALL_KINDS,
+    FINITE,
+    TINY,
+    UNIT,
+    Floats,
+    assert_within,
+    core_counts,
+    seeds,
+    values,
+)
+from tests.trainlib.bench import Bench
+from trainlib.kernels import Call
+from trainlib.kernels import normalisation as kernels
+from trainlib.numerics import fc_forward
+from trainlib.numerics import normalisation as numerics
+
+Engine = Literal["jit", "reference"]
+Doubles = NDArray[np.float64]
+#: words of L1 that a case may take
+ROOM = 12_000
+
+
+@dataclass(frozen=True)
+class Case:
+    """layer: one row, with gamma and beta for each number."""
+
+    layer: bool
+    rows: int
+    n: int
+    shared: bool
+    cuts: tuple[int, ...]  # where tiles of rows begin
+    eps: float
+    offset: float
+    in_place: bool
+    cores: int
+    kind: str
+    seed: int
+
+    @property
+    def shares(self) -> int:
+        return self.cores if self.shared or self.layer else 1
+
+    @property
+    def parameters(self) -> tuple[int, int]:
+        """The shape of gamma and beta that NumPy takes along rows."""
+        return (1, self.n) if self.layer else (self.rows, 1)
+
+    @property
+    def tiles(self) -> list[tuple[int, int]]:
+        return list(pairwise([0, *sorted({cut for cut in self.cuts if 0 < cut < self.rows}), self.rows]))
+
+    def x(self, rng: np.random.Generator) -> Floats:
+        with np.errstate(over="ignore"):
+            return values(rng, (self.rows, self.n), self.kind) + np.float32(self.offset)
+
+
+def that_fits(case: Case) -> Case:
+    rows = 1 if case.layer else case.rows
+    return replace(case, rows=rows, n=min(case.n, ROOM // (6 if case.layer else 3) // rows))
+
+
+counts = st.one_of(st.integers(1, 12), st.integers(1, 40))
+lengths = st.one_of(st.integers(1, 40), st.integers(1, 300), st.sampled_from([16, 64, 128, 1000]))
+cases = st.builds(
+    Case, st.booleans(), counts, lengths, st.booleans(), st.lists(st.integers(1, 40), max_size=3).map(tuple),
+    st.sampled_from([1e-5, 1e-3, 1.0]), st.sampled_from([0.0, 0.0, 3.0, -100.0]), st.booleans(), core_counts,
+    st.sampled_from(ALL_KINDS), seeds,
+).map(that_fits)  # fmt: skip
+INSTANCES = Case(False, 16, 25, False, (), 1e-5, 0.0, False, 8, "plain", 0)
+LAYER = Case(True, 1, 400, True, (), 1e-5, 0.0, False, 8, "plain", 0)
+
+
+# -- in float64 --------------------------------------------------------------------------------------
+def exact_statistics(x: Floats, eps: float) -> Doubles:
+    wide = x.astype(np.float64)
+    return np.stack([wide.mean(axis=1), 1 / np.sqrt(wide.var(axis=1) + np.float32(eps))], axis=1)
+
+
+def assert_near_float64(case: Case, x: Floats, gamma: Floats, beta: Floats, y: Floats, statistics: Floats) -> None:
+    """Means are off by the rounding of sums; the variance by that and by the square of the mean's error."""
+    n, wide = case.n, x.astype(np.float64)
+    exact = exact_statistics(x, case.eps)
+    mean, inverse = exact[:, :1], exact[:, 1:]
+    off = 1.01 * ((n + 2) * UNIT * np.abs(wide).mean(axis=1, keepdims=True) + 2 * n * TINY)
+    squares = off**2 + ((wide - mean) ** 2).mean(axis=1, keepdims=True)
+    relative = 1.01 * ((0.5 * n + 5) * UNIT + 0.5 * inverse**2 * (off**2 + 3 * UNIT * squares))
+    assert_within(statistics, exact, np.concatenate([off, relative * inverse], axis=1), "statistics")
+    xhat = (wide - mean) * inverse
+    away = inverse * off * (1 + relative) + np.abs(xhat) * (relative + 2 * UNIT)
+    result = xhat * gamma + beta
+    bound = 1.01 * (np.abs(gamma) * (away + TINY) + UNIT * np.abs(result) + TINY)
+    assert_within(y, result, bound, "y")
+
+
+def exact_gradient(dy: Doubles, x: Doubles, gamma: Doubles, statistics: Doubles) -> tuple[Doubles, Doubles]:
+    """(dx, xhat), with gamma as wide as x."""
+    xhat, g = (x - statistics[:, :1]) * statistics[:, 1:], dy * gamma
+    products = (g * xhat).mean(axis=1, keepdims=True)
+    return (g - g.mean(axis=1, keepdims=True) - xhat * products) * statistics[:, 1:], xhat
+
+
+def assert_gradient_near_float64(
+    case: Case, operands: tuple[Floats, Floats, Floats, Floats], found: tuple[Floats, Floats, Floats]
+) -> None:
+    """Given the statistics in FP32, of which no error is excused."""
+    dy, x, gamma, statistics = (array.astype(np.float64) for array in operands)
+    dx, dgamma, dbeta = found
+    exact, xhat = exact_gradient(dy, x, gamma, statistics)
+    axis, terms = (0, 1) if case.layer else (1, case.n)
+    for name, mine, products in (("dgamma", dgamma, dy * xhat), ("dbeta", dbeta, dy)):
+        bound = 1.01 * (terms + 4) * (UNIT * np.abs(products).sum(axis=axis) + TINY * (1 + np.abs(dy).sum(axis=axis)))
+        assert_within(mine, products.sum(axis=axis), bound, name)
+    g, inverse = np.abs(dy * gamma), statistics[:, 1:]
+    sizes = g + g.mean(axis=1, keepdims=True) + np.abs(xhat) * (g * np.abs(xhat)).mean(axis=1, keepdims=True)
+    underflow = TINY * (1 + np.abs(gamma)) * (1 + np.abs(dy).mean(axis=1, keepdims=True)) * (1 + np.abs(xhat)) ** 2
+    assert_within(dx, exact, 1.01 * (case.n + 9) * (UNIT * sizes * inverse + underflow * (1 + inverse)) + TINY, "dx")
+
+
+# -- the kernels -------------------------------------------------------------------------------------
+def forward(case: Case, engine: Engine = "jit") -> list[Result]:
+    bench = Bench(case.cores, case.seed, engine)
+    x = case.x(bench.rng)
+    gamma, beta = (values(bench.rng, case.parameters, "zeros") for _ in range(2))
+    eps = np.float32(case.eps)
+    if case.layer:
+        y, statistics = numerics.layer_norm(x[0], gamma[0], beta[0], eps, case.shares)
+        y, statistics = y[None], statistics[None]
+    else:
+        y, statistics = numerics.instance_norm(x, gamma[:, 0].copy(), beta[:, 0].copy(), eps, case.shares)
+    if case.kind in FINITE:
+        assert_near_float64(case, x, gamma, beta, y, statistics)
+    at_x, at_gamma, at_beta = bench.place(x), bench.place(gamma), bench.place(beta)
+    at_y, at_statistics = at_x if case.in_place else bench.space(x.size), bench.space(2 * case.rows)
+    at_partial = bench.space(2 * case.cores) if case.shares > 1 else 0
+    calls: list[Call] = []
+    if case.layer:
+        arrays = at_x, at_y, at_gamma, at_beta, at_statistics, at_partial
+        calls.append(kernels.layer_norm(*arrays, case.n, case.eps, case.cores))
+    for first, end in [] if case.layer else case.tiles:
+        matrices = (at + 4 * case.n * first for at in (at_x, at_y))
+        arrays = *matrices, at_gamma + 4 * first, at_beta + 4 * first, at_statistics + 8 * first, at_partial
+        shape = end - first, case.n, case.eps, case.shared, case.cores
+        calls.append(kernels.instance_norm(*arrays, *shape))
+    bench.expect(at_y, y)
+    bench.expect(at_statistics, statistics)
+    if at_partial:
+        with np.errstate(all="ignore"):
+            bench.expect(at_partial, partial_sums(x[-1], statistics[-1, 0], case.cores))
+    return bench.run(*calls)
+
+
+def partial_sums(x: Floats, mean: np.float32, cores: int) -> Floats:
+    """What a row leaves in `partial` forward: the cores' sums, and those of the squares."""
+    away = x - mean
+    return np.array(dots(np.ones_like(x), x, cores) + dots(away, away, cores), np.float32)
+
+
+def partial_products(g: Floats, x: Floats, statistics: Floats, cores: int) -> Floats:
+    """And backward: those of g, and of g * xhat."""
+    xhat = (x - statistics[0]) * statistics[1]
+    return np.array(dots(np.ones_like(g), g, cores) + dots(g, xhat, cores), np.float32)
+
+
+def dots(one: Floats, other: Floats, cores: int) -> list[np.float32]:
+    """The cores' shares of a product, each by the dense layer's twin."""
+    chunk = -(-one.size // cores)
+    shares = [slice(core * chunk, (core + 1) * chunk) for core in range(cores)]
+    return [fc_forward(one[share][None], other[share], False)[0] if one[share].size else 0 for share in shares]
+
+
+def backward(case: Case, engine: Engine = "jit") -> list[Result]:
+    bench = Bench(case.cores, case.seed, engine)
+    x, dy = case.x(bench.rng), values(bench.rng, (case.rows, case.n), case.kind)
+    gamma, eps = values(bench.rng, case.parameters), np.float32(case.eps)
+    if case.layer:
+        _, statistics = numerics.layer_norm(x[0], gamma[0], gamma[0], eps, case.shares)
+        dx, dgamma, dbeta = numerics.layer_norm_gradient(dy[0], x[0], gamma[0], statistics, case.shares)
+        dx, statistics = dx[None], statistics[None]
+    else:
+        own = gamma[:, 0].copy()
+        _, statistics = numerics.instance_norm(x, own, own, eps, case.shares)
+        dx, dgamma, dbeta = numerics.instance_norm_gradient(dy, x, own, statistics, case.shares)
+    if case.kind in FINITE:
+        assert_gradient_near_float64(case, (dy, x, gamma, statistics), (dx, dgamma, dbeta))
+    at_dy, at_x, at_gamma, at_statistics = (bench.place(array) for array in (dy, x, gamma, statistics))
+    at_dx, at_dgamma, at_dbeta = (at_dy if case.in_place else bench.space(x.size)), *map(bench.space, [gamma.size] * 2)
+    at_partial = bench.space(2 * case.cores) if case.shares > 1 else 0
+    calls: list[Call] = []
+    if case.layer:
+        arrays = at_dy, at_x, at_dx, at_gamma, at_dgamma, at_dbeta, at_statistics, at_partial
+        calls.append(kernels.layer_norm_gradient(*arrays, case.n, case.cores))
+    for first, end in [] if case.layer else case.tiles:
+        matrices = (at + 4 * case.n * first for at in (at_dy, at_x, at_dx))
+        parameters = (at + 4 * first for at in (at_gamma, at_dgamma, at_dbeta))
+        arrays = *matrices, *parameters, at_statistics + 8 * first, at_partial
+        calls.append(kernels.instance_norm_gradient(*arrays, end - first, case.n, case.shared, case.cores))
+    for at, expected in ((at_dx, dx), (at_dgamma, dgamma), (at_dbeta, dbeta)):
+        bench.expect(at, expected)
+    if at_partial:
+        with np.errstate(all="ignore"):
+            g = dy[-1] * gamma[-1] if case.layer else dy[-1]
+            bench.expect(at_partial, partial_products(g, x[-1], statistics[-1], case.cores))
+    return bench.run(*calls)
+
+
+KERNELS = [forward, backward]
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.__name__)
+@settings(max_examples=150)
+@given(case=cases)
+@example(case=INSTANCES)
+@example(case=LAYER)
+@example(case=replace(INSTANCES, rows=3, n=49, shared=True))
+@example(case=replace(INSTANCES, rows=3, n=2, shared=True))  # cores without a share of the row
+@example(case=replace(LAYER, n=1))
+@example(case=replace(INSTANCES, kind="zeros", eps=1.0))
+def test_normalisation_gives_the_bits_of_numerics_and_writes_nothing_else(kernel, case: Case) -> None:  # type: ignore[no-untyped-def]
+    kernel(case)
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.__name__)
+@settings(max_examples=6)
+@given(case=cases.filter(lambda case: case.rows * case.n < 300))
+def test_both_engines_normalise_alike(kernel, case: Case) -> None:  # type: ignore[no-untyped-def]
+    assert kernel(case) == kernel(case, "reference")
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.__name__)
+@pytest.mark.parametrize(
+    "case", [replace(INSTANCES, rows=32, n=49), replace(INSTANCES, rows=3, n=900, shared=True), replace(LAYER, n=1600)],
+    ids=["rows", "shared", "layer"],
+)  # fmt: skip
+def test_normalisation_is_work_for_all_cores(kernel, case: Case) -> None:  # type: ignore[no-untyped-def]
+    alone, together = kernel(replace(case, cores=1))[0].cycles, kernel(case)[0].cycles
+    assert together < alone / 4
+
+
+@pytest.mark.parametrize("case", [replace(INSTANCES, rows=3, n=7), replace(LAYER, n=11)], ids=["instances", "layer"])
+def test_the_gradient_is_that_of_the_function(case: Case) -> None:
+    """In float64: what the kernels are near to, against differences of the forward formula."""
+    rng = np.random.default_rng(0)
+    x, dy = rng.standard_normal((2, case.rows, case.n))
+    gamma = rng.standard_normal(case.parameters)
+
+    def loss(x: Doubles) -> float:
+        away = x - x.mean(axis=1, keepdims=True)
+        return float((dy * gamma * away / np.sqrt((away**2).mean(axis=1, keepdims=True) + case.eps)).sum())
+
+    statistics = np.stack([x.mean(axis=1), 1 / np.sqrt(x.var(axis=1) + case.eps)], axis=1)
+    dx, step = exact_gradient(dy, x, gamma, statistics)[0], 1e-6
+    for at in np.ndindex(x.shape):
+        change = np.zeros_like(x)
+        change[at] = step
+        assert abs((loss(x + change) - loss(x - change)) / (2 * step) - dx[at]) < 1e-7
+
+
+def test_a_row_far_from_zero_is_normalised_as_well() -> None:
+    """Mean squares less squared means would have nothing left."""
+    x = 1000 + np.random.default_rng(0).standard_normal((1, 400)).astype(np.float32)
+    ones = np.ones(1, np.float32)
+    y, _ = numerics.instance_norm(x, ones, 0 * ones, np.float32(1e-5), 1)
+    wide = x.astype(np.float64)
+    assert np.abs(y - (wide - wide.mean()) / np.sqrt(wide.var() + 1e-5)).max() < 1e-3
+
+
+def test_a_row_of_equal_numbers_is_beta() -> None:
+    x, gamma, beta = np.full((2, 8), 3.0, np.float32), np.ones(2, np.float32), np.array([0.5, -2], np.float32)
+    y, statistics = numerics.instance_norm(x, gamma, beta, np.float32(1e-5), 1)
+    assert (y == beta[:, None]).all() and (statistics[:, 0] == 3).all()

@@ -31,15 +31,10 @@ from trainlib.kernels import (
     layout,
     loss,
     matmul,
-<<<<<<< HEAD
-    pooling,
-)
-from trainlib.lowering.schedule import Fork
-=======
     normalisation,
     pooling,
 )
->>>>>>> kernels2
+from trainlib.lowering.schedule import Fork
 from trainlib.plans import tuned_plan
 from trainlib.tiling import default_plan
 from trainlib.trainer import Trainer
@@ -122,14 +117,11 @@ def test_programs_of_matrices_and_vectors(n: int, k: int, m: int, cores: int, fl
     check(classification.softmax(0, 0, 0, n, cores).program)
     check(classification.cross_entropy(0, 0, 0, 0, n, cores).program)
     check(loss.mse(0, 0, 0, 0, n, 0.1, cores).program)
-<<<<<<< HEAD
     for decay in get_args(adam.Decay):
         check(adam.adam_program(decay))
-=======
     check(elementwise.copy(0, 0, n, cores).program)
     check(dropout.dropout(0, 0, n, k, m, 0.5, cores).program)
     check(normalisation.instance_norm(0, 0, 0, 0, 0, 0, n, m, 1e-5, relu, cores).program)
     check(normalisation.instance_norm_gradient(0, 0, 0, 0, 0, 0, 0, 0, n, m, relu, cores).program)
     check(normalisation.layer_norm(0, 0, 0, 0, 0, 0, n, 1e-5, cores).program)
     check(normalisation.layer_norm_gradient(0, 0, 0, 0, 0, 0, 0, 0, n, cores).program)
->>>>>>> kernels2

@@ -2,6 +2,7 @@
 
 from trainlib.operators.activation import GELU, Activation, HardSwish, LeakyReLU, ReLU, ReLU6, Sigmoid, Tanh
 from trainlib.operators.add import Add
+from trainlib.operators.batch_norm import BatchNorm
 from trainlib.operators.concat import Concat
 from trainlib.operators.convolution import Conv2D, PointWise
 from trainlib.operators.depthwise import DepthWise
@@ -15,7 +16,7 @@ from trainlib.operators.window import Window
 #: the kinds there are
 KINDS: tuple[type[Layer], ...] = (
     FullyConnected, Conv2D, PointWise, DepthWise, AveragePool, MaxPool, GlobalAveragePool,
-    ReLU, LeakyReLU, Sigmoid, Tanh, ReLU6, HardSwish, GELU, Dropout, Add, Concat, Flatten,
+    ReLU, LeakyReLU, Sigmoid, Tanh, ReLU6, HardSwish, GELU, BatchNorm, Dropout, Add, Concat, Flatten,
 )  # fmt: skip
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Activation",
     "Add",
     "AveragePool",
+    "BatchNorm",
     "Concat",
     "Conv2D",
     "DepthWise",

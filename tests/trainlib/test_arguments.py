@@ -167,7 +167,8 @@ def refused(use: Callable[[], object]) -> str:
 @pytest.mark.parametrize("wrong", [True, 4.0, "4", None, -1, 0, float("nan"), [3], np.float64(3)])
 def test_sizes_are_whole_numbers(wrong: Any) -> None:
     for layer, names in (
-        (LAYERS[0], ("inputs", "outputs")), (LAYERS[1], ("inputs", "outputs", "kernel", "stride")),
+        (LAYERS[0], ("in_features", "out_features")),
+        (LAYERS[1], ("in_channels", "out_channels", "kernel", "stride")),
         (LAYERS[2], ("channels", "kernel", "stride")), (LAYERS[4], ("kernel",)),
     ):  # fmt: skip
         for name in names:
@@ -178,8 +179,9 @@ def test_sizes_are_whole_numbers(wrong: Any) -> None:
 @pytest.mark.parametrize("wrong", [1, 0, "yes", None, [True]])
 def test_flags_are_true_or_false(wrong: Any) -> None:
     for name in ("relu", "bias", "trainable"):
+        only = ' or, of a layer with one, "bias"' if name == "trainable" else ""
         assert refused(lambda name=name: replace(LAYERS[1], **{name: wrong})) == (
-            f"l: {name} = {wrong!r}: must be True or False"
+            f"l: {name} = {wrong!r}: must be True or False{only}"
         )
     assert refused(lambda: replace(NETWORK, target_is_input=wrong)) == (
         f"net: target_is_input = {wrong!r}: must be True or False"

@@ -13,6 +13,7 @@ from pulpsim.program import Register
 from trainlib.kernels import Call, chunk_of
 from trainlib.kernels.partition import advance_pointer, take_share
 from trainlib.kernels.pieces import repeat
+from trainlib.kernels.vector import Constants, vector_program
 
 #: elements in the body of a hardware loop
 UNROLL = 4
@@ -34,6 +35,31 @@ def affine_forward(
 def affine_input_gradient(dy: int, dx: int, scale: int, channels: int, pixels: int, cores: int) -> Call:
     """dx = dy * scale[c]; dx may be dy. Shared as `affine_forward`."""
     return _call("affine_ig", (dy, dx, scale), channels, pixels, cores)
+
+
+def affine_factors(
+    gamma: int, beta: int, mean: int, inverse: int, scale: int, shift: int, channels: int, cores: int
+) -> Call:  # fmt: skip
+    """scale = gamma inverse; shift = fma(-mean, scale, beta): a number a channel each."""
+    arguments = (gamma, beta, mean, inverse, scale, shift, channels, chunk_of(channels, cores))
+    return Call(affine_factors_program(), "affine_factors", arguments)
+
+
+@cache
+def affine_factors_program() -> Program:
+    def body(b: Builder, pointers: list[Register], k: Constants, unroll: int) -> None:
+        gamma, beta, mean, inverse, scale, shift = pointers
+        with b.temporary("factor", "addend", "m") as [factor, addend, m]:
+            b("p.lw", factor, (gamma, 4, "!"))
+            b("p.lw", addend, (inverse, 4, "!"))
+            b("p.lw", m, (mean, 4, "!"))
+            b("fmul.s", factor, factor, addend)
+            b("p.lw", addend, (beta, 4, "!"))
+            b("p.sw", factor, (scale, 4, "!"))
+            b("fnmsub.s", addend, m, factor, addend)
+            b("p.sw", addend, (shift, 4, "!"))
+
+    return vector_program("affine_factors", ("gamma", "beta", "mean", "inverse", "scale", "shift"), (), body, 1)
 
 
 def _call(name: str, pointers: tuple[int, ...], channels: int, pixels: int, cores: int) -> Call:

@@ -9,6 +9,16 @@ from trainlib.numerics.functions import ZERO
 
 
 @compiled
+def affine_factors(gamma, beta, mean, inverse):
+    """(scale, shift) [C]: gamma inverse, and beta - mean scale, rounded once."""
+    scale, shift = np.empty_like(gamma), np.empty_like(gamma)
+    for c in range(gamma.shape[0]):
+        scale[c] = canonical(np.float32(gamma[c] * inverse[c]))
+        shift[c] = canonical(fma(-mean[c], scale[c], beta[c]))
+    return scale, shift
+
+
+@compiled
 def affine_forward(x, scale, shift, relu):
     """x [C, P], scale [C], shift [C] -> fma(x, scale, shift) row by row, then max(., 0) if relu, a NaN giving 0."""
     y = np.empty_like(x)

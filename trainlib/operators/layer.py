@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import product
 from math import prod
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
@@ -270,7 +270,7 @@ class Parametric(Layer):
                     f"{self.name}: {field_name} = {getattr(self, field_name)!r}: must be a whole number, at least 1"
                 )
             self.settle(field_name, size)
-        for field_name in ("relu", "bias", "trainable"):
+        for field_name in (own.name for own in fields(self) if own.name in ("relu", "bias", "trainable")):
             given = getattr(self, field_name)
             if field_name == "trainable" and self.bias and text(given) == "bias":
                 continue

@@ -25,6 +25,7 @@ from trainlib.numerics import classification, elementwise
 from trainlib.numerics import (
     loss as losses,
 )
+from trainlib.operators.layer import Host
 from trainlib.operators.values import bias_gradient
 from trainlib.optimizers import SGD, Batch, Optimizer
 
@@ -34,6 +35,8 @@ Own = dict[str, Floats]
 
 #: those of the default platform
 DEFAULT_CORES = 8
+#: of no training step
+OUTSIDE = Host()
 
 # -- a network -------------------------------------------------------------------------------------
 def own_of(model: Model, index: int, parameters: Parameters) -> Own:
@@ -60,19 +63,17 @@ def _sample(model: Model, x: ArrayLike) -> Floats:
     return numbers(f"{model.name}: a sample", x, (shape, (model.inputs,)), f"{list(shape)}").reshape(shape)
 
 
-def forward(model: Model, parameters: Parameters, x: ArrayLike, step: int | None = None) -> list[Floats]:
+def forward(model: Model, parameters: Parameters, x: ArrayLike, host: Host = OUTSIDE) -> list[Floats]:
     """Every layer's output for one sample, which may also be flat. Raises ModelError or DataError.
 
-    step: the number of the training step, from 0, whose outputs they are; None outside training.
+    host: which training step they are of, if any, and on how many cores.
     """
     model.check_parameters(parameters)
     values = {SAMPLE: _sample(model, x)}
     for node in model.nodes:
         inputs = [values[value.name] for value in node.inputs]
         own = own_of(model, node.number, parameters)
-        values[node.name] = (
-            node.layer.forward(own, *inputs) if step is None else node.layer.forward_in_training(own, inputs, step)
-        )
+        values[node.name] = node.layer.forward_on(host, own, inputs)
     return [values[node.name] for node in model.nodes]
 
 
@@ -112,9 +113,9 @@ class Backward:
     """Gradients of values, from the last to the lowest that needs one."""
 
     def __init__(
-        self, model: Model, parameters: Parameters, x: Floats, outputs: list[Floats], dy: Floats, step: int = 0
+        self, model: Model, parameters: Parameters, x: Floats, outputs: list[Floats], dy: Floats, host: Host
     ):
-        self._model, self._parameters, self._step = model, parameters, step
+        self._model, self._parameters, self._host = model, parameters, host
         self._values = {SAMPLE: x} | {node.name: y for node, y in zip(model.nodes, outputs, strict=True)}
         #: gradients and what they are put together from, by the names of their tensors
         self._found = {model.graph.output.gradient: dy}
@@ -132,7 +133,7 @@ class Backward:
             dy, inputs = self._gradient(node.output), [self._values[value.name] for value in node.inputs]
             if wanted := graph.computed(node):
                 own = own_of(self._model, node.number, self._parameters)
-                found = node.layer.gradients_in_training(own, dy, inputs, self._values[node.name], self._step)
+                found = node.layer.input_gradients_on(self._host, own, dy, inputs, self._values[node.name])
                 for which in wanted:
                     self._give(graph, node, which, found[which])
             yield node, dy, inputs
@@ -182,13 +183,14 @@ def gradients(
 ) -> tuple[float, dict[int, Floats]]:  # fmt: skip
     """(loss, gradient of each array in `parameters` that is trained, by its place). number: as in `step`, as errors."""
     target = _target(model, x, target)
-    outputs = forward(model, parameters, x, number)
+    host = Host(number, cores)
+    outputs = forward(model, parameters, x, host)
     value, dy = loss(model, outputs[-1], target, cores)
     found: dict[int, Floats] = {}
-    for node, d, inputs in Backward(model, parameters, _sample(model, x), outputs, dy, number):
+    for node, d, inputs in Backward(model, parameters, _sample(model, x), outputs, dy, host):
         if node.layer.trained:
             own, slots = own_of(model, node.number, parameters), model.slots[node.number]
-            gradients = node.layer.parameter_gradients(own, d, inputs)
+            gradients = node.layer.parameter_gradients_on(host, own, d, inputs)
             found |= {slots[name]: gradients[name] for name in node.layer.trained_parameters}
     return value, found
 
@@ -215,9 +217,10 @@ def step(
     optimizer, batch = optimizer or SGD(), batch or Batch()
     optimizer.check_state(parameters)
     target = _target(model, x, target)
-    outputs = forward(model, parameters, x, number)
+    host = Host(number, cores)
+    outputs = forward(model, parameters, x, host)
     value, dy = loss(model, outputs[-1], target, cores)
-    for node, d, inputs in Backward(model, parameters, _sample(model, x), outputs, dy, number):
+    for node, d, inputs in Backward(model, parameters, _sample(model, x), outputs, dy, host):
         layer, slots = node.layer, model.slots[node.number]
         if not layer.trained:
             continue
@@ -226,7 +229,8 @@ def step(
             layer.fused_update(parameters[slots["w"]], d, inputs[0], optimizer.minus_lr)
             gradients = {"b": bias_gradient(d)} if layer.bias else {}
         else:
-            gradients = layer.parameter_gradients(own_of(model, node.number, parameters), d, inputs)
+            own = own_of(model, node.number, parameters)
+            gradients = layer.parameter_gradients_on(host, own, d, inputs)
         for name in layer.trained_parameters:
             if name in gradients and (change := batch.take(slots[name], gradients[name])) is not None:
                 optimizer.update(slots[name], parameters[slots[name]], change)

@@ -10,13 +10,15 @@ from trainlib.operators.dropout import Dropout
 from trainlib.operators.flatten import Flatten
 from trainlib.operators.fully_connected import FullyConnected
 from trainlib.operators.layer import Layer, Parametric, Shape, shape_of
+from trainlib.operators.norms import InstanceNorm, LayerNorm
 from trainlib.operators.pooling import AveragePool, GlobalAveragePool, MaxPool, Pool
 from trainlib.operators.window import Window
 
 #: the kinds there are
 KINDS: tuple[type[Layer], ...] = (
     FullyConnected, Conv2D, PointWise, DepthWise, AveragePool, MaxPool, GlobalAveragePool,
-    ReLU, LeakyReLU, Sigmoid, Tanh, ReLU6, HardSwish, GELU, BatchNorm, Dropout, Add, Concat, Flatten,
+    ReLU, LeakyReLU, Sigmoid, Tanh, ReLU6, HardSwish, GELU, BatchNorm, InstanceNorm, LayerNorm, Dropout,
+    Add, Concat, Flatten,
 )  # fmt: skip
 
 __all__ = [
@@ -34,7 +36,9 @@ __all__ = [
     "FullyConnected",
     "GlobalAveragePool",
     "HardSwish",
+    "InstanceNorm",
     "Layer",
+    "LayerNorm",
     "LeakyReLU",
     "MaxPool",
     "Parametric",

@@ -29,6 +29,7 @@ from trainlib.layers import Shape
 from trainlib.lowering.memory_map import LOSS, TARGET
 from trainlib.lowering.schedule import Schedule, compile_schedule, execute
 from trainlib.model import Model, Parameters
+from trainlib.operators.layer import Host
 from trainlib.optimizers import SGD, Batch, Optimizer
 from trainlib.optimizers import Schedule as Rates
 from trainlib.optimizers.accumulating import kinds_of
@@ -264,12 +265,17 @@ class Trainer:
     # -- on the host -------------------------------------------------------------------------------
     def predict(self, x: ArrayLike) -> list[NDArray[np.float32]]:
         """Every layer's output for one sample, float32."""
-        return functional.forward(self.model, self.parameters, self._sample(x))
+        return functional.forward(self.model, self.parameters, self._sample(x), self._outside)
+
+    @property
+    def _outside(self) -> Host:
+        """Of no training step."""
+        return Host(None, self.platform.cluster.cores)
 
     def loss(self, x: ArrayLike, target: ArrayLike | None = None) -> float:
         """Loss of one sample, without learning from it."""
         x, target = self._sample(x), self._target(target)
-        y = functional.forward(self.model, self.parameters, x)[-1]
+        y = functional.forward(self.model, self.parameters, x, self._outside)[-1]
         return functional.loss(self.model, y, x if target is None else target, self.platform.cluster.cores)[0]
 
     def functional_step(self, x: ArrayLike, target: ArrayLike | None = None) -> float:

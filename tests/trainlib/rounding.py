@@ -33,6 +33,7 @@ from trainlib.layers import (
     Tanh,
 )
 from trainlib.model import Model, Parameters
+from trainlib.operators.layer import Host
 from trainlib.optimizers import SGD
 
 #: ulps by which a function of its own may be off, as its kernel states
@@ -169,7 +170,8 @@ def assert_step_is_near(
     value: float,
 ) -> None:  # fmt: skip
     """before, after: the parameters; optimizer: with the velocities from before the step; value: the loss it gave."""
-    outputs = functional.forward(model, before, x, 0)
+    host = Host(0, cores)
+    outputs = functional.forward(model, before, x, host)
     values = {SAMPLE: x.reshape(model.input_shape)} | dict(zip((n.name for n in model.nodes), outputs, strict=True))
     for node in model.nodes:
         inputs = [values[value.name] for value in node.inputs]
@@ -184,7 +186,7 @@ def assert_step_is_near(
                 assert_same_bits(after[slot], before[slot], f"{name} of the frozen {named(layer)}")
     dy = functional.loss(model, outputs[-1], wanted, cores)[1]
     given: dict[str, list[Near]] = {model.nodes[-1].name: [gradient]}
-    for node, d, inputs in functional.Backward(model, before, values[SAMPLE], outputs, dy):
+    for node, d, inputs in functional.Backward(model, before, values[SAMPLE], outputs, dy, host):
         if not np.isfinite(d).all():  # from here on down nothing is
             return
         near, y = _through(node, given[node.name], values[node.name])

@@ -77,6 +77,8 @@ def _passing(work: Work) -> Iterator[Tensor]:
         yield _tensor(node.output.tensor, matrix(node.output.shape), "activations")
         for name, shape in node.layer.parameters.items():
             yield _tensor(node.parameter(name, "d"), _rows_of(name, shape), "gradients")
+        for name, shape in node.layer.remembers(node).items():
+            yield _tensor(node.parameter(name), _rows_of(name, shape), "activations")
         yield from _gradients(work, node)
 
 

@@ -15,7 +15,7 @@ from trainlib.lowering.elementwise import ElementwiseStep
 from trainlib.lowering.finish import finish_gradient
 from trainlib.lowering.tasks import Addresses, Work, matrix
 from trainlib.numerics import dropout as values
-from trainlib.operators.layer import Floats, Layer, Own, Shape
+from trainlib.operators.layer import Floats, Host, Layer, Own, Shape
 from trainlib.plan import LayerStep, Vectors
 
 if TYPE_CHECKING:
@@ -50,16 +50,16 @@ class Dropout(Layer):
     def forward(self, own: Own, *inputs: Floats) -> Floats:
         return inputs[0]
 
-    def forward_in_training(self, own: Own, inputs: Sequence[Floats], step: int) -> Floats:
-        return self._masked(inputs[0], step)
+    def forward_on(self, host: Host, own: Own, inputs: Sequence[Floats]) -> Floats:
+        return inputs[0] if host.step is None else self._masked(inputs[0], host.step)
 
     def input_gradients(self, own: Own, dy: Floats, inputs: Sequence[Floats], y: Floats) -> list[Floats]:
         return [dy]
 
-    def gradients_in_training(
-        self, own: Own, dy: Floats, inputs: Sequence[Floats], y: Floats, step: int
+    def input_gradients_on(
+        self, host: Host, own: Own, dy: Floats, inputs: Sequence[Floats], y: Floats
     ) -> Sequence[Floats]:
-        return [self._masked(dy, step)]
+        return [dy if host.step is None else self._masked(dy, host.step)]
 
     def _masked(self, x: Floats, step: int) -> Floats:
         flat, (key,) = np.ascontiguousarray(x).reshape(-1), self.scalars(step).values()

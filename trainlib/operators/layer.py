@@ -66,6 +66,14 @@ def shape_of(value: object) -> Shape | None:
     return sizes if len(sizes) == len(value) else None
 
 
+class Host(NamedTuple):
+    """What values on the host may hang on beside the numbers: the training step, from 0, None outside training; and
+    the cores that a kernel would share a sum among."""
+
+    step: int | None = None
+    cores: int = 8
+
+
 class Passed(NamedTuple):
     """An input whose gradient is the output's, as it is: its numbers from the one at `offset` on."""
 
@@ -185,15 +193,19 @@ class Layer(ABC):
         dy: the gradient before the layer's own ReLU. y: the output.
         """
 
-    def forward_in_training(self, own: Own, inputs: Sequence[Floats], step: int) -> Floats:
-        """The output in training step 0, 1, 2, ..., where that is another one."""
+    def forward_on(self, host: Host, own: Own, inputs: Sequence[Floats]) -> Floats:
+        """The output, of kinds where it hangs on step or cores."""
         return self.forward(own, *inputs)
 
-    def gradients_in_training(
-        self, own: Own, dy: Floats, inputs: Sequence[Floats], y: Floats, step: int
+    def input_gradients_on(
+        self, host: Host, own: Own, dy: Floats, inputs: Sequence[Floats], y: Floats
     ) -> Sequence[Floats]:
-        """The input gradients of what `forward_in_training` gives."""
+        """The input gradients of what `forward_on` gives."""
         return self.input_gradients(own, dy, inputs, y)
+
+    def parameter_gradients_on(self, host: Host, own: Own, dy: Floats, inputs: Sequence[Floats]) -> dict[str, Floats]:
+        """The parameters' gradients of what `forward_on` gives."""
+        return self.parameter_gradients(own, dy, inputs)
 
     def scalars(self, step: int) -> dict[str, np.generic]:
         """Numbers that the layer's programs are given in a step, by name: FP32, or 32 bits as they are."""
@@ -201,6 +213,10 @@ class Layer(ABC):
 
     def parameter_gradients(self, own: Own, dy: Floats, inputs: Sequence[Floats]) -> dict[str, Floats]:
         """The gradient of every parameter, in its shape; dy as in `input_gradients`."""
+        return {}
+
+    def remembers(self, node: Node) -> dict[str, Shape]:
+        """Tensors that the forward step leaves in L2 for the backward pass, by name; vectors or matrices."""
         return {}
 
     def passes(self, node: Node) -> tuple[Passed | None, ...]:

@@ -80,7 +80,9 @@ def _model(kind: str, words: Sequence[str]) -> Model:
     image, depthwise = kind != "LINEAR", kind == "DW"
     shape = _place(words, 1, "INPUT", (3,), "CxHxW") if image else _place(words, 1, "INPUT", (1,), "a number")
     outputs = () if depthwise else _place(words, 2, "OUTPUTS", (1,), "a number")
-    sizes = dict(zip(("channels",) if depthwise else ("inputs", "outputs"), (shape[0], *outputs), strict=True))
+    of = "channels" if image else "features"
+    names = ("channels",) if depthwise else (f"in_{of}", f"out_{of}")
+    sizes = dict(zip(names, (shape[0], *outputs), strict=True))
     options = _options(kind, words[2 + len(outputs) :])
     if "kernel" in USAGE[kind] and "kernel" not in options:
         raise ModelError("kernel= is missing")

@@ -189,7 +189,8 @@ class Model:
     def macs(self, index: int, step: str) -> int:
         """Multiply-accumulates of a step of layer `index`. Raises ModelError for a step that is not known."""
         if not set(step.split("+")) <= {"fw", "wg", "ig", "sum", "update"}:
-            raise ModelError(f"{self.name}: no step {step!r}: must be fw, wg, ig, sum or update, or some of them with +")
+            accepted = "fw, wg, ig, sum or update, or some of them with +"
+            raise ModelError(f"{self.name}: no step {step!r}: must be {accepted}")
         return self.layers[index].macs(step, self.shapes[index][0])
 
     @property

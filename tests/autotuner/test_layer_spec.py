@@ -75,10 +75,15 @@ def crossed(value: object) -> str:
     return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
+def outputs_of(layer: Layer) -> int:
+    """Those that a layer names; 0 for one that does not."""
+    return getattr(layer, "out_features", 0) or getattr(layer, "out_channels", 0)
+
+
 def words_of(layer: Layer, shape: tuple[int, ...]) -> list[str]:
     """TYPE, INPUT, OUTPUTS, then options."""
     words = [TYPES[type(layer)], crossed(shape)]  # type: ignore[index]
-    words += [str(layer.weight_shape[0])] if not isinstance(layer, DepthWise) else []
+    words += [str(outputs)] if (outputs := outputs_of(layer)) else []
     words += [
         f"{name}={crossed(getattr(layer, name))}" for name in ("kernel", "stride", "padding") if hasattr(layer, name)
     ]
@@ -91,7 +96,7 @@ def test_a_layer_written_as_text_is_read_again(
 ) -> None:
     layer, shape = drawn
     words = words_of(layer, shape)
-    first = 3 if hasattr(layer, "outputs") else 2
+    first = 3 if outputs_of(layer) else 2
     options = words[first:]
     random.shuffle(options)
     text = separator.join(words[:first] + options)

@@ -323,7 +323,7 @@ def test_a_process_prints_json_alone_and_ends_with_zero() -> None:
 def test_a_process_refuses_with_status_two_and_no_traceback() -> None:
     run = process("train", "autoencodr")
     assert (run.returncode, run.stdout) == (2, "")
-    known = "autoencoder, ds_cnn, ds_cnn_paper, tutorial_cnn"
+    known = "autoencoder, ds_cnn, ds_cnn_paper, lenet5, mobilenet_v1, resnet8, tutorial_cnn"
     assert run.stderr == f"trainlib: no model 'autoencodr' (did you mean 'autoencoder'?); models: {known}\n"
 
 

@@ -288,7 +288,7 @@ def test_the_keyword_network_learns_three_words() -> None:
 @pytest.mark.parametrize("loss", ["mse", "l1"])
 def test_the_tutorial_network_learns_a_sample_by_heart(optimizer: SGD, loss: Any) -> None:
     rng, model = np.random.default_rng(0), replace(models.get("tutorial_cnn"), loss=loss)
-    optimizer = replace(optimizer, velocity={})
+    optimizer = optimizer.copy()
     parameters = model.initial_parameters()
     x, target = rng.standard_normal(model.input_shape), rng.standard_normal(model.outputs)
     losses = [functional.step(model, parameters, x, target, optimizer) for _ in range(150)]

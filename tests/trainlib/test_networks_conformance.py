@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import islice
 from math import prod
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,8 @@ from trainlib import functional
 from trainlib.errors import PlanError
 from trainlib.layers import Conv2D, DepthWise, FullyConnected, PointWise, Tanh
 from trainlib.model import Model
-from trainlib.operators import values as values_of_layers
+from trainlib.operators import values
+from trainlib.operators.values import bias_gradient
 
 
 @settings(max_examples=40)
@@ -75,36 +77,36 @@ def test_a_case_without_fault_passes() -> None:
 
 
 def test_a_twin_that_is_off_by_a_bit_is_a_difference_of_bits(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = values_of_layers.bias_gradient
-    monkeypatch.setattr(values_of_layers, "bias_gradient", lambda dy: np.nextafter(original(dy), np.float32(9)))
+    monkeypatch.setattr(values, "bias_gradient", lambda dy: np.nextafter(bias_gradient(dy), np.float32(9)))
     found = difference()
     assert found.kind.startswith("bits, ") and found.kind.endswith("b of Conv2D")
     assert "conv" in str(found) and "the first at [" in str(found)
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"),
+    ("of", "name", "kind"),
     [
-        ("weight_gradient", "new w of FullyConnected"),
-        ("input_gradient", "input gradient of FullyConnected"),
-        ("forward_layer", "output of Conv2D"),
-        ("loss", "loss mse"),
+        (FullyConnected, "parameter_gradients", "new w of FullyConnected"),
+        (FullyConnected, "input_gradients", "gradient of the output of DepthWise"),
+        (Conv2D, "forward", "output of Conv2D"),
+        (functional, "loss", "loss mse"),
     ],
 )
 def test_a_value_that_rounding_does_not_explain_is_a_difference_from_float64(
-    name: str, kind: str, monkeypatch: pytest.MonkeyPatch
+    of: Any, name: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both the cluster and its twin in error: of a few units in the last place, in one number."""
-    original = getattr(functional, name)
+    original = getattr(of, name)
 
     def wrong(*arguments: object) -> object:
         value = original(*arguments)
         if isinstance(value, tuple):
             return value[0] * (1 + 1e-5), value[1]
-        value.reshape(-1)[np.abs(value).argmax()] *= np.float32(1 + 1e-5)
+        array = value["w"] if isinstance(value, dict) else value[0] if isinstance(value, list) else value
+        array.reshape(-1)[np.abs(array).argmax()] *= np.float32(1 + 1e-5)
         return value
 
-    monkeypatch.setattr(functional, name, wrong)
+    monkeypatch.setattr(of, name, wrong)
     monkeypatch.setattr(agreement, "assert_same_values", lambda *arguments: None)
     assert difference().kind == f"float64, {kind}"
 
@@ -122,7 +124,7 @@ def test_a_byte_out_of_place_is_a_difference(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_an_error_that_none_should_be_is_a_difference(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(functional, "forward_layer", lambda *arguments: 1 / 0)
+    monkeypatch.setattr(Conv2D, "forward", lambda *arguments: 1 / 0)
     assert "ZeroDivisionError" in difference().kind
 
 
@@ -138,9 +140,10 @@ def test_the_command_says_what_it_ran(capsys: pytest.CaptureFixture[str], monkey
 def test_the_command_writes_a_program_that_runs(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gradient, written = values_of_layers.bias_gradient, list[Case]()
+    written = list[Case]()
     monkeypatch.setattr(command, "smallest_that_fits", lambda case: None)
-    monkeypatch.setattr(values_of_layers, "bias_gradient", lambda dy: np.nextafter(gradient(dy), np.float32(9)))
+    for module in (values, functional):
+        monkeypatch.setattr(module, "bias_gradient", lambda dy: np.nextafter(bias_gradient(dy), np.float32(9)))
     monkeypatch.setattr(command, "SHRINKING", 4.0)
     program = command.program
     monkeypatch.setattr(command, "program", lambda case: written.append(case) or program(case))

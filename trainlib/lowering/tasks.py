@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from pulpsim import Platform
@@ -121,7 +122,7 @@ class Work:
     """Collects the tasks of a training step, and the sizes of their buffers in L1.
 
     outlined: only sizes of buffers and who lives beside whom are asked for: of the parts of a dimension there are
-    the first two, the last, and one with the widest halo.
+    the first two, the last, and those with the widest halo.
     """
 
     def __init__(self, model: Model, plan: Plan, platform: Platform, optimizer: Optimizer, outlined: bool = False):
@@ -166,9 +167,11 @@ class Work:
             first, end = seen((starts[number], min(starts[number] + tile, size)))
             return end - first
 
-        kept = {0, 1, max(range(len(starts)), key=width), len(starts) - 1}
-        if (len(starts) - len(kept)) % 2:  # the last part lies in the slot of two that it has among all
-            kept.add(next(number for number in range(2, OUTLINE) if number not in kept))
+        numbers = range(len(starts))
+        kept = sorted({0, 1, max(numbers[::2], key=width), max(numbers[1::2], key=width), len(starts) - 1})
+        for one, other in pairwise(tuple(kept)):  # each lies in the slot of two that it has among all
+            if (other - one) % 2 == 0:
+                kept.append(other - 1)
         return [(starts[number], min(starts[number] + tile, size)) for number in sorted(kept)]
 
     def task(self, single: bool = False, earliest: int = 0) -> Task:

@@ -21,7 +21,7 @@ from trainlib.trainer import Trainer
 
 FILE = Path(__file__).parent / "trainlib" / "golden.json"
 COMMAND = "python -m tests.regenerate_golden"
-MODELS = ("autoencoder", "ds_cnn_paper", "ds_cnn", "tutorial_cnn")
+MODELS = ("autoencoder", "ds_cnn_paper", "ds_cnn", "tutorial_cnn", "lenet5", "resnet8", "mobilenet_v1")
 CASES = tuple(
     (model, platform, plan)
     for model in MODELS

@@ -233,7 +233,7 @@ def test_every_tile_meets_every_kernel_best_first(weight_gradients: list[Row]) -
 
 def test_a_kernel_that_is_not_published_is_not_tried(monkeypatch: pytest.MonkeyPatch, platform: Platform) -> None:
     monkeypatch.setitem(matmul.GEOMETRIES, "mm_unroll_3x3", matmul.Geometry("N", 3, 3))
-    monkeypatch.setattr(matmul, "NAMES", (*matmul.NAMES, "mm_unroll_3x3"))
+    monkeypatch.setattr(PointWise, "KERNELS", (*matmul.NAMES, "mm_unroll_3x3"))
     monkeypatch.setattr(depthwise, "NAMES", (*depthwise.NAMES, "dw_1x8"))
     monkeypatch.setattr(depthwise, "UNROLLS", (*depthwise.UNROLLS, (8, 1)))
     assert kernels_of(PointWise("pw", 1, 1))[-1] == "mm_unroll_3x3"

@@ -19,6 +19,7 @@ from trainlib.layers import (
     KINDS,
     Add,
     AveragePool,
+    BatchNorm,
     Concat,
     Conv2D,
     DepthWise,
@@ -27,7 +28,9 @@ from trainlib.layers import (
     FullyConnected,
     GlobalAveragePool,
     HardSwish,
+    InstanceNorm,
     Layer,
+    LayerNorm,
     LeakyReLU,
     MaxPool,
     PointWise,
@@ -55,8 +58,9 @@ def network(layer: Layer) -> Model:
 KNOWN: list[Layer] = [
     FullyConnected("odd", 24, 24), Conv2D("odd", 2, 2, 1), PointWise("odd", 2, 2), DepthWise("odd", 2, 1),
     AveragePool("odd", 1), MaxPool("odd", 1), GlobalAveragePool("odd"), ReLU("odd"), LeakyReLU("odd"), Sigmoid("odd"),
-    Tanh("odd"), ReLU6("odd"), HardSwish("odd"), GELU("odd"), Dropout("odd"), Add("odd", inputs=("head", "head")),
-    Concat("odd", inputs=("head", "head")), Flatten("odd"),
+    Tanh("odd"), ReLU6("odd"), HardSwish("odd"), GELU("odd"), BatchNorm("odd", 2), InstanceNorm("odd", 2),
+    LayerNorm("odd", 24), Dropout("odd"), Add("odd", inputs=("head", "head")), Concat("odd", inputs=("head", "head")),
+    Flatten("odd"),
 ]  # fmt: skip
 
 

@@ -59,7 +59,7 @@ def test_what_does_not_fit_outlined_does_not_fit(data: st.DataObject, rule: SGD)
     [
         (
             Model("wide", (Conv2D("conv", 1, 4000, kernel=3, relu=False),), input_shape=(1, 64, 64)),
-            "the largest tensor is x1 of conv, 4,000 x 3,844 numbers, 61,504,000 bytes",
+            "the largest tensor is conv.y, 4,000 x 3,844 numbers, 61,504,000 bytes",
         ),
         (
             Model("huge", (FullyConnected("fc", 999_999_999, 2, relu=False),)),

@@ -16,7 +16,7 @@ from trainlib.lowering.tasks import Addresses, Range, Task, Work, size
 from trainlib.numerics import affine as values
 from trainlib.operators.channels import ChannelStep, channels_of
 from trainlib.operators.layer import Floats, Own, Parametric, Shape, Trainable, Ways
-from trainlib.plan import LayerStep, fuses_relu
+from trainlib.plan import LayerStep, Vectors, fuses_relu
 
 if TYPE_CHECKING:
     from trainlib.graph import Node
@@ -95,6 +95,9 @@ class BatchNorm(Parametric):
 
     def limits(self, node: Node, step: str) -> tuple[int, int, int]:
         return self.channels, 1, 0
+
+    def tile_bytes(self, node: Node, tile: LayerStep, vectors: Vectors) -> int:
+        return 4 * tile.tile.rows * channels_of(node.shape)[1]
 
     def lower(self, work: Work, node: Node, step: LayerStep) -> None:
         s = ChannelStep(work, node, step)

@@ -24,7 +24,7 @@ from trainlib.numerics import normalisation as values
 from trainlib.operators.channels import ChannelStep
 from trainlib.operators.layer import Floats, Host, Own, Parametric, Shape, Trainable, Ways
 from trainlib.operators.values import relu
-from trainlib.plan import LayerStep
+from trainlib.plan import LayerStep, Vectors
 
 if TYPE_CHECKING:
     from trainlib.graph import Node
@@ -122,6 +122,10 @@ class _Norm(Parametric):
     def limits(self, node: Node, step: str) -> tuple[int, int, int]:
         """A tile is whole rows."""
         return self.rows(node), 1, 0
+
+    def tile_bytes(self, node: Node, tile: LayerStep, vectors: Vectors) -> int:
+        """x, and y or dy."""
+        return 8 * tile.tile.rows * (prod(node.shape) // self.rows(node))
 
     def lower(self, work: Work, node: Node, step: LayerStep) -> None:
         s = _Rows(work, node, step, self)

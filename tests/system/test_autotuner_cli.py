@@ -266,7 +266,7 @@ ONE_OF_THEM = 'give a MODEL or a --layer, one of them: tune ds_cnn_paper, or tun
         (["smal"], "no model 'smal' (did you mean 'small'?); models: "),
         (["--layer", "PQ 2x3x3 2"], "layer 'PQ 2x3x3 2': no type 'PQ'"),
         (["--layer", ""], "layer '': no words; accepted: PW "),
-        (["small", "--steps", "foo"], "--steps foo: no step 'foo'; steps: fw, wg, ig, update"),
+        (["small", "--steps", "foo"], "--steps foo: no step 'foo'; steps: fw, wg, ig, sum, update"),
         (["small", "--steps", "fw,updat"], "--steps fw,updat: no step 'updat' (did you mean 'update'?); steps: "),
         (["small", "--steps", ""], "--steps : no step ''"),
         (["small", "--workers", "0"], "--workers 0: must be at least 1"),

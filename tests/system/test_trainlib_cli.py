@@ -216,7 +216,7 @@ ACCEPTED = "accepted is an .npz archive with an array 'x' of shape [rows, width]
             ["autoencoder", "--set", "l1.size_bytes=8256"],
             "autoencoder does not fit L1 of pulp-2022: with the smallest tiles, single-buffered, its step needs ",
         ),
-        (["autoencoder", "--set", "l2.size_bytes=1000000"], "L2 is too small: a training step needs 1,066,064 bytes"),
+        (["autoencoder", "--set", "l2.size_bytes=1000000"], "L2 is too small: a training step needs 1,068,832 bytes"),
         (
             ["autoencoder", "--out", "small.npz"],
             "--out small.npz: is a file; it must be a directory, new or not",

@@ -78,7 +78,7 @@ def _check_fit(tensors: dict[str, Tensor], needed: int, code_bytes: int, platfor
     if needed <= available:
         return
     own = [tensor for tensor in tensors.values() if not tensor.of]
-    largest = max(own, key=lambda tensor: tensor.size_bytes)
+    largest = max(own, key=lambda tensor: (tensor.size_bytes, tensor.holds != "other"))
     shares: dict[str, int] = {"code": code_bytes}
     for tensor in own:
         if tensor.holds != "other":

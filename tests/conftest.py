@@ -14,7 +14,7 @@ from hypothesis import settings
 
 # The same examples on every run and machine: a failure is a change of the code, never of the draw.
 # No deadline: the first call of a compiled function takes seconds. 60 examples: all tests in minutes on two cores.
-settings.register_profile("repeatable", max_examples=60, derandomize=True, deadline=None)
+settings.register_profile("repeatable", max_examples=40, derandomize=True, deadline=None)
 # HYPOTHESIS_PROFILE=thorough: new examples every time, and many of them.
 settings.register_profile("thorough", max_examples=2000, derandomize=False, deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))

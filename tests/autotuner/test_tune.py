@@ -25,7 +25,7 @@ from autotuner import tuning as module
 from autotuner.measure import SKEWS, Meter
 from autotuner.points import Points
 from autotuner.search import Found, Infeasible
-from autotuner.tuning import LEARNING_RATE, Progress, Tuned, jobs_of, tune
+from autotuner.tuning import Progress, Tuned, jobs_of, tune
 from pulpsim.platform import Platform
 from trainlib.errors import PlanError
 from trainlib.layers import DepthWise, FullyConnected, PointWise
@@ -109,7 +109,7 @@ def test_any_number_of_workers_finds_the_same(workers: int, fresh: Fresh, path: 
 def test_the_plan_trains_in_the_cycles_that_were_counted(fresh: Fresh) -> None:
     plan = plan_of(fresh.tuned)
     plan.check(SMALL)
-    trainer = Trainer(SMALL, PLATFORM, plan, lr=LEARNING_RATE)
+    trainer = Trainer(SMALL, PLATFORM, plan)
     report = trainer.timed_step(np.ones(SMALL.inputs, np.float32), np.ones(SMALL.outputs, np.float32))
     with Points(fresh.path) as points:
         meter = Meter(PLATFORM, points)

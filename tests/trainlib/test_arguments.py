@@ -214,7 +214,7 @@ def test_numpys_numbers_are_kept_as_pythons(kind: Callable[[int], Any]) -> None:
     )
     assert model == plain and repr(model) == repr(plain) and hash(model) == hash(plain)
     trainer = Trainer(model, lr=np.float32(0.25), seed=kind(3), momentum=np.float16(0.5), weight_decay=kind(0))
-    assert [type(v) for v in (trainer.lr, trainer.momentum, trainer.weight_decay)] == [float] * 3
+    assert [type(v) for v in (trainer.lr, trainer.optimizer.momentum, trainer.optimizer.weight_decay)] == [float] * 3
     other = Trainer(plain, lr=0.25, seed=3, momentum=0.5)
     x, target = np.ones((1, 9, 6)), [1, 2, 3]
     assert trainer.functional_step(x, target) == other.functional_step(x, target)
@@ -245,7 +245,7 @@ def test_models_platforms_and_plans_by_name_or_file(tmp_path: Path) -> None:
 def test_what_is_said() -> None:
     assert refused(lambda: Trainer(3)) == (
         "model of type int: must be a Model, or the name of one that is shipped: autoencoder, ds_cnn, ds_cnn_paper, "
-        "tutorial_cnn"
+        "lenet5, mobilenet_v1, resnet8, tutorial_cnn"
     )
     assert refused(lambda: Trainer("autoencodr")).startswith("no model 'autoencodr' (did you mean 'autoencoder'?)")
     assert refused(lambda: Trainer(NETWORK, 3)).startswith("platform of type int: must be a Platform, the name of a ")

@@ -260,7 +260,7 @@ def test_what_is_said() -> None:
     assert refused(lambda: Model("m", FullyConnected("a", 1, 1))).startswith("m: layers = FullyConnected(")
     assert refused(lambda: Model("m", ("a",))) == "m: layers hold 'a': each must be a layer of trainlib.layers"
     assert refused(lambda: tune(ONE, PLATFORM, parts=["fww"])) == (
-        "parts = ['fww']: no 'fww' (did you mean 'fw'?); known: fw, wg, ig, update"
+        "parts = ['fww']: no 'fww' (did you mean 'fw'?); known: fw, wg, ig, sum, update"
     )
     assert refused(lambda: tune(ONE, PLATFORM, workers=0)) == "workers = 0: must be a whole number, 1 to 1,024"
 

@@ -26,4 +26,4 @@ def least_bounds(model: Model, platform: Platform) -> dict[str, int]:
         if "w" in node.layer.trained_parameters or model.graph.computed(node)
     )
     words_in = model.weights + backward + model.inputs
-    return bounds(platform, model.step_macs, 4 * words_in, 4 * sum(layer.weights for layer in trained), 0)
+    return bounds(platform, model.least_macs, 4 * words_in, 4 * sum(layer.weights for layer in trained), 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
@@ -196,12 +196,20 @@ class Model:
     @property
     def step_macs(self) -> int:
         """MACs of one training step: fw of every layer, wg of those trained, ig where a gradient is needed."""
-        return sum(
-            self.macs(node.number, "fw")
-            + (self.macs(node.number, "wg") if "w" in node.layer.trained_parameters else 0)
-            + (self.macs(node.number, "ig") if self.graph.computed(node) else 0)
-            for node in self.nodes
-        )
+        return sum(node.layer.macs(step, node.shape) for node, step in self._multiplying())
+
+    @property
+    def least_macs(self) -> int:
+        """Multiplications of one training step that kernels do at least."""
+        return sum(node.layer.least_macs(step, node.shape) for node, step in self._multiplying())
+
+    def _multiplying(self) -> Iterator[tuple[Node, str]]:
+        for node in self.nodes:
+            yield node, "fw"
+            if "w" in node.layer.trained_parameters:
+                yield node, "wg"
+            if self.graph.computed(node):
+                yield node, "ig"
 
     @cached_property
     def slots(self) -> tuple[dict[str, int], ...]:

@@ -453,14 +453,14 @@ class Trainer:
                     instructions,
                     energy(counts, self.platform),
                     {cause.name.lower(): int(spent[cause]) for cause in Cause},
-                    bounds(self.platform, phase.macs, inward, outward, instructions),
+                    bounds(self.platform, phase.least_macs, inward, outward, instructions),
                 )
             )
         total_in, total_out = (sum(way) for way in zip(*moved, strict=True))
         instructions = sum(phase.instructions for phase in phases)
         macs = self.model.step_macs
         best = least_bounds(self.model, self.platform)
-        own = bounds(self.platform, macs, total_in, total_out, instructions)
+        own = bounds(self.platform, self.model.least_macs, total_in, total_out, instructions)
         trained = tuple(layer.name for layer in self.model.layers if layer.trained)
         frozen = tuple(name for name in self.model.parametric if name not in trained)
         return StepReport(

@@ -316,14 +316,6 @@ def _flip_transpose(a: SimpleNamespace) -> Touched:
     return [_image(a.w, a.outputs, a.inputs, a.taps)], [_image(a.flipped, a.outputs, a.inputs, a.taps)]
 
 
-def _interleave(a: SimpleNamespace) -> Touched:
-    channels, h, w = a.shape
-    place = np.arange(channels)[:, None, None] * a.height * a.width
-    rows, columns = (first + step * np.arange(n) for first, step, n in zip(a.first, a.stride, (h, w), strict=True))
-    place = place + rows[:, None] * a.width + columns
-    return [_image(a.x, *a.shape)], [(a.y - L1_BASE) // 4 + place.reshape(-1)]
-
-
 def _partial(a: SimpleNamespace, shared: bool) -> list[Words]:
     return [row(a.partial, 2 * a.cores)] if shared and a.cores > 1 else []
 
@@ -341,6 +333,16 @@ def _norm_gradient(a: SimpleNamespace) -> Touched:
     dy, x, dx = (_image(at, rows, a.n) for at in (a.dy, a.x, a.dx))
     gamma, *gradients = (row(at, rows if hasattr(a, "rows") else a.n) for at in (a.gamma, a.dgamma, a.dbeta))
     return [dy, x, gamma, row(a.statistics, 2 * rows)], [dx, *gradients, *_partial(a, getattr(a, "shared", True))]
+
+
+def _pick_transpose(a: SimpleNamespace) -> Touched:
+    blocks = lines(a.w - L1_BASE, a.outputs * a.inputs, a.taps, 4 * a.taps).reshape(-1, a.taps)
+    return [blocks[:, list(a.picked)].reshape(-1)], [tile(a.flipped, a.inputs, a.outputs * len(a.picked), a.stride)]
+
+
+def _interleave(a: SimpleNamespace) -> Touched:
+    places = sum(np.ix_(*(step * np.arange(size) for size, step in zip(a.shape, a.steps, strict=True))))
+    return [_image(a.part, *a.shape)], [(a.whole - L1_BASE) // 4 + places.reshape(-1)]
 
 
 OTHERS: dict[str, Callable[[SimpleNamespace], Touched]] = {
@@ -377,9 +379,7 @@ OTHERS: dict[str, Callable[[SimpleNamespace], Touched]] = {
     "layout.pad": lambda a: ([_image(a.x, *a.shape)], [_image(a.padded, a.shape[0], a.hp, a.wp)]),
     "layout.transpose": _transpose,
     "layout.flip_transpose": _flip_transpose,
-    "layout.pick_transpose": lambda a: (
-        [_image(a.w, a.outputs, a.inputs, a.taps)], [_image(a.picked, a.outputs, a.inputs, len(a.chosen))]
-    ),
+    "layout.pick_transpose": _pick_transpose,
     "layout.interleave": _interleave,
 }
 

@@ -1,9 +1,11 @@
-"""Moving data: fill, padding and dilation, transposes."""
+"""Moving data: fill, padding and dilation, interleaving, transposes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 
 from pulpsim import Builder, Program
 from pulpsim.program import Register
@@ -12,11 +14,15 @@ from trainlib.kernels.partition import advance_pointer, take_share
 from trainlib.kernels.pieces import (
     BANKS,
     FILL_UNROLL,
+    MAX_IMMEDIATE,
+    Step,
     add_constant,
     add_scaled,
+    add_step,
     divide,
     repeat,
     repeat_counted,
+    step,
     store_words,
 )
 from trainlib.kernels.vector import bits
@@ -179,44 +185,102 @@ def _copy_row(b: Builder, x: Register, padded: Register, columns: Axis, padding:
     add_constant(b, x, x, 4 * (columns.size - kept))
 
 
+# -- interleaving ----------------------------------------------------------------------------------
+def interleave(part: int, whole: int, shape: tuple[int, int, int], steps: tuple[int, int, int], cores: int) -> Call:
+    """part [C, H, W] -> (c, y, x) goes steps[0] c + steps[1] y + steps[2] x words behind `whole`; all else stays."""
+    c, h, w = shape
+    return Call(interleave_program(h, w, steps), "interleave", (part, whole, c * h, chunk_of(c * h, cores)))
+
+
+@cache
+def interleave_program(h: int, w: int, steps: tuple[int, int, int]) -> Program:
+    """A row is a unit of work; a channel's rows are a hardware loop."""
+    b = Builder("interleave")
+    b.entry("interleave")
+    part, whole, units, chunk = b.arguments("part", "whole", "units", "chunk")
+    done = b.label("done")
+    first, count = take_share(b, units, chunk, done)
+    add_scaled(b, part, first, 4 * w)
+    c, y = divide(b, first, h)
+    b.free(units, first)
+    channel, row, column = (4 * step for step in steps)
+    add_scaled(b, whole, c, channel)
+    add_scaled(b, whole, y, row)
+    b.free(c)
+    with (
+        b.temporary("n") as [n],
+        step(b, column) as between,
+        step(b, row - w * column) as below,
+        step(b, channel - h * row) as behind,
+    ):
+        again = b.here("channel")
+        b.li(n, h)
+        b("sub", n, n, y)
+        b("p.min", n, n, count)
+        b("sub", count, count, n)
+        with b.loop(1, n):
+            _spread_row(b, part, whole, w, between)
+            add_step(b, whole, below)
+        add_step(b, whole, behind)
+        b.mv(y, "x0")
+        b("bne", count, "x0", again)
+    b.place(done)
+    b.ret()
+    return b.build()
+
+
+def _spread_row(b: Builder, part: Register, whole: Register, words: int, between: Step) -> None:
+    """Emit the copy of a row to words `between` bytes apart."""
+
+    def body(n: int) -> None:
+        values = b.registers("value", n)
+        for value in values:
+            b("p.lw", value, (part, 4, "!"))
+        for value in values:
+            b("p.sw", value, (whole, between, "!"))
+        b.free(*values)
+
+    repeat(b, words, COPY_UNROLL, body)
+
+
 # -- transposes ------------------------------------------------------------------------------------
 def transpose(x: int, y: int, rows: int, columns: int, x_stride: int, y_stride: int, cores: int) -> Call:
     """x [rows, columns] -> y [columns, rows]. Addresses and row strides in bytes."""
-    return _transpose("transpose", x, y, rows, columns, 1, x_stride, y_stride, cores)
+    return _transpose("transpose", x, y, rows, columns, 1, (0,), x_stride, y_stride, cores)
 
 
 def flip_transpose(w: int, flipped: int, outputs: int, inputs: int, taps: int, cores: int) -> Call:
     """w [Co, Ci, T] -> flipped [Ci, Co, T], the taps in reverse order: the weights of an input gradient."""
     strides = 4 * inputs * taps, 4 * outputs * taps
-    return _transpose("flip_transpose", w, flipped, outputs, inputs, taps, *strides, cores)
+    return _transpose("flip_transpose", w, flipped, outputs, inputs, taps, tuple(range(taps)), *strides, cores)
 
 
 def pick_transpose(
-    w: int, picked: int, outputs: int, inputs: int, taps: int, chosen: tuple[int, ...], cores: int
-) -> Call:  # fmt: skip
-    """w [Co, Ci, T] -> picked [Ci, Co, len(chosen)], of each block these taps, in this order."""
-    strides = 4 * inputs * taps, 4 * outputs * len(chosen)
-    return _transpose("pick_transpose", w, picked, outputs, inputs, taps, *strides, cores, chosen)
+    w: int, flipped: int, outputs: int, inputs: int, taps: int, picked: Sequence[int], stride: int, cores: int
+) -> Call:
+    """w [Co, Ci, T] -> flipped [Ci, Co, P], `stride` bytes from a row to the next: of the taps those `picked`, which
+    rise, in reverse order."""
+    block, strides = tuple(tap - picked[0] for tap in picked), (4 * inputs * taps, stride)
+    return _transpose("pick_transpose", w + 4 * picked[0], flipped, outputs, inputs, taps, block, *strides, cores)
 
 
 def _transpose(
-    name: str, x: int, y: int, rows: int, columns: int, taps: int, x_stride: int, y_stride: int, cores: int,
-    chosen: tuple[int, ...] = (),
+    name: str, x: int, y: int, rows: int, columns: int, taps: int, picked: tuple[int, ...], x_stride: int,
+    y_stride: int, cores: int,
 ) -> Call:  # fmt: skip
-    """Blocks of `taps` words, or the words chosen of them, change places. The cores share the longer side."""
+    """Of blocks of `taps` words those picked change places. The cores share the longer side of the matrix."""
     by_columns = columns >= rows
     outer, inner = (columns, rows) if by_columns else (rows, columns)
     chunk = chunk_of(outer, cores)
     # Words a row apart may lie in one bank, for all cores: odd shares set the cores apart.
-    if taps == 1 and chunk % (BANKS // 2) == 0 and (x_stride if by_columns else y_stride) % (2 * BANKS) == 0:
+    if len(picked) == 1 and chunk % (BANKS // 2) == 0 and (x_stride if by_columns else y_stride) % (2 * BANKS) == 0:
         chunk += 1
     arguments = (x, y, outer, inner, chunk, x_stride, y_stride)
-    return Call(transpose_program(taps, by_columns, chosen), name, arguments)
+    return Call(transpose_program(taps, picked, by_columns), name, arguments)
 
 
 @cache
-def transpose_program(taps: int, by_columns: bool, chosen: tuple[int, ...] = ()) -> Program:
-    """chosen: the words of a block that are written; without any, all, the last one first."""
+def transpose_program(taps: int, picked: tuple[int, ...], by_columns: bool) -> Program:
     b = Builder("transpose")
     b.entry("transpose")
     x, y, outer, inner, chunk, x_stride, y_stride = b.arguments(
@@ -225,12 +289,12 @@ def transpose_program(taps: int, by_columns: bool, chosen: tuple[int, ...] = ())
     done = b.label("done")
     first, count = take_share(b, outer, chunk, done)
     # from block to block along a side of the matrix: a row stride, or the block's own bytes
-    block = written = b.register("block")
+    block = packed = b.register("block")
     b.li(block, 4 * taps)
-    if chosen:
-        written = b.register("written")
-        b.li(written, 4 * len(chosen))
-    (x_outer, x_inner), (y_outer, y_inner) = (block, x_stride), (y_stride, written)
+    if len(picked) < taps:
+        packed = b.register("packed")
+        b.li(packed, 4 * len(picked))
+    (x_outer, x_inner), (y_outer, y_inner) = (block, x_stride), (y_stride, packed)
     if not by_columns:
         x_outer, x_inner, y_outer, y_inner = x_inner, x_outer, y_inner, y_outer
     with b.temporary("offset") as [offset]:
@@ -238,27 +302,23 @@ def transpose_program(taps: int, by_columns: bool, chosen: tuple[int, ...] = ())
             b("mul", offset, first, stride)
             b("add", pointer, pointer, offset)
     b.free(first, outer)
-    if not chosen:
-        add_constant(b, x, x, 4 * (taps - 1))  # a block is read from its last word on
+    add_constant(b, x, x, 4 * picked[-1])  # a block is read from its last word on
     with b.temporary("source", "target", "source_step", "target_step") as [source, target, source_step, target_step]:
-        if not chosen:
+        if len(picked) < taps:
+            add_constant(b, source_step, x_inner, 4 * picked[-1] + 4)
+        else:
             b("add", source_step, x_inner, block)
-        b("sub", target_step, y_inner, written)
+        b("sub", target_step, y_inner, packed)
         again = b.here("again")
         b.mv(source, x)
         b.mv(target, y)
         b("add", x, x, x_outer)
         b("add", y, y, y_outer)
-        if chosen:
-            with b.loop(1, inner):
-                _pick(b, source, target, chosen)
-                b("add", source, source, x_inner)
-                b("add", target, target, target_step)
-        elif taps == 1:
+        if len(picked) == 1:
             _move_words(b, source, target, inner, x_inner, y_inner)
         else:
             with b.loop(1, inner):
-                _reverse_block(b, source, target, taps, source_step, target_step)
+                _reverse_block(b, source, target, picked, source_step, target_step)
         b("addi", count, count, -1)
         b("bne", count, "x0", again)
     b.place(done)
@@ -282,89 +342,29 @@ def _move_words(
     repeat_counted(b, count, COPY_UNROLL, body)
 
 
-def _pick(b: Builder, source: Register, target: Register, chosen: tuple[int, ...]) -> None:
-    """Emit the copy of these words of a block; target ends behind them."""
-    for first in range(0, len(chosen), BLOCK_UNROLL):
-        some = chosen[first : first + BLOCK_UNROLL]
-        values = b.registers("value", len(some))
-        for value, tap in zip(values, some, strict=True):
-            b("lw", value, (source, 4 * tap))
-        for value in values:
-            b("p.sw", value, (target, 4, "!"))
-        b.free(*values)
-
-
 def _reverse_block(
-    b: Builder, source: Register, target: Register, taps: int, source_step: Register, target_step: Register
-) -> None:
-    """Emit the copy of a block, read from its last word on; the steps are from its end to the next."""
+    b: Builder, source: Register, target: Register, picked: tuple[int, ...], source_step: Register,
+    target_step: Register,
+) -> None:  # fmt: skip
+    """Emit the copy of a block's words that are picked, the last first; the steps are from its end to the next."""
 
-    def body(n: int) -> None:
-        values = b.registers("value", n)
-        for value in values:
-            b("p.lw", value, (source, -4, "!"))
+    def body(gaps: Sequence[int]) -> None:
+        values = b.registers("value", len(gaps))
+        for value, gap in zip(values, gaps, strict=True):
+            if 4 * gap <= MAX_IMMEDIATE:
+                b("p.lw", value, (source, -4 * gap, "!"))
+            else:
+                b("lw", value, (source, 0))
+                add_constant(b, source, source, -4 * gap)
         for value in values:
             b("p.sw", value, (target, 4, "!"))
         b.free(*values)
 
-    repeat(b, taps, BLOCK_UNROLL, body)
+    gaps = [after - before for before, after in pairwise((-1, *picked))][::-1]
+    if set(gaps) == {1}:
+        repeat(b, len(gaps), BLOCK_UNROLL, lambda n: body([1] * n))
+    else:
+        for first in range(0, len(gaps), BLOCK_UNROLL):
+            body(gaps[first : first + BLOCK_UNROLL])
     b("add", source, source, source_step)
     b("add", target, target, target_step)
-
-
-# -- interleaving ----------------------------------------------------------------------------------
-def interleave(
-    x: int, y: int, shape: tuple[int, int, int], width: int, first: tuple[int, int], stride: tuple[int, int],
-    height: int, cores: int,
-) -> Call:  # fmt: skip
-    """x [C, h, w] -> y [C, height, width] at rows first[0], + stride[0], ..., columns likewise; the rest stays."""
-    channels, h, w = shape
-    target = y + 4 * (first[0] * width + first[1])
-    row_bytes, rest_bytes = 4 * stride[0] * width, 4 * width * (height - stride[0] * h)
-    rows = channels * h
-    arguments = (x, target, rows, chunk_of(rows, cores), h, row_bytes, rest_bytes)
-    return Call(interleave_program(w, stride[1]), "interleave", arguments)
-
-
-@cache
-def interleave_program(columns: int, stride: int) -> Program:
-    """columns: numbers in a row of x. rest: bytes from the row of y behind a channel's last one to the next channel."""
-    b = Builder("interleave")
-    b.entry("interleave")
-    x, y, rows, chunk, h, row, rest = b.arguments("x", "y", "rows", "chunk", "h", "row", "rest")
-    done, same = b.label("done"), b.label("same channel")
-    first, count = take_share(b, rows, chunk, done)
-    add_scaled(b, x, first, 4 * columns)
-    with b.temporary("channel", "offset") as [channel, offset]:
-        b("mul", offset, first, row)
-        b("add", y, y, offset)
-        b("divu", channel, first, h)
-        b("mul", offset, channel, rest)
-        b("add", y, y, offset)
-        b("mul", offset, channel, h)
-        b("sub", first, first, offset)
-        b("sub", first, h, first)  # rows until the channel ends
-    with b.temporary("target") as [target]:
-        again = b.here("again")
-        b.mv(target, y)
-
-        def body(n: int) -> None:
-            values = b.registers("value", n)
-            for value in values:
-                b("p.lw", value, (x, 4, "!"))
-            for value in values:
-                b("p.sw", value, (target, 4 * stride, "!"))
-            b.free(*values)
-
-        repeat(b, columns, COPY_UNROLL, body)
-        b("add", y, y, row)
-        b("addi", first, first, -1)
-        b("bne", first, "x0", same)
-        b("add", y, y, rest)
-        b.mv(first, h)
-        b.place(same)
-        b("addi", count, count, -1)
-        b("bne", count, "x0", again)
-    b.place(done)
-    b.ret()
-    return b.build()

@@ -19,7 +19,8 @@ class ImageStep:
         self.work, self.node, self.step, self.geometry = work, node, step, geometry
         self.at = geometry.window
         self.name, self.single = f"{node.name} {step.step}", step.buffering == "single"
-        work.begin(node.name, step.step, node.layer.macs(macs, node.shape), step)
+        layer = node.layer
+        work.begin(node.name, step.step, layer.macs(macs, node.shape), step, layer.least_macs(macs, node.shape))
         self._first = len(work.tasks)
         lines = step.tile.lines
         self.out_lines = work.parts(self.at.out_h, lines or self.at.out_h, geometry.input_rows)

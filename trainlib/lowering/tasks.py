@@ -108,11 +108,12 @@ class Task:
 
 @dataclass(slots=True)
 class Phase:
-    """One step of one layer, as it is reported."""
+    """One step of one layer, as it is reported. least_macs: what bounds take its multiplications for."""
 
     layer: str
     step: str
     macs: int
+    least_macs: int
     tile: dict[str, int]
     buffering: str
     kernels: list[str] = field(default_factory=list)
@@ -152,10 +153,13 @@ class Work:
         """Whether that is plain SGD."""
         return self.optimizer.plain
 
-    def begin(self, layer: str, step: str, macs: int, plan: LayerStep | None) -> None:
-        """A new phase; tasks that follow belong to it."""
+    def begin(
+        self, layer: str, step: str, macs: int, plan: LayerStep | None, least_macs: int | None = None
+    ) -> None:
+        """A new phase; tasks that follow belong to it. least_macs: `macs` if nothing is said."""
         tile = plan.tile.as_dict() if plan else {}
-        self.phases.append(Phase(layer, step, macs, tile, plan.buffering if plan else "single"))
+        least = macs if least_macs is None else least_macs
+        self.phases.append(Phase(layer, step, macs, least, tile, plan.buffering if plan else "single"))
 
     def parts(self, size: int, tile: int, seen: Callable[[Range], Range] = lambda part: part) -> list[Range]:
         """[0, size) in pieces of `tile`, the last one smaller if it must be. seen: what a piece needs, halo and all."""

@@ -3,10 +3,14 @@
 Every step is a matrix product over tiles. A tile is `rows` output channels, `columns` input channels and `lines` image
 rows (of the output in fw and wg, of the input in ig). The dimension that is summed over is innermost; its partial sums
 stay in L1. Which of the other two is outermost decides which operand stays, if its tiles are not cut along the sum.
+
+Where the stride is more than 1, the input gradient is computed by phases (`Geometry.phases`), each a product of its
+own, which then take their places among each other: no multiplication meets the zeros between the rows of a dilated dy.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -26,15 +30,15 @@ from trainlib.lowering.finish import (
     update,
 )
 from trainlib.lowering.image import ImageStep
-from trainlib.lowering.tasks import Addresses, Range, Slots, Task, Work, size
+from trainlib.lowering.tasks import Addresses, Range, Slots, Task, Work, ranges, size
 from trainlib.numerics import im2row as im2row_values
 from trainlib.numerics import layout as layout_values
 from trainlib.numerics import matmul as matmul_values
-from trainlib.operators.geometry import Geometry
+from trainlib.operators.geometry import Geometry, Phase
 from trainlib.operators.layer import BUFFERINGS, Choice, Floats, Own, Parametric, Shape, Trainable, halvings
-from trainlib.operators.pieces import around, parts
+from trainlib.operators.pieces import around, axes, parts
 from trainlib.operators.values import finished, pixels, with_bias
-from trainlib.operators.window import Padding, Pair, Phase, Window, pair, phases_of, settle_window, window_on
+from trainlib.operators.window import Padding, Pair, Window, pair, settle_window, window_on
 from trainlib.plan import LayerStep, Tile, Vectors, fuses_relu
 
 if TYPE_CHECKING:
@@ -101,11 +105,11 @@ class _Product(Parametric):
         """N and M of a tile's matrix product."""
         if "wg" in step:
             return tile.rows, tile.columns * self.window(node.shape).taps
-        of, at = node.shape if step == "ig" else node.output.shape, self.window(node.shape)
-        if step == "ig" and strided(at):
-            lines = max((tile.lines or at.height) // at.stride_h, 1)
-            return tile.columns, lines * max(at.width // at.stride_w, 1)
-        return (tile.columns if step == "ig" else tile.rows), (tile.lines or of[1]) * of[2]
+        if step == "ig":  # of the largest phase
+            at = self.window(node.shape)
+            lines, width = -(-(tile.lines or at.height) // at.stride_h), -(-at.width // at.stride_w)
+            return tile.columns, lines * width
+        return tile.rows, (tile.lines or node.output.shape[1]) * node.output.shape[2]
 
     def lower(self, work: Work, node: Node, step: LayerStep) -> None:
         if self.changes_only_bias(step.step):
@@ -113,7 +117,8 @@ class _Product(Parametric):
         elif step.step == "fw":
             _forward(work, node, self, step)
         elif step.step == "ig":
-            _input_gradient(work, node, self, step)
+            lower = _strided_input_gradient if self.window(node.shape).strided else _input_gradient
+            lower(work, node, self, step)
         else:
             _weight_gradient(work, node, self, step)
 
@@ -129,7 +134,7 @@ class _Product(Parametric):
         before_and_after = -(-around(node, step, self._copied(node, step.step)) // cores)
         if step.step == "update":
             return before_and_after
-        multiplying = -(-self.macs(step.step, node.shape) // min(fpus, cores))
+        multiplying = -(-self.least_macs(step.step, node.shape) // min(fpus, cores))
         return before_and_after + max(self._products(node, step, cores), multiplying)
 
     def _copied(self, node: Node, step: str) -> int:
@@ -139,30 +144,25 @@ class _Product(Parametric):
     def _products(self, node: Node, step: LayerStep, cores: int) -> int:
         """Issue cycles of the core with the most blocks, over all tiles' products; leftovers along the split are not
         counted."""
-        taps, width = self.window(node.shape).taps, (node.shape if step.step == "ig" else node.output.shape)[2]
+        taps, width = self.window(node.shape).taps, node.output.shape[2]
+        if step.step == "ig":
+            products = self._phase_products(node, step)
+        elif step.step == "fw":
+            products = (((r, c * taps, h * width), count) for (r, c, h), count in parts(node, step))
+        else:
+            products = (((r, h * width, c * taps), count) for (r, c, h), count in parts(node, step))
         total = 0
-        for (r, c, h), count in parts(node, step):
-            if step.step == "fw":
-                products = [(r, c * taps, h * width)]
-            elif step.step == "ig":
-                products = [(c, r * len(phase), pixels) for phase, pixels in self._phases(node, h)]
-            else:
-                products = [(r, h * width, c * taps)]
-            for n, k, m in products:
-                per_k, outputs = _product(step.kernel, n, m, cores)
-                total += count * (k * per_k + outputs)
+        for (n, k, m), count in products:
+            per_k, outputs = _product(step.kernel, n, m, cores)
+            total += count * (k * per_k + outputs)
         return total
 
-    def _phases(self, node: Node, lines: int) -> list[tuple[tuple[int, ...], int]]:
-        """Of an input gradient: the taps of each product, and the pixels of so many lines at least."""
-        at = self.window(node.shape)
-        if not strided(at):
-            return [(tuple(range(at.taps)), lines * at.width)]
-        return [
-            (phase.taps, lines // at.stride_h * len(range(phase.column, at.width, at.stride_w)))
-            for phase in phases_of(at)
-            if lines >= at.stride_h
-        ]
+    def _phase_products(self, node: Node, step: LayerStep) -> Iterator[tuple[tuple[int, int, int], int]]:
+        """((n, k, m), how many) of an input gradient's products."""
+        at, (rows, columns, _) = self.window(node.shape), axes(node, step)
+        for (taps, m), phases in _phase_sizes(at, step.tile.lines or at.height).items():
+            for (r, r_count), (c, c_count) in product(rows, columns):
+                yield (c, r * taps, m), r_count * c_count * phases
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +194,14 @@ class Conv2D(_Product):
         """Raises ModelError if the input does not fit."""
         return window_on(self, self.in_channels, input_shape, self.kernel, self.stride, self.padding, source)
 
+    def least_macs(self, step: str, input_shape: Shape = ()) -> int:
+        """Of an input gradient those of its phases, if the padding of x makes them fewer."""
+        counted, at = self.macs(step, input_shape), self.window(input_shape)
+        if step != "ig":
+            return counted
+        met = sum(taps * n * count for (taps, n), count in _phase_sizes(at, at.height).items())
+        return min(counted, self.in_channels * self.out_channels * met)
+
     # -- values on the host ------------------------------------------------------------------------
     def forward(self, own: Own, *inputs: Floats) -> Floats:
         (x,) = inputs
@@ -201,27 +209,17 @@ class Conv2D(_Product):
         return finished(self, own, y, self.output_shape(x.shape))
 
     def input_gradients(self, own: Own, dy: Floats, inputs: Sequence[Floats], y: Floats) -> list[Floats]:
-        (x,), at = inputs, self.window(inputs[0].shape)
-        if strided(at):
-            return [self._by_phases(own["w"], dy, at)]
-        flipped = layout_values.flip_transpose(own["w"].reshape(self.out_channels, self.in_channels, at.taps))
-        rows = im2row_values.im2row_gradient(
-            dy, at.kernel_h, at.kernel_w, at.stride_h, at.stride_w, at.top, at.left, at.height, at.width, 0
-        )
-        return [matmul_values.matmul(pixels(flipped), rows, True).reshape(x.shape)]
-
-    def _by_phases(self, w: Floats, dy: Floats, at: Window) -> Floats:
-        """The input gradient phase by phase: see `_input_gradient_by_phases`."""
-        dx = np.zeros((self.in_channels, at.height, at.width), np.float32)
-        turned = w.reshape(self.out_channels, self.in_channels, at.taps).transpose(1, 0, 2)
-        for phase in phases_of(at):
-            part = dx[:, phase.row :: at.stride_h, phase.column :: at.stride_w]
+        at, dx = self.window(inputs[0].shape), np.zeros_like(inputs[0])
+        w = own["w"].reshape(self.out_channels, self.in_channels, at.taps)
+        for phase in Geometry(at).phases((0, at.height)):
+            down, across = phase.rows, phase.columns
+            flipped = layout_values.flip_transpose(np.ascontiguousarray(w[:, :, phase.taps]))
             rows = im2row_values.im2row_gradient(
-                dy, *phase.kernel, 1, 1, phase.top, phase.left, *part.shape[1:], 0
-            )  # fmt: skip
-            own = np.ascontiguousarray(turned[:, :, phase.taps[::-1]]).reshape(self.in_channels, -1)
-            part[:] = matmul_values.matmul(own, rows, True).reshape(part.shape)
-        return dx
+                dy, *phase.kernel, 1, 1, down.before, across.before, down.count, across.count, 0
+            )
+            part = matmul_values.matmul(pixels(flipped), rows, True).reshape(-1, down.count, across.count)
+            dx[:, down.first :: at.stride_h, across.first :: at.stride_w] = part
+        return [dx]
 
     def parameter_gradients(self, own: Own, dy: Floats, inputs: Sequence[Floats]) -> dict[str, Floats]:
         dw = matmul_values.matmul(pixels(dy), self._rows(inputs[0]), False).reshape(self.weight_shape)
@@ -235,11 +233,13 @@ class Conv2D(_Product):
         )  # fmt: skip
 
     def _copied(self, node: Node, step: str) -> int:
-        shape, output = node.shapes
-        if step == "ig" and strided(at := self.window(shape)):
-            return output[0] * sum(pixels_of(at, phase) * len(phase.taps) for phase in phases_of(at))
-        numbers = shape[1] * shape[2] * output[0] if step == "ig" else output[1] * output[2] * shape[0]
-        return numbers * self.window(shape).taps
+        """And, of an input gradient by phases, loads and stores that put them in their places."""
+        (shape, output), at = node.shapes, self.window(node.shape)
+        if step != "ig":
+            return output[1] * output[2] * shape[0] * at.taps
+        phases = Geometry(at).phases((0, at.height))
+        placed = 2 * shape[0] * sum(phase.pixels for phase in phases) if at.strided else 0
+        return output[0] * sum(len(phase.taps) * phase.pixels for phase in phases) + placed
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,15 +278,6 @@ class PointWise(_Product):
         return with_bias(self, matmul_values.matmul(pixels(dy), pixels(inputs[0]), True), dy)
 
 
-def strided(at: Window) -> bool:
-    """Whether the input gradient is computed by phases."""
-    return (at.stride_h, at.stride_w) != (1, 1)
-
-
-def pixels_of(at: Window, phase: Phase) -> int:
-    return len(range(phase.row, at.height, at.stride_h)) * len(range(phase.column, at.width, at.stride_w))
-
-
 def check_channels(name: str, inputs: int, outputs: int) -> None:
     if inputs < 1 or outputs < 1:
         raise ModelError(f"{name}: {inputs} input channels, {outputs} output channels: both must be at least 1")
@@ -318,6 +309,13 @@ def _product(kernel: str, n: int, m: int, cores: int) -> tuple[int, int]:
     u, v = geometry.along, geometry.across
     blocks, rest = -(-(along // u) // cores), across % v
     return blocks * (across // v * (u + v + u * v) + (u + rest + u * rest if rest else 0)), blocks * u * across
+
+
+@cache
+def _phase_sizes(window: Window, lines: int) -> Counter[tuple[int, int]]:
+    """How many phases of all tiles have so many (taps, pixels)."""
+    phases = (phase for part in ranges(window.height, lines) for phase in Geometry(window).phases(part))
+    return Counter((len(phase.taps), phase.pixels) for phase in phases)
 
 
 # -- tasks -----------------------------------------------------------------------------------------
@@ -393,10 +391,14 @@ class _Step(ImageStep):
             return image
         stride = self.odd(size(channels) * self.taps)
         rows = self.buffer("rows", size(lines) * width * stride)
-        if self._in_rows != (channels, lines):
-            self._in_rows = channels, lines
+        if self.new_rows(channels, lines):
             task.compute(lambda where: call(where(image), where(rows), 4 * stride), (image,), (rows,))
         return rows
+
+    def new_rows(self, channels: Range, lines: Range) -> bool:
+        """Whether the im2row of a tile is still to be made."""
+        made, self._in_rows = self._in_rows, (channels, lines)
+        return made != self._in_rows
 
     def multiply(
         self, task: Task, operands: tuple[str, str, str], sizes: tuple[int, int, int], trans_b: bool,
@@ -473,9 +475,6 @@ def _weight_gradient(work: Work, node: Node, layer: _Product, step: LayerStep) -
 def _input_gradient(work: Work, node: Node, layer: _Product, step: LayerStep) -> None:
     s = _Step(work, node, layer, step, "ig")
     at = s.at
-    if strided(at):
-        _input_gradient_by_phases(s)
-        return
     dy_slots = s.slots("dy", len(s.outputs) * len(s.in_lines))
     w_slots = s.slots("w", len(s.outputs) * len(s.inputs))
     dx_slots = s.slots("dx", len(s.inputs) * len(s.in_lines))
@@ -496,105 +495,6 @@ def _input_gradient(work: Work, node: Node, layer: _Product, step: LayerStep) ->
         finish_gradient(work, node, task, dx_slots.buffer, inputs, columns, s.name)
 
 
-def _input_gradient_by_phases(s: _Step) -> None:
-    """With a stride, the pixels of dx that are a stride apart meet the same taps, as many as that divides the kernel.
-
-    Each phase is a product of its own, of stride 1; its sums stay in L1 over the output channels. In the end the
-    phases are put side by side; where no tap is met there are zeros.
-    """
-    at, work, node, phases = s.at, s.work, s.node, phases_of(s.at)
-    dy_slots = s.slots("dy", len(s.outputs) * len(s.in_lines))
-    w_slots = s.slots("w", len(s.outputs) * len(s.inputs))
-    dx_slots = s.slots("dx", len(s.inputs) * len(s.in_lines))
-    for lines, inputs in s.outer(s.in_lines, s.inputs):
-        dx_slots.take((lines, inputs), size(inputs) * size(lines) * at.width)
-        parts = [(number, phase, _seen(at, phase, lines)) for number, phase in enumerate(phases)]
-        for outputs in s.outputs:
-            task, n = s.task(), size(inputs)
-            if s.load_weights(task, w_slots, outputs, inputs):
-                for number, phase in enumerate(phases):
-                    _pick(s, task, w_slots.buffer, (number, phase), size(outputs), n)
-            dy_lines = s.geometry.output_rows(lines)
-            dy = s.load_image(task, dy_slots, node.output.gradient, outputs, dy_lines, at.out_w), dy_lines
-            for number, phase, seen in parts:
-                if seen.pixels:
-                    _multiply_phase(s, task, dy, (number, phase), seen, outputs, n)
-        _interleave(s, task, dx_slots.buffer, parts, lines, size(inputs))
-        finish_gradient(work, node, task, dx_slots.buffer, inputs, (lines[0] * at.width, lines[1] * at.width), s.name)
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """Of a phase's rows those that lie in a tile of lines, numbered within the phase, and how many columns it has."""
-
-    rows: Range
-    columns: int
-
-    @property
-    def pixels(self) -> int:
-        return size(self.rows) * self.columns
-
-
-def _seen(at: Window, phase: Phase, lines: Range) -> _Seen:
-    first, end = (-(-(line - phase.row) // at.stride_h) for line in lines)
-    return _Seen((max(first, 0), max(end, 0)), len(range(phase.column, at.width, at.stride_w)))
-
-
-def _pick(s: _Step, task: Task, w: str, which: tuple[int, Phase], outputs: int, inputs: int) -> None:
-    """The weights that a phase multiplies."""
-    number, phase = which
-    turned = s.buffer(f"turned {number}", inputs * outputs * len(phase.taps))
-
-    def call(where: Addresses) -> Call:
-        chosen = phase.taps[::-1]
-        return layout.pick_transpose(where(w), where(turned), outputs, inputs, s.taps, chosen, s.work.cores)
-
-    task.compute(call, (w,), (turned,))
-
-
-def _multiply_phase(
-    s: _Step, task: Task, dy: tuple[str, Range], which: tuple[int, Phase], seen: _Seen, outputs: Range, inputs: int
-) -> None:
-    """A phase's sums over some output channels. dy: the buffer, and the rows that are in it."""
-    (number, phase), k = which, size(outputs) * len(which[1].taps)
-    stride = s.odd(k)
-    rows = s.buffer("rows", seen.pixels * stride)
-    part = s.buffer(f"part {number}", inputs * seen.pixels)
-    image, lines = dy
-    shape = (size(outputs), size(lines), s.at.out_w)
-
-    def call(where: Addresses) -> Call:
-        return im2row.im2row_gradient(
-            where(image), where(rows), shape, phase.kernel, (1, 1), phase.top, phase.left, size(seen.rows),
-            seen.columns, seen.rows[0] - lines[0], s.work.cores, row_stride=4 * stride,
-        )  # fmt: skip
-
-    task.compute(call, (image,), (rows,))
-    sizes, strides = (inputs, k, seen.pixels), (k, stride)
-    s.multiply(task, (f"{s.name} turned {number}", rows, part), sizes, True, outputs[0] > 0, strides)
-
-
-def _interleave(
-    s: _Step, task: Task, dx: str, parts: list[tuple[int, Phase, _Seen]], lines: Range, inputs: int
-) -> None:
-    """The phases side by side in dx, zeros where there is none."""
-    at, height = s.at, size(lines)
-    met = sum(seen.pixels for _, _, seen in parts)
-    if met < height * at.width:
-        task.compute(lambda where: layout.fill(where(dx), inputs * height * at.width, 0, s.work.cores), (), (dx,))
-    for number, phase, seen in parts:
-        if not seen.pixels:
-            continue
-        first = phase.row + seen.rows[0] * at.stride_h - lines[0], phase.column
-        part = f"{s.name} part {number}"
-
-        def call(where: Addresses, part: str = part, seen: _Seen = seen, first: tuple[int, int] = first) -> Call:
-            shape, stride = (inputs, size(seen.rows), seen.columns), (at.stride_h, at.stride_w)
-            return layout.interleave(where(part), where(dx), shape, at.width, first, stride, height, s.work.cores)
-
-        task.compute(call, (part,), (dx,))
-
-
 def _turn(s: _Step, task: Task, w: str, turned: str, outputs: int, inputs: int) -> None:
     """The weights as an input gradient multiplies them."""
 
@@ -605,3 +505,91 @@ def _turn(s: _Step, task: Task, w: str, turned: str, outputs: int, inputs: int) 
         return layout.flip_transpose(where(w), where(turned), outputs, inputs, s.taps, s.work.cores)
 
     task.compute(call, (w,), (turned,))
+
+
+# -- input gradients by phases -----------------------------------------------------------------------
+class _Phases(_Step):
+    """An input gradient's step. Each phase has a buffer of its own for weights and, if tiles of output channels add to
+    them, for its sums. They share one for the im2row: larger tiles gain more than what is made again for each."""
+
+    def __init__(self, work: Work, node: Node, layer: _Product, step: LayerStep):
+        super().__init__(work, node, layer, step, "ig")
+        self.phases = self.geometry.phases((0, self.at.height))
+
+    def buffers(self, phase: Phase, outputs: Range, inputs: Range, lines: Range) -> tuple[str, str, str]:
+        """For weights, im2row and sums; as large as tiles of so many lines may have them, wherever they begin."""
+        row, n, tap = self.row(phase, outputs), size(inputs), phase.taps[0]
+        pixels = -(-size(lines) // self.at.stride_h) * phase.columns.count
+        sums = self.buffer(f"sums {tap}" if len(self.outputs) > 1 else "sums", n * pixels)
+        return self.buffer(f"turned {tap}", n * row), self.buffer("rows", pixels * row), sums
+
+    def row(self, phase: Phase, outputs: Range) -> int:
+        """Words from row to row of weights and im2row."""
+        return self.odd(size(outputs) * len(phase.taps))
+
+    def turn(self, task: Task, phase: Phase, w: str, turned: str, outputs: Range, inputs: Range) -> None:
+        sizes, stride = (size(outputs), size(inputs), self.taps), 4 * self.row(phase, outputs)
+
+        def call(where: Addresses) -> Call:
+            return layout.pick_transpose(where(w), where(turned), *sizes, phase.taps, stride, self.work.cores)
+
+        task.compute(call, (w,), (turned,))
+
+    def make_rows(self, task: Task, phase: Phase, dy: str, rows: str, outputs: Range, lines: Range) -> None:
+        """The im2row of a tile of dy."""
+        (first, end), down, across = self.geometry.output_rows(lines), phase.rows, phase.columns
+        shape, stride = (size(outputs), end - first, self.at.out_w), 4 * self.row(phase, outputs)
+
+        def call(where: Addresses) -> Call:
+            return im2row.im2row_gradient(
+                where(dy), where(rows), shape, phase.kernel, (1, 1), down.before, across.before, down.count,
+                across.count, down.number - first, self.work.cores, row_stride=stride,
+            )  # fmt: skip
+
+        task.compute(call, (dy,), (rows,))
+
+    def clear(self, task: Task, dx: str, words: int) -> None:
+        task.compute(lambda where: layout.fill(where(dx), words, 0, self.work.cores), (), (dx,))
+
+    def interleave(self, task: Task, phase: Phase, sums: str, dx: str, inputs: Range, lines: Range) -> None:
+        """The sums in their places in dx."""
+        at, down, across = self.at, phase.rows, phase.columns
+        shape, begin = (size(inputs), down.count, across.count), 4 * (down.first * at.width + across.first)
+        steps = size(lines) * at.width, at.stride_h * at.width, at.stride_w
+
+        def call(where: Addresses) -> Call:
+            return layout.interleave(where(sums), where(dx) + begin, shape, steps, self.work.cores)
+
+        task.compute(call, (sums,), (dx,))
+
+
+def _strided_input_gradient(work: Work, node: Node, layer: _Product, step: LayerStep) -> None:
+    """Of a tile one phase after the other; pixels that are in none are 0."""
+    s = _Phases(work, node, layer, step)
+    at = s.at
+    dy_slots = s.slots("dy", len(s.outputs) * len(s.in_lines))
+    w_slots = s.slots("w", len(s.outputs) * len(s.inputs))
+    dx_slots = s.slots("dx", len(s.inputs) * len(s.in_lines))
+    for lines, inputs in s.outer(s.in_lines, s.inputs):
+        words, phases = size(inputs) * size(lines) * at.width, s.geometry.phases(lines)
+        dx_slots.take((lines, inputs), words)
+        for outputs in s.outputs:
+            task, last = s.task(), outputs[1] == layer.out_channels
+            buffers = {phase.taps: s.buffers(phase, outputs, inputs, lines) for phase in s.phases}
+            if s.load_weights(task, w_slots, outputs, inputs):
+                for phase in s.phases:
+                    s.turn(task, phase, w_slots.buffer, buffers[phase.taps][0], outputs, inputs)
+            dy = s.load_image(task, dy_slots, node.output.gradient, outputs, s.geometry.output_rows(lines), at.out_w)
+            new = s.new_rows(outputs, lines) or len(s.phases) > 1
+            if last and sum(phase.pixels for phase in phases) < size(lines) * at.width:
+                s.clear(task, dx_slots.buffer, words)
+            for phase in phases:
+                turned, rows, sums = buffers[phase.taps]
+                if new:
+                    s.make_rows(task, phase, dy, rows, outputs, lines)
+                row, sizes = s.row(phase, outputs), (size(inputs), size(outputs) * len(phase.taps), phase.pixels)
+                s.multiply(task, (turned, rows, sums), sizes, True, outputs[0] > 0, (row, row))
+                if last:
+                    s.interleave(task, phase, sums, dx_slots.buffer, inputs, lines)
+        columns = (lines[0] * at.width, lines[1] * at.width)
+        finish_gradient(work, node, task, dx_slots.buffer, inputs, columns, s.name)

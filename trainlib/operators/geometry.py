@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 from trainlib.lowering.tasks import Range, ranges
 from trainlib.operators.window import Window
@@ -32,6 +33,53 @@ class Spread:
 
 
 @dataclass(frozen=True)
+class Comb:
+    """Every stride-th row, or column, of dx in a tile: all meet the same taps, as in a layer whose stride is 1.
+
+    first: of them, where it lies in the tile. number: which it is of all such rows. taps: what they meet. before: the
+    padding of the layer of stride 1.
+    """
+
+    first: int
+    count: int
+    number: int
+    taps: range
+    before: int
+
+
+def combs(part: Range, kernel: int, stride: int, before: int) -> list[Comb]:
+    """Those of the rows (columns) `part` that meet any tap; every tap is in one at most."""
+    found = []
+    for offset in range(stride):
+        number, end = (-(-(edge - offset) // stride) for edge in part)
+        shift, tap = divmod(offset + before, stride)
+        if number < end and tap < kernel:
+            first = offset + stride * number - part[0]
+            found.append(Comb(first, end - number, number, range(tap, kernel, stride), shift))
+    return found
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Rows and columns of dx whose gradient is that of a layer of stride 1, from dy as it is.
+
+    taps: what they meet, by their numbers in the layer's kernel.
+    """
+
+    rows: Comb
+    columns: Comb
+    taps: tuple[int, ...]
+
+    @property
+    def pixels(self) -> int:
+        return self.rows.count * self.columns.count
+
+    @property
+    def kernel(self) -> tuple[int, int]:
+        return len(self.rows.taps), len(self.columns.taps)
+
+
+@dataclass(frozen=True)
 class Geometry:
     """A window on its image: which rows meet which."""
 
@@ -49,6 +97,16 @@ class Geometry:
         first = max(-(-(rows[0] + at.top + 1 - at.kernel_h) // at.stride_h), 0)
         first = min(first, at.out_h - 1)
         return first, max(min((rows[1] - 1 + at.top) // at.stride_h + 1, at.out_h), first + 1)
+
+    def phases(self, lines: Range) -> list[Phase]:
+        """What rows of dx fall into, stride by stride; pixels that meet no tap, whose gradient is 0, are in none."""
+        at = self.window
+        rows = combs(lines, at.kernel_h, at.stride_h, at.top)
+        columns = combs((0, at.width), at.kernel_w, at.stride_w, at.left)
+        return [
+            Phase(down, across, tuple(i * at.kernel_w + j for i in down.taps for j in across.taps))
+            for down, across in product(rows, columns)
+        ]
 
     # -- pools, which have no padding ----------------------------------------------------------------
     def seen(self, lines: int) -> list[Seen]:

@@ -8,7 +8,7 @@ dataclass derived from `Layer`, or from `Parametric` if it has parameters. It sa
 - which inputs get the output's gradient as it is: `passes`;
 - how a step may be planned: `limits`, `KERNELS`, `residents`, `unrolls`, `candidates`, `kernel_for`;
 - how a planned step is cut into tasks, with `kernels`: `lower`;
-- what it takes at least: `tile_bytes`, `floor`.
+- what it takes at least: `tile_bytes`, `floor`, `least_macs`.
 
 What a kind leaves out has a default that is right, if not the best: no kernels to choose from, no bound.
 """
@@ -175,6 +175,10 @@ class Layer(ABC):
         """Multiply-accumulates of fw, wg or ig; of a fusion, "ig+wg", their sum. The update counts none."""
         return 0
 
+    def least_macs(self, step: str, input_shape: Shape = ()) -> int:
+        """Multiplications that kernels do at least, for bounds: fewer than `macs` where they leave some out."""
+        return self.macs(step, input_shape)
+
     def misfit(self, takes: str, input_shape: Shape, source: str) -> ModelError:
         """The error for an input that is not what the layer takes."""
         shown = str(input_shape[0]) if len(input_shape) == 1 else str(list(input_shape))
@@ -334,7 +338,8 @@ class Parametric(Layer):
     def macs(self, step: str, input_shape: Shape = ()) -> int:
         """Each step counts one MAC per weight and output pixel, those that meet padding included.
 
-        Kernels may do more: an input gradient computed as a full correlation also meets the zeros around dy.
+        Kernels may do more: an input gradient computed as a full correlation also meets the zeros around dy. Or less:
+        one computed by phases does not meet the padding of x.
         """
         pixels = prod(self.output_shape(input_shape)[1:])
         return self.weights * pixels * sum(part in ("fw", "wg", "ig") for part in step.split("+"))

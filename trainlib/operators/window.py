@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 from pulpsim.arguments import whole
@@ -53,40 +52,15 @@ class Window:
     def taps(self) -> int:
         return self.kernel_h * self.kernel_w
 
+    @property
+    def strided(self) -> bool:
+        return (self.stride_h, self.stride_w) != (1, 1)
+
     def seen(self, step: str, lines: int) -> tuple[int, int]:
         """Pixels of a channel of x and of y that a tile of so many lines meets at least."""
         if step == "ig":
-            return lines * self.width, max(lines // self.stride_h, 1) * self.out_w
+            return lines * self.width, min(max(lines // self.stride_h, 1), self.out_h) * self.out_w
         return max((lines - 1) * self.stride_h + 1 - self.top, 1) * self.width, lines * self.out_w
-
-
-@dataclass(frozen=True, slots=True)
-class Phase:
-    """The pixels of an image whose row and column leave this rest, divided by the stride: all meet the same taps.
-
-    taps: their numbers, [rows, columns] flattened. For these pixels the window is one of stride 1 on the outputs: of
-    size kernel, with top and left as `Window` has them.
-    """
-
-    row: int
-    column: int
-    taps: tuple[int, ...]
-    kernel: tuple[int, int]
-    top: int
-    left: int
-
-
-def phases_of(at: Window) -> list[Phase]:
-    """All of a strided window's, those without taps left out."""
-    found = []
-    for row, column in product(range(min(at.stride_h, at.height)), range(min(at.stride_w, at.width))):
-        first_i, first_j = (row + at.top) % at.stride_h, (column + at.left) % at.stride_w
-        i, j = range(first_i, at.kernel_h, at.stride_h), range(first_j, at.kernel_w, at.stride_w)
-        taps = tuple(a * at.kernel_w + b for a in i for b in j)
-        top, left = (row + at.top - first_i) // at.stride_h, (column + at.left - first_j) // at.stride_w
-        if taps:
-            found.append(Phase(row, column, taps, (len(i), len(j)), top, left))
-    return found
 
 
 def pair(value: Pair) -> tuple[int, int]:

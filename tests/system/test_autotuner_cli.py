@@ -146,7 +146,7 @@ def test_layers_wider_than_l1_are_tuned_with_vectors_from_l2() -> None:
 
 def test_a_layer_that_cannot_fit_l2_is_refused_at_once() -> None:
     text = refused("tune", "--layer", "LINEAR 999999999 2")
-    assert text.startswith("L2 is too small: a training step needs ") and "of layer, 2 x 999,999,999 numbers" in text
+    assert text.startswith("L2 is too small: a training step needs ") and "is layer.w, 2 x 999,999,999 numbers" in text
 
 
 def test_a_layer_has_no_plan_to_write() -> None:

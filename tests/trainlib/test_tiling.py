@@ -62,8 +62,12 @@ def test_what_does_not_fit_outlined_does_not_fit(data: st.DataObject, rule: SGD)
             "the largest tensor is conv.y, 4,000 x 3,844 numbers, 61,504,000 bytes",
         ),
         (
+            Model("tall", (Conv2D("conv", 1, 1, kernel=3, relu=False),), input_shape=(1, 999_999_999, 3)),
+            "the largest tensor is sample, 1 x 2,999,999,997 numbers, 11,999,999,988 bytes",
+        ),
+        (
             Model("huge", (FullyConnected("fc", 999_999_999, 2, relu=False),)),
-            "the largest tensor is w0 of fc, 2 x 999,999,999 numbers, 7,999,999,992 bytes",
+            "the largest tensor is fc.w, 2 x 999,999,999 numbers, 7,999,999,992 bytes",
         ),
     ],
 )

@@ -22,6 +22,8 @@ Shape = tuple[int, ...]
 
 #: parts of a dimension that outlined work keeps at most
 OUTLINE = 5
+#: parts at either end of a dimension whose halos outlined work measures; between them one part is like the next
+EDGE = 1000
 #: buffers that tiles of weights rotate through, with double buffering; with single buffering it is one
 WEIGHT_SLOTS = 3
 
@@ -161,18 +163,21 @@ class Work:
         least = macs if least_macs is None else least_macs
         self.phases.append(Phase(layer, step, macs, least, tile, plan.buffering if plan else "single"))
 
-    def parts(self, size: int, tile: int, seen: Callable[[Range], Range] = lambda part: part) -> list[Range]:
+    def parts(self, size: int, tile: int, seen: Callable[[Range], Range] | None = None) -> list[Range]:
         """[0, size) in pieces of `tile`, the last one smaller if it must be. seen: what a piece needs, halo and all."""
         starts = range(0, size, tile)
         if not self._outlined or len(starts) <= OUTLINE:
             return ranges(size, tile)
 
         def width(number: int) -> int:
+            assert seen is not None
             first, end = seen((starts[number], min(starts[number] + tile, size)))
             return end - first
 
         numbers = range(len(starts))
-        kept = sorted({0, 1, max(numbers[::2], key=width), max(numbers[1::2], key=width), len(starts) - 1})
+        looked = numbers if len(numbers) <= 2 * EDGE else [*numbers[:EDGE], *numbers[-EDGE:]]
+        widest = {max((n for n in looked if n % 2 == slot), key=width) for slot in (0, 1)} if seen else set()
+        kept = sorted({0, 1, len(starts) - 1} | widest)
         for one, other in pairwise(tuple(kept)):  # each lies in the slot of two that it has among all
             if (other - one) % 2 == 0:
                 kept.append(other - 1)

@@ -8,28 +8,34 @@ from __future__ import annotations
 
 import numpy as np
 
-from pulpsim.engine import layout as at
+from pulpsim.engine.operations import WIDE_BITS, WIDE_NUMBER, Alu, Branch, Div, FDiv, Fpu, Mul, Wide
 from pulpsim.float32 import RDN, RNE, RTZ, RUP
+from pulpsim.isa import Variant
 from pulpsim.jit import as_bits, as_float, fma, heapless, inlined, leading_zeros
 
 MASK = 0xFFFFFFFF
 SIGN = 0x80000000
 CANONICAL_NAN = 0x7FC00000
+NEGATED_ADDEND, NEGATED_PRODUCT = int(Variant.NEGATED_ADDEND), int(Variant.NEGATED_PRODUCT)
+#: bits beside the number of a `Wide`
+W_SIGNED, W_ROUNDED, W_OTHER, W_REGISTER = (
+    WIDE_BITS * int(bit) for bit in (Variant.SIGNED, Variant.ROUNDED, Variant.OTHER, Variant.BY_REGISTER)
+)
 
 
 @heapless
 def branch_taken(sub, a, b):
-    if sub == at.B_NE:
+    if sub == Branch.BNE:
         return a != b
-    if sub == at.B_EQ:
+    if sub == Branch.BEQ:
         return a == b
-    if sub == at.B_LT:
+    if sub == Branch.BLT:
         return a < b
-    if sub == at.B_GE:
+    if sub == Branch.BGE:
         return a >= b
-    if sub == at.B_LTU:
+    if sub == Branch.BLTU:
         return (a & MASK) < (b & MASK)
-    if sub == at.B_GEU:
+    if sub == Branch.BGEU:
         return (a & MASK) >= (b & MASK)
     return False
 
@@ -37,44 +43,44 @@ def branch_taken(sub, a, b):
 @heapless
 def alu(sub, a, b, d):
     """All of K_ALU but the reads of the machine's state; d is the accumulator of p.mac."""
-    if sub == at.A_SUB:
+    if sub == Alu.SUB:
         return a - b
-    if sub == at.A_AND:
+    if sub == Alu.AND:
         return a & b
-    if sub == at.A_OR:
+    if sub == Alu.OR:
         return a | b
-    if sub == at.A_XOR:
+    if sub == Alu.XOR:
         return a ^ b
-    if sub == at.A_SLL:
+    if sub == Alu.SLL:
         return a << (b & 31)
-    if sub == at.A_SRL:
+    if sub == Alu.SRL:
         return (a & MASK) >> (b & 31)
-    if sub == at.A_SRA:
+    if sub == Alu.SRA:
         return a >> (b & 31)
-    if sub == at.A_SLT:
+    if sub == Alu.SLT:
         return np.int64(a < b)
-    if sub == at.A_SLTU:
+    if sub == Alu.SLTU:
         return np.int64((a & MASK) < (b & MASK))
-    if sub == at.A_MAC:
+    if sub == Alu.MAC:
         return d + a * b
-    if sub == at.A_MSU:
+    if sub == Alu.MSU:
         return d - a * b
-    if sub == at.A_MIN:
+    if sub == Alu.MIN:
         return min(a, b)
-    if sub == at.A_MAX:
+    if sub == Alu.MAX:
         return max(a, b)
-    if sub == at.A_MINU:
+    if sub == Alu.MINU:
         return a if (a & MASK) < (b & MASK) else b
-    if sub == at.A_MAXU:
+    if sub == Alu.MAXU:
         return a if (a & MASK) > (b & MASK) else b
-    if sub == at.A_ABS:
+    if sub == Alu.ABS:
         return abs(a)
-    if sub == at.A_CLIP or sub == at.A_CLIPU:
+    if sub == Alu.CLIP or sub == Alu.CLIPU:
         bound = np.int64(1) << max(b - 1, 0)
         high = bound - 1 if b > 0 else np.int64(0)
-        low = -bound if sub == at.A_CLIP else np.int64(0)
+        low = -bound if sub == Alu.CLIP else np.int64(0)
         return min(max(a, low), high)
-    if sub == at.A_CONSTANT:
+    if sub == Alu.CONSTANT:
         return b
     return _unusual(sub, a, b)
 
@@ -82,34 +88,34 @@ def alu(sub, a, b, d):
 @heapless
 def _unusual(sub, a, b):
     """The rest of K_ALU."""
-    if sub == at.A_SLET:
+    if sub == Alu.SLET:
         return np.int64(a <= b)
-    if sub == at.A_SLETU:
+    if sub == Alu.SLETU:
         return np.int64((a & MASK) <= (b & MASK))
-    if sub == at.A_ROR:
+    if sub == Alu.ROR:
         return (a & MASK) >> (b & 31) | a << (-b & 31)
-    if sub == at.A_CLIPR:
+    if sub == Alu.CLIPR:
         return -b - 1 if a <= -b - 1 else min(a, b)
-    if sub == at.A_CLIPUR:
+    if sub == Alu.CLIPUR:
         return np.int64(0) if a <= 0 else min(a, b)
-    if sub == at.A_EXTHS:
+    if sub == Alu.EXTHS:
         return np.int64(np.int16(a))
-    if sub == at.A_EXTHZ:
+    if sub == Alu.EXTHZ:
         return a & 0xFFFF
-    if sub == at.A_EXTBS:
+    if sub == Alu.EXTBS:
         return np.int64(np.int8(a))
-    if sub == at.A_EXTBZ:
+    if sub == Alu.EXTBZ:
         return a & 0xFF
-    if sub == at.A_CLB:
+    if sub == Alu.CLB:
         flipped = ~a if a < 0 else a
         return np.int64(leading_zeros(np.uint32(flipped))) - 1 if a != 0 else np.int64(0)
-    if sub == at.A_CNT:
+    if sub == Alu.CNT:
         pairs = (a & 0x55555555) + (a >> 1 & 0x55555555)
         fours = (pairs & 0x33333333) + (pairs >> 2 & 0x33333333)
         return ((fours + (fours >> 4) & 0x0F0F0F0F) * 0x01010101 & MASK) >> 24
     if a == 0:
         return np.int64(32)
-    if sub == at.A_FF1:
+    if sub == Alu.FF1:
         return 31 - np.int64(leading_zeros(np.uint32(a & -a & MASK)))
     return 31 - np.int64(leading_zeros(np.uint32(a & MASK)))
 
@@ -122,21 +128,21 @@ def _field_mask(more, low):
 @heapless
 def wide(sub, a, b, d, first, last):
     """All of K_WIDE: two registers, the accumulator, and the numbers that were written."""
-    operation = sub & at.W_OPERATION
-    if operation == at.W_SUM:
+    operation = sub & WIDE_NUMBER
+    if operation == Wide.SUM:
         return _shifted_sum(sub, a, b, d, last)
-    if operation == at.W_PRODUCT:
+    if operation == Wide.PRODUCT:
         return _shifted_product(sub, a, b, d, last)
-    if sub & at.W_REGISTER:
+    if sub & W_REGISTER:
         first, last = b >> 5 & 31, b & 31
     mask = _field_mask(first, last)
-    if operation == at.W_INSERT:
+    if operation == Wide.INSERT:
         return (d & ~mask) | ((a << last) & mask)
-    if operation == at.W_BCLR:
+    if operation == Wide.BCLR:
         return a & ~mask
-    if operation == at.W_BSET:
+    if operation == Wide.BSET:
         return a | mask
-    if operation == at.W_EXTRACTU:
+    if operation == Wide.EXTRACTU:
         return (a & mask) >> last
     gap = 31 - min(first, 31 - last)
     return np.int64(np.int32((a >> last) << gap)) >> gap
@@ -144,50 +150,50 @@ def wide(sub, a, b, d, first, last):
 
 @heapless
 def _shifted_sum(sub, a, b, d, shift):
-    if sub & at.W_REGISTER:
+    if sub & W_REGISTER:
         a, b, shift = d, a, b & 31
-    total = a - b if sub & at.W_OTHER else a + b
-    if sub & at.W_ROUNDED:
+    total = a - b if sub & W_OTHER else a + b
+    if sub & W_ROUNDED:
         total += (np.int64(1) << shift) >> 1
-    return np.int64(np.int32(total)) >> shift if sub & at.W_SIGNED else (total & MASK) >> shift
+    return np.int64(np.int32(total)) >> shift if sub & W_SIGNED else (total & MASK) >> shift
 
 
 @heapless
 def _shifted_product(sub, a, b, d, shift):
-    if sub & at.W_OTHER:
+    if sub & W_OTHER:
         a, b = a >> 16, b >> 16
-    signed = sub & at.W_SIGNED
+    signed = sub & W_SIGNED
     x, y = (np.int64(np.int16(a)), np.int64(np.int16(b))) if signed else (a & 0xFFFF, b & 0xFFFF)
     total = x * y + d
-    if sub & at.W_ROUNDED:
+    if sub & W_ROUNDED:
         total += (np.int64(1) << shift) >> 1
     return total >> shift if signed else (total & MASK) >> shift
 
 
 @heapless
 def multiply(sub, a, b):
-    if sub == at.M_MUL:
+    if sub == Mul.MUL:
         return a * b
-    if sub == at.M_MULH:
+    if sub == Mul.MULH:
         return (a * b) >> 32
-    if sub == at.M_MULHSU:
+    if sub == Mul.MULHSU:
         return (a * (b & MASK)) >> 32
     return np.int64((np.uint64(a & MASK) * np.uint64(b & MASK)) >> np.uint64(32))
 
 
 @heapless
 def divide(sub, a, b):
-    if sub == at.D_DIV or sub == at.D_REM:
+    if sub == Div.DIV or sub == Div.REM:
         if b == 0:
-            return np.int64(-1) if sub == at.D_DIV else a
+            return np.int64(-1) if sub == Div.DIV else a
         quotient = abs(a) // abs(b)
         if (a < 0) != (b < 0):
             quotient = -quotient
-        return quotient if sub == at.D_DIV else a - quotient * b
+        return quotient if sub == Div.DIV else a - quotient * b
     a, b = a & MASK, b & MASK
     if b == 0:
-        return np.int64(-1) if sub == at.D_DIVU else a
-    return a // b if sub == at.D_DIVU else a % b
+        return np.int64(-1) if sub == Div.DIVU else a
+    return a // b if sub == Div.DIVU else a % b
 
 
 @inlined
@@ -197,11 +203,11 @@ def _canonical(value):
 
 @inlined
 def fused(sub, a, b, c):
-    """fmadd family on patterns: bit 0 of sub negates the addend, bit 1 the product."""
+    """fmadd family on patterns; sub: bits of a `Variant`."""
     x, z = as_float(np.int32(a)), as_float(np.int32(c))
-    if sub & 2:
+    if sub & NEGATED_PRODUCT:
         x = -x
-    if sub & 1:
+    if sub & NEGATED_ADDEND:
         z = -z
     return _canonical(fma(x, as_float(np.int32(b)), z))
 
@@ -209,7 +215,7 @@ def fused(sub, a, b, c):
 @heapless
 def quotient_or_root(sub, a, b):
     x = as_float(np.int32(a))
-    return _canonical(np.sqrt(x) if sub else x / as_float(np.int32(b)))
+    return _canonical(np.sqrt(x) if sub == FDiv.FSQRT_S else x / as_float(np.int32(b)))
 
 
 @heapless
@@ -281,36 +287,36 @@ def _classify(bits):
 def fpu(sub, a, b, rounding):
     """Single-cycle operations but the fused ones; patterns in, pattern or integer out."""
     x, y = as_float(np.int32(a)), as_float(np.int32(b))
-    if sub == at.F_ADD:
+    if sub == Fpu.FADD_S:
         return _canonical(x + y)
-    if sub == at.F_SUB:
+    if sub == Fpu.FSUB_S:
         return _canonical(x - y)
-    if sub == at.F_MUL:
+    if sub == Fpu.FMUL_S:
         return _canonical(x * y)
-    if sub == at.F_MIN:
+    if sub == Fpu.FMIN_S:
         return _smaller(a, b)
-    if sub == at.F_MAX:
+    if sub == Fpu.FMAX_S:
         return _larger(a, b)
-    if sub == at.F_SGNJ:
+    if sub == Fpu.FSGNJ_S:
         return (a & 0x7FFFFFFF) | (b & SIGN)
-    if sub == at.F_SGNJN:
+    if sub == Fpu.FSGNJN_S:
         return (a & 0x7FFFFFFF) | (~b & SIGN)
-    if sub == at.F_SGNJX:
+    if sub == Fpu.FSGNJX_S:
         return a ^ (b & SIGN)
-    if sub == at.F_EQ:
+    if sub == Fpu.FEQ_S:
         return np.int64(x == y)
-    if sub == at.F_LT:
+    if sub == Fpu.FLT_S:
         return np.int64(x < y)
-    if sub == at.F_LE:
+    if sub == Fpu.FLE_S:
         return np.int64(x <= y)
-    if sub == at.F_FROM_INT:
+    if sub == Fpu.FCVT_S_W:
         return np.int64(as_bits(np.float32(a)))
-    if sub == at.F_FROM_UINT:
+    if sub == Fpu.FCVT_S_WU:
         return np.int64(as_bits(np.float32(a & MASK)))
-    if sub == at.F_TO_INT:
+    if sub == Fpu.FCVT_W_S:
         return _to_integer(x, rounding, np.int64(-(1 << 31)), np.int64((1 << 31) - 1))
-    if sub == at.F_TO_UINT:
+    if sub == Fpu.FCVT_WU_S:
         return _to_integer(x, rounding, np.int64(0), np.int64(MASK))
-    if sub == at.F_CLASS:
+    if sub == Fpu.FCLASS_S:
         return _classify(a)
     return a  # moves

@@ -12,6 +12,7 @@ from pulpsim.counters import Cause
 from pulpsim.engine import Kind, Trap
 from pulpsim.engine import layout as at
 from pulpsim.engine.calendar import report
+from pulpsim.engine.operations import CsrAccess, System
 from pulpsim.engine.softfloat import FLAGS, soft, soft_quotient_or_root
 from pulpsim.isa.system import CAUSE_BREAKPOINT, CAUSE_ECALL, CAUSE_ILLEGAL, MIE, MPIE, MPP
 from pulpsim.jit import heapless
@@ -63,9 +64,9 @@ def access_csr(register, action, operand, constant, c, s):
     if action & at.X_WRITES == 0:
         return old
     new = operand & MASK
-    if action & 3 == at.X_SET:
+    if action & ~at.X_WRITES == CsrAccess.CSRRS:
         new = old | new
-    elif action & 3 == at.X_CLEAR:
+    elif action & ~at.X_WRITES == CsrAccess.CSRRC:
         new = old & ~new
     if which == at.C_CYCLE or which == at.C_INSTRUCTIONS:
         wanted = (count & MASK) | new << 32 if register & at.C_UPPER else (count & ~np.int64(MASK)) | new
@@ -175,10 +176,10 @@ def uncommon(kind, c, k, row, a, b, s, rows, registers):
         extra = _soft_event(c, k, row, a, b, s, rows, registers)
         if extra < 0:
             extra, trap = np.int64(0), np.int64(ILLEGAL)
-    elif sub == at.S_MRET:
+    elif sub == System.MRET:
         return _return(c, k, s)
-    elif sub == at.S_FENCE_I:
+    elif sub == System.FENCE_I:
         report(REFRESH, c, 0, s)
     else:
-        trap = np.int64(ECALL if sub == at.S_ECALL else EBREAK)
+        trap = np.int64(ECALL if sub == System.ECALL else EBREAK)
     return extra, np.int64(-1), trap, np.int64(0)

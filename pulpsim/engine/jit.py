@@ -21,7 +21,9 @@ from pulpsim.engine.arithmetic import alu, branch_taken, divide, fpu, fused, mul
 from pulpsim.engine.banks import access, reserve, take_turn
 from pulpsim.engine.calendar import ONE, migrate, next_busy, queue, report
 from pulpsim.engine.control import exception, place_at, reset, uncommon
+from pulpsim.engine.decoding import decode, needs_control
 from pulpsim.engine.icache import refill
+from pulpsim.engine.operations import FUSED, Alu, Div, Jump, Loop
 from pulpsim.engine.ports import begin, served, stream_event
 from pulpsim.jit import heapless, inlined, leading_zeros, lowest_bit, unlikely
 from pulpsim.memory import BARRIER_OFFSET, EVENT_UNIT_BASE, L1_BASE, L2_BASE, Memory
@@ -140,27 +142,27 @@ def _private(kind, c, k, row, time, s, rows, registers, counted):
     immediate = np.int64(rows[row + at.R_IMM])
     if kind == at.K_LOOP or kind == at.K_SLOW_LOOP:
         level = k + 3 * rd
-        if sub == at.L_SETUP or sub == at.L_COUNT:
+        if sub == Loop.SETUP or sub == Loop.COUNT:
             s[level + at.COUNT0] = (a + immediate) & MASK
-        if sub == at.L_SETUP:
+        if sub == Loop.SETUP:
             s[level + at.START0] = row + at.ROW
-        if sub == at.L_START:
+        if sub == Loop.START:
             s[level + at.START0] = rows[row + at.R_TARGET]
-        if sub == at.L_SETUP or sub == at.L_END:
+        if sub == Loop.SETUP or sub == Loop.END:
             s[level + at.END0] = rows[row + at.R_TARGET]
         return
     if kind == at.K_ADD:
         result = a + b + immediate
     elif kind == at.K_ALU:
-        if sub == at.A_HARTID:
+        if sub == Alu.MHARTID:
             result = c
-        elif sub == at.A_MCYCLE:
+        elif sub == Alu.MCYCLE:
             result = time - s[at.CSRS + c * at.CSR_FIELDS + at.C_NO_CYCLE]
         else:
             result = alu(sub, a, b + immediate, d)
     elif kind == at.K_WIDE:
         result = wide(sub, a, b, d, immediate, np.int64(rows[row + at.R_CYCLES]))
-    elif sub < at.F_ADD:
+    elif sub < FUSED:
         result = fused(sub, a, b, d)
     else:
         result = fpu(sub, a, b, immediate)
@@ -300,7 +302,7 @@ def _event(c, k, row, stall, cause, s, rows, registers, l1, l2, fields, present,
                 s[k + at.COUNT + BRANCH] -= s[at.TAKEN] - 1
                 address = (L2_BASE + 4 * (row // at.ROW + rows[row + at.R_PRE])) & MASK
     elif kind == at.K_JUMP:
-        if sub == at.J_JAL:
+        if sub == Jump.JAL:
             address = (L2_BASE + 4 * (row // at.ROW + rows[row + at.R_PRE])) & MASK
             following = np.int64(rows[row + at.R_TARGET])
         else:
@@ -319,7 +321,7 @@ def _event(c, k, row, stall, cause, s, rows, registers, l1, l2, fields, present,
         s[k + at.COUNT + MULDIV] += extra
     elif kind == at.K_DIV:
         registers[base + rd] = np.int32(divide(sub, a, b))
-        is_signed = sub == at.D_DIV or sub == at.D_REM
+        is_signed = sub == Div.DIV or sub == Div.REM
         divisor = abs(b) if is_signed else b
         extra = np.int64(leading_zeros(np.uint32(divisor & MASK))) + s[at.DIV_BASE] - 1
         if is_signed and divisor == 0:
@@ -633,8 +635,8 @@ class JitEngine:
         if self._version == self._code.version and s[at.CODE_ROWS]:
             return
         self._version = self._code.version
-        decoded = at.decode(rows, self._platform)
-        self._rows, self._full = decoded.reshape(-1), at.needs_control(decoded) or None
+        decoded = decode(rows, self._platform)
+        self._rows, self._full = decoded.reshape(-1), needs_control(decoded) or None
         new_lines = -(-len(rows) // ALIGN_ROWS) - int(s[at.LINES])
         s[at.CODE_ROWS], s[at.LINES] = len(rows), s[at.LINES] + new_lines
         present = 0 if self._platform.icache.enabled else 1  # without the cache every fetch hits

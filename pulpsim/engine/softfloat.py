@@ -11,7 +11,8 @@ from __future__ import annotations
 import numpy as np
 
 from pulpsim.engine import layout as at
-from pulpsim.engine.arithmetic import fpu, fused, quotient_or_root, to_integral
+from pulpsim.engine.arithmetic import NEGATED_ADDEND, NEGATED_PRODUCT, fpu, fused, quotient_or_root, to_integral
+from pulpsim.engine.operations import FUSED, FDiv, Fpu
 from pulpsim.float32 import DZ, NV, NX, OF, RDN, RMM, RNE, RUP, UF
 from pulpsim.jit import as_float, heapless
 
@@ -128,15 +129,15 @@ def _to_whole(value, low, high, mode, s):
 def soft_quotient_or_root(sub, a, b, mode, s):
     """As `arithmetic.quotient_or_root`, on patterns; its exceptions at FLAGS."""
     s[FLAGS] = 0
-    a, b = a & MASK, 0 if sub else b & MASK
+    a, b = a & MASK, 0 if sub == FDiv.FSQRT_S else b & MASK
     bits = quotient_or_root(sub, a, b) & MASK
     if _special(a, b, np.int64(0), bits, s):
         return bits
     x, y = np.float64(as_float(np.int32(a))), np.float64(as_float(np.int32(b)))
-    if sub == 0 and y == 0:
+    if sub == FDiv.FDIV_S and y == 0:
         s[FLAGS] |= DZ
         return bits
-    return _finish(ROOT if sub else QUOTIENT, x, y, bits, mode, s)
+    return _finish(ROOT if sub == FDiv.FSQRT_S else QUOTIENT, x, y, bits, mode, s)
 
 
 @heapless
@@ -145,29 +146,29 @@ def soft(sub, a, b, d, mode, s):
     s[FLAGS] = 0
     a, b, d = a & MASK, b & MASK, d & MASK
     x, y = np.float64(as_float(np.int32(a))), np.float64(as_float(np.int32(b)))
-    if sub < at.F_ADD:
+    if sub < FUSED:
         z = np.float64(as_float(np.int32(d)))
         bits = fused(sub, a, b, d) & MASK
         if _is_nan(d) and ((a & SIZE == INFINITY and b & SIZE == 0) or (b & SIZE == INFINITY and a & SIZE == 0)):
             s[FLAGS] |= NV
         if _special(a, b, d, bits, s):
             return bits
-        return _round_sum(-x * y if sub & 2 else x * y, -z if sub & 1 else z, bits, mode, s)
-    if sub == at.F_TO_INT:
+        return _round_sum(-x * y if sub & NEGATED_PRODUCT else x * y, -z if sub & NEGATED_ADDEND else z, bits, mode, s)
+    if sub == Fpu.FCVT_W_S:
         return _to_whole(x, np.int64(-(1 << 31)), np.int64((1 << 31) - 1), mode, s)
-    if sub == at.F_TO_UINT:
+    if sub == Fpu.FCVT_WU_S:
         return _to_whole(x, np.int64(0), np.int64(MASK), mode, s)
     bits = fpu(sub, np.int64(np.int32(a)), np.int64(np.int32(b)), np.int64(0)) & MASK
-    if sub == at.F_FROM_INT or sub == at.F_FROM_UINT:
-        x = np.float64(np.int32(a)) if sub == at.F_FROM_INT else np.float64(a)
+    if sub == Fpu.FCVT_S_W or sub == Fpu.FCVT_S_WU:
+        x = np.float64(np.int32(a)) if sub == Fpu.FCVT_S_W else np.float64(a)
         return _finish(SUM, x, 0.0, bits, mode, s)
-    if sub == at.F_ADD or sub == at.F_SUB or sub == at.F_MUL:
+    if sub == Fpu.FADD_S or sub == Fpu.FSUB_S or sub == Fpu.FMUL_S:
         if _special(a, b, np.int64(0), bits, s):
             return bits
-        if sub == at.F_MUL:
+        if sub == Fpu.FMUL_S:
             return _finish(SUM, x * y, 0.0, bits, mode, s)
-        return _round_sum(x, -y if sub == at.F_SUB else y, bits, mode, s)
-    if sub == at.F_MIN or sub == at.F_MAX or sub == at.F_EQ:
+        return _round_sum(x, -y if sub == Fpu.FSUB_S else y, bits, mode, s)
+    if sub == Fpu.FMIN_S or sub == Fpu.FMAX_S or sub == Fpu.FEQ_S:
         if _is_signaling(a) or _is_signaling(b):
             s[FLAGS] |= NV
     elif _is_nan(a) or _is_nan(b):

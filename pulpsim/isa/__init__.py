@@ -50,14 +50,14 @@ from pulpsim.isa.system import (
     Csr,
     csr_name,
 )
-from pulpsim.isa.table import MASK, Instruction, Unit, signed
+from pulpsim.isa.table import MASK, Instruction, Unit, Variant, signed
 from pulpsim.isa.xpulp import LOOP_PARTS
 
 __all__ = [
     "ABI_NAMES", "ABSENT_CSRS", "BY_KEY", "BY_MNEMONIC", "COLUMNS", "CSRS", "CSR_BY_NUMBER", "CSR_NUMBERS",
     "DYNAMIC", "F0", "FIRST_READ_ONLY", "FP_STATE", "IMMEDIATES", "INSTRUCTIONS", "LOOP_PARTS", "MASK", "OP", "PSEUDO",
     "REGISTERS", "REGISTER_NUMBERS", "ROUNDING_MODES", "Csr", "Encoding", "Field", "Instruction", "Unit",
-    "csr_name", "fence_set", "fence_text", "register_name", "rounding_mode_name", "signed",
+    "Variant", "csr_name", "fence_set", "fence_text", "register_name", "rounding_mode_name", "signed",
 ]  # fmt: skip
 
 #: all rows; a row's place is its operation number

@@ -54,7 +54,7 @@ WITH_IMMEDIATE = tuple(name for name, *_ in _ALU)
 def _immediate(mnemonic: str, function: Binary, funct3: str, funct7: str) -> Instruction:
     kind, bits = ("u5", f"{funct7} u[4:0]") if mnemonic in SHIFTS else ("i12", "i[11:0]")
     pattern = f"{bits} rs1 {funct3} rd 0010011"
-    return row(immediate_twin(mnemonic), f"rd rs1 {kind}", Unit.ALU, pattern, function)
+    return row(immediate_twin(mnemonic), f"rd rs1 {kind}", Unit.ALU, pattern, function, operation=mnemonic)
 
 
 def _load(mnemonic: str, funct3: str, size: int, is_signed: bool) -> Instruction:
@@ -77,8 +77,8 @@ INSTRUCTIONS = (
     *(_registers(name, function, funct7, funct3) for name, function, funct3, funct7 in _ALU),
     *(_immediate(name, function, funct3, funct7) for name, function, funct3, funct7 in _ALU),
     _registers("sub", lambda a, b: a - b & MASK, "0100000", "000"),
-    row("lui", "rd u20", Unit.ALU, "u[19:0] rd 0110111", lambda imm: imm << 12 & MASK),
-    row("auipc", "rd u20", Unit.ALU, "u[19:0] rd 0010111"),
+    row("lui", "rd u20", Unit.ALU, "u[19:0] rd 0110111", lambda imm: imm << 12 & MASK, operation="constant"),
+    row("auipc", "rd u20", Unit.ALU, "u[19:0] rd 0010111", operation="constant"),
     # multiply, divide
     _registers("mul", lambda a, b: a * b & MASK, "0000001", "000", Unit.MUL),
     _registers("mulh", lambda a, b: signed(a) * signed(b) >> 32 & MASK, "0000001", "001", Unit.MULH),

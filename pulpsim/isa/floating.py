@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from pulpsim import float32 as fp
 from pulpsim.float32 import RNE, UNHEARD, Flags
-from pulpsim.isa.table import MASK, Instruction, Unit, row, signed
+from pulpsim.isa.table import MASK, Instruction, Unit, Variant, row, signed
 
 _OPCODE = "1010011"
 _INT_MIN, _INT_MAX = -(1 << 31), (1 << 31) - 1
@@ -23,7 +23,11 @@ def _fused(mnemonic: str, product: int, addend: int, opcode: str) -> Instruction
         return fp.fma(a ^ product, b, c ^ addend, mode, flags)
 
     pattern = f"rs3 00 rs2 rs1 u[2:0] rd {opcode}"
-    return row(mnemonic, "fd fs1 fs2 fs3 rm", Unit.FPU, pattern, function, raises=True)
+    variant = Variant(Variant.NEGATED_PRODUCT * bool(product) | Variant.NEGATED_ADDEND * bool(addend))
+    return row(
+        mnemonic, "fd fs1 fs2 fs3 rm", Unit.FPU, pattern, function,
+        operation="fused", raises=True, variant=variant,
+    )  # fmt: skip
 
 
 def _selection(

@@ -98,7 +98,7 @@ def status_after_return(mstatus: int) -> int:
 def _csr(mnemonic: str, funct3: str) -> tuple[Instruction, Instruction]:
     return (
         row(mnemonic, "rd csr rs1", Unit.CSR, f"u[11:0] rs1 {funct3} rd 1110011"),
-        row(mnemonic + "i", "rd csr n5", Unit.CSR, f"u[11:0] n[4:0] 1{funct3[1:]} rd 1110011"),
+        row(mnemonic + "i", "rd csr n5", Unit.CSR, f"u[11:0] n[4:0] 1{funct3[1:]} rd 1110011", operation=mnemonic),
     )
 
 

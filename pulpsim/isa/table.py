@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 
 from pulpsim.isa.encoding import Encoding
 
@@ -32,9 +32,26 @@ class Unit(IntEnum):
     GUARD = 15  # internal: what follows the last instruction of a program; a word that is no instruction
 
 
+class Variant(IntFlag):
+    """How an instruction differs from others of the same operation."""
+
+    NEGATED_ADDEND = 1
+    NEGATED_PRODUCT = 2
+    SIGNED = 4
+    ROUNDED = 8
+    OTHER = 16  # a difference in the place of a sum; of upper halves in the place of lower ones
+    BY_REGISTER = 32  # a register has the numbers that others have in the instruction
+
+
+PLAIN = Variant(0)
+
+
 @dataclass(frozen=True, slots=True)
 class Instruction:
     """One instruction. `semantics` maps operand values to the result (32-bit patterns).
+
+    `operation` says what it computes; instructions that share one differ in where their operands come from,
+    and in their `variant`.
 
     Where it rounds, `semantics` also takes the rounding mode, and where it raises floating-point
     exceptions, the `float32.Flags` to raise them in, both optional and in this order.
@@ -45,6 +62,7 @@ class Instruction:
     #: accepted operands; the first form is the one that listings show
     forms: tuple[tuple[str, ...], ...]
     unit: Unit
+    operation: str
     #: None: internal, never part of a program
     encoding: Encoding | None
     semantics: Callable[..., int] | None = None
@@ -55,6 +73,7 @@ class Instruction:
     accumulates: bool = False
     #: it can raise floating-point exceptions
     raises: bool = False
+    variant: Variant = PLAIN
     #: its place in the table
     op: int = field(default=-1, compare=False)
 
@@ -96,22 +115,27 @@ def row(
     *,
     key: str = "",
     also: str = "",
+    operation: str = "",
     size: int = 0,
     signed: bool = False,
     accumulates: bool = False,
     raises: bool = False,
+    variant: Variant = PLAIN,
 ) -> Instruction:
     """A row; operands and `also`, a second accepted form, in letters (see `pulpsim.isa`), `pattern` as in
-    `encoding`. An instruction that rounds may also be written without its rounding mode."""
+    `encoding`. An instruction that rounds may also be written without its rounding mode. The operation is the
+    mnemonic where nothing is said, without Xpulp's "p." or "lp."."""
     forms = [tuple(operands.split())]
     if also:
         forms.append(tuple(also.split()))
     if forms[0][-1:] == ("rm",):
         forms.append(forms[0][:-1])
     encoding = None if pattern is None else Encoding.parse(pattern)
+    operation = operation or mnemonic.removeprefix("lp.").removeprefix("p.")
     return Instruction(
-        key or mnemonic, mnemonic, tuple(forms), unit, encoding, semantics, size, signed, accumulates, raises
-    )
+        key or mnemonic, mnemonic, tuple(forms), unit, operation, encoding, semantics,
+        size, signed, accumulates, raises, variant,
+    )  # fmt: skip
 
 
 def signed(value: int) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pulpsim.isa.table import MASK, Instruction, Unit, row, signed
+from pulpsim.isa.table import MASK, Instruction, Unit, Variant, row, signed
 
 Function = Callable[..., int]
 _SIZES = {"b": 1, "h": 2, "w": 4}
@@ -120,10 +120,12 @@ def _bits(mnemonic: str, function: Function, funct3: str, accumulates: bool = Fa
         return function(a, b >> 5 & 31, b & 31, *d)
 
     pattern = f"11 u[4:0] n[4:0] rs1 {funct3} rd 0110011"
-    return (
-        row(mnemonic, "rd rs1 u5 n5", Unit.ALU, pattern, function, accumulates=accumulates),
-        _alu(mnemonic + "r", by_register, "1000000", funct3, accumulates=accumulates),
-    )
+    numbers = row(mnemonic, "rd rs1 u5 n5", Unit.ALU, pattern, function, accumulates=accumulates)
+    register = row(
+        mnemonic + "r", "rd rs1 rs2", Unit.ALU, f"1000000 rs2 rs1 {funct3} rd 0110011", by_register,
+        operation=numbers.operation, accumulates=accumulates, variant=Variant.BY_REGISTER,
+    )  # fmt: skip
+    return numbers, register
 
 
 _BIT_FIELDS = (
@@ -140,6 +142,10 @@ def _shifted(value: int, shift: int, is_signed: bool, rounds: bool) -> int:
     """value >> shift, after half a unit of the result was added where it rounds; signed values keep their sign."""
     value += (1 << shift) >> 1 if rounds else 0
     return (value if is_signed else value & MASK) >> shift & MASK
+
+
+def _variant(is_signed: bool, rounds: bool, other: bool) -> Variant:
+    return Variant(Variant.SIGNED * is_signed | Variant.ROUNDED * rounds | Variant.OTHER * other)
 
 
 def _sum_name(name: str, is_signed: bool, rounds: bool) -> str:
@@ -160,13 +166,17 @@ def _normalised(name: str, sign: int, funct3: int) -> list[Instruction]:
                 return total(d, a, b & 31)
 
             mnemonic = _sum_name(name, is_signed, rounds)
+            variant = _variant(is_signed, rounds, sign < 0)
             top, low = "0" if is_signed else "1", f"{funct3 | 4 * rounds:03b}"
             number = f"{top}0 u[4:0] rs2 rs1 {low} rd 1011011"
             register = f"{top}1 00000 rs2 rs1 {low} rd 1011011"
             out += [
-                row(mnemonic, "rd rs1 rs2 u5", Unit.ALU, number, total),
-                row(mnemonic + "r", "rd rs1 rs2", Unit.ALU, register, by_register, accumulates=True),
-            ]
+                row(mnemonic, "rd rs1 rs2 u5", Unit.ALU, number, total, operation="sum", variant=variant),
+                row(
+                    mnemonic + "r", "rd rs1 rs2", Unit.ALU, register, by_register,
+                    operation="sum", accumulates=True, variant=variant | Variant.BY_REGISTER,
+                ),
+            ]  # fmt: skip
     return out
 
 
@@ -195,7 +205,8 @@ def _products(accumulates: bool) -> list[Instruction]:
                 out.append(
                     row(
                         f"{name}{'R' * rounds}N", "rd rs1 rs2 u5", Unit.ALU,
-                        f"{top} u[4:0] rs2 rs1 {funct3} rd 1011011", product, accumulates=accumulates,
+                        f"{top} u[4:0] rs2 rs1 {funct3} rd 1011011", product,
+                        operation="product", accumulates=accumulates, variant=_variant(is_signed, rounds, high),
                     )
                 )  # fmt: skip
     return out
@@ -248,11 +259,13 @@ _MEMORY = (
 # -- control flow ----------------------------------------------------------------------------
 def _branch(mnemonic: str, funct3: str, function: Function) -> Instruction:
     pattern = f"t[12|10:5] i[4:0] rs1 {funct3} t[4:1|11] 1100011"
-    return row(mnemonic, "rs1 i5 label", Unit.BRANCH, pattern, function)
+    operation = mnemonic.removeprefix("p.").removesuffix("imm")
+    return row(mnemonic, "rs1 i5 label", Unit.BRANCH, pattern, function, operation=operation)
 
 
 def _loop(mnemonic: str, operands: str, bits: str, funct3: str) -> Instruction:
-    return row(mnemonic, f"loop {operands}", Unit.LOOP, f"{bits} {funct3} 0000 n[0] 1111011")
+    operation = mnemonic.removeprefix("lp.").removesuffix("i")
+    return row(mnemonic, f"loop {operands}", Unit.LOOP, f"{bits} {funct3} 0000 n[0] 1111011", operation=operation)
 
 
 #: set one register of a hardware loop from an immediate: they take longer than the others
@@ -268,10 +281,10 @@ INSTRUCTIONS = (
     *_MEMORY,
     _branch("p.beqimm", "010", lambda a, b: int(a == b)),
     _branch("p.bneimm", "011", lambda a, b: int(a != b)),
+    _loop("lp.setup", "rs1 label", "h[11:0] rs1", "100"),
+    _loop("lp.setupi", "u12 label", "u[11:0] h[4:0]", "101"),
     _loop("lp.starti", "label", "h[11:0] 00000", "000"),
     _loop("lp.endi", "label", "h[11:0] 00000", "001"),
     _loop("lp.count", "rs1", "000000000000 rs1", "010"),
     _loop("lp.counti", "u12", "u[11:0] 00000", "011"),
-    _loop("lp.setup", "rs1 label", "h[11:0] rs1", "100"),
-    _loop("lp.setupi", "u12 label", "u[11:0] h[4:0]", "101"),
 )

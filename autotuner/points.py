@@ -42,7 +42,7 @@ _EMPTY = "is empty"
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 #: what decides the cycles of a schedule, beside its key: files, or folders with all their modules
 _SOURCES = {
-    "pulpsim": ("engine", "isa", "machine.py", "dma.py", "program", "code.py", "memory.py", "platform.py"),
+    "pulpsim": ("engine", "isa", "machine", "dma.py", "program", "code.py", "memory.py", "platform.py"),
     "trainlib": ("lowering", "operators", "kernels", "graph.py", "timing.py"),
 }
 

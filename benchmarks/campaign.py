@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.reference import FOLDER, L1_BYTES, MATRICES, REPETITIONS, SKEWS, Error, Row, configured, start_turns
-from pulpsim import Cluster, Copy, Machine, Program, assemble
+from pulpsim import Controller, Copy, Machine, Program, assemble
 from pulpsim.machine import Process
 from pulpsim.memory import L1_BASE, L2_BASE
 from trainlib.kernels import Call
@@ -135,7 +135,7 @@ def step(name: str) -> Step:
     operations = tuple(_operation(*operation, programs=programs) for operation in record["operations"])
     schedule, marks = Schedule(operations, (), {}, (), 0, 0, 0), []
 
-    def controller(cluster: Cluster) -> Process:
+    def controller(cluster: Controller) -> Process:
         yield from execute(schedule, cluster, lambda phase: marks.append(cluster.now))
 
     marks.append(Machine(configured(record["config"])).simulate(controller).cycles)
@@ -154,7 +154,7 @@ def strided_error(row: Row) -> Error:
     )  # fmt: skip
     begun: list[int] = []
 
-    def controller(cluster: Cluster) -> Process:
+    def controller(cluster: Controller) -> Process:
         number = yield from cluster.copy(copy)
         begun.append(cluster.now)
         yield from cluster.wait([number])
@@ -176,12 +176,12 @@ def beside_errors(scenario: dict[str, Any]) -> list[Error]:
     program, stacks = assemble(scenario["program"]), [scenario["sp"] + scenario["sp_stride"] * i for i in range(8)]
     times: list[int] = []
 
-    def controller(cluster: Cluster) -> Process:
+    def controller(cluster: Controller) -> Process:
         moving = cluster.env.process(transfers(cluster))
         yield from cluster.fork(program, lambda core: {"sp": stacks[core]}, "main")
         yield moving
 
-    def transfers(cluster: Cluster) -> Process:
+    def transfers(cluster: Controller) -> Process:
         issued = []
         for outward, *rest in scenario["copies"]:
             issued.append((yield from cluster.copy(Copy(bool(outward), *rest))))

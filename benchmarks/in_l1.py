@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from pulpsim import Cluster, Machine, Platform
+from pulpsim import Controller, Machine, Platform
 from pulpsim.machine import Process
 from trainlib.lowering.schedule import Begin, Fork, compile_schedule, execute
 from trainlib.model import Model
@@ -38,7 +38,7 @@ def parts_in_l1(model: Model, plan: Plan, platform: Platform) -> list[Part]:
     calls = tuple(operation for operation in schedule.operations if isinstance(operation, Begin | Fork))
     marks: list[int] = []
 
-    def controller(cluster: Cluster) -> Process:
+    def controller(cluster: Controller) -> Process:
         yield from execute(replace(schedule, operations=calls), cluster, lambda phase: marks.append(cluster.now))
         marks.append(cluster.now)
 

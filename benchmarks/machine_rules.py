@@ -16,7 +16,7 @@ import numpy as np
 from pulpsim import Machine, Platform, assemble
 from pulpsim.dma import Copy
 from pulpsim.errors import PulpsimError
-from pulpsim.machine import Cluster, Process
+from pulpsim.machine import Controller, Process
 from pulpsim.memory import BARRIER_OFFSET, EVENT_UNIT_BASE, L1_BASE, L2_BASE
 from pulpsim.platform import flattened
 
@@ -104,7 +104,7 @@ def _refill(core: int) -> Measure:
     return measure
 
 
-def _simulated(platform: Platform, controller: Callable[[Cluster], Process]) -> Machine:
+def _simulated(platform: Platform, controller: Callable[[Controller], Process]) -> Machine:
     machine = Machine(platform.replace(OFF), engine="reference")
     machine.simulate(controller)
     return machine
@@ -116,7 +116,7 @@ def _command(**lines: int) -> Measure:
     def measure(platform: Platform) -> int:
         spent = []
 
-        def controller(cluster: Cluster) -> Process:
+        def controller(cluster: Controller) -> Process:
             begin = cluster.now
             yield from cluster.copy(Copy(False, L1_BASE, L2_BASE, 4, **lines))
             spent.append(cluster.now - begin)
@@ -131,7 +131,7 @@ def _transfer(platform: Platform, outward: bool, size: int, **lines: int) -> int
     """Cycles from a command's last word to the waiting controller's next instruction."""
     spent = []
 
-    def controller(cluster: Cluster) -> Process:
+    def controller(cluster: Controller) -> Process:
         number = yield from cluster.copy(Copy(outward, L1_BASE, L2_BASE, size, **lines))
         begin = cluster.now - 1
         yield from cluster.wait([number])
@@ -173,7 +173,7 @@ def _commands_taken(platform: Platform) -> int:
     """Long transfers that the controller can ask for before it has to wait."""
     taken, size = [], platform.l1.size_bytes // 4
 
-    def controller(cluster: Cluster) -> Process:
+    def controller(cluster: Controller) -> Process:
         copy = Copy(False, L1_BASE, L2_BASE, size)
         while True:
             begin = cluster.now
@@ -189,7 +189,7 @@ def _commands_taken(platform: Platform) -> int:
 def _fork(platform: Platform) -> int:
     spent = []
 
-    def controller(cluster: Cluster) -> Process:
+    def controller(cluster: Controller) -> Process:
         begin = cluster.now
         yield from cluster.fork(assemble("ret"), {})
         yield from cluster.join()
@@ -207,7 +207,7 @@ def _start(platform: Platform) -> int:
     """A first instruction that reads the time, in a simulation that begins with a bare fork."""
     bare = platform.replace({"controller.fork_cycles": platform.event_unit.fork_join_cycles})
 
-    def controller(cluster: Cluster) -> Process:
+    def controller(cluster: Controller) -> Process:
         yield from cluster.fork(assemble("csrr t0, mcycle\nsw t0, 0(a0)\nret"), {"a0": L1_BASE}, cores=1)
 
     return int(_simulated(bare, controller).memory.read(L1_BASE, 1, np.uint32)[0])

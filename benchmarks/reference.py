@@ -20,7 +20,7 @@ from statistics import mean
 
 import numpy as np
 
-from pulpsim import Builder, Cluster, Copy, Machine, Platform, Program, assemble
+from pulpsim import Builder, Controller, Copy, Machine, Platform, Program, assemble
 from pulpsim.code import address_of
 from pulpsim.machine import Process
 from pulpsim.memory import BARRIER_OFFSET, EVENT_UNIT_BASE, L1_BASE, L2_BASE
@@ -289,7 +289,7 @@ def dma_count(row: Row) -> int:
     else:
         copies = [Copy(case.startswith("out"), l1, l2, size)]
 
-    def controller(cluster: Cluster) -> Process:
+    def controller(cluster: Controller) -> Process:
         transfers = []
         for copy in copies:
             transfers.append((yield from cluster.copy(copy)))

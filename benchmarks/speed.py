@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from pulpsim import Cluster, Copy, Machine, Platform, Program, assemble
+from pulpsim import Controller, Copy, Machine, Platform, Program, assemble
 from pulpsim.jit import CACHE_VARIABLE
 from pulpsim.machine import Process, Result
 from pulpsim.memory import L1_BASE, L2_BASE
@@ -102,7 +102,7 @@ def _run_with_dma(machine: Machine, program: Program, scenario: Scenario, regist
     size = 32 << 10
     inward, outward = L1_BASE + 0x40000, L1_BASE + 0x40000 + size
 
-    def controller(cluster: Cluster) -> Process:
+    def controller(cluster: Controller) -> Process:
         running = True
 
         def stream() -> Process:

@@ -9,7 +9,7 @@ from pulpsim.lazy import attributes
 if TYPE_CHECKING:
     from pulpsim.dma import Copy
     from pulpsim.errors import PulpsimError
-    from pulpsim.machine import Cluster, Machine, Result
+    from pulpsim.machine import Cluster, Controller, Machine, Result
     from pulpsim.platform import Platform
     from pulpsim.program import Builder, Program
     from pulpsim.program.assembler import assemble
@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Builder": "program",
     "Cluster": "machine",
+    "Controller": "machine",
     "Copy": "dma",
     "Machine": "machine",
     "Platform": "platform",
@@ -31,6 +32,7 @@ _HOMES = {
 __all__ = [
     "Builder",
     "Cluster",
+    "Controller",
     "Copy",
     "Machine",
     "Platform",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pulpsim import Cluster, Machine, Platform
+from pulpsim import Controller, Machine, Platform
 from pulpsim.machine import Process
 from pulpsim.memory import L1_BASE
 from trainlib.kernels import Call
@@ -23,7 +23,7 @@ def cycles_of(schedule: Schedule, platform: Platform, start_delays: Sequence[int
     start_delays: cycles by which each core is late at every fork.
     """
 
-    def controller(cluster: Cluster) -> Process:
+    def controller(cluster: Controller) -> Process:
         yield from execute(schedule, cluster, lambda phase: None, start_delays)
 
     return Machine(platform).simulate(controller).cycles

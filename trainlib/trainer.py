@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pulpsim import Cluster, Machine, Platform
+from pulpsim import Controller, Machine, Platform
 from pulpsim.arguments import flag, whole
 from pulpsim.counters import Cause, Work
 from pulpsim.energy import Counts, Energy, energy, total
@@ -372,7 +372,7 @@ class Trainer:
             memory.write(tensors[TARGET].address, np.asarray(target, np.float32))
         marks: list[_Mark] = []
 
-        def controller(cluster: Cluster) -> Process:
+        def controller(cluster: Controller) -> Process:
             def mark(phase: int) -> None:
                 marks.append(_Mark(cluster.now, cluster.counters().sum(axis=0), cluster.work().sum(axis=0)))
 

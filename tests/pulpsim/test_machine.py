@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays, scalar_dtypes
 from numpy.typing import NDArray
 
-from pulpsim import Cluster, Copy, Machine, Platform, Program, Result, assemble
+from pulpsim import Controller, Copy, Machine, Platform, Program, Result, assemble
 from pulpsim.counters import Cause
 from pulpsim.errors import (
     AddressError,
@@ -27,7 +27,6 @@ from pulpsim.errors import (
 from pulpsim.memory import L1_BASE, L2_BASE
 
 EngineName = Literal["jit", "reference"]
-Controller = Callable[[Cluster], Iterator[Any]]
 
 ENGINES: tuple[EngineName, ...] = ("jit", "reference")
 DATA = L2_BASE + 0x10000
@@ -196,7 +195,7 @@ def test_a_team_that_stays_pays_barriers_instead_of_forks(engine: EngineName) ->
     ))  # fmt: skip
     fork = assemble(f"{once}ret")
 
-    def forks(cluster: Cluster) -> Iterator[Any]:
+    def forks(cluster: Controller) -> Iterator[Any]:
         for _ in range(rounds):
             yield from cluster.fork(fork, TEAM)
 
@@ -212,7 +211,7 @@ def test_a_team_that_stays_pays_barriers_instead_of_forks(engine: EngineName) ->
 
 
 def test_a_fork_takes_place_after_the_cycles_before_it(engine: EngineName) -> None:
-    def controller(cluster: Cluster) -> Iterator[Any]:
+    def controller(cluster: Controller) -> Iterator[Any]:
         yield from cluster.pause(30)
         yield from cluster.fork(EMPTY, {})
         assert cluster.now == 49
@@ -225,7 +224,7 @@ def test_a_fork_takes_place_after_the_cycles_before_it(engine: EngineName) -> No
 
 
 def test_only_one_team_runs_at_a_time(engine: EngineName) -> None:
-    def controller(cluster: Cluster) -> Iterator[Any]:
+    def controller(cluster: Controller) -> Iterator[Any]:
         cluster.env.process(cluster.fork(WORK, TEAM))
         yield from cluster.pause(10)
         yield from cluster.fork(EMPTY, {})
@@ -243,7 +242,7 @@ def test_a_separate_controller_goes_on_while_the_team_runs(engine: EngineName) -
     """What it writes beside the team costs the team nothing, and every cycle of a core is counted once."""
     command = Copy(False, L1_BASE + 0x8000, DATA, 64)
 
-    def controller(cluster: Cluster) -> Iterator[Any]:
+    def controller(cluster: Controller) -> Iterator[Any]:
         yield from cluster.fork(WORK, TEAM)
         assert cluster.running and cluster.now == 0
         number = yield from cluster.copy(command)
@@ -264,7 +263,7 @@ def test_a_separate_controller_goes_on_while_the_team_runs(engine: EngineName) -
 def test_a_fork_by_a_separate_controller_waits_for_the_team_before_it(engine: EngineName, cost: int) -> None:
     """Of its cycles only the hardware's are lost: the software's pass while the first team works."""
 
-    def twice(cluster: Cluster) -> Iterator[Any]:
+    def twice(cluster: Controller) -> Iterator[Any]:
         for _ in range(2):
             yield from cluster.fork(WORK, TEAM)
         yield from cluster.join()
@@ -322,7 +321,7 @@ def test_a_copy_moves_its_bytes_and_no_others_in_the_documented_cycles(
         l1[in_l1] = l2[in_l2]
     ended = []
 
-    def controller(cluster: Cluster) -> Iterator[Any]:
+    def controller(cluster: Controller) -> Iterator[Any]:
         number = yield from cluster.copy(copy)
         ended.append(cluster.now)
         yield from cluster.wait([number])
@@ -383,7 +382,7 @@ def test_what_is_too_long_for_a_command_is_cut_into_pieces_that_are_not(copy: Co
 def test_a_transfer_has_a_greatest_length(engine: EngineName) -> None:
     """131,071 bytes, of which whole words are 131,068; two pieces cost no burst more than one transfer would."""
     def run(copies: list[Copy], **overrides: int) -> Result:
-        def controller(cluster: Cluster) -> Iterator[Any]:
+        def controller(cluster: Controller) -> Iterator[Any]:
             for copy in copies:
                 yield from cluster.copy(copy)
 
@@ -408,7 +407,7 @@ def test_transfers_that_nobody_waits_for_still_end(engine: EngineName) -> None:
 
 
 def test_both_directions_run_at_once(engine: EngineName) -> None:
-    def controller(cluster: Cluster) -> Iterator[Any]:
+    def controller(cluster: Controller) -> Iterator[Any]:
         yield from cluster.copy(Copy(False, L1_BASE, DATA, 4096))
         yield from cluster.copy(Copy(True, L1_BASE + 8192, DATA + 8192, 4096))
 
@@ -419,7 +418,7 @@ def test_both_directions_run_at_once(engine: EngineName) -> None:
 def test_a_full_queue_blocks_the_controller(engine: EngineName) -> None:
     accepted = []
 
-    def controller(cluster: Cluster) -> Iterator[Any]:
+    def controller(cluster: Controller) -> Iterator[Any]:
         for number in range(6):
             assert (yield from cluster.copy(Copy(False, L1_BASE, DATA, 4096))) == number
             accepted.append(cluster.now)
@@ -437,7 +436,7 @@ def test_cores_and_dma_compete_for_banks(engine: EngineName) -> None:
     polling = assemble("li t0, 200\nlp.setup x0, t0, .Lend\nlw t1, 0(a0)\n.Lend: lw t2, 0(a0)\nret")
 
     def fork(copy: Copy | None) -> Result:
-        def controller(cluster: Cluster) -> Iterator[Any]:
+        def controller(cluster: Controller) -> Iterator[Any]:
             if copy is not None:
                 yield from cluster.copy(copy)
             yield from cluster.fork(polling, TEAM, cores=1)
@@ -453,7 +452,7 @@ def test_cores_and_dma_compete_for_banks(engine: EngineName) -> None:
             assert_accounted(result)
 
 
-def tile_loop(cluster: Cluster, tiles: int = 4) -> Iterator[Any]:
+def tile_loop(cluster: Controller, tiles: int = 4) -> Iterator[Any]:
     """Double-buffered: the next tile comes and the previous one goes while this one is computed."""
     inward: list[int] = [(yield from cluster.copy(Copy(False, L1_BASE, DATA, 1024)))]
     outward: list[int] = []
@@ -484,7 +483,7 @@ def test_a_whole_schedule_is_accounted_and_the_engines_agree() -> None:
 def test_counters_split_a_schedule_into_phases(engine: EngineName) -> None:
     phases: list[tuple[int, NDArray[np.int64]]] = []
 
-    def controller(cluster: Cluster) -> Iterator[Any]:
+    def controller(cluster: Controller) -> Iterator[Any]:
         for _ in range(3):
             before, begin = cluster.counters(), cluster.now
             yield from tile_loop(cluster, tiles=2)
@@ -497,14 +496,14 @@ def test_counters_split_a_schedule_into_phases(engine: EngineName) -> None:
 
 
 # -- SimPy ---------------------------------------------------------------------------------------
-def ticking(cluster: Cluster, period: int) -> Iterator[Any]:
+def ticking(cluster: Controller, period: int) -> Iterator[Any]:
     while True:
         yield cluster.env.timeout(period)
 
 
 @pytest.mark.parametrize("periods", [(1,), (7, 1), (3, 5, 1000)])
 def test_bystanders_on_simpys_clock_change_nothing(engine: EngineName, periods: tuple[int, ...]) -> None:
-    def watched(cluster: Cluster) -> Iterator[Any]:
+    def watched(cluster: Controller) -> Iterator[Any]:
         for period in periods:
             cluster.env.process(ticking(cluster, period))
         yield from tile_loop(cluster, tiles=2)
@@ -521,7 +520,7 @@ def test_the_order_in_which_processes_are_created_changes_nothing(engine: Engine
         target = machine(engine)
         target.memory.write(DATA, np.random.default_rng(3).integers(-99, 99, 1024, np.int32))
 
-        def controller(cluster: Cluster, reverse: bool = reverse) -> Iterator[Any]:
+        def controller(cluster: Controller, reverse: bool = reverse) -> Iterator[Any]:
             def copying(copy: Copy) -> Iterator[Any]:
                 yield from cluster.pause(start)
                 yield from cluster.copy(copy)
@@ -548,7 +547,7 @@ def test_what_a_controller_raises_comes_out_as_it_is(engine: EngineName) -> None
             super().__init__(f"{needed} of {available}")
             self.needed = needed
 
-    def controller(cluster: Cluster) -> Iterator[Any]:
+    def controller(cluster: Controller) -> Iterator[Any]:
         yield from cluster.pause(3)
         raise NotFittingError(5, 4)
 
@@ -738,7 +737,7 @@ def test_dma_commands_are_checked(copy: Copy, expected: str) -> None:
 
 
 def test_a_controller_that_waits_for_nothing_is_told_so(engine: EngineName) -> None:
-    def controller(cluster: Cluster) -> Iterator[Any]:
+    def controller(cluster: Controller) -> Iterator[Any]:
         yield from cluster.pause(12)
         yield cluster.env.event()
 

@@ -14,7 +14,7 @@ from hypothesis import assume
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pulpsim.machine import Cluster, Machine, Process, Result
+from pulpsim.machine import Controller, Machine, Process, Result
 from pulpsim.platform import STACK_BYTES, Platform
 from pulpsim.trace import Timeline
 from tests.trainlib.arrays import Floats, values
@@ -459,7 +459,7 @@ def run(case: Case) -> Run:
         memory.write(tensors["target"].address, target)
     marks: list[tuple[int, NDArray[np.int64]]] = []
 
-    def controller(cluster: Cluster) -> Process:
+    def controller(cluster: Controller) -> Process:
         def mark(phase: int) -> None:
             marks.append((cluster.now, cluster.counters()))
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pulpsim import machine
+from pulpsim.machine import limits
 from pulpsim.platform import Platform
 from tests.trainlib import networks
 from tests.trainlib.arrays import seeds
@@ -78,7 +78,7 @@ def test_in_slices(case: networks.Case, length: int) -> None:
     """The engine is asked for at most `length` cycles at a time."""
     whole = digest(networks.run(case))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(machine, "SLICE", length)
+        patch.setattr(limits, "SLICE", length)
         assert digest(networks.run(case)) == whole
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from pulpsim import Cluster, Copy, Platform, Program
+from pulpsim import Controller, Copy, Platform, Program
 from pulpsim.code import Code
 from trainlib.errors import PlanError
 from trainlib.graph import Node
@@ -324,7 +324,7 @@ def _code_bytes(tasks: list[Task]) -> int:
 
 # -- execution -----------------------------------------------------------------------------------
 def execute(
-    schedule: Schedule, cluster: Cluster, mark: Callable[[int], None], start_delays: Sequence[int] = (),
+    schedule: Schedule, cluster: Controller, mark: Callable[[int], None], start_delays: Sequence[int] = (),
     scalars: Mapping[str, np.generic] | None = None,
 ) -> Generator[Any, Any, None]:
     """The controller: runs the operations in order; `mark(phase)` is called as each phase begins.

@@ -1,0 +1,186 @@
+"""The controller's vocabulary: what the generator that schedules work and data can do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import simpy
+from numpy.typing import NDArray
+
+from pulpsim.counters import Cause
+from pulpsim.dma import Copy, DmaQueue
+from pulpsim.engine import Kind, Report
+from pulpsim.errors import ProgramError
+from pulpsim.machine.accounts import Accounts
+from pulpsim.machine.domain import Domain, Process
+from pulpsim.machine.faults import check, whereabouts
+from pulpsim.machine.limits import pause_of
+from pulpsim.machine.limits import start_delays as delays_of
+from pulpsim.machine.registers import Registers, register_file
+from pulpsim.machine.spans import Spans
+from pulpsim.program import Program
+from pulpsim.trace import Timeline
+
+if TYPE_CHECKING:
+    from pulpsim.machine.machine import Machine
+
+
+@dataclass(frozen=True)
+class _Team:
+    """What runs: from where, on how many cores, from which cycle on. ends: core -> since when it does nothing."""
+
+    source: str
+    cores: int
+    begin: int
+    ends: dict[int, int]
+    joined: simpy.Event
+
+
+class Controller:
+    """What a controller acts on: forks, DMA commands, waiting. Used as `yield from cluster.fork(...)`.
+
+    Every cycle that passes is charged to all cores, once: to the engine's causes while a core runs, to
+    FORK, COMMAND, DMA_WAIT or IDLE while it does not. (The controller is core 0 between join and fork;
+    while it programs the DMA the whole team waits for it, which is charged to COMMAND on every core. Where
+    `controller.core` is "separate", a fork returns as soon as the team runs, and what the controller does
+    until `join` costs the team nothing.)
+
+    A controller may start further processes on `env`; what they do while the cores run is charged to
+    nobody, and only one team runs at a time.
+    """
+
+    def __init__(self, machine: Machine, timeline: Timeline | None = None):
+        self.machine, self.platform, self.timeline = machine, machine.platform, timeline
+        self.env = simpy.Environment(initial_time=machine.engine.now)
+        self.domain = Domain(self.env, machine, self._deliver)
+        self.dma = DmaQueue(self.env, self.platform, self.domain.transfer)
+        self._accounts = Accounts(self.env, machine.engine, self.platform.cluster.cores)
+        self._spans = Spans(timeline)
+        self._team: _Team | None = None  # while one runs
+
+    @property
+    def now(self) -> int:
+        return int(self.env.now)
+
+    @property
+    def running(self) -> bool:
+        """Whether a team runs."""
+        return self._team is not None
+
+    def counters(self) -> NDArray[np.int64]:
+        """Cycles by cause so far, int64 [cores, causes]; two calls differ by what lies between."""
+        return self._accounts.counters()
+
+    def work(self) -> NDArray[np.int64]:
+        """What the cores did so far, by `counters.Work`, int64 [cores, WORKS]; differs as `counters` does.
+
+        Zeros on platforms without power figures.
+        """
+        return self.machine.engine.work()
+
+    # -- time and data -----------------------------------------------------------------------------
+    def pause(self, cycles: int, cause: Cause = Cause.IDLE) -> Process:
+        """Let cycles pass, charged to one cause on every core. Raises ProgramError."""
+        if count := pause_of(cycles):
+            yield from self._wait(self.env.timeout(count), cause)
+
+    def copy(self, command: Copy) -> Process:
+        """Write a DMA command; returns the transfer's number. Blocks while the queue is full."""
+        if not isinstance(command, Copy):
+            raise ProgramError(f"DMA command of type {type(command).__name__}: must be a Copy")
+        yield from self.pause(command.command_cycles(self.platform), Cause.COMMAND)
+        while (space := self.dma.full()) is not None:
+            yield from self._wait(space, Cause.DMA_WAIT)
+        return self.dma.submit(command)
+
+    def wait(self, transfers: Iterable[int]) -> Process:
+        """Sleep until all these transfers are done; no cycle passes if they are. Raises ProgramError."""
+        transfers = self.dma.known(transfers)
+        if open_ones := self._open(transfers):
+            yield from self._wait(simpy.AllOf(self.env, open_ones), Cause.DMA_WAIT)
+            yield from self.pause(self.platform.event_unit.event_cycles, Cause.DMA_WAIT)
+
+    def _open(self, transfers: Iterable[int]) -> list[simpy.Event]:
+        """The ends of those that are not done."""
+        return [done for done in map(self.dma.done, transfers) if not done.triggered]
+
+    def _wait(self, event: simpy.Event, cause: Cause) -> Process:
+        begin, since = self._accounts.clock(), self.now
+        yield event
+        self._accounts.claim(begin, cause)
+        self._spans.waited(cause, since, self.now)
+
+    # -- teams -------------------------------------------------------------------------------------
+    def fork(
+        self,
+        program: Program,
+        registers: Registers,
+        entry: str | None = None,
+        cores: int | None = None,
+        start_delays: Sequence[int] | None = None,
+    ) -> Process:
+        """Run a program on the first `cores` cores (default all) and join them.
+
+        A controller with a core of its own starts them when the team before has been joined, and does not wait.
+        start_delays: cycles by which each core starts later than it would (default: none).
+        """
+        unit, separate = self.platform.event_unit, self.platform.controller_is_separate
+        count = self.machine.team_size(cores)
+        row = self.machine.load(program) + program.entry(entry)
+        files = [register_file(self.platform, core, registers) for core in range(count)]
+        yield from self.pause(self.platform.controller.fork_cycles - unit.fork_join_cycles, Cause.FORK)
+        if separate:
+            yield from self.join()
+        elif self._team is not None:
+            raise ProgramError(f"cycle {self.now:,}: fork while a team runs\n{whereabouts(self.machine)}")
+        delays, begin = delays_of(start_delays, count), self.now + unit.start_cycles
+        others = range(count, self.platform.cluster.cores)
+        self._team = _Team(program.source, count, begin, dict.fromkeys(others, begin), self.env.event())
+        self._accounts.team_begins(delays)
+        self.domain.start(row, [begin + delay for delay in delays], files)
+        if not separate:
+            yield from self.join()
+
+    def join(self, unless: Iterable[int] = ()) -> Process:
+        """Wait for the team that a separate controller has forked; no cycle passes if none runs.
+
+        unless: transfers; once all of them are done the wait ends too. Raises ProgramError.
+        """
+        numbers = self.dma.known(unless)
+        if self._team is None:
+            return
+        joined, open_ones = self._team.joined, self._open(numbers)
+        if numbers and not open_ones:
+            return
+        yield self.env.any_of([joined, *([self.env.all_of(open_ones)] if numbers else [])])
+        unit, jump = self.platform.event_unit, self.platform.core.jump_cycles
+        if joined.triggered:
+            yield from self.pause(unit.fork_join_cycles - unit.start_cycles - jump, Cause.FORK)
+        else:
+            yield from self.pause(unit.event_cycles, Cause.DMA_WAIT)
+
+    def finish(self) -> Process:
+        """Wait for the team that runs, which nobody joins, and for all transfers."""
+        if self._team is not None:
+            yield self._team.joined
+        yield from self.wait(self.dma.unfinished())
+
+    # -- the engine's reports ----------------------------------------------------------------------
+    def _deliver(self, report: Report) -> None:
+        check(self.machine, report)
+        if report.kind is Kind.TRANSFER:
+            self._spans.moved(self.dma.finished(report.subject), report.time)
+        elif (team := self._team) is not None:
+            team.ends[report.subject] = report.time
+            if len(team.ends) == self.platform.cluster.cores:
+                self._end_team(team)
+
+    def _end_team(self, team: _Team) -> None:
+        """The last core has returned."""
+        self._team = None
+        self._accounts.team_ends(self.platform.event_unit.start_cycles, team.ends)
+        self._spans.ran(team.source, team.begin, {core: end for core, end in team.ends.items() if core < team.cores})
+        team.joined.succeed()

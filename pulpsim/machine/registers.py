@@ -1,0 +1,54 @@
+"""A core's registers at its start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pulpsim import isa
+from pulpsim.arguments import text, whole
+from pulpsim.code import RETURN_ROW, address_of
+from pulpsim.errors import ProgramError, nearest
+from pulpsim.memory import stack_pointer
+from pulpsim.platform import Platform
+
+#: names -> values, for all cores or by the core's number
+Registers = Mapping[str, int] | Callable[[int], Mapping[str, int]]
+
+
+def register_file(platform: Platform, core: int, registers: Registers | None) -> NDArray[np.uint32]:
+    """uint32 [64]: what is given, sp and ra. Raises ProgramError."""
+    values = np.zeros(isa.REGISTERS, np.uint32)
+    values[1] = address_of(RETURN_ROW)
+    values[2] = stack_pointer(platform, core)
+    given = registers(core) if callable(registers) else {} if registers is None else registers
+    if not isinstance(given, Mapping):
+        raise ProgramError(f'registers = {given!r}: must be names with values, as in {{"a0": 0x10000000}}')
+    for name, value in given.items():
+        number = _number(platform, name)
+        values[number] = _pattern(name, number, value, core)
+    return values
+
+
+def _number(platform: Platform, name: str) -> int:
+    """Raises ProgramError."""
+    if text(name) not in isa.REGISTER_NUMBERS:
+        raise ProgramError(f"no register {name!r}{nearest(name, isa.REGISTER_NUMBERS)}")
+    number = isa.REGISTER_NUMBERS[name]
+    if number >= isa.F0 and platform.cluster.fp_registers != "separate":
+        raise ProgramError(f"register {name}: {platform.name} has x registers only")
+    return number
+
+
+def _pattern(name: str, number: int, value: int, core: int) -> int:
+    """A value as 32 bits. Raises ProgramError."""
+    pattern = whole(value)
+    if pattern is None:
+        raise ProgramError(f"register {name} = {value!r}: must be a whole number")
+    if not -(1 << 31) <= pattern < 1 << 32:
+        raise ProgramError(f"register {name} = {value} on core {core}: must fit in 32 bits")
+    if number == 0 and pattern:
+        raise ProgramError(f"register {name} = {value}: is always 0")
+    return pattern & isa.MASK

@@ -1,0 +1,68 @@
+"""A controller's run from beginning to end: SimPy's events, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any
+
+import simpy
+
+from pulpsim.engine import FOREVER
+from pulpsim.errors import CycleLimitError, DeadlockError, ProgramError
+from pulpsim.machine.controller import Controller
+from pulpsim.machine.domain import Process
+from pulpsim.machine.faults import whereabouts
+from pulpsim.machine.result import Result
+from pulpsim.trace import Timeline
+
+if TYPE_CHECKING:
+    from pulpsim.machine.machine import Machine
+
+
+def simulate(
+    machine: Machine, function: Callable[[Controller], Process], max_cycles: int | None, timeline: Timeline | None
+) -> Result:
+    """As Machine.simulate."""
+    controller = Controller(machine, timeline)
+    env, begin, before = controller.env, controller.now, controller.counters()
+    limit = FOREVER if max_cycles is None else begin + max_cycles
+    domain = env.process(controller.domain.run(limit))
+    _step_through(controller, domain, env.process(_whole(controller, function)), limit)
+    # the engine may lag behind SimPy's clock: nothing was left to do
+    machine.engine.advance(controller.now)
+    return Result.of(controller.now - begin, machine.platform.clock_hz, controller.counters() - before)
+
+
+def _whole(controller: Controller, function: Callable[[Controller], Process]) -> Process:
+    """What the function says, then what it has left under way."""
+    process: Any = function(controller)
+    if not isinstance(process, Generator):
+        raise ProgramError(f"controller gave {process!r}: must be a generator function, which yields")
+    yield from process
+    yield from controller.finish()
+
+
+def _step_through(controller: Controller, domain: simpy.Process, whole: simpy.Process, limit: int) -> None:
+    """Handle SimPy's events until `whole` has ended; raises what either process raised."""
+    env, begin = controller.env, controller.now
+    failures: list[Any] = []
+
+    def note(process: simpy.Event) -> None:
+        if not process.ok:
+            process.defused = True  # else SimPy raises a copy, made from args alone
+            failures.append(process.value)
+
+    for process in (domain, whole):
+        process.callbacks.append(note)
+    while not whole.processed and not failures:
+        if limit < env.peek() < FOREVER:
+            cycles, where = limit - begin, whereabouts(controller.machine)
+            raise CycleLimitError(f"not finished after {cycles:,} cycles\n{where}".rstrip())
+        try:
+            env.step()
+        except simpy.core.EmptySchedule:
+            raise DeadlockError(
+                f"cycle {controller.now:,}: the controller waits for an event that nothing will trigger"
+            ) from None
+    if failures:
+        raise failures[0]

@@ -2,7 +2,7 @@
 
 A member is an `operation` of the rows of `isa`, in capitals, with _ for a dot: `Fpu.FCVT_S_W`. A row that
 brings a new operation thereby brings its number; what it means is in `arithmetic`, in `control` or at its
-kind in `jit`.
+kind in `loop`.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -26,6 +26,8 @@ MAX_L1_BYTES = 2 << 20
 MAX_L2_BYTES = 64 << 20
 MAX_BANKS = 256
 MAX_BURST_BYTES = 1 << 20
+MAX_SHARED_BANKS = 8  # of the instruction cache
+WIDTHS = (4, 8, 16, 32)  # of the DMA, in bytes
 MAX_POWER = 10**6
 STACK_BYTES = 1024  #: per core, at the top of the first 64 KiB of L1
 
@@ -38,33 +40,57 @@ def _require(condition: bool, key: str, value: object, accepted: str) -> None:
         raise PlatformError(f"{key} = {value}: must be {accepted}")
 
 
-def _in_range(section: str, part: object, name: str, low: int, high: int) -> None:
-    value = getattr(part, name)
-    key = f"{section}.{name}" if section else name
-    _require(low <= value <= high, key, f"{value:,}", f"{low:,} to {high:,}")
+@dataclass(frozen=True, slots=True)
+class Range:
+    """What a number may be, wherever it does not depend on others: checked for every field whose type says so."""
+
+    low: int
+    high: int
+
+    def check(self, key: str, value: int) -> None:
+        """Raises PlatformError."""
+        _require(self.low <= value <= self.high, key, f"{value:,}", f"{self.low:,} to {self.high:,}")
+
+
+@dataclass(frozen=True, slots=True)
+class PowerOfTwo:
+    """As Range, of what some bits of an address choose from."""
+
+    high: int
+
+    def check(self, key: str, value: int) -> None:
+        """Raises PlatformError."""
+        accepted = f"a power of two, at most {self.high}"
+        _require(1 <= value <= self.high and value & value - 1 == 0, key, value, accepted)
+
+
+#: cycles of an instruction, those added to one, and those from one unit's act to another's
+Few = Annotated[int, Range(1, 60)]
+Extra = Annotated[int, Range(0, 60)]
+Reaction = Annotated[int, Range(2, 60)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Core:
     """Cycles of one in-order, single-issue core; 1 where nothing is said."""
 
-    load_use_cycles: int  # extra, if the next instruction reads the loaded register
-    misaligned_cycles: int
-    branch_taken_cycles: int
-    jump_cycles: int
-    mul_cycles: int
-    mul_use_cycles: int  # extra, if the next instruction reads the product
-    mulh_cycles: int
-    div_base_cycles: int  # plus the leading zeros of the divisor
-    div_by_zero_cycles: int  # div, rem; divu and remu by zero are divisions like any other
-    loop_immediate_cycles: int  # lp.starti, lp.endi, lp.counti
-    fdiv_cycles: int  # fdiv.s and fsqrt.s occupy the cluster's one divider this long
+    load_use_cycles: Extra  # extra, if the next instruction reads the loaded register
+    misaligned_cycles: Few
+    branch_taken_cycles: Few
+    jump_cycles: Few
+    mul_cycles: Few
+    mul_use_cycles: Extra  # extra, if the next instruction reads the product
+    mulh_cycles: Few
+    div_base_cycles: Few  # plus the leading zeros of the divisor
+    div_by_zero_cycles: Few  # div, rem; divu and remu by zero are divisions like any other
+    loop_immediate_cycles: Few  # lp.starti, lp.endi, lp.counti
+    fdiv_cycles: Few  # fdiv.s and fsqrt.s occupy the cluster's one divider this long
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
-    cores: int
-    fpus: int  # core i uses FPU i mod fpus
+    cores: Annotated[int, Range(1, MAX_CORES)]
+    fpus: Annotated[int, Range(1, MAX_CORES)]  # core i uses FPU i mod fpus
     fp_registers: Literal["shared", "separate"]
 
 
@@ -78,21 +104,21 @@ class L1:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class L2:
-    size_bytes: int
-    access_cycles: int  # a core's load or store, blocking
+    size_bytes: Annotated[int, Range(4096, MAX_L2_BYTES)]
+    access_cycles: Few  # a core's load or store, blocking
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DMA:
     bytes_per_cycle: int  # each way; one L1 port per 4 bytes and direction
-    command_cycles_1d: int  # instructions that write a command
-    command_cycles_2d: int  # with a stride in L1 or in L2
-    command_cycles_2d_both: int  # with strides in both
-    start_cycles: int  # last command word to the first data
+    command_cycles_1d: Annotated[int, Range(1, 1000)]  # instructions that write a command
+    command_cycles_2d: Annotated[int, Range(1, 1000)]  # with a stride in L1 or in L2
+    command_cycles_2d_both: Annotated[int, Range(1, 1000)]  # with strides in both
+    start_cycles: Reaction  # last command word to the first data
     burst_bytes: int  # outward, a cycle is lost per burst: this much, or less at a line's end
-    transfer_bytes: int  # one transfer moves at most
-    queue_per_core: int
-    outstanding: int
+    transfer_bytes: Annotated[int, Range(4, MAX_L2_BYTES)]  # one transfer moves at most
+    queue_per_core: Annotated[int, Range(1, 64)]
+    outstanding: Annotated[int, Range(1, 64)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,28 +126,28 @@ class ICache:
     """Two levels of instruction cache with lines of 16 bytes; replacement by pseudo-random ways."""
 
     enabled: bool  # if not, every fetch hits
-    private_sets: int  # per core
-    private_ways: int
-    shared_banks: int  # line-interleaved
-    shared_sets: int  # per bank
-    shared_ways: int
-    private_refill_cycles: int  # a line missing in the private level, present in the shared one
+    private_sets: Annotated[int, PowerOfTwo(64)]  # per core
+    private_ways: Annotated[int, PowerOfTwo(8)]
+    shared_banks: Annotated[int, PowerOfTwo(MAX_SHARED_BANKS)]  # line-interleaved
+    shared_sets: Annotated[int, PowerOfTwo(256)]  # per bank
+    shared_ways: Annotated[int, PowerOfTwo(8)]
+    private_refill_cycles: Few  # a line missing in the private level, present in the shared one
     shared_refill_cycles: int  # missing in both
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventUnit:
-    barrier_cycles: int  # last arrival to everyone's next instruction
-    start_cycles: int  # controller's push to a core's first instruction
+    barrier_cycles: Reaction  # last arrival to everyone's next instruction
+    start_cycles: Reaction  # controller's push to a core's first instruction
     fork_join_cycles: int  # fork and join of an empty function, bare hardware
-    event_cycles: int  # completion event to the waiting controller's next instruction
+    event_cycles: Annotated[int, Range(2, 1000)]  # completion event to the waiting controller's next instruction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Controller:
     core: Literal["shared", "separate"]  # core 0 while no team runs, or one of its own that works beside the team
     fork_cycles: int  # fork and join of an empty function, software included
-    command_cycles: int  # software's cost of a DMA command, on top of the command itself
+    command_cycles: Annotated[int, Range(0, 10**6)]  # software's cost of a DMA command, on top of the command itself
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +173,7 @@ class Platform:
     """
 
     name: str
-    clock_hz: int
+    clock_hz: Annotated[int, Range(1, 10**11)]
     core: Core
     cluster: Cluster
     l1: L1
@@ -165,18 +191,17 @@ class Platform:
             if key in POWER_KEYS and self.power is None:
                 continue
             object.__setattr__(part, name, _checked(key, getattr(part, name, None), ""))
-        _in_range("", self, "clock_hz", 1, 10**11)
-        for name in Core.__slots__:
-            _in_range("core", self.core, name, 0 if name.endswith("use_cycles") else 1, 60)
-        _in_range("cluster", self.cluster, "cores", 1, MAX_CORES)
-        _in_range("cluster", self.cluster, "fpus", 1, MAX_CORES)
+        for key, bounds in _bounds().items():
+            part, name = _place(self, key)
+            bounds.check(key, getattr(part, name))
         self._check_memories()
+        self._check_bursts()
+        self._check_order()
+
+    def _check_bursts(self) -> None:
         width = self.dma.bytes_per_cycle
-        accepted = "4, 8, 16 or 32 (ports are 4 bytes wide)"
-        _require(width in (4, 8, 16, 32), "dma.bytes_per_cycle", width, accepted)
-        for name in ("command_cycles_1d", "command_cycles_2d", "command_cycles_2d_both"):
-            _in_range("dma", self.dma, name, 1, 1000)
-        _in_range("dma", self.dma, "start_cycles", 2, 60)
+        accepted = f"{', '.join(map(str, WIDTHS[:-1]))} or {WIDTHS[-1]} (ports are 4 bytes wide)"
+        _require(width in WIDTHS, "dma.bytes_per_cycle", width, accepted)
         burst = self.dma.burst_bytes
         _require(
             width <= burst <= MAX_BURST_BYTES and burst % width == 0,
@@ -184,26 +209,17 @@ class Platform:
             f"{burst:,}",
             f"a multiple of dma.bytes_per_cycle ({width}), at most {MAX_BURST_BYTES:,}",
         )
-        _in_range("dma", self.dma, "transfer_bytes", 4, MAX_L2_BYTES)
-        _in_range("dma", self.dma, "queue_per_core", 1, 64)
-        _in_range("dma", self.dma, "outstanding", 1, 64)
-        self._check_icache()
-        _in_range("event_unit", self.event_unit, "barrier_cycles", 2, 60)
-        _in_range("event_unit", self.event_unit, "start_cycles", 2, 60)
-        _in_range("event_unit", self.event_unit, "event_cycles", 2, 1000)
-        bare = self.event_unit.start_cycles + self.core.jump_cycles + 1
-        _in_range("event_unit", self.event_unit, "fork_join_cycles", bare, 10**6)
-        _in_range("controller", self.controller, "fork_cycles", self.event_unit.fork_join_cycles, 10**6)
-        _in_range("controller", self.controller, "command_cycles", 0, 10**6)
 
-    def _check_icache(self) -> None:
-        sizes = {"private_sets": 64, "private_ways": 8, "shared_banks": 8, "shared_sets": 256, "shared_ways": 8}
-        for name, high in sizes.items():
-            value, accepted = getattr(self.icache, name), f"a power of two, at most {high}"
-            _require(1 <= value <= high and value & value - 1 == 0, f"icache.{name}", value, accepted)
-        _in_range("icache", self.icache, "private_refill_cycles", 1, 60)
-        low = self.icache.private_refill_cycles
-        _in_range("icache", self.icache, "shared_refill_cycles", low, 1000)
+    def _check_order(self) -> None:
+        """What lasts at least as long as a part of it."""
+        bare = self.event_unit.start_cycles + self.core.jump_cycles + 1
+        for key, low, high in (
+            ("icache.shared_refill_cycles", self.icache.private_refill_cycles, 1000),
+            ("event_unit.fork_join_cycles", bare, 10**6),
+            ("controller.fork_cycles", self.event_unit.fork_join_cycles, 10**6),
+        ):
+            part, name = _place(self, key)
+            Range(low, high).check(key, getattr(part, name))
 
     def _check_memories(self) -> None:
         banks = self.l1.banks
@@ -225,9 +241,7 @@ class Platform:
         stacks = self.cluster.cores * STACK_BYTES
         accepted = f"more than the cores' stacks, {stacks:,} bytes"
         _require(size > stacks, "l1.size_bytes", f"{size:,}", accepted)
-        _in_range("l2", self.l2, "size_bytes", 4096, MAX_L2_BYTES)
         _require(self.l2.size_bytes % 4 == 0, "l2.size_bytes", f"{self.l2.size_bytes:,}", "a multiple of 4")
-        _in_range("l2", self.l2, "access_cycles", 1, 60)
 
     @property
     def fpus_are_private(self) -> bool:
@@ -361,6 +375,18 @@ def _keys(cls: type = Platform, prefix: str = "") -> dict[str, Any]:
         else:
             leaves[prefix + name] = hint
     return leaves
+
+
+@cache
+def _bounds(cls: type | None = None, prefix: str = "") -> dict[str, Range | PowerOfTwo]:
+    """Dotted key -> what its number may be, of every leaf that says so."""
+    bounds: dict[str, Range | PowerOfTwo] = {}
+    for name, hint in get_type_hints(cls or Platform, include_extras=True).items():
+        if dataclasses.is_dataclass(hint):
+            bounds |= _bounds(hint, f"{prefix}{name}.")  # type: ignore[arg-type]
+        elif get_origin(hint) is Annotated:
+            bounds[prefix + name] = hint.__metadata__[0]
+    return bounds
 
 
 def _place(platform: Platform, key: str) -> tuple[Any, str]:

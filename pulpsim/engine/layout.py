@@ -12,15 +12,15 @@ from pulpsim import isa
 from pulpsim.counters import CAUSES, Work
 from pulpsim.isa.system import MCAUSE, MEPC, MSTATUS, MTVAL, MTVEC
 from pulpsim.isa.system import Kind as CsrKind
-from pulpsim.platform import Platform
+from pulpsim.platform import MAX_BANKS, MAX_CORES, MAX_SHARED_BANKS, WIDTHS, Platform
 
 SLOTS = 64  # cycles that the calendar reaches; later events wait in WHEN
 NEVER = 1 << 61
-LAST_CORE = 15  # agents: core c is LAST_CORE - c, then the DMA's directions from STREAMS on
+LAST_CORE = MAX_CORES - 1  # agents: core c is LAST_CORE - c, then the DMA's directions from STREAMS on
 STREAMS = LAST_CORE + 1
 CORE_AGENTS = (1 << STREAMS) - 1
 AGENTS = STREAMS + 2
-MAX_PORTS = 8  # of a direction
+MAX_PORTS = WIDTHS[-1] // 4  # of a direction
 REGISTER_STRIDE = 66  # 64 registers, the sink of unwanted results, one spare
 SINK = 64
 QUEUE = 128  # DMA transfers per direction
@@ -61,6 +61,7 @@ _CSR_KINDS = {
 X_WRITES = 4  # above the number of an `operations.CsrAccess`: it writes
 
 # the state: one int64 array; scalars first, then what the loop needs of the platform, then tables
+CORE = 64  # behind the scalars
 (
     NOW,
     QUEUED,  # cores that run, and directions with open transfers
@@ -103,23 +104,25 @@ X_WRITES = 4  # above the number of an `operations.CsrAccess`: it writes
     SHARED_WAYS,
     PRIVATE_REFILL,
     SHARED_REFILL,
-    SHARED_WAY,  # shift registers of the shared banks
-) = range(42)
-CORE = 64  # behind the scalars, of which SHARED_WAY is 8 wide
-STREAM = CORE + 16 * CORE_FIELDS  # inward, outward
+    SHARED_WAY,  # shift registers of the shared banks, MAX_SHARED_BANKS of them
+    *_spare,
+) = range(CORE)
+assert SHARED_WAY + MAX_SHARED_BANKS <= CORE
+STREAM = CORE + MAX_CORES * CORE_FIELDS  # inward, outward
 TRANSFERS = STREAM + 2 * STREAM_FIELDS
 REPORT = TRANSFERS + 2 * QUEUE * FIELDS
 MASKS = REPORT + REPORT_ROWS * FIELDS  # agents due in each slot
 WHEN = MASKS + SLOTS  # cycles of the events out of reach
 FPU_FREE = WHEN + AGENTS
-BANK_FREE = FPU_FREE + 16  # next free cycle; under round-robin the agent served last
-WAITING = BANK_FREE + 256  # bit masks under round-robin: cores, then ports inward, then outward
-CSRS = WAITING + 256  # of each core: positions from CSRS + core * CSR_FIELDS
+BANK_FREE = FPU_FREE + MAX_CORES  # next free cycle; under round-robin the agent served last
+WAITING = BANK_FREE + MAX_BANKS  # bit masks under round-robin: cores, then ports inward, then outward
+CSRS = WAITING + MAX_BANKS  # of each core: positions from CSRS + core * CSR_FIELDS
 CSR_FIELDS = 64
-STATE = CSRS + 16 * CSR_FIELDS
+STATE = CSRS + MAX_CORES * CSR_FIELDS
 NO_CONFLICTS, FIFO, ROUND_ROBIN = range(3)
 
 # decoded rows: int32 [n, ROW]; registers are flat numbers, x0 as a target is SINK
+ROW = 16  # a cache line of the host
 (
     R_KIND,  # kind of operation, and what is to be looked at before the next: see KIND
     R_SUB,  # which operation of the kind: see `operations`; memory: size | 8 if a load extends the sign; guards: trap
@@ -137,8 +140,8 @@ NO_CONFLICTS, FIFO, ROUND_ROBIN = range(3)
     R_LATE,  # register whose reader stalls if it comes next, x0 if none; + 64 for the multiplier's
     R_USES,  # bit mask of the registers read: x0-x31, then f0-f31
     R_USES_FP,
-) = range(15)
-ROW = 16  # a cache line of the host
+    *_spare,
+) = range(ROW)
 LINE = 4 * ROW  # decoded rows of one line of the instruction cache
 KIND = 255
 # above the kind: some hardware loop ends here; the next row, or one that a loop goes back to, may read
@@ -176,7 +179,8 @@ FETCH, AFTER_LOAD, AFTER_MUL = 1 << 32, 1 << 33, 1 << 34
     K_SYSTEM,
     K_RETURN,
     K_GUARD,
-) = range(25)
+    *_spare,
+) = range(KIND)
 LAST_PRIVATE, LAST_WORD = K_FPU, K_STORE_WORD
 
 # R_CYCLES of K_SOFT: it takes the divider, or an FPU that others use
@@ -231,7 +235,7 @@ def initial_state(platform: Platform) -> NDArray[np.int64]:
         core_state = CORE + number * CORE_FIELDS
         state[core_state + FPU_INDEX] = number % platform.cluster.fpus
         state[core_state + WAY] = 1
-    state[SHARED_WAY : SHARED_WAY + 8] = 1
+    state[SHARED_WAY : SHARED_WAY + MAX_SHARED_BANKS] = 1
     for stream in (STREAM, STREAM + STREAM_FIELDS):
         state[stream + D_PORTS + MAX_PORTS : stream + D_PORTS + 2 * MAX_PORTS] = -1
     return state

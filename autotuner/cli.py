@@ -20,6 +20,7 @@ from pulpsim.console import (
     out_option,
     platform_options,
     print_json,
+    print_table,
     progress,
     starting,
     table_console,
@@ -119,8 +120,7 @@ def _tune_model(
     if as_json:
         print_json(result)
     else:
-        console = table_console()
-        console.print(steps_table(f"{model.name} on {platform.name}: each step by itself", tuned.outcomes))
+        print_table(steps_table(f"{model.name} on {platform.name}: each step by itself", tuned.outcomes), ruled=True)
         _print_remarks(tuned.outcomes.values())
         _print_whole(tuned, out)
     if tuned.plan is None:
@@ -150,7 +150,7 @@ def _tune_layer(
     if as_json:
         print_json(result)
     else:
-        table_console().print(steps_table(f"{model.name} on {platform.name}", outcomes))
+        print_table(steps_table(f"{model.name} on {platform.name}", outcomes), ruled=True)
         _print_remarks(outcomes.values())
     if not complete:
         _interrupted("these are the steps found")
@@ -174,9 +174,9 @@ def _compare(
     if as_json:
         print_json(result)
         return
-    console = table_console()
-    console.print(comparison_table(f"{model.name} on {platform.name}: the published tuner's choices, and ours", rows))
-    console.print(
+    title = f"{model.name} on {platform.name}: the published tuner's choices, and ours"
+    print_table(comparison_table(title, rows), ruled=True)
+    table_console().print(
         "published: the best tile and kernel with operands in L1; whole step: cycles of the layer's step with the "
         "first of its ranking that fits, everything counted; ours: the fewest in the search's space"
     )

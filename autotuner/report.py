@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from autotuner.comparison import Compared
 from autotuner.search import Found
 from autotuner.tuning import Outcome
-from pulpsim.tables import Folding
+from pulpsim.tables import Table, number, sizes, words
 from trainlib.plan import LayerStep
 
 
 def shape_of(step: LayerStep) -> str:
     """rows x columns x lines."""
-    return "x".join(map(str, step.tile.as_dict().values()))
+    return sizes(step.tile.as_dict().values())
 
 
 def how(step: LayerStep) -> str:
@@ -23,45 +24,49 @@ def how(step: LayerStep) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def steps_table(title: str, outcomes: Mapping[str, Outcome]) -> Folding:
+def steps_table(title: str, outcomes: Mapping[str, Outcome]) -> Table:
     """Each step by itself: the winner, and what the search looked at."""
-    table = _table(title, ("step", "tile", "how"), (
-        "cycles", "spread", "by rule", "above bound", "space", "simulated", "reused", "pruned", "too large",
-    ))  # fmt: skip
-    for name, found in outcomes.items():
-        if not isinstance(found, Found):
-            table.add_row(name, "-", "infeasible", *[""] * 9)
-            continue
-        spread = 100 * (max(found.cycles) / min(found.cycles) - 1)
-        first = f"{found.first_mean:,.0f}" if found.first_cycles else ""
-        table.add_row(
-            name, shape_of(found.step), how(found.step), f"{found.mean:,.0f}", f"{spread:.1f} %", first,
-            f"{100 * (found.mean / max(found.bound, 1) - 1):.1f} %", f"{found.space:,}", f"{found.simulated:,}",
-            f"{found.reused:,}", f"{found.pruned:,}", f"{found.too_large:,}",
-        )  # fmt: skip
-    return table
+    columns = [
+        words("step"), words("tile"), words("how"), number("cycles", shown=",.0f"), number("spread", shown=".1%"),
+        number("by_rule", shown=",.0f"), number("above_bound", shown=".1%"), number("space"), number("simulated"),
+        number("reused"), number("pruned"), number("too_large"),
+    ]  # fmt: skip
+    return Table(columns, [{"step": name} | _found(outcome) for name, outcome in outcomes.items()], title)
 
 
-def comparison_table(title: str, rows: Sequence[Compared]) -> Folding:
+def _found(outcome: Outcome) -> dict[str, Any]:
+    if not isinstance(outcome, Found):
+        return {"tile": "-", "how": "infeasible"}
+    counts = {name: getattr(outcome, name) for name in ("space", "simulated", "reused", "pruned", "too_large")}
+    return counts | {
+        "tile": shape_of(outcome.step), "how": how(outcome.step), "cycles": outcome.mean,
+        "spread": max(outcome.cycles) / min(outcome.cycles) - 1,
+        "by_rule": outcome.first_mean if outcome.first_cycles else None,
+        "above_bound": outcome.mean / max(outcome.bound, 1) - 1,
+    }  # fmt: skip
+
+
+def comparison_table(title: str, rows: Sequence[Compared]) -> Table:
     """The published tuner's choices, and ours."""
-    table = _table(title, ("step", "published: tile", "kernel"), (
-        "MAC/cycle in L1", "rank that fits", "whole step", "ours", "times",
-    ))  # fmt: skip
-    for row in rows:
-        best, choice, ours = row.choice.best, row.choice, row.ours
-        whole = f"{choice.mean:,.0f}" if choice.step else "does not fit"
-        found = f"{ours.mean:,.0f}" if isinstance(ours, Found) else "-"
-        times = f"{choice.mean / ours.mean:.2f}" if choice.step and isinstance(ours, Found) else ""
-        if best is None:
-            table.add_row(f"{row.layer} {row.step}", "no tile", "", "", "", whole, found, times)
-            continue
-        tile = best.tile
-        table.add_row(
-            f"{row.layer} {row.step}", f"{tile.ci},{tile.h},{tile.w},{tile.co}", best.ran,
-            f"{best.macs_per_cycle:.2f}", str(choice.place) if choice.step else "", whole, found, times,
-        )  # fmt: skip
-    return table
+    columns = [
+        words("step"), words("tile", "published: tile"), words("kernel"),
+        number("macs_per_cycle", "MAC/cycle in L1", ".2f"), number("rank", "rank that fits"),
+        number("whole", "whole step", ",.0f"), number("ours", shown=",.0f"), number("times", shown=".2f"),
+    ]  # fmt: skip
+    return Table(columns, [_compared(row) for row in rows], title)
 
 
-def _table(title: str, texts: Sequence[str], numbers: Sequence[str]) -> Folding:
-    return Folding([*texts, *numbers], texts, title=title, ruled=True)
+def _compared(row: Compared) -> dict[str, Any]:
+    best, choice, ours = row.choice.best, row.choice, row.ours
+    found = {
+        "step": f"{row.layer} {row.step}", "tile": "no tile", "whole": choice.mean if choice.step else "does not fit",
+        "ours": ours.mean if isinstance(ours, Found) else "-",
+        "times": choice.mean / ours.mean if choice.step and isinstance(ours, Found) else None,
+    }  # fmt: skip
+    if best is None:
+        return found
+    tile = best.tile
+    return found | {
+        "tile": f"{tile.ci},{tile.h},{tile.w},{tile.co}", "kernel": best.ran, "macs_per_cycle": best.macs_per_cycle,
+        "rank": choice.place if choice.step else None,
+    }  # fmt: skip

@@ -13,10 +13,12 @@ from pulpsim.console import (
     Stage,
     json_option,
     print_json,
+    print_table,
     progress,
     table_console,
     write_atomically,
 )
+from pulpsim.tables import records
 
 
 @click.group(cls=Commands, name="benchmarks")
@@ -29,8 +31,7 @@ def main() -> None:
 @json_option
 def speed(seconds: float, as_json: bool) -> None:
     """Simulated instructions a second of the fast engine, one thread, all counters on."""
-    from benchmarks.speed import SCENARIOS, measure, start_up, training_step
-    from pulpsim.tables import Folding
+    from benchmarks.speed import SCENARIOS, measure, speed_table, start_up, training_step
 
     with progress(stage := Stage("starting anew, with compiled code and without")):
         cold, warm = start_up()
@@ -39,20 +40,13 @@ def speed(seconds: float, as_json: bool) -> None:
             stage.text = f"measuring: row {number} of {len(SCENARIOS)}"
             rows.append(measure(scenario, seconds))
         step = training_step()
+    table = speed_table(rows)
     if as_json:
         record = {"first_import_and_compile_s": cold, "warm_import_s": warm, "autoencoder_timed_step_s": step}
-        print_json(record | {"rows": rows})
+        print_json(record | {"rows": records(table)})
         return
-    headings = ("kernel", "platform", "cores", "M instructions/s", "best 50 ms", "M cycles/s")
-    table = Folding(headings, ("kernel", "platform"), title="simulated instructions a second", ruled=True)
-    for row in rows:
-        table.add_row(
-            row["kernel"], row["platform"], str(row["cores"]), f"{row['instructions_per_second'] / 1e6:.1f}",
-            f"{row['best_instructions_per_second'] / 1e6:.1f}", f"{row['cycles_per_second'] / 1e6:.2f}",
-        )  # fmt: skip
-    console = table_console()
-    console.print(table)
-    console.print(
+    print_table(table, ruled=True)
+    table_console().print(
         f"import, compile and first run: {cold:.1f} s from an empty cache, {warm:.2f} s from a warm one; "
         f"the autoencoder's timed step {step:.2f} s"
     )
@@ -65,20 +59,15 @@ def fidelity(check: bool, as_json: bool) -> None:
     """Everything measured against the model; writes docs/validation.md."""
     from benchmarks import campaign
     from benchmarks import fidelity as found
-    from pulpsim.tables import Folding
 
     with progress(Stage("simulating everything measured")):
         lines, second = found.measure(), campaign.measure()
     if as_json:
         print_json(found.document(lines, second))
     else:
-        headings = ["group", "rows", "off", "worst", "cycles", "in skews", "on", "worst", "cycles", "in skews"]
         title = "error by group: mean, worst, cycles; icache off, on, cold"
-        table = Folding([*headings, "cold", "worst", "cycles"], ["group"], title=title, ruled=True)
-        for texts in found.group_texts(lines):
-            table.add_row(*texts)
+        print_table(found.groups_table(lines, "off", "in skews", "on", "cold", title), ruled=True)
         console = table_console()
-        console.print(table)
         for error, reason in found.beyond_limits(lines):
             console.print(f"beyond its limit: {error.name}, {error.quantity} {error.cycles:+.0f}: {reason}")
         for step in second.steps:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from statistics import mean
 from typing import Any
 
 from benchmarks import campaign_page, reference
 from benchmarks.campaign import Campaign
-from benchmarks.campaign_page import percent
+from benchmarks.campaign_page import COUNTS, counts, counts_columns, percent
 from benchmarks.dated import ROOT, made
-from benchmarks.markdown import grid
 from benchmarks.reference import Error, Row
+from pulpsim.tables import Column, Record, Table, markdown, number, records, sizes, words
 
 PAGE = ROOT / "docs" / "validation.md"
 #: what makes the numbers
@@ -152,63 +152,81 @@ def beyond_limits(lines: Sequence[Line]) -> list[tuple[Error, str]]:
 
 
 # -- the page ----------------------------------------------------------------------------------------
-def _share(value: float | None, sign: str = "") -> str:
-    return "" if value is None else percent(value, sign)
+def groups_table(lines: Sequence[Line], plain: str, window: str, cached: str, cold: str, title: str = "") -> Table:
+    """A row per group: rows; mean, worst, cycles, window, without and with the instruction cache; mean, worst, cycles
+    of the cold ones. plain, cached, cold: headings of the means.
+    """
+    columns = [
+        words("group"), number("rows", value=_rows),
+        *_figures_columns("without_icache", plain, window), *_figures_columns("with_icache", cached, window),
+        *_figures_columns("cold", cold, window)[:-1],
+    ]  # fmt: skip
+    return Table(columns, [_group_record(group) for group in groups(lines)], title)
 
 
-def _figures(found: Figures | None) -> list[str]:
-    """Mean |error| and worst error as shares, and the mean in cycles."""
-    if found is None:
-        return ["", "", ""]
-    return [_share(found.mean_share), _share(found.worst_share, "+"), f"{found.mean_cycles:,.0f}"]
+def _rows(group: Record) -> int:
+    some = group["with_icache"] or group["without_icache"]
+    return some["rows"] if some else 0
 
 
-def _inside(found: Figures | None) -> str:
-    if found is None or found.inside_skews is None:
-        return ""
-    return percent(found.inside_skews, digits=0)
+def _figures_columns(of: str, mean_heading: str, window: str) -> list[Column]:
+    """Mean |error| and worst error as shares, the mean in cycles, and the rows inside the window."""
+    shown = {
+        "mean_share": (mean_heading, ".2%"), "worst_share": ("worst", "+.2%"), "mean_cycles": ("cycles", ",.0f"),
+        "inside_skews": (window, ".0%"),
+    }  # fmt: skip
+    return [number(f"{of}_{name}", heading, form, _figure(of, name)) for name, (heading, form) in shown.items()]
 
 
-def group_texts(lines: Sequence[Line]) -> Iterator[list[str]]:
-    """A row of a table per group: title, rows; mean, worst, cycles, window, without and with the instruction
-    cache; mean, worst, cycles of the cold ones."""
-    for group in groups(lines):
-        plain, cached = group.plain, group.cached
-        some = cached or plain
-        yield [
-            group.title, str(some.rows if some else 0), *_figures(plain), _inside(plain), *_figures(cached),
-            _inside(cached), *_figures(group.cold),
-        ]  # fmt: skip
+def _figure(of: str, name: str) -> Callable[[Record], Any]:
+    return lambda group: (group[of] or {}).get(name)
 
 
-def _error(error: Error | None, *, measured: bool) -> list[str]:
-    if error is None:
-        return [""] * (4 if measured else 3)
-    share = _share(error.relative, "+") if error.measured >= SHARE_FROM else ""
-    counts = [f"{error.measured:,.0f}"] if measured else []
-    return [*counts, f"{error.ours:,.0f}", f"{error.cycles:+,.0f}", share]
+def _group_record(group: Group) -> dict[str, Any]:
+    return {
+        "group": group.title,
+        "without_icache": vars(group.plain) if group.plain else None,
+        "with_icache": vars(group.cached) if group.cached else None,
+        "cold": vars(group.cold) if group.cold else None,
+    }
 
 
-def _details(table: str, config: str, lines: Sequence[Line]) -> Iterator[str]:
+def _misses(lines: Sequence[Line]) -> Table:
+    """Rows beyond their limit."""
+    rows = [
+        {"row": error.name, "column": error.quantity, **(counts(error) or {}), "reason": reason}
+        for error, reason in beyond_limits(lines)
+    ]
+    return Table([words("row"), words("column"), words("reason"), *counts_columns("", COUNTS, SHARE_FROM)], rows)
+
+
+def _rows_table(table: str, lines: Sequence[Line]) -> Table:
+    """Every row of a measured table."""
     names = {"matmul": ["kernel", "cores", "N x K x M"], "micro": ["kernel", "cores", "run"]}
-    given = names.get(table, ["case", "n", "k", "m"])
-    yield ""
-    yield f"<details><summary>{table}, {config}: {len(lines)} rows</summary>"
-    yield ""
-    rows = []
-    for line in lines:
-        row = line.row
-        text = [row[name] if name in row else "x".join(row[size] for size in "nkm") for name in given]
-        count = f"{reference.measured(row):,.0f}"
-        rows.append([*text, count, *_error(line.plain, measured=False)])
-        if table != "dma":
-            rows[-1] += [*_error(line.cached, measured=False), *_error(line.cold, measured=True)]
-    headings = [*given, "measured", "ours", "error", "%"]
+    given = [words(name, name) for name in names.get(table, ["case", "n", "k", "m"])]
+    columns = [
+        *(replace(column, value=_shape) if column.name == "N x K x M" else column for column in given),
+        number("measured", shown=",.0f", value=reference.measured),
+        *counts_columns("without_icache", COUNTS[1:], SHARE_FROM),
+    ]
     if table != "dma":
-        headings += ["with icache", "error", "%", "cold", "ours", "error", "%"]
-    yield from grid(headings, len(given), rows)
-    yield ""
-    yield "</details>"
+        columns += counts_columns("with_icache", ("with icache", *COUNTS[2:]), SHARE_FROM)
+        columns += counts_columns("cold_with_icache", ("cold", *COUNTS[1:]), SHARE_FROM)
+    return Table(columns, [_line_record(line) for line in lines])
+
+
+def _shape(row: Record) -> str:
+    return sizes(row[size] for size in "nkm")
+
+
+def _line_record(line: Line) -> dict[str, Any]:
+    return {
+        "table": line.table,
+        **line.row,
+        "without_icache": counts(line.plain),
+        "with_icache": counts(line.cached),
+        "cold_with_icache": counts(line.cold),
+    }
 
 
 def body(lines: Sequence[Line], campaign: Campaign) -> str:
@@ -228,9 +246,7 @@ def _body(lines: Sequence[Line], campaign: Campaign) -> Iterator[str]:
         "skews lie, [0.97 min - 100, 1.03 max]."
     )
     yield ""
-    headings = ["group", "rows", "mean", "worst", "cycles", "window", "with icache: mean", "worst", "cycles"]
-    headings += ["window", "cold: mean", "worst", "cycles"]
-    yield from grid(headings, 1, list(group_texts(lines)))
+    yield markdown(groups_table(lines, "mean", "window", "with icache: mean", "cold: mean"))
     yield ""
     yield "## Limits with the instruction cache"
     yield ""
@@ -239,10 +255,7 @@ def _body(lines: Sequence[Line], campaign: Campaign) -> Iterator[str]:
     yield ""
     yield "Coupled matmuls are judged by the group. Beyond their limit:"
     yield ""
-    misses = [
-        [error.name, error.quantity, reason, *_error(error, measured=True)] for error, reason in beyond_limits(lines)
-    ]
-    yield from grid(["row", "column", "reason", "measured", "ours", "error", "%"], 3, misses)
+    yield markdown(_misses(lines))
     yield ""
     yield from campaign_page.sections(campaign)
     yield ""
@@ -255,7 +268,7 @@ def _body(lines: Sequence[Line], campaign: Campaign) -> Iterator[str]:
     for table in reference.TABLES:
         for config in _configs(table):
             chosen = [line for line in lines if (line.table, line.row["config"]) == (table, config)]
-            yield from _details(table, config, chosen)
+            yield from campaign_page.details(f"{table}, {config}", _rows_table(table, chosen))
 
 
 def header() -> str:
@@ -279,34 +292,8 @@ def page(text: str, old: str | None) -> str:
 
 def document(lines: Sequence[Line], campaign: Campaign) -> dict[str, Any]:
     """Groups, limits' exceptions and rows, and the second campaign, as JSON values."""
-
-    def counts(error: Error | None) -> dict[str, float] | None:
-        if error is None:
-            return None
-        return {"measured": error.measured, "ours": error.ours, "error_cycles": error.cycles}
-
     return campaign_page.document(campaign) | {
-        "groups": [
-            {
-                "group": group.title,
-                "without_icache": vars(group.plain) if group.plain else None,
-                "with_icache": vars(group.cached) if group.cached else None,
-                "cold": vars(group.cold) if group.cold else None,
-            }
-            for group in groups(lines)
-        ],
-        "beyond_limits": [
-            {"row": error.name, "column": error.quantity, **(counts(error) or {}), "reason": reason}
-            for error, reason in beyond_limits(lines)
-        ],
-        "rows": [
-            {
-                "table": line.table,
-                **line.row,
-                "without_icache": counts(line.plain),
-                "with_icache": counts(line.cached),
-                "cold_with_icache": counts(line.cold),
-            }
-            for line in lines
-        ],
+        "groups": [_group_record(group) for group in groups(lines)],
+        "beyond_limits": records(_misses(lines)),
+        "rows": [_line_record(line) for line in lines],
     }

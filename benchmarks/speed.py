@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from pulpsim import Controller, Copy, Machine, Platform, Program, assemble
 from pulpsim.jit import CACHE_VARIABLE
 from pulpsim.machine import Process, Result
 from pulpsim.memory import L1_BASE, L2_BASE
+from pulpsim.tables import Table, number, words
 
 ROOT = Path(__file__).parents[1]
 MATMUL = ROOT / "tests" / "reference" / "matmul.S"
@@ -89,6 +90,21 @@ def measure(scenario: Scenario, seconds: float) -> dict[str, Any]:
         "best_instructions_per_second": best,
         "cycles_per_second": cycles / wall,
     }
+
+
+def speed_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """What `measure` found."""
+    columns = [
+        words("kernel"), words("platform"), number("cores"),
+        number("instructions_per_second", "M instructions/s", _millions(1)),
+        number("best_instructions_per_second", "best 50 ms", _millions(1)),
+        number("cycles_per_second", "M cycles/s", _millions(2)),
+    ]  # fmt: skip
+    return Table(columns, rows, "simulated instructions a second")
+
+
+def _millions(digits: int) -> Callable[[float], str]:
+    return lambda value: f"{value / 1e6:.{digits}f}"
 
 
 Registers = Callable[[int], dict[str, int]]

@@ -6,7 +6,7 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,21 +18,21 @@ from pulpsim.console import (
     Commands,
     InputError,
     Stage,
-    cause_names,
     causes_table,
     json_option,
     platform_options,
     print_json,
+    print_table,
     progress,
     read_text,
     set_option,
     source_name,
     starting,
-    table_console,
     version_option,
     write_atomically,
 )
 from pulpsim.errors import AddressError, nearest
+from pulpsim.tables import Table, records, words
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -170,12 +170,7 @@ def run_record(result: Result, platform: Platform, entry: str | None, cores: int
         "instructions": result.instructions,
         "platform": platform.name,
         "entry": entry,
-        "cores": [
-            {"core": number, "instructions": core.instructions}
-            | {name: getattr(core, name) for name in cause_names()}
-            | {"total": core.total}
-            for number, core in enumerate(result.cores[:cores])
-        ],
+        "cores": records(causes_table(result.cores[:cores])),
     }
 
 
@@ -186,8 +181,7 @@ def print_run(result: Result, title: str, cores: int) -> None:
         f"{result.cycles:,} cycles, {result.milliseconds:,.{3 if result.milliseconds >= 1 else 6}f} ms, "
         f"{result.instructions:,} instructions, IPC {ipc:.2f}"
     )
-    rows = {str(number): core for number, core in enumerate(result.cores[:cores])}
-    table_console().print(causes_table(rows, title=f"{title}: cycles by cause"))
+    print_table(causes_table(result.cores[:cores], f"{title}: cycles by cause"))
 
 
 # -- the options of run ------------------------------------------------------------------------
@@ -513,10 +507,14 @@ def platforms(name: str | None, settings: Sequence[str], as_json: bool) -> None:
     if settings:
         raise InputError("--set: needs the platform to change, as in `pulpsim platforms pulp-2022 --set ...`")
     presets = [Platform.preset(preset) for preset in Platform.presets()]
+    table = Table(
+        [words("name", "platform"), words("description", "what it stands for")],
+        [{"name": preset.name, "description": preset.description} for preset in presets],
+    )
     if as_json:
-        print_json([{"name": preset.name, "description": preset.description} for preset in presets])
+        print_json(records(table))
     else:
-        print_presets({preset.name: preset.description for preset in presets})
+        print_table(table)
 
 
 def _with_sources(toml: str, name: str, changed: Sequence[str]) -> str:
@@ -530,12 +528,3 @@ def _with_sources(toml: str, name: str, changed: Sequence[str]) -> str:
         source = said.get(section + line.partition(" = ")[0])
         lines.append(f"{line:31} # {source}" if source else line)
     return "\n".join(lines)
-
-
-def print_presets(presets: Mapping[str, str]) -> None:
-    from pulpsim.tables import Folding
-
-    table = Folding(("platform", "what it stands for"), ("platform", "what it stands for"))
-    for name, description in presets.items():
-        table.add_row(name, description)
-    table_console().print(table)

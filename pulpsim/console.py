@@ -25,7 +25,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -34,12 +34,12 @@ import click
 
 from pulpsim import __version__
 from pulpsim.errors import PulpsimError
+from pulpsim.tables import Table, number, text, words
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from pulpsim.counters import CoreCounters
-    from pulpsim.tables import Folding
 
 #: exit statuses: what the user gave cannot be used; stopped by Ctrl-C or SIGTERM
 BAD_INPUT, INTERRUPTED = 2, 130
@@ -261,26 +261,34 @@ def table_console() -> Console:
     )  # fmt: skip
 
 
-def causes_table(rows: Mapping[str, CoreCounters], first: str = "core", title: str = "") -> Folding:
-    """A table: a line a row with its instructions, every cause that is not zero anywhere and the
-    total; then their sum and each cause's share of all cycles. `first` heads the rows' names.
-    """
-    from pulpsim.tables import Folding
+def print_table(table: Table, *, ruled: bool = False) -> None:
+    """On stdout, in one piece or folded; ruled: with lines between columns."""
+    table_console().print(text(table, ruled=ruled))
 
+
+def causes_table(cores: Sequence[CoreCounters], title: str = "") -> Table:
+    """A row a core with its instructions, the cycles by cause and the total; then sums and shares of all cycles.
+
+    Causes that are zero everywhere are in the records only.
+    """
     names = cause_names()
-    sums = {name: sum(getattr(row, name) for row in rows.values()) for name in names}
+    rows = [
+        {"core": place, "instructions": core.instructions}
+        | {name: getattr(core, name) for name in names}
+        | {"total": core.total}
+        for place, core in enumerate(cores)
+    ]
+    sums = {name: sum(row[name] for row in rows) for name in ["instructions", *names, "total"]}
     shown = [name for name in names if sums[name]]
-    total = sum(sums.values())
-    table = Folding(
-        [heading.replace("_", " ") for heading in [first, "instructions", *shown, "total"]], {first}, title=title
+    shares = {name: sums[name] / sums["total"] for name in shown}
+    columns = [words("core"), *(number(name, shown=_count_or_share) for name in ["instructions", *shown, "total"])]
+    return Table(
+        columns, rows, title, summary=[{"core": "sum"} | sums, {"core": "share"} | shares | {"total": "100 %"}]
     )
-    for label, row in rows.items():
-        table.add_row(label, f"{row.instructions:,}", *(f"{getattr(row, name):,}" for name in shown), f"{row.total:,}")
-    table.end_section()
-    instructions = sum(row.instructions for row in rows.values())
-    table.add_row("sum", f"{instructions:,}", *(f"{sums[name]:,}" for name in shown), f"{total:,}")
-    table.add_row("share", "", *(f"{100 * sums[name] / max(total, 1):.1f} %" for name in shown), "100 %")
-    return table
+
+
+def _count_or_share(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.1%}".replace("%", " %")
 
 
 def cause_names() -> list[str]:

@@ -1,103 +1,147 @@
-"""Tables for people that fit any width and keep every number whole.
+"""Tables as values, and what is made of them: text for a terminal, Markdown, HTML, records for JSON.
 
-Columns of text are wrapped between words. Where that is not enough, the table is folded: its columns stand in several
-tables, one below the other, each beginning with the columns that tell the rows apart.
+A table has records, which hold plain values by name, and columns, which say what a reader sees of a record and how a
+number is written. Here alone do a table's numbers become text.
+
+    steps = Table([words("layer"), number("cycles"), number("share", shown=".1%")], rows, title="steps")
+    console.print(text(steps))
+    print_json(records(steps))
+
+Importing this costs nothing: rich is imported where text is made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any, Literal
 
-from rich import box
-from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions
-from rich.table import Table
-from rich.text import Text
+if TYPE_CHECKING:
+    from pulpsim.folding import Folding
+
+#: plain values by name
+Record = Mapping[str, Any]
+#: how a value becomes text: a format of Python's, or a function
+Shown = str | Callable[[Any], str]
 
 
-@dataclass
-class Folding:
-    """A table; a rich console prints it.
+# -- values ------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Column:
+    """What a reader sees of a record.
 
-    texts: headings of the columns that hold text, on the left; numbers stand on the right. keys: how many of the first
-    columns tell the rows apart. ruled: lines between columns. caption: below.
+    kind: text stands on the left, numbers on the right. value: what is shown; without it, what the record has by the
+    column's name. None is shown as nothing, a text as it is, and the rest by `shown`.
     """
 
-    headings: Sequence[str]
-    texts: Collection[str] = ()
-    keys: int = 1
+    name: str
+    heading: str
+    kind: Literal["text", "number"]
+    shown: Shown = ""
+    value: Callable[[Record], Any] | None = None
+
+    def cell(self, record: Record) -> str:
+        value = record.get(self.name) if self.value is None else self.value(record)
+        if value is None or isinstance(value, str):
+            return value or ""
+        return self.shown(value) if callable(self.shown) else format(value, self.shown).replace("%", " %")
+
+
+def words(
+    name: str, heading: str | None = None, shown: Shown = "", value: Callable[[Record], Any] | None = None
+) -> Column:
+    """A column of texts; its heading is its name, if none is given."""
+    return Column(name, _spaced(name) if heading is None else heading, "text", shown, value)
+
+
+def number(
+    name: str, heading: str | None = None, shown: Shown = ",", value: Callable[[Record], Any] | None = None
+) -> Column:
+    """A column of numbers; its heading is its name, if none is given."""
+    return Column(name, _spaced(name) if heading is None else heading, "number", shown, value)
+
+
+def _spaced(name: str) -> str:
+    return name.replace("_", " ")
+
+
+@dataclass(frozen=True)
+class Table:
+    """rows: records; summary: records that stand below a line. keys: how many of the first columns tell rows apart.
+
+    title: above; caption: below.
+    """
+
+    columns: Sequence[Column]
+    rows: Sequence[Record]
     title: str = ""
     caption: str = ""
-    ruled: bool = False
-    rows: list[Sequence[str]] = field(default_factory=list)
-    sections: list[int] = field(default_factory=list)
+    summary: Sequence[Record] = ()
+    keys: int = 1
 
-    def add_row(self, *cells: str) -> None:
-        self.rows.append(cells)
+    def cells(self, rows: Iterable[Record]) -> list[list[str]]:
+        return [[column.cell(row) for column in self.columns] for row in rows]
 
-    def end_section(self) -> None:
-        """A line below the last row."""
-        self.sections.append(len(self.rows) - 1)
 
-    # -- widths ------------------------------------------------------------------------------------
-    def _whole(self, column: int) -> int:
-        """The width that wraps nothing."""
-        return max(cell_len(line) for text in self._column(column) for line in text.split("\n"))
+# -- how values are shown ----------------------------------------------------------------------
+def kib(count: int) -> str:
+    """Bytes."""
+    return f"{count / 1024:,.1f}"
 
-    def _least(self, column: int) -> int:
-        """The width that takes no word and no number apart."""
-        whole = [] if self.headings[column] in self.texts else [row[column] for row in self.rows]
-        words = [word for text in self._column(column) for word in text.split()]
-        return max(cell_len(text) for text in ["", *words, *whole])
 
-    def _column(self, column: int) -> list[str]:
-        return [self.headings[column], *(row[column] for row in self.rows)]
+def band(ends: Sequence[float]) -> str:
+    """Lowest and highest."""
+    return f"{ends[0]:.2f}-{ends[1]:.2f}"
 
-    def _around(self, columns: int) -> int:
-        """What padding and lines take."""
-        return 3 * columns + (1 if self.ruled else -1)
 
-    def _folds(self, width: int) -> Iterator[dict[int, int]]:
-        """Columns, with their widths, of each of the tables."""
-        least = [self._least(column) for column in range(len(self.headings))]
-        keys, others = range(self.keys), range(self.keys, len(least))
-        room = width - self._around(self.keys + 1) - max((least[column] for column in others), default=0)
-        while sum(least[key] for key in keys) > max(room, self.keys):  # names longer than a line are taken apart
-            widest = max(keys, key=lambda key: least[key])
-            least[widest] -= 1
-        fold = list(keys)
-        for column in others:
-            if len(fold) > self.keys and sum(least[c] for c in [*fold, column]) + self._around(len(fold) + 1) > width:
-                yield self._spread(fold, least, width)
-                fold = list(keys)
-            fold.append(column)
-        yield self._spread(fold, least, width)
+def sizes(numbers: Iterable[int]) -> str:
+    """Of a shape, a tile."""
+    return "x".join(map(str, numbers))
 
-    def _spread(self, fold: Sequence[int], least: Sequence[int], width: int) -> dict[int, int]:
-        """What is left of the width, given to columns that could use it."""
-        spare = width - self._around(len(fold)) - sum(least[column] for column in fold)
-        widths = {}
-        for column in fold:
-            more = min(max(spare, 0), max(self._whole(column) - least[column], 0))
-            widths[column], spare = max(least[column], 1) + more, spare - more
-        return widths
 
-    # -- what is printed ---------------------------------------------------------------------------
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table | Text]:
-        if self.title:
-            yield Text(self.title, style="italic")
-        folds = list(self._folds(options.max_width))
-        for fold in folds:
-            yield self._table(fold)
-        if self.caption:
-            yield Text(self.caption, style="dim italic")
+# -- views -------------------------------------------------------------------------------------
+def text(table: Table, *, ruled: bool = False) -> Folding:
+    """For a rich console; ruled: with lines between columns."""
+    from pulpsim.folding import Folding
 
-    def _table(self, fold: dict[int, int]) -> Table:
-        table = Table(box=box.HEAVY_HEAD if self.ruled else box.SIMPLE_HEAD, pad_edge=self.ruled)
-        for column, width in fold.items():
-            side = "left" if self.headings[column] in self.texts else "right"
-            table.add_column(self.headings[column], justify=side, width=width, overflow="fold")  # type: ignore[arg-type]
-        for number, row in enumerate(self.rows):
-            table.add_row(*(row[column] for column in fold), end_section=number in self.sections)
-        return table
+    return Folding(
+        [column.heading for column in table.columns], [column.kind == "text" for column in table.columns],
+        table.cells(table.rows), table.cells(table.summary), table.keys, table.title, table.caption, ruled,
+    )  # fmt: skip
+
+
+def markdown(table: Table) -> str:
+    """Without an end of line; the title and the caption are paragraphs."""
+    marks = "|".join("---" if column.kind == "text" else "--:" for column in table.columns)
+    rows = table.cells([*table.rows, *table.summary])
+    lines = [_line([column.heading for column in table.columns]), f"|{marks}|", *map(_line, rows)]
+    return "\n\n".join(filter(None, [table.title, "\n".join(lines), table.caption]))
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(" ".join(cell.splitlines()).replace("|", r"\|") for cell in cells) + " |"
+
+
+def html(table: Table) -> str:
+    """One <table>, without style but for numbers on the right; the caption is a paragraph below."""
+    heads = f"<thead>\n{_html_row(table, [column.heading for column in table.columns], 'th')}</thead>\n"
+    parts = [f"<caption>{escape(table.title)}</caption>\n" if table.title else "", heads]
+    for part, rows in (("tbody", table.rows), ("tfoot", table.summary)):
+        if rows:
+            parts.append(f"<{part}>\n{''.join(_html_row(table, row, 'td') for row in table.cells(rows))}</{part}>\n")
+    below = f"<p>{escape(table.caption)}</p>\n" if table.caption else ""
+    return f"<table>\n{''.join(parts)}</table>\n{below}"
+
+
+def _html_row(table: Table, cells: Sequence[str], tag: str) -> str:
+    right = {"text": "", "number": ' style="text-align: right"'}
+    parts = (
+        f"<{tag}{right[column.kind]}>{escape(cell)}</{tag}>" for column, cell in zip(table.columns, cells, strict=True)
+    )
+    return f"<tr>{''.join(parts)}</tr>\n"
+
+
+def records(table: Table) -> list[dict[str, Any]]:
+    """The rows for JSON, values as they are; also those that no column shows."""
+    return [dict(row) for row in table.rows]

@@ -15,11 +15,13 @@ from pulpsim.console import (
     out_option,
     platform_options,
     print_json,
+    print_table,
     progress,
     starting,
     table_console,
     version_option,
 )
+from pulpsim.tables import records
 from trainlib import DEFAULT_LEARNING_RATE
 
 if TYPE_CHECKING:
@@ -129,12 +131,12 @@ def train(
 @json_option
 def models_command(as_json: bool) -> None:
     """List the models that come with the library."""
-    from trainlib.overview import models_record, print_models
+    from trainlib.overview import models_table
 
     if as_json:
-        print_json(models_record())
+        print_json(records(models_table()))
     else:
-        print_models(table_console())
+        print_table(models_table(), ruled=True)
 
 
 @main.command(name="plan")

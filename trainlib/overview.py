@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pulpsim import Platform
+from pulpsim.tables import Record, Table, number, sizes, text, words
 from trainlib import models
 from trainlib.bounds import bounds, least_bounds
 from trainlib.lowering.schedule import Schedule, compile_schedule
@@ -16,9 +17,13 @@ if TYPE_CHECKING:
 
 
 # -- models ----------------------------------------------------------------------------------------
-def models_record() -> list[dict[str, Any]]:
+def models_table() -> Table:
     """A row a shipped model."""
-    return [_model_record(models.get(name)) for name in sorted(models.MODELS)]
+    columns = [
+        words("model"), words("input_shape", "input", sizes), number("layers"), number("weights"),
+        number("forward_macs", "forward MAC"), number("step_macs", "MAC of a training step"), words("loss"),
+    ]  # fmt: skip
+    return Table(columns, [_model_record(models.get(name)) for name in sorted(models.MODELS)])
 
 
 def _model_record(model: Model) -> dict[str, Any]:
@@ -32,19 +37,6 @@ def _model_record(model: Model) -> dict[str, Any]:
         "step_macs": model.step_macs,
         "loss": model.loss,
     }
-
-
-def print_models(console: Console) -> None:
-    from pulpsim.tables import Folding
-
-    headings = ("model", "input", "layers", "weights", "forward MAC", "MAC of a training step", "loss")
-    table = Folding(headings, ("model", "input", "loss"), ruled=True)
-    for row in models_record():
-        table.add_row(
-            row["model"], "x".join(map(str, row["input_shape"])), str(row["layers"]), f"{row['weights']:,}",
-            f"{row['forward_macs']:,}", f"{row['step_macs']:,}", row["loss"],
-        )  # fmt: skip
-    console.print(table)
 
 
 # -- plans -----------------------------------------------------------------------------------------
@@ -91,47 +83,30 @@ def print_plan(record: dict[str, Any], console: Console) -> None:
         f"no plan takes less than {record['lower_bound_cycles']:,} cycles"
     )
     console.print(f"plan: {record['origin']}")
-    _table(
-        console,
-        "steps",
-        ("layer", "step", "tile", "buffering", "kernels", "MAC", "DMA in", "DMA out", "bound", "cycles"),
-        [_phase_texts(phase) for phase in record["phases"]],
-        keys=2,
-    )
-    _table(
-        console,
-        "L1 (bytes; a buffer lives from its first task to its last)",
-        ("address", "bytes", "tasks", "buffer"),
-        [
-            [f"{b['address']:#x}", f"{b['bytes']:,}", f"{b['first_task']}-{b['last_task']}", b["buffer"]]
-            for b in record["l1"]
-        ],
-    )
-    _table(
-        console,
-        "L2",
-        ("address", "bytes", "tensor"),
-        [[f"{t['address']:#x}", f"{t['bytes']:,}", t["tensor"]] for t in record["l2"]],
-    )
+    for table in (_steps_table(record["phases"]), _l1_table(record["l1"]), _l2_table(record["l2"])):
+        console.print(text(table, ruled=True))
 
 
-def _phase_texts(phase: dict[str, Any]) -> list[str]:
-    limit = max(phase["bounds"], key=lambda name: phase["bounds"][name])
-    return [
-        phase["layer"], phase["step"], " x ".join(map(str, phase["tile"].values())), phase["buffering"],
-        ", ".join(phase["kernels"]), f"{phase['macs']:,}", f"{phase['dma_bytes_in']:,}", f"{phase['dma_bytes_out']:,}",
-        limit, f"{phase['bounds'][limit]:,}",
+def _steps_table(phases: list[dict[str, Any]]) -> Table:
+    columns = [
+        words("layer"), words("step"), words("tile", shown=lambda tile: " x ".join(map(str, tile.values()))),
+        words("buffering"), words("kernels", shown=", ".join), number("macs", "MAC"), number("dma_bytes_in", "DMA in"),
+        number("dma_bytes_out", "DMA out"), words("bound", value=_limit),
+        number("cycles", value=lambda phase: phase["bounds"][_limit(phase)]),
     ]  # fmt: skip
+    return Table(columns, phases, "steps", keys=2)
 
 
-NUMBERS = ("bytes", "MAC", "DMA in", "DMA out", "cycles")
+def _limit(phase: Record) -> str:
+    """Which resource needs most cycles."""
+    return max(phase["bounds"], key=phase["bounds"].__getitem__)
 
 
-def _table(console: Console, title: str, headings: tuple[str, ...], rows: list[list[str]], keys: int = 1) -> None:
-    from pulpsim.tables import Folding
+def _l1_table(buffers: list[dict[str, Any]]) -> Table:
+    tasks = words("tasks", value=lambda buffer: f"{buffer['first_task']}-{buffer['last_task']}")
+    columns = [words("address", shown="#x"), number("bytes"), tasks, words("buffer")]
+    return Table(columns, buffers, "L1 (bytes; a buffer lives from its first task to its last)")
 
-    texts = [heading for heading in headings if heading not in NUMBERS]
-    table = Folding(headings, texts, keys, title, ruled=True)
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
+
+def _l2_table(tensors: list[dict[str, Any]]) -> Table:
+    return Table([words("address", shown="#x"), number("bytes"), words("tensor")], tensors, "L2")

@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pulpsim.counters import MEANINGS, Cause
+from pulpsim.tables import Table, band, kib, number, records, sizes, text, words
 from trainlib.trainer import BatchReport, PhaseReport, StepReport
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pulpsim.energy import Energy
-    from pulpsim.platform import Band
-    from pulpsim.tables import Folding
 
 
 def as_json(report: StepReport) -> dict[str, Any]:
@@ -33,10 +31,10 @@ def as_json(report: StepReport) -> dict[str, Any]:
         "l1_bytes": report.l1_bytes,
         "l2_bytes": report.l2_bytes,
         "trained": list(report.trained),
-        "microjoules": None if report.energy is None else report.energy.microjoules,
+        "microjoules": _microjoules(report),
         "microjoules_by_part": None if report.energy is None else report.energy.parts,
         "causes": report.causes,
-        "phases": [_phase_json(phase) for phase in report.phases],
+        "phases": records(phases_table(report)),
     }
 
 
@@ -58,15 +56,6 @@ def batch_line(batch: BatchReport) -> str:
     )
 
 
-def _phase_json(phase: PhaseReport) -> dict[str, Any]:
-    names = (
-        "layer step cycles macs dma_bytes_in dma_bytes_out kernel tile buffering instructions bound bound_cycles "
-        "bounds causes"
-    ).split()
-    microjoules = None if phase.energy is None else phase.energy.microjoules
-    return {name: getattr(phase, name) for name in names} | {"microjoules": microjoules}
-
-
 def print_report(report: StepReport, console: Console) -> None:
     """The step on one screen: the totals, a line a phase, and where the cycles went."""
     distance = 100 * (report.cycles / report.lower_bound_cycles - 1)
@@ -83,72 +72,64 @@ def print_report(report: StepReport, console: Console) -> None:
     if report.frozen:
         console.print(f"trained: {', '.join(report.trained)}; frozen: {', '.join(report.frozen)}")
     console.print(_energy_line(report))
-    console.print(_phases_table(report))
-    console.print(_causes_table(report))
+    console.print(text(phases_table(report)))
+    console.print(text(causes_table(report)))
 
 
 def _energy_line(report: StepReport) -> str:
     if (energy := report.energy) is None:
         return f"energy: no power figures for {report.platform}"
     low, high = (microjoules / report.milliseconds for microjoules in energy.microjoules)
-    parts = ", ".join(f"{name} {_band(band)}" for name, band in energy.parts.items())
-    return f"energy {_band(energy.microjoules)} µJ ({parts}); {low:.1f}-{high:.1f} mW"
+    parts = ", ".join(f"{name} {band(part)}" for name, part in energy.parts.items())
+    return f"energy {band(energy.microjoules)} µJ ({parts}); {low:.1f}-{high:.1f} mW"
 
 
-def _band(band: Band) -> str:
-    return f"{band[0]:.2f}-{band[1]:.2f}"
-
-
-def _microjoules(energy: Energy | None) -> list[str]:
-    """The cell of a column that is there if there are power figures."""
-    return [] if energy is None else [_band(energy.microjoules)]
-
-
-def _phases_table(report: StepReport) -> Folding:
-    from pulpsim.tables import Folding
-
+def phases_table(report: StepReport) -> Table:
+    """A row a phase, and the step's sum; JSON has their causes and bounds besides."""
     early = any(phase.cycles < phase.bound_cycles for phase in report.phases)
     note = "negative: part of its transfers ran while the step before computed" if early else ""
-    known = ["µJ"] if report.energy is not None else []
-    table = Folding(
-        ("layer", "step", "tile", "cycles", "MAC/cyc", "KiB in", "KiB out", *known, "bound by", "distance", "kernels"),
-        ("layer", "step", "tile", "bound by", "kernels"), keys=2, caption=note,
-    )  # fmt: skip
-    for phase in report.phases:
-        tile = "x".join(map(str, phase.tile.values()))
-        table.add_row(
-            phase.layer, phase.step, tile, f"{phase.cycles:,}", f"{phase.macs / phase.cycles:.2f}",
-            f"{phase.dma_bytes_in / 1024:,.1f}", f"{phase.dma_bytes_out / 1024:,.1f}", *_microjoules(phase.energy),
-            f"{phase.bound} {phase.bound_cycles:,}", _percent(phase.cycles / phase.bound_cycles), phase.kernel,
-        )  # fmt: skip
-    table.end_section()
-    table.add_row(
-        "step", "", "", f"{report.cycles:,}", f"{report.macs_per_cycle:.2f}",
-        f"{report.dma_bytes_in / 1024:,.1f}", f"{report.dma_bytes_out / 1024:,.1f}", *_microjoules(report.energy),
-        f"{report.issue_bound_cycles:,}", _percent(report.cycles / report.issue_bound_cycles), "",
-    )  # fmt: skip
-    return table
+    known = [number("microjoules", "µJ", band)] if report.energy is not None else []
+    columns = [
+        words("layer"), words("step"), words("tile", shown=lambda tile: sizes(tile.values())), number("cycles"),
+        number("macs_per_cycle", "MAC/cyc", ".2f", lambda row: row["macs"] / row["cycles"]),
+        number("dma_bytes_in", "KiB in", kib), number("dma_bytes_out", "KiB out", kib), *known,
+        words("bound", "bound by", value=lambda row: f"{row['bound']} {row['bound_cycles']:,}".strip()),
+        number("distance", shown="+z.0%", value=lambda row: row["cycles"] / row["bound_cycles"] - 1),
+        words("kernel", "kernels"),
+    ]  # fmt: skip
+    step = {"layer": "step", "bound": "", "bound_cycles": report.issue_bound_cycles} | {
+        name: getattr(report, name) for name in ("cycles", "macs", "dma_bytes_in", "dma_bytes_out")
+    }
+    rows = [_phase_record(phase) for phase in report.phases]
+    return Table(columns, rows, caption=note, summary=[step | {"microjoules": _microjoules(report)}], keys=2)
 
 
-def _percent(ratio: float) -> str:
-    return f"{round(100 * (ratio - 1)):+d} %"
+def _phase_record(phase: PhaseReport) -> dict[str, Any]:
+    names = (
+        "layer step cycles macs dma_bytes_in dma_bytes_out kernel tile buffering instructions bound bound_cycles "
+        "bounds causes"
+    ).split()
+    return {name: getattr(phase, name) for name in names} | {"microjoules": _microjoules(phase)}
 
 
-def _causes_table(report: StepReport) -> Folding:
-    from pulpsim.tables import Folding
+def _microjoules(report: StepReport | PhaseReport) -> tuple[float, float] | None:
+    return None if report.energy is None else report.energy.microjoules
 
-    headings = ("cause", "cycles per core", "share", "what it is")
-    table = Folding(headings, ("cause", "what it is"), title="where the cycles went")
+
+def causes_table(report: StepReport) -> Table:
+    """The causes there were, the largest first."""
+    columns = [
+        words("cause"), number("cycles", "cycles per core", ",.0f"), number("share", shown=".1%"),
+        words("meaning", "what it is"),
+    ]  # fmt: skip
     total = sum(report.causes.values())
-    for name, cycles in sorted(report.causes.items(), key=lambda item: -item[1]):
-        if cycles:
-            table.add_row(
-                name.replace("_", " "),
-                f"{cycles / report.cores:,.0f}",
-                f"{100 * cycles / total:.1f} %",
-                MEANINGS[Cause[name.upper()]],
-            )
-    table.add_row(
-        "total", f"{total / report.cores:,.0f}", "100 %", "every cycle of every core is counted once"
-    )
-    return table
+    rows: list[dict[str, Any]] = [
+        {
+            "cause": name.replace("_", " "), "cycles": cycles / report.cores, "share": cycles / total,
+            "meaning": MEANINGS[Cause[name.upper()]],
+        }
+        for name, cycles in sorted(report.causes.items(), key=lambda item: -item[1]) if cycles
+    ]  # fmt: skip
+    whole = "every cycle of every core is counted once"
+    rows.append({"cause": "total", "cycles": total / report.cores, "share": "100 %", "meaning": whole})
+    return Table(columns, rows, "where the cycles went")

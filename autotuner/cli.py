@@ -13,6 +13,7 @@ from pulpsim.console import (
     INTERRUPTED,
     Commands,
     InputError,
+    OutFile,
     OutFolder,
     Stage,
     json_option,
@@ -25,7 +26,6 @@ from pulpsim.console import (
     starting,
     table_console,
     version_option,
-    write_atomically,
 )
 
 if TYPE_CHECKING:
@@ -259,9 +259,7 @@ def _print_whole(tuned: Tuned, out: OutFolder | None) -> None:
         f"simulated, {tuned.reused:,} reused"
     )
     if out is not None:
-        console.print(
-            f"written to {out}: tuning.json, plan.json (trainlib train {tuned.plan.model} --plan {out}/plan.json)"
-        )
+        console.print(out.line(f"trainlib train {tuned.plan.model} --plan {out}/plan.json"))
 
 
 # -- export ----------------------------------------------------------------------------------------
@@ -270,7 +268,7 @@ def _print_whole(tuned: Tuned, out: OutFolder | None) -> None:
 @click.option("--format", "form", default=FORMATS[0], show_default=True, help="What to write.")
 @out_file_option("it (default: standard output)")
 @platform_options
-def export_command(plan: str, form: str, out: str | None, platform: Platform) -> None:
+def export_command(plan: str, form: str, out: OutFile, platform: Platform) -> None:
     """Write PLAN.json for another library: kernels' ids and tiles of every layer and step, as a C header."""
     from autotuner.export import export
     from pulpsim.errors import nearest
@@ -282,7 +280,4 @@ def export_command(plan: str, form: str, out: str | None, platform: Platform) ->
     with progress(Stage(f"exporting {plan}")):
         chosen = Plan.load(plan)
         text = export(chosen, models.get(chosen.model), platform)
-    if out is None:
-        click.echo(text, nl=False)
-    else:
-        write_atomically(out, text.encode())
+    out.write(text)

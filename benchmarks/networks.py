@@ -6,13 +6,14 @@ Beside the published figures where there are some. Writes docs/networks.md.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.markdown import grid
 from pulpsim import Platform
+from pulpsim.tables import Table, markdown, number, records, words
 from trainlib import models
 from trainlib.plan import Plan
 from trainlib.trainer import PhaseReport, StepReport, Trainer
@@ -87,23 +88,25 @@ class Network:
     eight: StepReport
     one: StepReport
 
-    def rows(self) -> list[list[str]]:
-        """One line a phase."""
-        found = []
-        for phase, alone in zip(self.eight.phases, self.one.phases, strict=True):
-            lost = ", ".join(f"{cause} {100 * share:.0f} %" for cause, share in losses(phase)[:4])
-            more = alone.instructions / phase.instructions
-            if alone.cycles / phase.cycles < GOOD_SPEEDUP and more < 0.97:
-                lost = f"{100 / more - 100:.0f} % more instructions in all, " + lost
-            found.append([
-                phase.layer, phase.step, phase.kernel, f"{phase.cycles:,}", f"{phase.macs / phase.cycles:.2f}",
-                f"{alone.cycles:,}", f"{alone.cycles / phase.cycles:.2f}", f"{phase.bound} {phase.bound_cycles:,}",
-                lost,
-            ])  # fmt: skip
-        return found
+    def phases(self) -> Table:
+        """A row a phase."""
+        columns = [
+            words("layer"), words("step"), words("kernels"), number("cycles"), number("MAC/cycle", shown=".2f"),
+            number("on 1 core"), number("speed-up", shown=".2f"), words("bound"), words("lost to"),
+        ]  # fmt: skip
+        return Table(columns, list(starmap(_phase, zip(self.eight.phases, self.one.phases, strict=True))))
 
 
-HEADINGS = ["layer", "step", "kernels", "cycles", "MAC/cycle", "on 1 core", "speed-up", "bound", "lost to"]
+def _phase(phase: PhaseReport, alone: PhaseReport) -> dict[str, Any]:
+    lost = ", ".join(f"{cause} {100 * share:.0f} %" for cause, share in losses(phase)[:4])
+    more = alone.instructions / phase.instructions
+    if alone.cycles / phase.cycles < GOOD_SPEEDUP and more < 0.97:
+        lost = f"{100 / more - 100:.0f} % more instructions in all, " + lost
+    return {
+        "layer": phase.layer, "step": phase.step, "kernels": phase.kernel, "cycles": phase.cycles,
+        "MAC/cycle": phase.macs / phase.cycles, "on 1 core": alone.cycles, "speed-up": alone.cycles / phase.cycles,
+        "bound": f"{phase.bound} {phase.bound_cycles:,}", "lost to": lost,
+    }  # fmt: skip
 
 
 def measure() -> list[Network]:
@@ -124,7 +127,7 @@ def document(networks: list[Network]) -> list[dict[str, Any]]:
             "lower_bound_cycles": network.eight.lower_bound_cycles,
             "issue_bound_cycles": network.eight.issue_bound_cycles,
             "published": vars(PUBLISHED[network.name]) if network.name in PUBLISHED else None,
-            "phases": [dict(zip(HEADINGS, row, strict=True)) for row in network.rows()],
+            "phases": records(network.phases()),
         }
         for network in networks
     ]
@@ -139,40 +142,46 @@ def page(networks: list[Network]) -> str:
         "On one core: the same plan on a cluster of one. Lost to: shares of the cores' cycles that were no "
         "instructions (causes as in docs/machine.md).",
         "",
-        *grid(
-            ["network", "cycles", "ms", "MAC/cycle", "on 1 core", "speed-up", "no plan below", "this plan's own bound"],
-            1,
-            [_summary(network) for network in networks],
-        ),
+        markdown(_summary(networks)),
         "",
         "Beside the published figures:",
         "",
-        *grid(
-            ["network", "cores", "published", "ours", "what stands behind the published one"],
-            1,
-            [row for network in networks for row in _beside(network)],
-            last=1,
-        ),
+        markdown(_beside(networks)),
     ]
     for network in networks:
-        out += ["", f"## {network.name}", "", *grid(HEADINGS, 3, network.rows(), last=2)]
+        out += ["", f"## {network.name}", "", markdown(network.phases())]
     return "\n".join(out) + "\n"
 
 
-def _summary(network: Network) -> list[str]:
-    eight, one = network.eight, network.one
-    return [
-        network.name, f"{eight.cycles:,}", f"{eight.milliseconds:.3f}", f"{eight.macs_per_cycle:.2f}",
-        f"{one.cycles:,}", f"{one.cycles / eight.cycles:.2f}", f"{eight.lower_bound_cycles:,}",
-        f"{eight.issue_bound_cycles:,}",
+def _summary(networks: list[Network]) -> Table:
+    columns = [
+        words("network"), number("cycles"), number("milliseconds", "ms", ".3f"),
+        number("macs_per_cycle", "MAC/cycle", ".2f"), number("cycles_on_one_core", "on 1 core"),
+        number("speed-up", shown=".2f", value=lambda row: row["cycles_on_one_core"] / row["cycles"]),
+        number("lower_bound_cycles", "no plan below"), number("issue_bound_cycles", "this plan's own bound"),
     ]  # fmt: skip
+    names = ("cycles", "milliseconds", "macs_per_cycle", "lower_bound_cycles", "issue_bound_cycles")
+    rows = [
+        {"network": network.name, "cycles_on_one_core": network.one.cycles}
+        | {name: getattr(network.eight, name) for name in names}
+        for network in networks
+    ]
+    return Table(columns, rows)
 
 
-def _beside(network: Network) -> list[list[str]]:
-    published = PUBLISHED.get(network.name)
-    if published is None:
-        return []
-    rows = [[network.name, "8", f"{published.eight:,}", f"{network.eight.cycles:,}", published.source]]
-    if published.one is not None:
-        rows.append([network.name, "1", f"{published.one:,}", f"{network.one.cycles:,}", published.source])
-    return rows
+def _beside(networks: list[Network]) -> Table:
+    """A row a published figure."""
+    columns = [
+        words("network"), number("cores"), number("published"), number("ours"),
+        words("source", "what stands behind the published one"),
+    ]  # fmt: skip
+    rows = []
+    for network in networks:
+        if (published := PUBLISHED.get(network.name)) is not None:
+            for cores, cycles, ours in ((8, published.eight, network.eight), (1, published.one, network.one)):
+                if cycles is not None:
+                    rows.append({
+                        "network": network.name, "cores": cores, "published": cycles, "ours": ours.cycles,
+                        "source": published.source,
+                    })  # fmt: skip
+    return Table(columns, rows)

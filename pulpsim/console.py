@@ -143,14 +143,11 @@ def out_option(what: str) -> Callable[[Any], Any]:
 
 
 def out_file_option(what: str) -> Callable[[Any], Any]:
-    """Adds --out FILE for `what`; the command gets the name as `out`, None for standard output."""
-
-    def checked(context: click.Context, option: click.Parameter, text: str | None) -> str | None:
-        if text is not None and (not text or Path(text).is_dir()):
-            raise InputError(f"--out {text or repr(text)}: must be the name of a file")
-        return text
-
-    return click.option("--out", metavar="FILE", default=None, help=f"Where to write {what}.", callback=checked)
+    """Adds --out FILE for `what`; the command gets an `OutFile` as `out`."""
+    return click.option(
+        "--out", metavar="FILE", default=None, help=f"Where to write {what}.",
+        callback=lambda context, option, text: OutFile(text),
+    )  # fmt: skip
 
 
 def platform_options(command: Callable[..., Any]) -> Any:
@@ -214,6 +211,7 @@ class OutFolder:
 
     def __init__(self, text: str):
         self.text, self.path = text, Path(text)
+        self._written: list[str] = []
         if not text:
             raise InputError("--out '': must be a directory, new or not; . is the one you are in")
         if self.path.exists() and not self.path.is_dir():
@@ -234,9 +232,30 @@ class OutFolder:
             data = content if isinstance(content, bytes) else (json.dumps(content, indent=1) + "\n").encode()
             if content is not None:
                 write_atomically(self.path / f"{name}.json", data)
+                self._written.append(f"{name}.json")
+
+    def line(self, note: str) -> str:
+        """What was written, and what the last file is good for."""
+        return f"written to {self}: {', '.join(self._written)} ({note})"
 
     def __str__(self) -> str:
         return self.text
+
+
+class OutFile:
+    """The file of an --out, standard output without the option. Raises InputError if it cannot be a file."""
+
+    def __init__(self, name: str | None):
+        if name is not None and (not name or Path(name).is_dir()):
+            raise InputError(f"--out {name or repr(name)}: must be the name of a file")
+        self.name = name
+
+    def write(self, content: str) -> None:
+        """The whole file. Raises InputError."""
+        if self.name is None:
+            click.echo(content, nl=False)
+        else:
+            write_atomically(self.name, content.encode())
 
 
 def _umask() -> int:

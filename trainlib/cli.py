@@ -124,7 +124,7 @@ def train(
     console.print(f"plan: {source}")
     console.print(_summary(learned, lr, lessons.name))
     if out is not None:
-        console.print(f"written to {out}: report.json, plan.json, timeline.json (open it in ui.perfetto.dev)")
+        console.print(out.line("open it in ui.perfetto.dev"))
 
 
 @main.command(name="models")

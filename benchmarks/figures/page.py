@@ -14,7 +14,7 @@ from benchmarks.figures import FIGURES
 from benchmarks.figures.figure import Data, Headline
 from benchmarks.figures.others import OTHERS
 from benchmarks.figures.style import svg
-from benchmarks.markdown import grid
+from pulpsim.tables import Table, markdown, number, words
 
 FOLDER = ROOT / "docs" / "figures"
 PAGE = FOLDER.with_suffix(".md")
@@ -84,13 +84,15 @@ def _lines(found: dict[str, Data]) -> Iterator[str]:
         "figures NAME` makes one again. Pictures need matplotlib (`pip install '.[docs]'`)."
     )
     yield ""
-    headings = ["figure", "published", "ours", "ratio", "conditions", "what differs, or why there is no ratio"]
-    rows = [list(line) for name, data in found.items() for line in FIGURES[name].headlines(data)]
-    yield from grid(headings, 6, rows)
+    columns = [words("what", "figure"), *map(words, ("published", "ours", "ratio", "conditions"))]
+    columns.append(words("differs", "what differs, or why there is no ratio"))
+    lines = [line for name, data in found.items() for line in FIGURES[name].headlines(data)]
+    yield markdown(Table(columns, [line._asdict() for line in lines]))
     yield ""
     yield "A ratio above 1 is in our favour. Others who train on this family, and why their figures stand alone:"
     yield ""
-    yield from grid(["who", "figure", "conditions", "why not compared"], 4, [list(line) for line in OTHERS])
+    columns = [words("who"), words("figure"), words("conditions"), words("why_not", "why not compared")]
+    yield markdown(Table(columns, [other._asdict() for other in OTHERS]))
     for name in found:
         figure = FIGURES[name]
         yield from ("", f"## {figure.TITLE}", "", f"![{figure.TITLE}](figures/{name}.svg)", "", figure.CAPTION, "")
@@ -104,8 +106,8 @@ def table(texts: dict[str, str]) -> str:
     lines: list[Headline] = []
     for name in FIRST:
         lines += FIGURES[name].headlines(json.loads(texts[name]))
-    rows = [[line.what, line.published, line.ours, line.ratio] for line in lines]
-    return "\n".join(grid(["", "published", "ours", "ratio"], 3, rows))
+    columns = [words("what", ""), words("published"), words("ours"), number("ratio")]
+    return markdown(Table(columns, [line._asdict() for line in lines]))
 
 
 def readme(texts: dict[str, str]) -> str:

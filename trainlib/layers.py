@@ -4,7 +4,7 @@ from trainlib.operators.activation import GELU, Activation, HardSwish, LeakyReLU
 from trainlib.operators.add import Add
 from trainlib.operators.batch_norm import BatchNorm
 from trainlib.operators.concat import Concat
-from trainlib.operators.convolution import Conv2D, PointWise
+from trainlib.operators.convolution import Conv1D, Conv2D, PointWise
 from trainlib.operators.depthwise import DepthWise
 from trainlib.operators.dropout import Dropout
 from trainlib.operators.flatten import Flatten
@@ -29,6 +29,7 @@ __all__ = [
     "AveragePool",
     "BatchNorm",
     "Concat",
+    "Conv1D",
     "Conv2D",
     "DepthWise",
     "Dropout",

@@ -30,7 +30,7 @@ class BatchNorm(Parametric):
     """y = w (x - mean) inverse + b for every channel of an image, or every number of a vector.
 
     "w" and "b" (gamma and beta) are trained, "mean" and "inverse", 1 / sqrt(variance + eps), never: see `statistics`.
-    `trainlib.folding` takes it into the convolution before it.
+    `trainlib.folding.folded` takes it into the convolution before it.
     """
 
     channels: int

@@ -14,8 +14,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from itertools import product
-from typing import TYPE_CHECKING, ClassVar
+from itertools import chain, product
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -38,7 +38,7 @@ from trainlib.operators.geometry import Geometry, Phase
 from trainlib.operators.layer import BUFFERINGS, Choice, Floats, Own, Parametric, Shape, Trainable, halvings
 from trainlib.operators.pieces import around, axes, parts
 from trainlib.operators.values import finished, pixels, with_bias
-from trainlib.operators.window import Padding, Pair, Window, pair, settle_window, window_on
+from trainlib.operators.window import Padding, Pair, Window, along, pair, settle_window, sides, window_on
 from trainlib.plan import LayerStep, Tile, Vectors, fuses_relu
 
 if TYPE_CHECKING:
@@ -64,6 +64,11 @@ class _Product(Parametric):
         @property
         def out_channels(self) -> int: ...
 
+    @property
+    def groups(self) -> int:
+        """Parts of the channels, none of which sees another's inputs."""
+        return 1
+
     def check_channels(self) -> None:
         self.settle_numbers("in_channels", "out_channels")
         check_channels(self.name, self.in_channels, self.out_channels)
@@ -76,10 +81,15 @@ class _Product(Parametric):
         window = self.window(input_shape, source)
         return (self.out_channels, window.out_h, window.out_w)
 
+    @property
+    def group_shape(self) -> tuple[int, int]:
+        """Output and input channels of a group."""
+        return self.out_channels // self.groups, self.in_channels // self.groups
+
     # -- how it may be planned ---------------------------------------------------------------------
     def limits(self, node: Node, step: str) -> tuple[int, int, int]:
         lines = 0 if step == "update" else node.shape[1] if step == "ig" else node.output.shape[1]
-        return self.out_channels, self.in_channels, lines
+        return *self.group_shape, lines
 
     def residents(self, step: str) -> tuple[str, ...]:
         return RESIDENT.get(step, ())
@@ -155,7 +165,7 @@ class _Product(Parametric):
         for (n, k, m), count in products:
             per_k, outputs = _product(step.kernel, n, m, cores)
             total += count * (k * per_k + outputs)
-        return total
+        return self.groups * total
 
     def _phase_products(self, node: Node, step: LayerStep) -> Iterator[tuple[tuple[int, int, int], int]]:
         """((n, k, m), how many) of an input gradient's products."""
@@ -167,10 +177,13 @@ class _Product(Parametric):
 
 @dataclass(frozen=True, slots=True)
 class Conv2D(_Product):
-    """y[o] = sum over channels and taps of w[o, c, i, j] x[c, stride row + i, stride column + j], + b[o].
+    """y[o] = sum over channels and taps of w[o, c, i, j] x[c, stride row + dilation i, stride column + dilation j],
+    + b[o].
 
-    kernel, stride: a number, or (vertical, horizontal). padding: zeros around x, a number, (vertical, horizontal),
-    (top, bottom, left, right), or "same": ceil(size / stride) outputs, an odd zero after. Raises ModelError.
+    kernel, stride, dilation: a number, or (vertical, horizontal). padding: zeros around x, a number, (vertical,
+    horizontal), (top, bottom, left, right), or "same": ceil(size / stride) outputs, an odd zero after. groups: so many
+    parts, one behind the other, of the outputs see such a part of the inputs each; W is [outputs, inputs / groups, Hk,
+    Wk]. Raises ModelError.
     """
 
     in_channels: int
@@ -181,18 +194,27 @@ class Conv2D(_Product):
     relu: bool = True
     bias: bool = False
     trainable: Trainable = True
+    dilation: Pair = 1
+    groups: int = 1
 
     def __post_init__(self) -> None:
         self.check_channels()
+        self.settle_numbers("groups")
+        if self.groups < 1 or self.in_channels % self.groups or self.out_channels % self.groups:
+            raise ModelError(
+                f"{self.name}: groups = {self.groups}: must divide {self.in_channels} input channels and "
+                f"{self.out_channels} output channels"
+            )
         settle_window(self)
 
     @property
     def weight_shape(self) -> Shape:
-        return (self.out_channels, self.in_channels, *pair(self.kernel))
+        return (self.out_channels, self.in_channels // self.groups, *pair(self.kernel))
 
     def window(self, input_shape: Shape, source: str = "") -> Window:
         """Raises ModelError if the input does not fit."""
-        return window_on(self, self.in_channels, input_shape, self.kernel, self.stride, self.padding, source)
+        options = self.kernel, self.stride, self.padding
+        return window_on(self, self.in_channels, input_shape, *options, source, self.dilation)
 
     def least_macs(self, step: str, input_shape: Shape = ()) -> int:
         """Of an input gradient those of its phases, if the padding of x makes them fewer."""
@@ -200,37 +222,27 @@ class Conv2D(_Product):
         if step != "ig":
             return counted
         met = sum(taps * n * count for (taps, n), count in _phase_sizes(at, at.height).items())
-        return min(counted, self.in_channels * self.out_channels * met)
+        return min(counted, self.in_channels // self.groups * self.out_channels * met)
 
     # -- values on the host ------------------------------------------------------------------------
     def forward(self, own: Own, *inputs: Floats) -> Floats:
         (x,) = inputs
-        y = matmul_values.matmul(pixels(own["w"]), self._rows(x), True)
+        at, parts = self.window(x.shape), zip(self._by_group(own["w"]), self._by_group(x), strict=True)
+        y = np.concatenate([matmul_values.matmul(pixels(w), _rows(at, part), True) for w, part in parts])
         return finished(self, own, y, self.output_shape(x.shape))
 
     def input_gradients(self, own: Own, dy: Floats, inputs: Sequence[Floats], y: Floats) -> list[Floats]:
-        at, dx = self.window(inputs[0].shape), np.zeros_like(inputs[0])
-        w = own["w"].reshape(self.out_channels, self.in_channels, at.taps)
-        for phase in Geometry(at).phases((0, at.height)):
-            down, across = phase.rows, phase.columns
-            flipped = layout_values.flip_transpose(np.ascontiguousarray(w[:, :, phase.taps]))
-            rows = im2row_values.im2row_gradient(
-                dy, *phase.kernel, 1, 1, down.before, across.before, down.count, across.count, 0
-            )
-            part = matmul_values.matmul(pixels(flipped), rows, True).reshape(-1, down.count, across.count)
-            dx[:, down.first :: at.stride_h, across.first :: at.stride_w] = part
-        return [dx]
+        at, parts = self.window(inputs[0].shape), zip(self._by_group(own["w"]), self._by_group(dy), strict=True)
+        return [np.concatenate([_gradient_of(at, w, part) for w, part in parts])]
 
     def parameter_gradients(self, own: Own, dy: Floats, inputs: Sequence[Floats]) -> dict[str, Floats]:
-        dw = matmul_values.matmul(pixels(dy), self._rows(inputs[0]), False).reshape(self.weight_shape)
-        return with_bias(self, dw, dy)
+        at, parts = self.window(inputs[0].shape), zip(self._by_group(dy), self._by_group(inputs[0]), strict=True)
+        dw = np.concatenate([matmul_values.matmul(pixels(d), _rows(at, x), False) for d, x in parts])
+        return with_bias(self, dw.reshape(self.weight_shape), dy)
 
-    def _rows(self, x: Floats) -> Floats:
-        """[output pixels, inputs x taps]."""
-        at = self.window(x.shape)
-        return im2row_values.im2row(
-            x, at.kernel_h, at.kernel_w, at.stride_h, at.stride_w, at.top, at.left, at.out_h, at.out_w
-        )  # fmt: skip
+    def _by_group(self, array: Floats) -> list[Floats]:
+        """The parts of an array of channels."""
+        return [np.ascontiguousarray(part) for part in np.split(array, self.groups)]
 
     def _copied(self, node: Node, step: str) -> int:
         """And, of an input gradient by phases, loads and stores that put them in their places."""
@@ -278,6 +290,43 @@ class PointWise(_Product):
         return with_bias(self, matmul_values.matmul(pixels(dy), pixels(inputs[0]), True), dy)
 
 
+def Conv1D(  # noqa: N802 - it makes a layer, as the classes do
+    name: str, in_channels: int, out_channels: int, kernel: int, stride: int = 1,
+    padding: int | tuple[int, int] | str = 0, dilation: int = 1, **options: Any,
+) -> Conv2D:  # fmt: skip
+    """A convolution of signals [channels, 1, length]: images of height 1. padding: a number, (before, after) or "same".
+
+    options: the rest of `Conv2D`'s. Raises ModelError.
+    """
+    return Conv2D(
+        name, in_channels, out_channels, along(kernel), along(stride), sides(padding), dilation=along(dilation),
+        **options,
+    )  # fmt: skip
+
+
+def _rows(at: Window, x: Floats) -> Floats:
+    """The windows of x [channels, height, width] as rows: [output pixels, channels x taps]."""
+    return im2row_values.im2row(
+        x, at.kernel_h, at.kernel_w, at.stride_h, at.stride_w, at.top, at.left, at.out_h, at.out_w,
+        at.dilation_h, at.dilation_w,
+    )  # fmt: skip
+
+
+def _gradient_of(at: Window, w: Floats, dy: Floats) -> Floats:
+    """dx of a convolution of w [outputs, inputs, Hk, Wk], phase by phase."""
+    outputs, inputs = w.shape[:2]
+    w, dx = w.reshape(outputs, inputs, at.taps), np.zeros((inputs, at.height, at.width), np.float32)
+    for phase in Geometry(at).phases((0, at.height)):
+        down, across = phase.rows, phase.columns
+        flipped = layout_values.flip_transpose(np.ascontiguousarray(w[:, :, phase.taps]))
+        rows = im2row_values.im2row_gradient(
+            dy, *phase.kernel, 1, 1, down.before, across.before, down.count, across.count, 0, *phase.dilation
+        )
+        part = matmul_values.matmul(pixels(flipped), rows, True).reshape(-1, down.count, across.count)
+        dx[:, down.first :: at.stride_h, across.first :: at.stride_w] = part
+    return dx
+
+
 def check_channels(name: str, inputs: int, outputs: int) -> None:
     if inputs < 1 or outputs < 1:
         raise ModelError(f"{name}: {inputs} input channels, {outputs} output channels: both must be at least 1")
@@ -320,15 +369,31 @@ def _phase_sizes(window: Window, lines: int) -> Counter[tuple[int, int]]:
 
 # -- tasks -----------------------------------------------------------------------------------------
 class _Step(ImageStep):
-    """What the steps of one layer share: sizes, operands, the prepared second operand."""
+    """What the steps of one layer share: sizes, operands, the prepared second operand.
+
+    groups: of each the tiles of its output and of its input channels; outputs, inputs: those of all.
+    """
 
     def __init__(self, work: Work, node: Node, layer: _Product, step: LayerStep, macs: str):
         super().__init__(work, node, step, macs, Geometry(layer.window(node.shape)))
         self.taps = self.at.taps
         self.direct = isinstance(layer, PointWise)
-        self.outputs = work.parts(layer.out_channels, step.tile.rows)
-        self.inputs = work.parts(layer.in_channels, step.tile.columns)
+        self.group_inputs = layer.group_shape[1]
+        limits = layer.group_shape, (step.tile.rows, step.tile.columns)
+        self.groups = [
+            tuple(
+                [(group * of + first, group * of + end) for first, end in work.parts(of, tile)]
+                for of, tile in zip(*limits, strict=True)
+            )
+            for group in range(layer.groups)
+        ]
+        self.outputs, self.inputs = (list(chain(*parts)) for parts in zip(*self.groups, strict=True))
         self._in_rows: tuple[Range, Range] | None = None  # channels and lines that im2row was last made for
+
+    def columns(self, inputs: Range) -> Range:
+        """Of the weights, those that meet these input channels."""
+        first = inputs[0] % self.group_inputs
+        return first * self.taps, (first + size(inputs)) * self.taps
 
     def outer(self, first: list[Range], second: list[Range]) -> Iterator[tuple[Range, Range]]:
         """The tiles of the two outer loops: the first one outermost, unless the second operand is to stay."""
@@ -348,9 +413,8 @@ class _Step(ImageStep):
         return slots.buffer
 
     def load_weights(self, task: Task, slots: Slots, outputs: Range, inputs: Range, padded: bool = False) -> bool:
-        columns = (inputs[0] * self.taps, inputs[1] * self.taps)
-        width = columns[1] - columns[0]
-        stride = self.odd(width) if padded else width
+        columns = self.columns(inputs)
+        stride = self.odd(size(columns)) if padded else size(columns)
         if not slots.take((outputs, inputs), (outputs[1] - outputs[0]) * stride):
             return False
         task.load(slots.buffer, self.node.parameter("w"), outputs, columns, 4 * stride)
@@ -364,7 +428,7 @@ class _Step(ImageStep):
         def call(source: int, target: int, row_stride: int) -> Call:
             return im2row.im2row(
                 source, target, shape, (at.kernel_h, at.kernel_w), (at.stride_h, at.stride_w), top, at.left,
-                size(lines), at.out_w, self.work.cores, row_stride=row_stride,
+                size(lines), at.out_w, self.work.cores, row_stride, (at.dilation_h, at.dilation_w),
             )  # fmt: skip
 
         return self._rows(task, x, channels, lines, at.out_w, call)
@@ -377,7 +441,7 @@ class _Step(ImageStep):
         def call(source: int, target: int, row_stride: int) -> Call:
             return im2row.im2row_gradient(
                 source, target, shape, (at.kernel_h, at.kernel_w), (at.stride_h, at.stride_w), at.top, at.left,
-                size(lines), at.width, offset, self.work.cores, row_stride=row_stride,
+                size(lines), at.width, offset, self.work.cores, row_stride, (at.dilation_h, at.dilation_w),
             )  # fmt: skip
 
         return self._rows(task, dy, channels, lines, at.width, call)
@@ -425,20 +489,21 @@ def _forward(work: Work, node: Node, layer: _Product, step: LayerStep) -> None:
     at, fused = s.at, fuses_relu(layer, step)
     x_slots = s.slots("x", len(s.inputs) * len(s.out_lines))
     w_slots, y_slots = s.slots("w", len(s.outputs) * len(s.inputs)), s.slots("y", len(s.outputs) * len(s.out_lines))
-    for lines, outputs in s.outer(s.out_lines, s.outputs):
-        pixels = size(lines) * at.out_w
-        for inputs in s.inputs:
-            task, k = s.task(), size(inputs) * s.taps
-            s.load_weights(task, w_slots, outputs, inputs, padded=True)
-            x = s.load_image(task, x_slots, node.inputs[0].tensor, inputs, s.geometry.input_rows(lines), at.width)
-            rows = s.rows_of_input(task, x, inputs, lines)
-            y_slots.take((lines, outputs), size(outputs) * pixels)
-            operands = w_slots.buffer, rows, y_slots.buffer
-            strides = s.odd(k), 0 if s.direct else s.odd(k)
-            sizes, relu = (size(outputs), k, pixels), fused and inputs[1] == layer.in_channels
-            s.multiply(task, operands, sizes, not s.direct, inputs[0] > 0, strides, relu)
-        finish_output(work, node, task, y_slots.buffer, outputs, pixels, fused, s.name)
-        task.store(y_slots.buffer, node.output.tensor, outputs, (lines[0] * at.out_w, lines[1] * at.out_w))
+    for of_outputs, of_inputs in s.groups:
+        for lines, outputs in s.outer(s.out_lines, of_outputs):
+            pixels = size(lines) * at.out_w
+            for inputs in of_inputs:
+                task, k = s.task(), size(inputs) * s.taps
+                s.load_weights(task, w_slots, outputs, inputs, padded=True)
+                x = s.load_image(task, x_slots, node.inputs[0].tensor, inputs, s.geometry.input_rows(lines), at.width)
+                rows = s.rows_of_input(task, x, inputs, lines)
+                y_slots.take((lines, outputs), size(outputs) * pixels)
+                operands = w_slots.buffer, rows, y_slots.buffer
+                strides = s.odd(k), 0 if s.direct else s.odd(k)
+                sizes, first, relu = (size(outputs), k, pixels), inputs == of_inputs[0], inputs == of_inputs[-1]
+                s.multiply(task, operands, sizes, not s.direct, not first, strides, fused and relu)
+            finish_output(work, node, task, y_slots.buffer, outputs, pixels, fused, s.name)
+            task.store(y_slots.buffer, node.output.tensor, outputs, (lines[0] * at.out_w, lines[1] * at.out_w))
 
 
 def _weight_gradient(work: Work, node: Node, layer: _Product, step: LayerStep) -> None:
@@ -448,28 +513,28 @@ def _weight_gradient(work: Work, node: Node, layer: _Product, step: LayerStep) -
     x_slots = s.slots("x", len(s.inputs) * len(s.out_lines))
     dy_slots = s.slots("dy", len(s.outputs) * len(s.out_lines) * len(s.inputs))
     w_slots, dw_slots = s.slots("w", len(s.outputs) * len(s.inputs)), s.slots("dw", len(s.outputs) * len(s.inputs))
-    for inputs, outputs in s.outer(s.inputs, s.outputs):
-        n, m = size(outputs), size(inputs) * s.taps
-        dw_slots.take((inputs, outputs), n * m)
-        for lines in s.out_lines:
-            task, pixels = s.task(), size(lines) * at.out_w
-            dy = s.load_image(task, dy_slots, node.output.gradient, outputs, lines, at.out_w)
-            x = s.load_image(task, x_slots, node.inputs[0].tensor, inputs, s.geometry.input_rows(lines), at.width)
-            rows = s.rows_of_input(task, x, inputs, lines)
-            operands = dy, rows, dw_slots.buffer
-            strides = 0, 0 if s.direct else s.odd(m)
-            s.multiply(task, operands, (n, pixels, m), s.direct, lines[0] > 0, strides)
-            if layer.bias and inputs[0] == 0:
-                bias_gradient(work, task, dy, n, pixels, lines[0] > 0, s.name)
-        columns = (inputs[0] * s.taps, inputs[1] * s.taps)
-        if step.step == "wg":
-            task.store(dw_slots.buffer, node.parameter("w", "d"), outputs, columns)
-        else:
-            if work.updates:
-                s.load_weights(task, w_slots, outputs, inputs)
-            update(work, task, w_slots.buffer, dw_slots.buffer, node.parameter("w"), outputs, columns)
-        if layer.bias and inputs[0] == 0:
-            bias_update(work, node, task, outputs, s.name)
+    for of_outputs, of_inputs in s.groups:
+        for inputs, outputs in s.outer(of_inputs, of_outputs):
+            n, m, with_bias = size(outputs), size(inputs) * s.taps, layer.bias and inputs == of_inputs[0]
+            dw_slots.take((inputs, outputs), n * m)
+            for lines in s.out_lines:
+                task, pixels = s.task(), size(lines) * at.out_w
+                dy = s.load_image(task, dy_slots, node.output.gradient, outputs, lines, at.out_w)
+                x = s.load_image(task, x_slots, node.inputs[0].tensor, inputs, s.geometry.input_rows(lines), at.width)
+                rows = s.rows_of_input(task, x, inputs, lines)
+                operands = dy, rows, dw_slots.buffer
+                strides = 0, 0 if s.direct else s.odd(m)
+                s.multiply(task, operands, (n, pixels, m), s.direct, lines[0] > 0, strides)
+                if with_bias:
+                    bias_gradient(work, task, dy, n, pixels, lines[0] > 0, s.name)
+            if step.step == "wg":
+                task.store(dw_slots.buffer, node.parameter("w", "d"), outputs, s.columns(inputs))
+            else:
+                if work.updates:
+                    s.load_weights(task, w_slots, outputs, inputs)
+                update(work, task, w_slots.buffer, dw_slots.buffer, node.parameter("w"), outputs, s.columns(inputs))
+            if with_bias:
+                bias_update(work, node, task, outputs, s.name)
 
 
 def _input_gradient(work: Work, node: Node, layer: _Product, step: LayerStep) -> None:
@@ -478,21 +543,22 @@ def _input_gradient(work: Work, node: Node, layer: _Product, step: LayerStep) ->
     dy_slots = s.slots("dy", len(s.outputs) * len(s.in_lines))
     w_slots = s.slots("w", len(s.outputs) * len(s.inputs))
     dx_slots = s.slots("dx", len(s.inputs) * len(s.in_lines))
-    for lines, inputs in s.outer(s.in_lines, s.inputs):
-        pixels = size(lines) * at.width
-        dx_slots.take((lines, inputs), size(inputs) * pixels)
-        for outputs in s.outputs:
-            task, k = s.task(), size(outputs) * s.taps
-            turned = s.buffer("turned", size(inputs) * s.odd(k))
-            if s.load_weights(task, w_slots, outputs, inputs):
-                _turn(s, task, w_slots.buffer, turned, size(outputs), size(inputs))
-            dy = s.load_image(task, dy_slots, node.output.gradient, outputs, s.geometry.output_rows(lines), at.out_w)
-            rows = s.rows_of_gradient(task, dy, outputs, lines)
-            operands = turned, rows, dx_slots.buffer
-            strides = (s.odd(k), 0) if s.direct else (k, s.odd(k))
-            s.multiply(task, operands, (size(inputs), k, pixels), not s.direct, outputs[0] > 0, strides)
-        columns = (lines[0] * at.width, lines[1] * at.width)
-        finish_gradient(work, node, task, dx_slots.buffer, inputs, columns, s.name)
+    for of_outputs, of_inputs in s.groups:
+        for lines, inputs in s.outer(s.in_lines, of_inputs):
+            pixels = size(lines) * at.width
+            dx_slots.take((lines, inputs), size(inputs) * pixels)
+            for outputs in of_outputs:
+                task, k, seen = s.task(), size(outputs) * s.taps, s.geometry.output_rows(lines)
+                turned = s.buffer("turned", size(inputs) * s.odd(k))
+                if s.load_weights(task, w_slots, outputs, inputs):
+                    _turn(s, task, w_slots.buffer, turned, size(outputs), size(inputs))
+                dy = s.load_image(task, dy_slots, node.output.gradient, outputs, seen, at.out_w)
+                rows = s.rows_of_gradient(task, dy, outputs, lines)
+                operands, sizes = (turned, rows, dx_slots.buffer), (size(inputs), k, pixels)
+                strides = (s.odd(k), 0) if s.direct else (k, s.odd(k))
+                s.multiply(task, operands, sizes, not s.direct, outputs != of_outputs[0], strides)
+            columns = (lines[0] * at.width, lines[1] * at.width)
+            finish_gradient(work, node, task, dx_slots.buffer, inputs, columns, s.name)
 
 
 def _turn(s: _Step, task: Task, w: str, turned: str, outputs: int, inputs: int) -> None:
@@ -520,7 +586,7 @@ class _Phases(_Step):
         """For weights, im2row and sums; as large as tiles of so many lines may have them, wherever they begin."""
         row, n, tap = self.row(phase, outputs), size(inputs), phase.taps[0]
         pixels = -(-size(lines) // self.at.stride_h) * phase.columns.count
-        sums = self.buffer(f"sums {tap}" if len(self.outputs) > 1 else "sums", n * pixels)
+        sums = self.buffer(f"sums {tap}" if len(self.groups[0][0]) > 1 else "sums", n * pixels)
         return self.buffer(f"turned {tap}", n * row), self.buffer("rows", pixels * row), sums
 
     def row(self, phase: Phase, outputs: Range) -> int:
@@ -543,10 +609,32 @@ class _Phases(_Step):
         def call(where: Addresses) -> Call:
             return im2row.im2row_gradient(
                 where(dy), where(rows), shape, phase.kernel, (1, 1), down.before, across.before, down.count,
-                across.count, down.number - first, self.work.cores, row_stride=stride,
+                across.count, down.number - first, self.work.cores, stride, phase.dilation,
             )  # fmt: skip
 
         task.compute(call, (dy,), (rows,))
+
+    def add_phases(
+        self, task: Task, operands: tuple[str, str, str], outputs: Range, inputs: Range, lines: Range,
+        new_weights: bool, first: bool, last: bool,
+    ) -> None:  # fmt: skip
+        """What a tile of output channels adds to a tile of dx. operands: w, dy, dx."""
+        (w, dy, dx), phases, words = operands, self.geometry.phases(lines), size(lines) * self.at.width
+        buffers = {phase.taps: self.buffers(phase, outputs, inputs, lines) for phase in self.phases}
+        if new_weights:
+            for phase in self.phases:
+                self.turn(task, phase, w, buffers[phase.taps][0], outputs, inputs)
+        new_rows = self.new_rows(outputs, lines) or len(self.phases) > 1
+        if last and sum(phase.pixels for phase in phases) < words:
+            self.clear(task, dx, size(inputs) * words)
+        for phase in phases:
+            turned, rows, sums = buffers[phase.taps]
+            if new_rows:
+                self.make_rows(task, phase, dy, rows, outputs, lines)
+            row, sizes = self.row(phase, outputs), (size(inputs), size(outputs) * len(phase.taps), phase.pixels)
+            self.multiply(task, (turned, rows, sums), sizes, True, not first, (row, row))
+            if last:
+                self.interleave(task, phase, sums, dx, inputs, lines)
 
     def clear(self, task: Task, dx: str, words: int) -> None:
         task.compute(lambda where: layout.fill(where(dx), words, 0, self.work.cores), (), (dx,))
@@ -570,26 +658,14 @@ def _strided_input_gradient(work: Work, node: Node, layer: _Product, step: Layer
     dy_slots = s.slots("dy", len(s.outputs) * len(s.in_lines))
     w_slots = s.slots("w", len(s.outputs) * len(s.inputs))
     dx_slots = s.slots("dx", len(s.inputs) * len(s.in_lines))
-    for lines, inputs in s.outer(s.in_lines, s.inputs):
-        words, phases = size(inputs) * size(lines) * at.width, s.geometry.phases(lines)
-        dx_slots.take((lines, inputs), words)
-        for outputs in s.outputs:
-            task, last = s.task(), outputs[1] == layer.out_channels
-            buffers = {phase.taps: s.buffers(phase, outputs, inputs, lines) for phase in s.phases}
-            if s.load_weights(task, w_slots, outputs, inputs):
-                for phase in s.phases:
-                    s.turn(task, phase, w_slots.buffer, buffers[phase.taps][0], outputs, inputs)
-            dy = s.load_image(task, dy_slots, node.output.gradient, outputs, s.geometry.output_rows(lines), at.out_w)
-            new = s.new_rows(outputs, lines) or len(s.phases) > 1
-            if last and sum(phase.pixels for phase in phases) < size(lines) * at.width:
-                s.clear(task, dx_slots.buffer, words)
-            for phase in phases:
-                turned, rows, sums = buffers[phase.taps]
-                if new:
-                    s.make_rows(task, phase, dy, rows, outputs, lines)
-                row, sizes = s.row(phase, outputs), (size(inputs), size(outputs) * len(phase.taps), phase.pixels)
-                s.multiply(task, (turned, rows, sums), sizes, True, outputs[0] > 0, (row, row))
-                if last:
-                    s.interleave(task, phase, sums, dx_slots.buffer, inputs, lines)
-        columns = (lines[0] * at.width, lines[1] * at.width)
-        finish_gradient(work, node, task, dx_slots.buffer, inputs, columns, s.name)
+    for of_outputs, of_inputs in s.groups:
+        for lines, inputs in s.outer(s.in_lines, of_inputs):
+            dx_slots.take((lines, inputs), size(inputs) * size(lines) * at.width)
+            for outputs in of_outputs:
+                task, seen = s.task(), s.geometry.output_rows(lines)
+                new_weights = s.load_weights(task, w_slots, outputs, inputs)
+                dy = s.load_image(task, dy_slots, node.output.gradient, outputs, seen, at.out_w)
+                ends = outputs == of_outputs[0], outputs == of_outputs[-1]
+                s.add_phases(task, (w_slots.buffer, dy, dx_slots.buffer), outputs, inputs, lines, new_weights, *ends)
+            columns = (lines[0] * at.width, lines[1] * at.width)
+            finish_gradient(work, node, task, dx_slots.buffer, inputs, columns, s.name)

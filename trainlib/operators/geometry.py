@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
+from math import gcd
 
 from trainlib.lowering.tasks import Range, ranges
 from trainlib.operators.window import Window
@@ -36,8 +37,8 @@ class Spread:
 class Comb:
     """Every stride-th row, or column, of dx in a tile: all meet the same taps, as in a layer whose stride is 1.
 
-    first: of them, where it lies in the tile. number: which it is of all such rows. taps: what they meet. before: the
-    padding of the layer of stride 1.
+    first: of them, where it lies in the tile. number: which it is of all such rows. taps: what they meet. before,
+    dilation: the padding of the layer of stride 1, less than 0 where it crops, and how far apart its taps are.
     """
 
     first: int
@@ -45,17 +46,19 @@ class Comb:
     number: int
     taps: range
     before: int
+    dilation: int
 
 
-def combs(part: Range, kernel: int, stride: int, before: int) -> list[Comb]:
+def combs(part: Range, kernel: int, stride: int, before: int, dilation: int) -> list[Comb]:
     """Those of the rows (columns) `part` that meet any tap; every tap is in one at most."""
-    found = []
+    found, common = [], gcd(stride, dilation)
     for offset in range(stride):
         number, end = (-(-(edge - offset) // stride) for edge in part)
-        shift, tap = divmod(offset + before, stride)
-        if number < end and tap < kernel:
-            first = offset + stride * number - part[0]
-            found.append(Comb(first, end - number, number, range(tap, kernel, stride), shift))
+        met = [tap for tap in range(min(stride // common, kernel)) if (offset + before - dilation * tap) % stride == 0]
+        if number < end and met:
+            first, shift = offset + stride * number - part[0], (offset + before - dilation * met[0]) // stride
+            taps = range(met[0], kernel, stride // common)
+            found.append(Comb(first, end - number, number, taps, shift, dilation // common))
     return found
 
 
@@ -78,6 +81,10 @@ class Phase:
     def kernel(self) -> tuple[int, int]:
         return len(self.rows.taps), len(self.columns.taps)
 
+    @property
+    def dilation(self) -> tuple[int, int]:
+        return self.rows.dilation, self.columns.dilation
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -89,20 +96,20 @@ class Geometry:
         """Rows of x that output rows meet."""
         at = self.window
         first = max(rows[0] * at.stride_h - at.top, 0)
-        return first, max(min((rows[1] - 1) * at.stride_h - at.top + at.kernel_h, at.height), first + 1)
+        return first, max(min((rows[1] - 1) * at.stride_h - at.top + at.extent_h, at.height), first + 1)
 
     def output_rows(self, rows: Range) -> Range:
         """Rows of dy that input rows meet; one at least."""
         at = self.window
-        first = max(-(-(rows[0] + at.top + 1 - at.kernel_h) // at.stride_h), 0)
+        first = max(-(-(rows[0] + at.top + 1 - at.extent_h) // at.stride_h), 0)
         first = min(first, at.out_h - 1)
         return first, max(min((rows[1] - 1 + at.top) // at.stride_h + 1, at.out_h), first + 1)
 
     def phases(self, lines: Range) -> list[Phase]:
         """What rows of dx fall into, stride by stride; pixels that meet no tap, whose gradient is 0, are in none."""
         at = self.window
-        rows = combs(lines, at.kernel_h, at.stride_h, at.top)
-        columns = combs((0, at.width), at.kernel_w, at.stride_w, at.left)
+        rows = combs(lines, at.kernel_h, at.stride_h, at.top, at.dilation_h)
+        columns = combs((0, at.width), at.kernel_w, at.stride_w, at.left, at.dilation_w)
         return [
             Phase(down, across, tuple(i * at.kernel_w + j for i in down.taps for j in across.taps))
             for down, across in product(rows, columns)

@@ -97,7 +97,7 @@ class Pool(Pooling):
 
     def __post_init__(self) -> None:
         self.check_name()
-        kernel, stride, _ = check_window(self.name, self.kernel, self._stride)
+        kernel, stride, *_ = check_window(self.name, self.kernel, self._stride)
         self.settle("kernel", kernel)
         self.settle("stride", None if self.stride is None else stride)
 

@@ -29,16 +29,18 @@ class Window:
     bottom: int
     left: int
     right: int
+    dilation_h: int = 1
+    dilation_w: int = 1
 
     @property
     def out_h(self) -> int:
         """Output rows; 0 or less if the kernel does not fit."""
-        return (self.padded_h - self.kernel_h) // self.stride_h + 1
+        return (self.padded_h - self.extent_h) // self.stride_h + 1
 
     @property
     def out_w(self) -> int:
         """Output columns; 0 or less if the kernel does not fit."""
-        return (self.padded_w - self.kernel_w) // self.stride_w + 1
+        return (self.padded_w - self.extent_w) // self.stride_w + 1
 
     @property
     def padded_h(self) -> int:
@@ -47,6 +49,15 @@ class Window:
     @property
     def padded_w(self) -> int:
         return self.width + self.left + self.right
+
+    @property
+    def extent_h(self) -> int:
+        """Rows from the first tap to the last."""
+        return _extent(self.kernel_h, self.dilation_h)
+
+    @property
+    def extent_w(self) -> int:
+        return _extent(self.kernel_w, self.dilation_w)
 
     @property
     def taps(self) -> int:
@@ -68,10 +79,29 @@ def pair(value: Pair) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else value
 
 
-def check_window(name: str, kernel: Pair, stride: Pair, padding: Padding = 0) -> tuple[Pair, Pair, Padding]:
+def along(value: int) -> tuple[int, int]:
+    """Of a signal, an image of height 1."""
+    return 1, value
+
+
+def sides(padding: int | tuple[int, int] | str) -> Padding:
+    """(before, after) of a signal as an image's."""
+    if isinstance(padding, str):
+        return padding
+    before, after = padding if isinstance(padding, tuple) else (padding, padding)
+    return 0, 0, before, after
+
+
+def _extent(taps: int, dilation: int) -> int:
+    return dilation * (taps - 1) + 1
+
+
+def check_window(
+    name: str, kernel: Pair, stride: Pair, padding: Padding = 0, dilation: Pair = 1
+) -> tuple[Pair, Pair, Padding, Pair]:
     """The same in Python's numbers. Raises ModelError, naming the layer, unless these describe a window."""
     sizes: list[Pair] = []
-    for what, value in (("kernel", kernel), ("stride", stride)):
+    for what, value in (("kernel", kernel), ("stride", stride), ("dilation", dilation)):
         size = _numbers(value, (2,), 1)
         if size is None:
             raise ModelError(
@@ -79,7 +109,7 @@ def check_window(name: str, kernel: Pair, stride: Pair, padding: Padding = 0) ->
             )
         sizes.append(size)
     if isinstance(padding, str) and padding == "same":
-        return sizes[0], sizes[1], str(padding)
+        return sizes[0], sizes[1], str(padding), sizes[2]
     amounts = _numbers(padding, (2, 4), 0)
     if amounts is None:
         raise ModelError(
@@ -87,19 +117,24 @@ def check_window(name: str, kernel: Pair, stride: Pair, padding: Padding = 0) ->
             f"(vertical, horizontal) or four (top, bottom, left, right)"
         )
     top, bottom, left, right = _sides((amounts, amounts) if isinstance(amounts, int) else amounts)
-    kernel_h, kernel_w = pair(sizes[0])
-    if max(top, bottom) >= kernel_h or max(left, right) >= kernel_w:
+    height, width = map(_extent, pair(sizes[0]), pair(sizes[2]))
+    if max(top, bottom) >= height or max(left, right) >= width:
+        dilated = "" if sizes[2] in (1, (1, 1)) else "dilated "
         raise ModelError(
-            f"{name}: padding = {padding!r}: must be less than the kernel, {kernel_h} x {kernel_w}, on every side: "
+            f"{name}: padding = {padding!r}: must be less than the {dilated}kernel, {height} x {width}, on every side: "
             f"outputs would see zeros only"
         )
-    return sizes[0], sizes[1], amounts
+    return sizes[0], sizes[1], amounts, sizes[2]
 
 
 def settle_window(layer: Layer) -> None:
-    """Put a layer's kernel, stride and padding, checked, in the place of what was given. Raises ModelError."""
-    fields = ("kernel", "stride", "padding")
-    for field, value in zip(fields, check_window(layer.name, *(getattr(layer, name) for name in fields)), strict=True):
+    """Put what a layer has of kernel, stride, padding and dilation, checked, in the place of what was given.
+
+    Raises ModelError.
+    """
+    given = [name for name in ("kernel", "stride", "padding", "dilation") if hasattr(layer, name)]
+    checked = check_window(layer.name, *(getattr(layer, name) for name in given))
+    for field, value in zip(given, checked, strict=False):
         layer.settle(field, value)
 
 
@@ -117,30 +152,32 @@ def _sides(amounts: tuple[int, int] | tuple[int, int, int, int]) -> tuple[int, i
     return amounts if len(amounts) == 4 else (amounts[0], amounts[0], amounts[1], amounts[1])
 
 
-def _same(size: int, kernel: int, stride: int) -> tuple[int, int]:
+def _same(size: int, extent: int, stride: int) -> tuple[int, int]:
     """Zeros (before, after) that give ceil(size / stride) outputs; an odd one comes after, as in TensorFlow."""
-    zeros = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+    zeros = max((-(-size // stride) - 1) * stride + extent - size, 0)
     return zeros // 2, zeros - zeros // 2
 
 
 def window_on(
-    layer: Layer, channels: int | None, input_shape: Shape, kernel: Pair, stride: Pair, padding: Padding, source: str
-) -> Window:
+    layer: Layer, channels: int | None, input_shape: Shape, kernel: Pair, stride: Pair, padding: Padding, source: str,
+    dilation: Pair = 1,
+) -> Window:  # fmt: skip
     """The window of a checked layer on [channels, height, width]; None takes any number of channels.
 
     Raises ModelError if the input does not fit.
     """
-    (kernel_h, kernel_w), (stride_h, stride_w) = pair(kernel), pair(stride)
+    (kernel_h, kernel_w), (stride_h, stride_w), apart = pair(kernel), pair(stride), pair(dilation)
+    extent_h, extent_w = _extent(kernel_h, apart[0]), _extent(kernel_w, apart[1])
     takes = f"[{'channels' if channels is None else channels}, height, width]"
     if len(input_shape) != 3 or channels not in (None, input_shape[0]):
         raise layer.misfit(takes, input_shape, source)
     _, height, width = input_shape
     if isinstance(padding, str):
-        sides = (*_same(height, kernel_h, stride_h), *_same(width, kernel_w, stride_w))
+        sides = (*_same(height, extent_h, stride_h), *_same(width, extent_w, stride_w))
     else:
         sides = _sides((padding, padding) if isinstance(padding, int) else padding)
-    window = Window(height, width, kernel_h, kernel_w, stride_h, stride_w, *sides)
+    window = Window(height, width, kernel_h, kernel_w, stride_h, stride_w, *sides, *apart)
     if window.out_h < 1 or window.out_w < 1:
-        least = f"{max(kernel_h - sides[0] - sides[1], 1)} x {max(kernel_w - sides[2] - sides[3], 1)}"
+        least = f"{max(extent_h - sides[0] - sides[1], 1)} x {max(extent_w - sides[2] - sides[3], 1)}"
         raise layer.misfit(f"{takes} of at least {least}", input_shape, source)
     return window

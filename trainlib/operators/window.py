@@ -49,6 +49,22 @@ class Window:
         return self.width + self.left + self.right
 
     @property
+    def padded(self) -> bool:
+        """Is there any padding?"""
+        return (self.padded_h, self.padded_w) != (self.height, self.width)
+
+    @property
+    def framed(self) -> Window:
+        """The same kernel on the image with its padding, the frame, as on one that has none."""
+        kernel = self.kernel_h, self.kernel_w, self.stride_h, self.stride_w
+        return Window(self.padded_h, self.padded_w, *kernel, 0, 0, 0, 0)
+
+    def image_rows(self, rows: tuple[int, int]) -> tuple[int, int]:
+        """Of rows of the frame those in the image, by its own numbers; where there are none, the end is the first."""
+        first, end = (min(max(row - self.top, 0), self.height) for row in rows)
+        return first, end
+
+    @property
     def taps(self) -> int:
         return self.kernel_h * self.kernel_w
 

@@ -107,7 +107,7 @@ def check_window(name: str, kernel: Pair, stride: Pair, padding: Padding = 0) ->
     if max(top, bottom) >= kernel_h or max(left, right) >= kernel_w:
         raise ModelError(
             f"{name}: padding = {padding!r}: must be less than the kernel, {kernel_h} x {kernel_w}, on every side: "
-            f"outputs would see zeros only"
+            f"outputs would see padding only"
         )
     return sizes[0], sizes[1], amounts
 

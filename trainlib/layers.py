@@ -11,7 +11,7 @@ from trainlib.operators.flatten import Flatten
 from trainlib.operators.fully_connected import FullyConnected
 from trainlib.operators.layer import Layer, Parametric, Shape, shape_of
 from trainlib.operators.norms import InstanceNorm, LayerNorm
-from trainlib.operators.pooling import AveragePool, GlobalAveragePool, MaxPool, Pool
+from trainlib.operators.pooling import AveragePool, AveragePool1D, GlobalAveragePool, MaxPool, MaxPool1D, Pool
 from trainlib.operators.window import Window
 
 #: the kinds there are
@@ -27,6 +27,7 @@ __all__ = [
     "Activation",
     "Add",
     "AveragePool",
+    "AveragePool1D",
     "BatchNorm",
     "Concat",
     "Conv1D",
@@ -42,6 +43,7 @@ __all__ = [
     "LayerNorm",
     "LeakyReLU",
     "MaxPool",
+    "MaxPool1D",
     "Parametric",
     "PointWise",
     "Pool",

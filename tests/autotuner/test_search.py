@@ -67,6 +67,7 @@ def networks(draw: st.DrawFn, most: int = 5, pools: bool = False) -> Model:
     ]
     if pools:
         window |= {"stride": (draw(st.integers(1, 4)), draw(st.integers(1, 2)))}
+        window |= {"padding": tuple(draw(st.integers(0, size - 1)) for size in window["kernel"])}
         kinds += [AveragePool("l", **window), MaxPool("l", **window)]  # type: ignore[arg-type]
         kinds += [GlobalAveragePool("l"), Tanh("l")]
     layer = draw(st.sampled_from(kinds))

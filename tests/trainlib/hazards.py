@@ -367,6 +367,7 @@ OTHERS: dict[str, Callable[[SimpleNamespace], Touched]] = {
     "pooling.max_pool_gradient": _pool_gradient,
     "pooling.average_pool_gradient_part": _pool_gradient_part,
     "pooling.max_pool_gradient_part": _pool_gradient_part,
+    "pooling.per_element": lambda a: ([_image(a.y, *a.shape)], [_image(a.y, *a.shape)]),
     "loss.mse": _loss,
     "loss.mse_gradient": _loss,
     "loss.l1": _loss,

@@ -77,13 +77,10 @@ def models(draw: st.DrawFn) -> Model:
 
 
 @st.composite
-def windows(draw: st.DrawFn, height: int, width: int, padded: bool = True) -> dict[str, Any]:
-    """kernel, stride and, if it may be, padding of a window that fits; the stride may exceed the kernel, the kernel the
-    image."""
-    kernel = tuple(draw(st.integers(1, 4 if padded else min(4, size))) for size in (height, width))
+def windows(draw: st.DrawFn, height: int, width: int) -> dict[str, Any]:
+    """kernel, stride and padding of a window that fits; the stride may exceed the kernel, the kernel the image."""
+    kernel = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
     found: dict[str, Any] = {"kernel": kernel, "stride": draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))}
-    if not padded:
-        return found
     sides: list[int] = []
     for size, taps in zip((height, width), kernel, strict=True):
         before = draw(st.integers(0, taps - 1))
@@ -113,8 +110,8 @@ def layers(draw: st.DrawFn, name: str, shape: Shape) -> Layer:
         "conv": lambda: Conv2D(name, channels, outputs, **draw(windows(*image)), **common),
         "dw": lambda: DepthWise(name, channels, **draw(windows(*image)), **common),
         "gap": lambda: GlobalAveragePool(name),
-        "average": lambda: AveragePool(name, **draw(windows(*image, padded=False))),
-        "max": lambda: MaxPool(name, **draw(windows(*image, padded=False))),
+        "average": lambda: AveragePool(name, **draw(windows(*image)), count_padding=draw(flags)),
+        "max": lambda: MaxPool(name, **draw(windows(*image))),
     }
     names = [*images, *images, *kinds] if image else list(kinds)  # images end at the first "fc"
     return (images | kinds)[draw(st.sampled_from(names))]()

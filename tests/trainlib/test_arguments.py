@@ -195,9 +195,9 @@ def test_numpys_numbers_are_kept_as_pythons(kind: Callable[[int], Any]) -> None:
         Conv2D("conv", kind(1), kind(3), (kind(3), kind(2)), stride=kind(2), padding=kind(1), bias=np.bool_(True)),
         DepthWise(np.str_("dw"), kind(3), kernel=kind(2), padding=(kind(1), kind(1), kind(0), kind(0))),
         PointWise("pw", kind(3), kind(4)),
-        MaxPool("pool", kernel=kind(2), stride=kind(1)),
+        MaxPool("pool", kernel=kind(2), stride=kind(1), padding=(kind(1), kind(0))),
         LeakyReLU("leaky", np.float64(0.5)),
-        FullyConnected("fc", kind(40), kind(3), relu=np.bool_(False)),
+        FullyConnected("fc", kind(56), kind(3), relu=np.bool_(False)),
     )
     model = Model("m", layers, input_shape=(kind(1), kind(9), kind(6)), target_is_input=np.bool_(False))
     plain = Model(
@@ -206,9 +206,9 @@ def test_numpys_numbers_are_kept_as_pythons(kind: Callable[[int], Any]) -> None:
             Conv2D("conv", 1, 3, kernel=(3, 2), stride=2, padding=1, bias=True),
             DepthWise("dw", 3, kernel=2, padding=(1, 1, 0, 0)),
             PointWise("pw", 3, 4),
-            MaxPool("pool", kernel=2, stride=1),
+            MaxPool("pool", kernel=2, stride=1, padding=(1, 0)),
             LeakyReLU("leaky", 0.5),
-            FullyConnected("fc", 40, 3, relu=False),
+            FullyConnected("fc", 56, 3, relu=False),
         ),
         input_shape=(1, 9, 6),
     )

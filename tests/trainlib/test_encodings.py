@@ -95,6 +95,8 @@ def test_programs_of_images(data: st.DataObject) -> None:
     check(pooling.max_pool(0, 0, shape, kernel, stride, cores).program)
     check(pooling.average_pool_gradient(0, 0, shape, kernel, stride, cores).program)
     check(pooling.max_pool_gradient(0, 0, 0, shape, kernel, stride, cores).program)
+    place = (-top, -left), cores
+    check(pooling.per_element(0, (shape[0], *outputs), shape[1:], kernel, stride, *place).program)
     padded = shape[1] + top + draw(SIZES), shape[2] + left + draw(SIZES)
     check(layout.pad(0, 0, shape, *padded, top, left, cores, draw(STRIDES), draw(STRIDES), draw(FILLS)).program)
 

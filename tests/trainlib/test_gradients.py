@@ -32,6 +32,7 @@ from trainlib.layers import (
     MaxPool,
     Parametric,
     PointWise,
+    Pool,
     ReLU,
     Sigmoid,
     Tanh,
@@ -431,10 +432,8 @@ def torch_forward(torch: Any, layer: Layer, own: list[Any], x: Any) -> Any:
             groups = layer.channels if isinstance(layer, DepthWise) else 1
             w = own[0][:, None] if isinstance(layer, DepthWise) else own[0]
             y = f.conv2d(padded, w, b, (at.stride_h, at.stride_w), groups=groups)[0]
-        case AveragePool():
-            return f.avg_pool2d(x[None], layer.kernel, layer.stride)[0]
-        case MaxPool():
-            return f.max_pool2d(x[None], layer.kernel, layer.stride)[0]
+        case AveragePool() | MaxPool():
+            return torch_pool(f, layer, x)
         case GlobalAveragePool():
             return f.adaptive_avg_pool2d(x[None], 1)[0]
         case ReLU():
@@ -446,6 +445,19 @@ def torch_forward(torch: Any, layer: Layer, own: list[Any], x: Any) -> Any:
         case Tanh():
             return torch.tanh(x)
     return f.relu(y) if layer.relu else y
+
+
+def torch_pool(f: Any, layer: Pool, x: Any) -> Any:
+    at = layer.window(tuple(x.shape))
+    window = (at.kernel_h, at.kernel_w), (at.stride_h, at.stride_w)
+
+    def padded(x: Any, value: float) -> Any:  # by itself it takes padding on both sides alike, and half a kernel
+        return f.pad(x[None], (at.left, at.right, at.top, at.bottom), value=value)
+
+    if isinstance(layer, MaxPool):
+        return f.max_pool2d(padded(x, -np.inf), *window)[0]
+    counted = f.avg_pool2d(padded(x.detach() * 0 + 1, float(layer.count_padding)), *window)[0]
+    return f.avg_pool2d(padded(x, 0.0), *window)[0] / counted
 
 
 def torch_loss(torch: Any, model: Model, parameters: list[Any], x: Any, target: Any) -> Any:

@@ -16,6 +16,7 @@ from tests.trainlib.textbook import parametric_layers, plain_layers, window_opti
 from trainlib.errors import ModelError
 from trainlib.layers import (
     AveragePool,
+    AveragePool1D,
     Conv2D,
     DepthWise,
     FullyConnected,
@@ -23,6 +24,7 @@ from trainlib.layers import (
     Layer,
     LeakyReLU,
     MaxPool,
+    MaxPool1D,
     Parametric,
     PointWise,
     ReLU,
@@ -65,6 +67,12 @@ def refused(action: Callable[[], Any]) -> str:
         (DepthWise("a", 4, kernel=3, stride=2, padding="same"), (4, 5, 6), (4, 3, 3)),
         (AveragePool("a", 2), (4, 5, 6), (4, 2, 3)),
         (MaxPool("a", (3, 2), 1), (4, 5, 6), (4, 3, 5)),
+        (MaxPool("a", 3, 2, 1), (4, 5, 6), (4, 3, 3)),
+        (AveragePool("a", 3, 2, "same"), (4, 5, 6), (4, 3, 3)),
+        (AveragePool("a", 9, padding=(2, 2, 8, 0)), (4, 5, 6), (4, 1, 1)),
+        (MaxPool1D("a", 3, 2, (0, 2)), (4, 1, 6), (4, 1, 3)),
+        (AveragePool1D("a", 3, padding=1), (4, 2, 6), (4, 2, 2)),
+        (AveragePool1D("a", 3, 1, "same"), (4, 1, 6), (4, 1, 6)),
         (GlobalAveragePool("a"), (4, 5, 6), (4, 1, 1)),
         (ReLU("a"), (4, 5, 6), (4, 5, 6)),
         (LeakyReLU("a"), (4,), (4,)),
@@ -184,6 +192,7 @@ def test_a_fully_connected_layer_counts_without_a_shape() -> None:
         (PointWise("a", 3, 5), (3,), "a takes [3, height, width], given 3"),
         (DepthWise("a", 3, 3), (1, 9, 9), "a takes [3, height, width], given [1, 9, 9]"),
         (AveragePool("a", 4), (3, 3, 9), "a takes [channels, height, width] of at least 4 x 4, given [3, 3, 9]"),
+        (MaxPool("a", 6, 2, 1), (3, 3, 9), "a takes [channels, height, width] of at least 4 x 4, given [3, 3, 9]"),
         (MaxPool("a", 2), (9,), "a takes [channels, height, width], given 9"),
         (GlobalAveragePool("a"), (9,), "a takes [channels, height, width], given 9"),
         (ReLU("a"), (), "a takes one number or more, given []"),
@@ -220,8 +229,16 @@ PAIR = "must be a whole number, at least 1, or two (vertical, horizontal)"
         (
             lambda: DepthWise("a", 1, (3, 2), padding=(0, 0, 0, 2)),
             "a: padding = (0, 0, 0, 2): must be less than the kernel, 3 x 2, on every side: "
-            "outputs would see zeros only",
+            "outputs would see padding only",
         ),
+        (lambda: MaxPool("a", 3, padding=(1, -1)), f"a: padding = (1, -1): {PADDING}"),
+        (
+            lambda: AveragePool1D("a", 2, padding=(0, 2)),
+            "a: padding = (0, 0, 0, 2): must be less than the kernel, 1 x 2, on every side: "
+            "outputs would see padding only",
+        ),
+        (lambda: MaxPool1D("a", 0), f"a: kernel = (1, 0): {PAIR}"),
+        (lambda: AveragePool("a", 2, count_padding=1), "a: count_padding = 1: must be True or False"),
         (lambda: LeakyReLU("a", 0), "a: slope = 0: must be above 0 and at most 1"),
         (lambda: LeakyReLU("a", float("nan")), "a: slope = nan: must be above 0 and at most 1"),
     ],

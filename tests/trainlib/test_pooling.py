@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pytest
@@ -42,6 +42,8 @@ from trainlib.operators.geometry import Geometry
 from trainlib.plan import LayerStep, Plan, Tile, backward_choices, tile_limits
 
 Engine = Literal["jit", "reference"]
+#: of pools with padding
+Kind = Literal["maximum", "mean", "mean of all"]
 #: words of L1 that a case may take
 ROOM = 12_000
 
@@ -257,54 +259,84 @@ def first_of_the_largest(f: Framed, x: Floats) -> Floats:
     return (hits & (hits.cumsum(axis=-1) == 1)).astype(np.float64)
 
 
-def pool_in_a_frame(maximum: bool, f: Framed) -> None:
+def shares_of(kind: Kind, f: Framed, x: Floats) -> Floats:
+    """What a window's output has of each of its elements, [C, Ho, Wo, elements]."""
+    if kind == "maximum":
+        return first_of_the_largest(f, x)
+    counted = windows(f.around(np.ones(x.shape), float(kind == "mean of all")), f.framed)
+    return counted / counted.sum(axis=-1, keepdims=True)
+
+
+def pool_in_a_frame(kind: Kind, f: Framed) -> None:
     """Forward and backward, against the twins and, within rounding, sums and maxima of the image alone."""
-    bench, case, (top, _, left, _) = Bench(f.case.cores, f.case.seed), f.framed, f.margins
+    bench, case, margins, maximum = Bench(f.case.cores, f.case.seed), f.framed, f.margins, kind == "maximum"
     x, dy = numbers(bench.rng, f.case.shape, f.case.kind), values(bench.rng, case.output)
-    window, value = (*case.kernel, *case.stride), np.nan if maximum else 0.0
-    frame = f.around(x, value)
-    at_x, at_dy, at_frame, at_dframe = bench.place(x), bench.place(dy), bench.space(frame.size), bench.space(frame.size)
-    at_y, at_dx = bench.space(dy.size), bench.space(x.size)
-    (_, h, w), shape = case.shape, (case.shape, case.kernel, case.stride, case.cores)
+    (_, h, w), window, corner = f.case.shape, (*case.kernel, *case.stride), margins[::2]
+    shares = shares_of(kind, f, x)
     if maximum:
-        y, dframe = numerics.max_pool(frame, *window), numerics.max_pool_gradient(dy, frame, *window)
-        pools = kernels.max_pool, kernels.max_pool_gradient(at_dy, at_frame, at_dframe, *shape)
-        shares = first_of_the_largest(f, x)
+        y, dx = numerics.max_pool(x, *window, *margins), numerics.max_pool_gradient(dy, x, *window, *corner)
         assert (np.isnan(y) == (shares.sum(axis=-1) == 0)).all()
     else:
-        y, dframe = numerics.average_pool(frame, *window), numerics.average_pool_gradient(dy, h, w, *window)
-        pools = kernels.average_pool, kernels.average_pool_gradient(at_dy, at_dframe, *shape)
-        shares = np.full((*case.output, case.elements), 1 / case.elements)
+        every = kind == "mean of all"
+        y = numerics.average_pool(x, *window, *margins, every)
+        dx = numerics.average_pool_gradient(dy, h, w, *window, *corner, every)
     if f.case.kind in FINITE:
         parts = windows(f.around(x, 0.0).astype(np.float64), case)
         bound = 1.01 * (case.elements + 2) * UNIT
         assert_within(y, (shares * parts).sum(axis=-1), bound * (shares * np.abs(parts)).sum(axis=-1) + 2 * TINY)
         exact, size = (f.inside(scattered(shares * d[..., None], case)) for d in (dy.astype(np.float64), np.abs(dy)))
-        assert_within(f.inside(dframe), exact, bound * size + TINY * case.elements)
-    for at, expected in ((at_frame, frame), (at_y, y), (at_dframe, dframe), (at_dx, f.inside(dframe))):
-        bench.expect(at, expected)
+        assert_within(dx, exact, bound * size + TINY * case.elements)
+    words = int(np.prod(case.shape))
+    at_x, at_dy, at_frame, at_dframe = bench.place(x), bench.place(dy), bench.space(words), bench.space(words)
+    at_y, at_dx = bench.space(dy.size), bench.space(x.size)
+    shape = case.shape, case.kernel, case.stride, case.cores
+    if maximum:
+        pools = kernels.max_pool(at_frame, at_y, *shape), kernels.max_pool_gradient(at_dy, at_frame, at_dframe, *shape)
+    else:
+        pools = (
+            kernels.average_pool(at_frame, at_y, *shape, mean=every),
+            kernels.average_pool_gradient(at_dy, at_dframe, *shape, mean=every),
+        )
+    divisions = []
+    if kind == "mean":
+        at = (h, w), case.kernel, case.stride, (-margins[0], -margins[2]), case.cores
+        divisions = [kernels.per_element(place, case.output, *at) for place in (at_y, at_dy)]
+        bench.expect(at_dy, dy * shares.max(axis=-1).astype(np.float32))
+    for place, expected in ((at_y, y), (at_dx, dx), (at_frame, np.zeros(words)), (at_dframe, np.zeros(words))):
+        bench.expect(place, expected.astype(np.float32))
     bench.run(
-        layout.pad(at_x, at_frame, f.case.shape, h, w, top, left, case.cores, value=value),
-        pools[0](at_frame, at_y, *shape),
+        layout.pad(at_x, at_frame, f.case.shape, *case.shape[1:], *corner, case.cores, value=np.nan if maximum else 0),
+        pools[0],
+        *divisions,
         pools[1],
-        layout.pad(at_dframe, at_dx, case.shape, *f.case.shape[1:], -top, -left, case.cores),
+        layout.pad(at_dframe, at_dx, case.shape, h, w, *(-margin for margin in corner), case.cores),
+        *(layout.fill(place, words, 0, case.cores) for place in (at_frame, at_dframe)),
     )
 
 
-@pytest.mark.parametrize("maximum", [False, True], ids=["average", "maximum"])
+@pytest.mark.parametrize("kind", get_args(Kind))
+@settings(max_examples=60)
 @given(f=framed())
 @example(f=Framed(replace(PLAIN, kernel=(3, 3)), (1, 1, 1, 1)))
 @example(f=Framed(replace(PLAIN, kernel=(3, 3), kind="nan"), (0, 1, 0, 1)))
-def test_a_pool_of_a_framed_image_is_one_with_padding(maximum: bool, f: Framed) -> None:
-    pool_in_a_frame(maximum, f)
+@example(f=Framed(replace(PLAIN, shape=(3, 1, 33), kernel=(1, 2), stride=(1, 4)), (0, 0, 0, 1)))  # a run of eight
+@example(f=Framed(replace(PLAIN, shape=(1, 40, 3), kernel=(9, 3)), (8, 8, 2, 2)))  # rows that cores begin amid
+def test_a_pool_of_a_framed_image_is_one_with_padding(kind: Kind, f: Framed) -> None:
+    pool_in_a_frame(kind, f)
 
 
 def test_what_is_minus_infinity_everywhere_still_has_its_maximum_in_the_image() -> None:
-    f = Framed(replace(PLAIN, shape=(1, 2, 2), kernel=(3, 3), stride=(1, 1)), (1, 1, 1, 1))
     x, dy = np.full((1, 2, 2), -np.inf, np.float32), np.ones((1, 2, 2), np.float32)
-    frame = f.around(x, np.nan)
-    assert_same_bits(numerics.max_pool(frame, 3, 3, 1, 1), x)
-    assert_same_bits(f.inside(numerics.max_pool_gradient(dy, frame, 3, 3, 1, 1)), np.array([[[4, 0], [0, 0]]]))
+    assert_same_bits(numerics.max_pool(x, 3, 3, 1, 1, 1, 1, 1, 1), x)
+    assert_same_bits(numerics.max_pool_gradient(dy, x, 3, 3, 1, 1, 1, 1), np.array([[[4, 0], [0, 0]]]))
+
+
+def test_a_mean_leaves_padding_out_unless_it_is_told_to_count_it() -> None:
+    """As TensorFlow and ONNX have it, and as PyTorch does."""
+    x = np.full((1, 2, 2), 9, np.float32)
+    pool = AveragePool("pool", 3, 1, padding=1)
+    assert (pool.forward({}, x) == 9).all()
+    assert (replace(pool, count_padding=True).forward({}, x) == 4).all()
 
 
 # -- windows in parts ------------------------------------------------------------------------------
@@ -392,6 +424,37 @@ windows_of = st.builds(
 )  # fmt: skip
 
 
+@st.composite
+def padded_windows(draw: st.DrawFn) -> Window:
+    """Also kernels that are larger than the image."""
+    at = draw(windows_of)
+    if not draw(st.integers(0, 3)):
+        return at
+    sides: list[int] = []
+    for size, kernel in ((at.height, at.kernel_h), (at.width, at.kernel_w)):
+        more = draw(st.integers(0, 2)) if kernel == size else 0
+        before = draw(st.integers(min(more, kernel + more - 1), kernel + more - 1))
+        sides += [before, draw(st.integers(max(kernel + more - size - before, 0), kernel + more - 1)), more]
+    top, bottom, taller, left, right, wider = sides
+    kernel = at.kernel_h + taller, at.kernel_w + wider
+    return Window(at.height, at.width, *kernel, at.stride_h, at.stride_w, top, bottom, left, right)
+
+
+@given(at=padded_windows())
+def test_every_window_meets_the_image_and_rows_of_the_frame_are_the_image_s_or_padding(at: Window) -> None:
+    frame = at.framed
+    assert (frame.out_h, frame.out_w, frame.padded) == (at.out_h, at.out_w, False)
+    inside = np.arange(-at.top, at.height + at.bottom)
+    for rows in [
+        *((at.stride_h * window, at.stride_h * window + at.kernel_h) for window in range(at.out_h)),
+        *pairwise(range(at.padded_h + 1)),
+    ]:
+        seen = inside[slice(*rows)]
+        first, end = at.image_rows(rows)
+        assert list(range(first, end)) == list(seen[(seen >= 0) & (seen < at.height)])
+        assert end > first or rows[1] - rows[0] == 1
+
+
 @given(at=windows_of, lines=st.integers(0, 14))
 @example(at=Window(9, 4, 2, 2, 4, 2, 0, 0, 0, 0), lines=1)  # rows between windows
 @example(at=Window(7, 4, 2, 2, 2, 2, 0, 0, 0, 0), lines=2)  # a last row without window
@@ -423,9 +486,10 @@ def test_tiles_cover_the_image_once_and_compute_nothing_twice_where_windows_do_n
 @st.composite
 def pools(draw: st.DrawFn) -> Model:
     """A pool of any window above a layer that needs its input gradient, through a ReLU or not."""
-    at, c = draw(windows_of), draw(st.integers(1, 4))
-    window = (at.kernel_h, at.kernel_w), (at.stride_h, at.stride_w)
-    pool = draw(st.sampled_from([MaxPool("pool", *window), AveragePool("pool", *window), GlobalAveragePool("pool")]))
+    at, c = draw(padded_windows()), draw(st.integers(1, 4))
+    window = (at.kernel_h, at.kernel_w), (at.stride_h, at.stride_w), (at.top, at.bottom, at.left, at.right)
+    means = [AveragePool("pool", *window, count_padding) for count_padding in (False, True)]
+    pool = draw(st.sampled_from([MaxPool("pool", *window), *means, GlobalAveragePool("pool")]))
     layers = PointWise("below", 2, c, relu=draw(st.booleans())), pool
     loss = draw(st.sampled_from(["mse", "l1", "cross-entropy"]))
     return Model("pools", layers, input_shape=(2, at.height, at.width), loss=loss)
@@ -465,6 +529,9 @@ def plan_of(model: Model, tiles: dict[tuple[str, str], Tile]) -> Plan:
         (AveragePool("pool", 2, 60), Tile(rows=2, columns=1, lines=1), Tile(rows=2, columns=1, lines=10)),
         (MaxPool("pool", 2, 60), Tile(rows=2, columns=1, lines=1), Tile(rows=2, columns=1, lines=10)),
         (GlobalAveragePool("pool"), Tile(rows=2, columns=1, lines=10), Tile(rows=2, columns=1, lines=10)),
+        (MaxPool("pool", 3, 2, 1), Tile(rows=1, columns=1, lines=12), Tile(rows=1, columns=1, lines=8)),
+        (AveragePool("pool", 3, 2, "same"), Tile(rows=1, columns=1, lines=12), Tile(rows=2, columns=1, lines=8)),
+        (AveragePool("pool", 98, 3, 1), Tile(rows=1, columns=1, lines=9), Tile(rows=2, columns=1, lines=9)),
     ],
     ids=lambda value: str(getattr(value, "window", "") and value),
 )  # fmt: skip

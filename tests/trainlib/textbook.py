@@ -44,16 +44,22 @@ ACTIVATIONS: dict[type[Layer], Callable[[Doubles, Layer], Doubles]] = {
 }
 
 
-def windows(x: Doubles, layer: Layer) -> Doubles:
+def windows(x: Doubles, layer: Layer, padding: float = 0) -> Doubles:
     """[channels, out rows, out columns, kernel rows, kernel columns] of a padded image, element by element."""
     at = layer.window(x.shape)
-    padded = np.zeros((x.shape[0], at.padded_h, at.padded_w))
+    padded = np.full((x.shape[0], at.padded_h, at.padded_w), float(padding))
     padded[:, at.top : at.top + at.height, at.left : at.left + at.width] = x
     found = np.empty((x.shape[0], at.out_h, at.out_w, at.kernel_h, at.kernel_w))
     for row, column in product(range(at.out_h), range(at.out_w)):
         u, v = at.stride_h * row, at.stride_w * column
         found[:, row, column] = padded[:, u : u + at.kernel_h, v : v + at.kernel_w]
     return found
+
+
+def shares(x: Doubles, layer: AveragePool | GlobalAveragePool) -> Doubles:
+    """Of every window's elements in its mean, laid out as `windows`."""
+    counted = windows(np.ones(x.shape), layer, float(layer.count_padding))
+    return counted / counted.sum(axis=(3, 4), keepdims=True)
 
 
 def forward_layer(layer: Layer, own: Sequence[Doubles], x: Doubles, *others: Doubles) -> Doubles:
@@ -75,9 +81,9 @@ def forward_layer(layer: Layer, own: Sequence[Doubles], x: Doubles, *others: Dou
         case DepthWise():
             y = np.einsum("cij,cyxij->cyx", own[0], windows(x, layer))
         case AveragePool():
-            return windows(x, layer).mean(axis=(3, 4))
+            return (windows(x, layer) * shares(x, layer)).sum(axis=(3, 4))
         case MaxPool():
-            return windows(x, layer).max(axis=(3, 4))
+            return windows(x, layer, -np.inf).max(axis=(3, 4))
         case GlobalAveragePool():
             return x.mean(axis=(1, 2), keepdims=True)
         case _:
@@ -120,13 +126,12 @@ def input_gradient(layer: Layer, w: Doubles, d: Doubles, x: Doubles) -> Doubles:
             return _gather(np.einsum("cij,cyx->cyxij", w, d), layer, x.shape)
         case Conv2D():
             return _gather(np.einsum("ocij,oyx->cyxij", w, d), layer, x.shape)
-    seen = windows(x, layer)
+    if not isinstance(layer, MaxPool):
+        return _gather(shares(x, layer) * d[..., None, None], layer, x.shape)
+    seen = windows(x, layer, -np.inf)
     flat = seen.reshape(*seen.shape[:3], -1)
-    if isinstance(layer, MaxPool):
-        shares = (np.arange(flat.shape[3]) == flat.argmax(axis=3)[..., None]).astype(float)
-    else:
-        shares = np.full(flat.shape, 1 / flat.shape[3])
-    return _gather((shares * d[..., None]).reshape(seen.shape), layer, x.shape)
+    first = np.arange(flat.shape[3]) == flat.argmax(axis=3)[..., None]
+    return _gather((first * d[..., None]).reshape(seen.shape), layer, x.shape)
 
 
 def forward(model: Model, parameters: Sequence[Doubles], x: Doubles) -> Doubles:
@@ -195,10 +200,11 @@ def parametric_layers(draw: st.DrawFn) -> tuple[Parametric, tuple[int, ...]]:
 def plain_layers(draw: st.DrawFn) -> tuple[Layer, tuple[int, ...]]:
     """A layer without parameters and a shape that it takes."""
     shape = (draw(st.integers(1, 3)), draw(st.integers(4, 7)), draw(st.integers(4, 7)))
-    kernel = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
-    stride = draw(st.one_of(st.none(), st.integers(1, 5), st.tuples(st.integers(1, 3), st.integers(1, 3))))
+    options = draw(window_options())
+    options |= {"stride": draw(st.one_of(st.none(), st.integers(1, 5), st.just(options["stride"])))}
     layers: list[Layer] = [
-        AveragePool("average", kernel, stride), MaxPool("max", kernel, stride), GlobalAveragePool("global"),
+        AveragePool("average", **options, count_padding=draw(st.booleans())), MaxPool("max", **options),
+        GlobalAveragePool("global"),
         ReLU("relu"), LeakyReLU("leaky", 0.1), Sigmoid("sigmoid"), Tanh("tanh"),
     ]  # fmt: skip
     return draw(st.sampled_from(layers)), shape

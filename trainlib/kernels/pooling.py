@@ -7,8 +7,9 @@ nothing else, and is then the canonical one. No timing depends on the data: a ba
 of a window.
 
 A pool with padding is one of an image that `layout.pad` has framed: with NaN for a maximum, which is then that of the
-elements in the image and has its gradient in one of them; with zeros for an average, which counts them as elements.
-`layout.pad` with negative margins cuts the image's gradient out of the frame's.
+elements in the image and has its gradient in one of them; with zeros for an average, which counts them as elements or,
+if only the image's are to count, is a sum (mean=False) until `per_element` has divided it. `layout.pad` with negative
+margins cuts the image's gradient out of the frame's.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import groupby
 
 from pulpsim import Builder, Program
 from pulpsim.program import Register
@@ -41,13 +43,17 @@ NAN = 0x7FC00000
 
 @dataclass(frozen=True)
 class Geometry:
-    """What a program is made for; kernel and stride: (height, width). tall: of windows of which these are parts."""
+    """What a program is made for; kernel and stride: (height, width). tall: of windows of which these are parts.
+
+    mean: of an average, whether an element counts by its share, or whole.
+    """
 
     h: int
     w: int
     kernel: tuple[int, int]
     stride: tuple[int, int]
     tall: int = 0
+    mean: bool = True
 
     @property
     def ho(self) -> int:
@@ -152,13 +158,13 @@ WHOLE = Part()
 
 def average_pool(
     x: int, y: int, shape: tuple[int, int, int], kernel: tuple[int, int], stride: tuple[int, int], cores: int,
-    part: Part = WHOLE,
+    part: Part = WHOLE, mean: bool = True,
 ) -> Call:  # fmt: skip
-    """x [C, H, W] -> y [C, Ho, Wo]: the windows' sums, from +0 on, times FP32(1 / elements).
+    """x [C, H, W] -> y [C, Ho, Wo]: the windows' sums, from +0 on, times FP32(1 / elements), but for mean=False.
 
     Of a part, kernel says the rows that there are: the sums go on from y, and the product comes at the end.
     """
-    return _forward("avg_pool_fw", False, x, y, shape, kernel, stride, cores, part)
+    return _forward("avg_pool_fw", False, x, y, shape, kernel, stride, cores, part, mean)
 
 
 def max_pool(
@@ -174,11 +180,11 @@ def max_pool(
 
 def _forward(
     name: str, maximum: bool, x: int, y: int, shape: tuple[int, int, int], kernel: tuple[int, int],
-    stride: tuple[int, int], cores: int, part: Part,
+    stride: tuple[int, int], cores: int, part: Part, mean: bool = False,
 ) -> Call:  # fmt: skip
     geometry = Geometry(shape[1], shape[2], kernel, stride, part.tall)
     outputs = shape[0] * geometry.ho * geometry.wo
-    program = forward_program(geometry, maximum, not part.begins, part.ends and not maximum)
+    program = forward_program(geometry, maximum, not part.begins, part.ends and mean)
     return Call(program, name, (x, y, outputs, chunk_of(outputs, cores)))
 
 
@@ -256,20 +262,24 @@ def _output(
 
 # -- backward --------------------------------------------------------------------------------------
 def average_pool_gradient(
-    dy: int, dx: int, shape: tuple[int, int, int], kernel: tuple[int, int], stride: tuple[int, int], cores: int
-) -> Call:
-    """dy [C, Ho, Wo] -> dx [C, H, W] = shape: from +0 on, windows in order add dy * FP32(1 / elements)."""
-    return _backward("avg_pool_bw", False, (dy, 0, dx), Geometry(*shape[1:], kernel, stride), shape[0], cores)
+    dy: int, dx: int, shape: tuple[int, int, int], kernel: tuple[int, int], stride: tuple[int, int], cores: int,
+    mean: bool = True,
+) -> Call:  # fmt: skip
+    """dy [C, Ho, Wo] -> dx [C, H, W] = shape: from +0 on, windows in order add dy * FP32(1 / elements); or dy."""
+    geometry = Geometry(*shape[1:], kernel, stride, mean=mean)
+    return _backward("avg_pool_bw", False, (dy, 0, dx), geometry, shape[0], cores)
 
 
 def average_pool_gradient_part(
-    dy: int, dx: int, shape: tuple[int, int, int], kernel: tuple[int, int], stride: int, tall: int, cores: int
-) -> Call:
+    dy: int, dx: int, shape: tuple[int, int, int], kernel: tuple[int, int], stride: int, tall: int, cores: int,
+    mean: bool = True,
+) -> Call:  # fmt: skip
     """dy [C, 1, Wo] -> dx [C, H, W] = shape: rows of one row of windows, `tall` rows each, and zeros below.
 
     kernel: (rows of the windows that are there, width).
     """
-    return _backward("avg_pool_bw", False, (dy, 0, dx), _part_of(shape, kernel, stride, tall), shape[0], cores)
+    geometry = replace(_part_of(shape, kernel, stride, tall), mean=mean)
+    return _backward("avg_pool_bw", False, (dy, 0, dx), geometry, shape[0], cores)
 
 
 def max_pool_gradient(
@@ -391,7 +401,7 @@ def _spread(b: Builder, g: Geometry, maximum: bool, s: _Window) -> None:
             b("lw", largest, (largest, 0))
         b("p.lw", gradient, (s.dy, 4, "!"))
         add_constant(b, s.dx, s.dx, 4 * g.stride[1])
-        if not maximum:
+        if not maximum and g.mean:
             b("fmul.s", gradient, gradient, s.constant)
         b("fadd.s", gradient, gradient, "x0")  # dx begins as +0: there is no -0 in it
         (_spread_unrolled if g.unrolled else _spread_rolled)(b, g, maximum, s, gradient, largest)
@@ -467,3 +477,92 @@ def _give(
     else:
         for offset in offsets:
             b("sw", gradient, (dx, offset))
+
+
+# -- means of what is in the image -----------------------------------------------------------------
+def per_element(
+    y: int, shape: tuple[int, int, int], image: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int],
+    first: tuple[int, int], cores: int,
+) -> Call:  # fmt: skip
+    """y [C, rows, columns] = shape, in place: each times FP32(1 / elements of its window that are in the image).
+
+    first: where on the image the first window begins; negative in its padding.
+    """
+    channels, rows, columns = shape
+    begins = (first[1] + stride[1] * column for column in range(columns))
+    widths = (min(begin + kernel[1], image[1]) - max(begin, 0) for begin in begins)
+    runs = tuple((width, len(list(run))) for width, run in groupby(widths))
+    program = per_element_program(channels, rows, runs, image[0], kernel[0], stride[0])
+    return Call(program, "per_element", (y, channels * rows, chunk_of(channels * rows, cores), first[0]))
+
+
+@cache
+def per_element_program(
+    channels: int, rows: int, runs: tuple[tuple[int, int], ...], height: int, kernel_h: int, stride_h: int
+) -> Program:
+    """A channel's row is a unit of work, the first rows of all channels before the second: the cluster has one
+    divider, and a quotient then serves many channels.
+
+    runs: (elements in the image, windows beside each other with so many) of a window's row. height: of the image.
+    """
+    b = Builder("per_element")
+    b.entry("per_element")
+    y, units, chunk, top = b.arguments("y", "units", "chunk", "top")
+    done, width = b.label("done"), sum(n for _, n in runs)
+    first, count = take_share(b, units, chunk, done)
+    row, channel = divide(b, first, channels)
+    add_scaled(b, y, channel, 4 * rows * width)
+    add_scaled(b, y, row, 4 * width)
+    add_scaled(b, top, row, stride_h)
+    b.free(units, first, row)
+    with b.temporary("n", "height", "factor", "target") as [n, tall, factor, target]:
+        again = b.here("row")
+        b.li(n, channels)
+        b("sub", n, n, channel)
+        b("p.min", n, n, count)
+        b("sub", count, count, n)
+        _rows_in_the_image(b, tall, top, height, kernel_h)
+        for wide, windows in runs:
+            b.li(factor, wide)
+            b("mul", factor, factor, tall)
+            b("fcvt.s.w", factor, factor)
+            b.li(target, bits(1.0))
+            b("fdiv.s", factor, target, factor)
+            b.mv(target, y)
+            with b.loop(1, n):
+                _multiply(b, target, windows, factor)
+                add_constant(b, target, target, 4 * (rows * width - windows))
+            add_constant(b, y, y, 4 * windows)
+        add_scaled(b, y, channel, -4 * rows * width)  # to the first channel's next row
+        b.mv(channel, "x0")
+        add_constant(b, top, top, stride_h)
+        b("bne", count, "x0", again)
+    b.place(done)
+    b.ret()
+    return b.build()
+
+
+def _rows_in_the_image(b: Builder, rows: Register, first: Register, height: int, kernel_h: int) -> None:
+    """Emit rows = those in the image of a window whose first row is `first`."""
+    with b.temporary("edge") as [edge]:
+        add_constant(b, rows, first, kernel_h)
+        b.li(edge, height)
+        b("p.min", rows, rows, edge)
+        b("p.max", edge, first, "x0")
+        b("sub", rows, rows, edge)
+
+
+def _multiply(b: Builder, target: Register, words: int, factor: Register) -> None:
+    """Emit target[words] *= factor; target ends behind them."""
+
+    def body(n: int) -> None:
+        values = b.registers("value", n)
+        for number, value in enumerate(values):
+            b("lw", value, (target, 4 * number))
+        for value in values:
+            b("fmul.s", value, value, factor)
+        for value in values:
+            b("p.sw", value, (target, 4, "!"))
+        b.free(*values)
+
+    repeat(b, words, UNROLL, body)

@@ -115,7 +115,7 @@ class Geometry:
             for down, across in product(rows, columns)
         ]
 
-    # -- pools, which have no padding ----------------------------------------------------------------
+    # -- pools, whose image is the frame: it has no padding ------------------------------------------
     def seen(self, lines: int) -> list[Seen]:
         """The tiles of a pool's forward step: `lines` output rows or, of the only one, rows of its window."""
         at = self.window

@@ -60,6 +60,22 @@ class Window:
         return _extent(self.kernel_w, self.dilation_w)
 
     @property
+    def padded(self) -> bool:
+        """Is there any padding?"""
+        return (self.padded_h, self.padded_w) != (self.height, self.width)
+
+    @property
+    def framed(self) -> Window:
+        """The same kernel on the image with its padding, the frame, as on one that has none."""
+        kernel = self.kernel_h, self.kernel_w, self.stride_h, self.stride_w
+        return Window(self.padded_h, self.padded_w, *kernel, 0, 0, 0, 0)
+
+    def image_rows(self, rows: tuple[int, int]) -> tuple[int, int]:
+        """Of rows of the frame those in the image, by its own numbers; where there are none, the end is the first."""
+        first, end = (min(max(row - self.top, 0), self.height) for row in rows)
+        return first, end
+
+    @property
     def taps(self) -> int:
         return self.kernel_h * self.kernel_w
 
@@ -122,7 +138,7 @@ def check_window(
         dilated = "" if sizes[2] in (1, (1, 1)) else "dilated "
         raise ModelError(
             f"{name}: padding = {padding!r}: must be less than the {dilated}kernel, {height} x {width}, on every side: "
-            f"outputs would see zeros only"
+            f"outputs would see padding only"
         )
     return sizes[0], sizes[1], amounts, sizes[2]
 

@@ -15,20 +15,27 @@ from numpy.typing import NDArray
 
 from trainlib.graph import SAMPLE
 from trainlib.layers import (
+    GELU,
     Add,
     AveragePool,
+    BatchNorm,
     Concat,
     Conv2D,
     DepthWise,
+    Dropout,
     Flatten,
     FullyConnected,
     GlobalAveragePool,
+    HardSwish,
+    InstanceNorm,
     Layer,
+    LayerNorm,
     LeakyReLU,
     MaxPool,
     Parametric,
     PointWise,
     ReLU,
+    ReLU6,
     Sigmoid,
     Tanh,
 )
@@ -41,7 +48,82 @@ ACTIVATIONS: dict[type[Layer], Callable[[Doubles, Layer], Doubles]] = {
     LeakyReLU: lambda x, layer: np.where(x > 0, x, x * float(np.float32(layer.slope))),
     Sigmoid: lambda x, layer: 1 / (1 + np.exp(-x)),
     Tanh: lambda x, layer: np.tanh(x),
+    ReLU6: lambda x, layer: np.clip(x, 0, 6),
+    HardSwish: lambda x, layer: x * np.clip(x + 3, 0, 6) / 6,
+    GELU: lambda x, layer: x * _gate(x)[0],
 }
+
+
+@np.errstate(over="ignore")
+def _gate(x: Doubles) -> tuple[Doubles, Doubles]:
+    """What GELU multiplies x by, (1 + tanh(u)) / 2 with u = sqrt(2 / pi) (x + 0.044715 x^3), and its slope."""
+    u, slope = x + 0.044715 * x**3, 1 + 3 * 0.044715 * x**2
+    gate, factor = 1 / (1 + np.exp(-np.sqrt(8 / np.pi) * u)), np.sqrt(8 / np.pi)
+    return gate, factor * slope * gate * (1 - gate)
+
+
+def activation_gradient(layer: Layer, d: Doubles, x: Doubles) -> Doubles:
+    """Of functions whose slope is found from x."""
+    if isinstance(layer, HardSwish):
+        return d * np.where(np.abs(x) < 3, x / 3 + 0.5, x >= 3)
+    gate, slope = _gate(x)
+    return d * (gate + x * slope)
+
+
+# -- normalisation ---------------------------------------------------------------------------------
+def rows(layer: Layer, x: Doubles) -> Doubles:
+    """[rows, numbers]: each channel, or all numbers as one row."""
+    return x.reshape(1 if isinstance(layer, LayerNorm) else len(x), -1)
+
+
+def along(layer: Layer, own: Doubles) -> Doubles:
+    """A parameter in the shape that NumPy takes along `rows`."""
+    return own.reshape(1, -1) if isinstance(layer, LayerNorm) else own.reshape(-1, 1)
+
+
+def statistics(x: Doubles, eps: float) -> Doubles:
+    """[rows, 2]: mean, and the inverse of the deviation."""
+    return np.stack([x.mean(axis=1), 1 / np.sqrt(x.var(axis=1) + np.float32(eps))], axis=1)
+
+
+def normal(x: Doubles, known: Doubles) -> Doubles:
+    """Rows less their mean, by their deviation. known: `statistics`."""
+    return (x - known[:, :1]) * known[:, 1:]
+
+
+def normal_gradient(g: Doubles, x: Doubles, known: Doubles) -> Doubles:
+    """dx of rows from g, the gradient of what is normal."""
+    xhat = normal(x, known)
+    return (g - g.mean(axis=1, keepdims=True) - xhat * (g * xhat).mean(axis=1, keepdims=True)) * known[:, 1:]
+
+
+def _normalised(layer: Layer, own: Sequence[Doubles], x: Doubles) -> Doubles:
+    """Rows before gamma and beta."""
+    if isinstance(layer, BatchNorm):
+        return (rows(layer, x) - along(layer, own[2])) * along(layer, own[3])
+    return normal(rows(layer, x), statistics(rows(layer, x), layer.eps))
+
+
+# -- dropout ---------------------------------------------------------------------------------------
+def dropout_mask(first: int, n: int, key: int, rate: float) -> NDArray[np.bool_]:
+    """Which of n numbers dropout keeps: a hash of each one's index, in NumPy's words."""
+    i, k = (first + np.arange(n)).astype(np.uint32), np.uint32(key)
+    h = i ^ k
+    h = (h ^ h >> np.uint32(16)) * np.uint32(0x7FEB352D)
+    h = (h ^ h >> np.uint32(15) ^ k) * np.uint32(0x846CA68B)
+    return h >= min(round(rate * 2**32), 2**32 - 1)
+
+
+def dropped(layer: Dropout, x: Doubles, step: int | None) -> Doubles:
+    """step: of the training, None outside of it."""
+    if step is None:
+        return x
+    [key] = layer.scalars(step).values()
+    kept = dropout_mask(0, x.size, int(key), layer.rate).reshape(x.shape)
+    return np.where(kept, x / (1 - layer.rate), 0)
+
+
+# -- layers ----------------------------------------------------------------------------------------
 
 
 def windows(x: Doubles, layer: Layer) -> Doubles:
@@ -56,9 +138,16 @@ def windows(x: Doubles, layer: Layer) -> Doubles:
     return found
 
 
-def forward_layer(layer: Layer, own: Sequence[Doubles], x: Doubles, *others: Doubles) -> Doubles:
-    """own: the layer's arrays, w and then b. others: further inputs, of layers that read several."""
+def forward_layer(
+    layer: Layer, own: Sequence[Doubles], x: Doubles, *others: Doubles, step: int | None = None
+) -> Doubles:
+    """own: the layer's arrays, w and then b. others: further inputs, of layers that read several.
+
+    step: see `dropped`.
+    """
     match layer:
+        case Dropout():
+            return dropped(layer, x, step)
         case Add():
             total = x + sum(others)
             return np.maximum(total, 0) if layer.relu else total
@@ -74,6 +163,9 @@ def forward_layer(layer: Layer, own: Sequence[Doubles], x: Doubles, *others: Dou
             y = np.einsum("oc,cyx->oyx", own[0], x)
         case DepthWise():
             y = np.einsum("cij,cyxij->cyx", own[0], windows(x, layer))
+        case BatchNorm() | InstanceNorm() | LayerNorm():
+            w, b = (along(layer, own[place]) for place in range(2))
+            y = (_normalised(layer, own, x) * w + b).reshape(x.shape)
         case AveragePool():
             return windows(x, layer).mean(axis=(3, 4))
         case MaxPool():
@@ -97,8 +189,22 @@ def _gather(parts: Doubles, layer: Layer, shape: tuple[int, ...]) -> Doubles:
     return padded[:, at.top : at.top + at.height, at.left : at.left + at.width]
 
 
-def weight_gradient(layer: Parametric, d: Doubles, x: Doubles) -> Doubles:
-    """d: the gradient before the layer's own ReLU."""
+def parameter_gradients(layer: Parametric, own: Sequence[Doubles], d: Doubles, x: Doubles) -> dict[str, Doubles]:
+    """Of what is trained; d: the gradient before the layer's own ReLU."""
+    if isinstance(layer, BatchNorm | InstanceNorm | LayerNorm):
+        terms = {"w": rows(layer, d) * _normalised(layer, own, x), "b": rows(layer, d)}
+        return {name: _sums(layer, term) for name, term in terms.items()}
+    found = {"w": weight_gradient(layer, d, x)}
+    return found | {"b": d.reshape(len(d), -1).sum(axis=1)} if layer.bias else found
+
+
+def _sums(layer: Layer, terms: Doubles) -> Doubles:
+    """Over all that one number of gamma or beta is used for."""
+    return terms[0] if isinstance(layer, LayerNorm) else terms.sum(axis=1)
+
+
+def weight_gradient(layer: Layer, d: Doubles, x: Doubles) -> Doubles:
+    """Of layers that are linear in x."""
     match layer:
         case FullyConnected():
             return np.outer(d, x.reshape(-1))
@@ -109,17 +215,22 @@ def weight_gradient(layer: Parametric, d: Doubles, x: Doubles) -> Doubles:
     return np.einsum("oyx,cyxij->ocij", d, windows(x, layer))
 
 
-def input_gradient(layer: Layer, w: Doubles, d: Doubles, x: Doubles) -> Doubles:
-    """Of layers that are linear, and of maxima, whose first one takes all; d: before the layer's own ReLU."""
+def input_gradient(layer: Layer, own: Sequence[Doubles], d: Doubles, x: Doubles) -> Doubles:
+    """Of all but activations; of maxima the first one takes all. d: before the layer's own ReLU."""
     match layer:
         case FullyConnected():
-            return (w.T @ d).reshape(x.shape)
+            return (own[0].T @ d).reshape(x.shape)
         case PointWise():
-            return np.einsum("oc,oyx->cyx", w, d)
+            return np.einsum("oc,oyx->cyx", own[0], d)
         case DepthWise():
-            return _gather(np.einsum("cij,cyx->cyxij", w, d), layer, x.shape)
+            return _gather(np.einsum("cij,cyx->cyxij", own[0], d), layer, x.shape)
         case Conv2D():
-            return _gather(np.einsum("ocij,oyx->cyxij", w, d), layer, x.shape)
+            return _gather(np.einsum("ocij,oyx->cyxij", own[0], d), layer, x.shape)
+        case BatchNorm():
+            return (rows(layer, d) * along(layer, own[0] * own[3])).reshape(x.shape)
+        case InstanceNorm() | LayerNorm():
+            g, known = rows(layer, d) * along(layer, own[0]), statistics(rows(layer, x), layer.eps)
+            return normal_gradient(g, rows(layer, x), known).reshape(x.shape)
     seen = windows(x, layer)
     flat = seen.reshape(*seen.shape[:3], -1)
     if isinstance(layer, MaxPool):
@@ -129,11 +240,12 @@ def input_gradient(layer: Layer, w: Doubles, d: Doubles, x: Doubles) -> Doubles:
     return _gather((shares * d[..., None]).reshape(seen.shape), layer, x.shape)
 
 
-def forward(model: Model, parameters: Sequence[Doubles], x: Doubles) -> Doubles:
+def forward(model: Model, parameters: Sequence[Doubles], x: Doubles, step: int | None = 0) -> Doubles:
+    """In a step of a training."""
     values = {SAMPLE: x.reshape(model.input_shape)}
     for node, slots in zip(model.nodes, model.slots, strict=True):
         own = [parameters[slot] for slot in slots.values()]
-        values[node.name] = forward_layer(node.layer, own, *(values[value.name] for value in node.inputs))
+        values[node.name] = forward_layer(node.layer, own, *(values[value.name] for value in node.inputs), step=step)
     return values[node.name]
 
 
@@ -158,6 +270,30 @@ def slopes(function: Callable[[Doubles], Doubles | float], at: Doubles, d: Doubl
     return found
 
 
+# -- optimizers ------------------------------------------------------------------------------------
+def sgd(
+    w: Doubles, g: Doubles, v: Doubles | float, lr: float, momentum: float, weight_decay: float, nesterov: bool
+) -> tuple[Doubles, Doubles]:
+    """(w, velocity) after a step."""
+    g = g + weight_decay * w
+    v = momentum * v + g
+    return w - lr * (g + momentum * v if nesterov else v), v
+
+
+def adam_means(
+    g: Doubles, m: Doubles | float, v: Doubles | float, betas: tuple[float, float]
+) -> tuple[Doubles, Doubles]:
+    """Of gradients and of their squares, after a step."""
+    one, two = betas
+    return one * m + (1 - one) * g, two * v + (1 - two) * g * g
+
+
+def adam_step(m: Doubles, v: Doubles, lr: float, betas: tuple[float, float], eps: float, t: int) -> Doubles:
+    """What is taken off the weights in step t = 1, 2, ..."""
+    one, two = betas
+    return lr * m / (1 - one**t) / (np.sqrt(v / (1 - two**t)) + eps)
+
+
 # -- random layers ---------------------------------------------------------------------------------
 @st.composite
 def window_options(draw: st.DrawFn) -> dict[str, object]:
@@ -176,7 +312,7 @@ def window_options(draw: st.DrawFn) -> dict[str, object]:
 
 @st.composite
 def parametric_layers(draw: st.DrawFn) -> tuple[Parametric, tuple[int, ...]]:
-    """A layer with parameters and a shape that it takes."""
+    """A layer whose parameters are multiplied by numbers of an input, and a shape that it takes."""
     inputs, outputs = draw(st.integers(1, 4)), draw(st.integers(1, 4))
     shape = (inputs, draw(st.integers(4, 7)), draw(st.integers(4, 7)))
     common = {"relu": draw(st.booleans()), "bias": draw(st.booleans())}
@@ -192,6 +328,16 @@ def parametric_layers(draw: st.DrawFn) -> tuple[Parametric, tuple[int, ...]]:
 
 
 @st.composite
+def normalisations(draw: st.DrawFn) -> tuple[Parametric, tuple[int, ...]]:
+    """A normalisation and a shape that it takes."""
+    kind, image = draw(st.sampled_from([BatchNorm, InstanceNorm, LayerNorm])), (draw(st.integers(1, 4)), 4, 5)
+    shape = image if kind is InstanceNorm else draw(st.sampled_from([image, (12,)]))
+    size = int(np.prod(shape)) if kind is LayerNorm else shape[0]
+    eps = {} if kind is BatchNorm else {"eps": draw(st.sampled_from([1e-5, 1.0]))}
+    return kind("norm", size, relu=draw(st.booleans()), **eps), shape
+
+
+@st.composite
 def plain_layers(draw: st.DrawFn) -> tuple[Layer, tuple[int, ...]]:
     """A layer without parameters and a shape that it takes."""
     shape = (draw(st.integers(1, 3)), draw(st.integers(4, 7)), draw(st.integers(4, 7)))
@@ -200,5 +346,6 @@ def plain_layers(draw: st.DrawFn) -> tuple[Layer, tuple[int, ...]]:
     layers: list[Layer] = [
         AveragePool("average", kernel, stride), MaxPool("max", kernel, stride), GlobalAveragePool("global"),
         ReLU("relu"), LeakyReLU("leaky", 0.1), Sigmoid("sigmoid"), Tanh("tanh"),
+        ReLU6("relu6"), HardSwish("swish"), GELU("gelu"), Dropout("dropout", draw(st.sampled_from([0.0, 0.3]))),
     ]  # fmt: skip
     return draw(st.sampled_from(layers)), shape

@@ -28,7 +28,16 @@ from pulpsim.errors import PulpsimError
 from pulpsim.platform import Platform
 from tests.trainlib.agreement import DifferenceError, check, planned, raw, smallest_that_fits
 from tests.trainlib.arrays import ALL_KINDS, FINITE
-from tests.trainlib.networks import Case, networks, plans, platform_settings, platforms, shapes, with_l1_for
+from tests.trainlib.networks import (
+    RULES,
+    Case,
+    networks,
+    plans,
+    platform_settings,
+    platforms,
+    shapes,
+    with_l1_for,
+)
 from tests.trainlib.smaller import smaller
 from trainlib.errors import PlanError
 
@@ -49,14 +58,18 @@ BATCH, SHRINKING = 100, 60.0
 def cases(draw: st.DrawFn) -> Case:
     model, platform = draw(networks(MOST_LAYERS, shapes)), draw(platforms(CORES, L1_KIB, L2_KIB))
     room = draw(st.sampled_from(ROOM_BYTES))
+    rule = draw(st.sampled_from(["SGD", *RULES]))
+    momentum = [0.9, 0.9, 0.999] if rule == "Nesterov" else [0.0, 0.0, 0.9, 0.9, 0.999, NOTHING]
     case = Case(
         model=model,
         plan=None,
         platform=platform if room is None else with_l1_for(platform, room),
         seed=draw(st.integers(0, 2**32 - 1)),
         lr=draw(st.sampled_from([0.05, 0.05, 0.05, 1.0, 1e-6])),
-        momentum=draw(st.sampled_from([0.0, 0.0, 0.9, 0.9, 0.999, NOTHING])),
+        momentum=draw(st.sampled_from(momentum)),
         weight_decay=draw(st.sampled_from([0.0, 0.0, 0.01, 0.01, NOTHING])),
+        rule=rule,
+        accumulate=draw(st.sampled_from([1, 1, 1, 1, 2, 3])),
         steps=draw(st.sampled_from([1, 1, 1, 2, 3])),
         kinds=draw(st.sampled_from([("plain", "zeros")] * 3 + [FINITE, ALL_KINDS])),
     )
@@ -92,7 +105,8 @@ class Tally:
         platform = case.platform
         self.features.update(
             [
-                case.model.loss, platform.name, platform.l1.arbitration, f"{case.steps} step(s)",
+                case.model.loss, platform.name, platform.l1.arbitration, f"{case.steps} update(s)",
+                f"batches of {case.accumulate}", case.rule,
                 "any plan" if case.plan else "default plan", f"numbers: {' or '.join(case.kinds)}",
             ]
         )  # fmt: skip

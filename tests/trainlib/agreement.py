@@ -8,6 +8,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,16 @@ from pulpsim.platform import Platform
 from tests.trainlib.arrays import Floats, assert_same_bits
 from tests.trainlib.hazards import known_calls, violations
 from tests.trainlib.networks import Case, DirtyMachine, smallest_plans
-from tests.trainlib.rounding import assert_step_is_near
+from tests.trainlib.rounding import Moment, assert_step_is_near
 from trainlib import functional
 from trainlib import trainer as trainers
 from trainlib.errors import PlanError
 from trainlib.graph import SAMPLE
 from trainlib.lowering.memory_map import TARGET
-from trainlib.lowering.schedule import compile_schedule
-from trainlib.model import Parameters
+from trainlib.lowering.schedule import Schedule, compile_schedule
+from trainlib.model import Model
+from trainlib.operators.layer import Host
+from trainlib.optimizers.batch import Part
 from trainlib.plan import Plan
 from trainlib.plans import plan_for
 from trainlib.trainer import StepReport, Trainer
@@ -37,6 +40,8 @@ from trainlib.trainer import StepReport, Trainer
 STACK_USED = 32
 #: a network of so many weights is not cut into tiles of one each
 MANY_TILES = 4096
+#: of any optimizer
+STATES = ("velocity", "mean", "square")
 
 
 class DifferenceError(AssertionError):
@@ -82,7 +87,7 @@ def planned(case: Case) -> Case:
     """With the plan that a training uses. Raises what refuses it."""
     if case.plan is not None:
         return case
-    return replace(case, plan=plan_for(case.model, case.platform, case.optimizer()))
+    return replace(case, plan=plan_for(case.model, case.platform, case.parts()[-1]))
 
 
 def smallest_that_fits(case: Case) -> Plan | None:
@@ -90,7 +95,8 @@ def smallest_that_fits(case: Case) -> Plan | None:
     for width in (64, 8, 1) if case.model.weights < MANY_TILES else (64,):
         for plan in smallest_plans(case.model, width):
             try:
-                compile_schedule(case.model, plan, case.platform, case.optimizer())
+                for part in case.parts():
+                    compile_schedule(case.model, plan, case.platform, part)
             except PlanError:
                 continue
             return plan
@@ -102,9 +108,7 @@ def trainers_of(case: Case) -> tuple[Trainer, Trainer]:
     """For the timed and for the functional steps, from the same random parameters. Raises what refuses the case."""
     with known_calls():
         made = tuple(
-            Trainer(
-                case.model, case.platform, case.plan, case.lr, momentum=case.momentum, weight_decay=case.weight_decay
-            )
+            Trainer(case.model, case.platform, case.plan, optimizer=case.optimizer(), accumulate=case.accumulate)
             for _ in range(2)
         )
     for trainer in made:
@@ -128,9 +132,13 @@ def timed_step(trainer: Trainer, x: Floats, target: Any, seed: int) -> tuple[Ste
 
 @contextmanager
 def undisturbed() -> Iterator[pytest.MonkeyPatch]:
-    """Steps that leave numbers which are not finite are compared like others."""
+    """Steps that leave numbers which are not finite are counted and compared like others."""
+
+    def count(trainer: Trainer, loss: float) -> None:
+        trainer.steps += 1
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "_learned", lambda trainer, loss: None)
+        patch.setattr(Trainer, "_learned", count)
         yield patch
 
 
@@ -139,11 +147,11 @@ def check(case: Case) -> None:
     """All that must hold of a case's steps."""
     timed, twin = trainers_of(planned(case))
     with no_error("replay"):
-        found = violations(timed.schedule, case.platform)
+        found = [one for schedule in timed.schedules.values() for one in violations(schedule, case.platform)]
     if found:
         raise DifferenceError(f"hazard, {_of_a_kind(found[0])}", "; ".join(found[:3]))
     rng = np.random.default_rng([case.seed, 1])
-    for number in range(case.steps):
+    for number in range(case.steps * case.accumulate):
         x, target = case.data()[1:] if number == 0 else case.sample(rng)
         _check_step(case, timed, twin, x, target)
 
@@ -154,8 +162,7 @@ def _of_a_kind(violation: str) -> str:
 
 
 def _check_step(case: Case, timed: Trainer, twin: Trainer, x: Floats, target: Any) -> None:
-    before = [parameter.copy() for parameter in twin.parameters]
-    unmoved = twin.optimizer.copy()
+    before, schedule = moment_of(twin), timed.schedule
     with no_error("functional step"), undisturbed():
         value = twin.functional_step(x, target)
     with no_error("timed step"):
@@ -165,31 +172,37 @@ def _check_step(case: Case, timed: Trainer, twin: Trainer, x: Floats, target: An
     with finding("accounts"):
         assert_accounts(report, machine)
     with finding("bytes"):
-        assert_bytes_in_place(timed, machine)
-    if _stays_finite(case, [before, twin.parameters], x, value):
+        assert_bytes_in_place(case.model, schedule, before.batch.part, machine)
+    after, cores = moment_of(twin), case.platform.cluster.cores
+    outputs = functional.forward(case.model, before.parameters, x, Host(before.number, cores))
+    if all(np.isfinite(array).all() for array in (*before.arrays, *after.arrays, *outputs, np.float32(value))):
         with finding("float64"):
-            assert_step_is_near(
-                case.model, before, twin.parameters, x, target, case.platform.cluster.cores, unmoved, value
-            )
+            assert_step_is_near(case.model, before, after, x, target, cores, value)
 
 
-def _stays_finite(case: Case, parameters: list[Parameters], x: Floats, loss: float) -> bool:
-    """Whether no number of the step has left FP32's range, where rounding explains everything."""
-    arrays = [*parameters[0], *parameters[1], *functional.forward(case.model, parameters[0], x), np.float32(loss)]
-    return all(np.isfinite(array).all() for array in arrays)
+def moment_of(trainer: Trainer) -> Moment:
+    parameters = [parameter.copy() for parameter in trainer.parameters]
+    return Moment(parameters, trainer.optimizer.copy(), deepcopy(trainer.batch), trainer.steps)
 
 
 def assert_same_values(timed: Trainer, twin: Trainer, loss: float, expected: float) -> None:
-    """Loss, parameters and velocities, bit for bit."""
+    """Loss, parameters, states of the optimizer and sums of a batch, bit for bit."""
     assert_same_bits(np.float32(loss), np.float32(expected), "loss")
     for layer, slots in zip(timed.model.layers, timed.model.slots, strict=True):
         for name, slot in slots.items():
             what = f"{name} of {type(layer).__name__}: {layer.name}"
             assert_same_bits(timed.parameters[slot], twin.parameters[slot], what)
-            states = [trainer.optimizer.state.get(slot, {}) for trainer in (timed, twin)]
-            assert states[0].keys() == states[1].keys()
-            for state in states[0]:
-                assert_same_bits(states[0][state], states[1][state], f"{state} of {what}")
+            one, other = (kept_of(trainer, slot) for trainer in (timed, twin))
+            assert one.keys() == other.keys(), f"what is kept for {what}"
+            for kept in one:
+                assert_same_bits(one[kept], other[kept], f"{kept} of {what}")
+    assert timed.optimizer.steps == twin.optimizer.steps and timed.batch.done == twin.batch.done, "steps made"
+
+
+def kept_of(trainer: Trainer, slot: int) -> dict[str, Floats]:
+    """What goes with a parameter array."""
+    sums = trainer.batch.sums
+    return trainer.optimizer.state.get(slot, {}) | ({"sum": sums[slot]} if slot in sums else {})
 
 
 def assert_accounts(report: StepReport, machine: DirtyMachine) -> None:
@@ -205,19 +218,21 @@ def assert_accounts(report: StepReport, machine: DirtyMachine) -> None:
         assert min(phase.causes.values()) >= 0, f"negative cause: {phase.layer} {phase.step}"
 
 
-def assert_bytes_in_place(trainer: Trainer, machine: DirtyMachine) -> None:
-    """Nothing is written but tensors that a step may change, buffers, and the top of the stacks."""
-    tensors, memory = trainer.schedule.tensors, machine.memory
-    kept = {SAMPLE, TARGET} | {
-        node.parameter(name)
-        for node in trainer.model.nodes
-        for name in node.layer.parameters
-        if name not in node.layer.trained_parameters
-    }
-    l2 = [(L2_BASE, trainer.schedule.code_bytes)]
+def assert_bytes_in_place(model: Model, schedule: Schedule, part: Part, machine: DirtyMachine) -> None:
+    """Nothing is written but tensors that a step may change, buffers, and the top of the stacks.
+
+    part: of a batch; only the last step of one changes parameters, with the sums as they are.
+    """
+    tensors, memory = schedule.tensors, machine.memory
+    kept = {SAMPLE, TARGET}
+    for node in model.nodes:
+        for name in node.layer.parameters:
+            changes = name in node.layer.trained_parameters and part in ("alone", "last")
+            kept |= {node.parameter(name, of) for of in (["sum"] if changes else ["", *STATES])}
+    l2 = [(L2_BASE, schedule.code_bytes)]
     l2 += [(t.address, t.size_bytes) for t in tensors.values() if t.name not in kept]
     assert_unchanged(memory.l2, machine.l2_before, L2_BASE, l2, "L2 outside what a step writes")
-    l1 = [(buffer.address, buffer.size_bytes) for buffer in trainer.schedule.buffers]
+    l1 = [(buffer.address, buffer.size_bytes) for buffer in schedule.buffers]
     tops = [stack_pointer(machine.platform, core) for core in range(machine.platform.cluster.cores)]
     l1 += [(top - STACK_USED, STACK_USED) for top in tops]
     assert_unchanged(memory.l1, machine.l1_before, L1_BASE, l1, "L1 outside the buffers")

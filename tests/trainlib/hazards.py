@@ -335,6 +335,24 @@ def _norm_gradient(a: SimpleNamespace) -> Touched:
     return [dy, x, gamma, row(a.statistics, 2 * rows)], [dx, *gradients, *_partial(a, getattr(a, "shared", True))]
 
 
+def _affine(a: SimpleNamespace) -> Touched:
+    """Forward, or back to the input's gradient, which takes no shift."""
+    x, y = (a.x, a.y) if hasattr(a, "x") else (a.dy, a.dx)
+    factors = [row(at, a.channels) for at in (a.scale, getattr(a, "shift", None)) if at is not None]
+    return [tile(x, a.channels, a.pixels, None), *factors], [tile(y, a.channels, a.pixels, None)]
+
+
+def _affine_factors(a: SimpleNamespace) -> Touched:
+    reads = [row(at, a.channels) for at in (a.gamma, a.beta, a.mean, a.inverse)]
+    return reads, [row(at, a.channels) for at in (a.scale, a.shift)]
+
+
+def _affine_gradients(a: SimpleNamespace) -> Touched:
+    images = [tile(at, a.channels, a.pixels, None) for at in (a.dy, a.x)]
+    gradients = [row(at, a.channels) for at in (a.dgamma, a.dbeta)]
+    return [*images, row(a.mean, a.channels), row(a.inverse, a.channels), *gradients * a.accumulate], gradients
+
+
 def _pick_transpose(a: SimpleNamespace) -> Touched:
     blocks = lines(a.w - L1_BASE, a.outputs * a.inputs, a.taps, 4 * a.taps).reshape(-1, a.taps)
     return [blocks[:, list(a.picked)].reshape(-1)], [tile(a.flipped, a.inputs, a.outputs * len(a.picked), a.stride)]
@@ -351,6 +369,10 @@ OTHERS: dict[str, Callable[[SimpleNamespace], Touched]] = {
     "normalisation.layer_norm": _norm,
     "normalisation.instance_norm_gradient": _norm_gradient,
     "normalisation.layer_norm_gradient": _norm_gradient,
+    "affine.affine_forward": _affine,
+    "affine.affine_input_gradient": _affine,
+    "affine.affine_factors": _affine_factors,
+    "affine.affine_gradients": _affine_gradients,
     "bias.bias_forward": _bias_forward,
     "bias.bias_gradient": _bias_gradient,
     "fully_connected.forward": _dense_forward,

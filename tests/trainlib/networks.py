@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
 from math import prod
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from hypothesis import assume
@@ -22,27 +22,35 @@ from tests.trainlib.hazards import compiled
 from trainlib.errors import ModelError
 from trainlib.graph import SAMPLE
 from trainlib.layers import (
+    GELU,
     Activation,
     Add,
     AveragePool,
+    BatchNorm,
     Concat,
     Conv2D,
     DepthWise,
+    Dropout,
     Flatten,
     FullyConnected,
     GlobalAveragePool,
+    HardSwish,
+    InstanceNorm,
     Layer,
+    LayerNorm,
     LeakyReLU,
     MaxPool,
     Parametric,
     PointWise,
     ReLU,
+    ReLU6,
     Sigmoid,
     Tanh,
 )
 from trainlib.lowering.schedule import Schedule, execute
 from trainlib.model import LOSSES, Model
-from trainlib.optimizers import SGD
+from trainlib.optimizers import SGD, Adam, AdamW, Batch, Optimizer
+from trainlib.optimizers.accumulating import kinds_of
 from trainlib.plan import (
     SUM,
     LayerStep,
@@ -89,13 +97,28 @@ def windows(draw: st.DrawFn, height: int, width: int) -> dict[str, Any]:
 
 
 @st.composite
+def convolutions(draw: st.DrawFn, name: str, shape: Shape, outputs: int, common: dict[str, Any]) -> Conv2D:
+    """In groups and dilated, where both are possible."""
+    channels, height, width = shape
+    groups = draw(st.sampled_from([n for n in range(1, channels + 1) if channels % n == 0]))
+    dilation = draw(st.sampled_from([1, 1, 2, 3, (1, 2), (4, 1)]))
+    plain = Conv2D(name, channels, groups * -(-outputs // groups), **draw(windows(height, width)), **common)
+    try:
+        found = replace(plain, groups=groups, dilation=dilation)
+        found.output_shape(shape)
+    except ModelError:  # dilated, the kernel is larger than the image
+        return replace(plain, groups=groups)
+    return found
+
+
+@st.composite
 def layers(draw: st.DrawFn, name: str, shape: Shape) -> Layer:
     """Any layer that takes `shape`."""
-    common: dict[str, Any] = {
-        "relu": draw(flags),
-        "bias": draw(flags),
-        "trainable": draw(st.sampled_from([True, True, False])),
-    }
+    norm: dict[str, Any] = {"relu": draw(flags), "trainable": draw(st.sampled_from([True, True, False]))}
+    common = norm | {"bias": draw(flags)}
+    if common["bias"] and norm["trainable"] and draw(flags):
+        common["trainable"] = draw(st.sampled_from([True, "bias"]))
+    eps = {"eps": draw(st.sampled_from([1e-5, 1e-3, 1.0]))}
     outputs = draw(st.one_of(st.integers(1, 6), st.integers(1, 20)))
     channels, image = shape[0], shape[1:]
     kinds = {
@@ -104,16 +127,23 @@ def layers(draw: st.DrawFn, name: str, shape: Shape) -> Layer:
         "leaky": lambda: LeakyReLU(name, draw(st.sampled_from([0.1, 0.01, 1.0]))),
         "sigmoid": lambda: Sigmoid(name),
         "tanh": lambda: Tanh(name),
+        "relu6": lambda: ReLU6(name),
+        "swish": lambda: HardSwish(name),
+        "gelu": lambda: GELU(name),
+        "dropout": lambda: Dropout(name, draw(st.sampled_from([0.5, 0.0, 0.1, 0.9])), draw(st.integers(0, 3))),
+        "batch": lambda: BatchNorm(name, shape[0], **norm),
+        "layer": lambda: LayerNorm(name, prod(shape), **norm, **eps),
     }
     images = {
         "pw": lambda: PointWise(name, channels, outputs, **common),
-        "conv": lambda: Conv2D(name, channels, outputs, **draw(windows(*image)), **common),
+        "conv": lambda: draw(convolutions(name, shape, outputs, common)),
         "dw": lambda: DepthWise(name, channels, **draw(windows(*image)), **common),
         "gap": lambda: GlobalAveragePool(name),
         "average": lambda: AveragePool(name, **draw(windows(*image)), count_padding=draw(flags)),
         "max": lambda: MaxPool(name, **draw(windows(*image))),
+        "instance": lambda: InstanceNorm(name, channels, **norm, **eps),
     }
-    names = [*images, *images, *kinds] if image else list(kinds)  # images end at the first "fc"
+    names = [*images, *images, *kinds] if image else ["fc", "fc", *kinds]  # images end at the first "fc"
     return (images | kinds)[draw(st.sampled_from(names))]()
 
 
@@ -340,12 +370,17 @@ def with_l1_for(platform: Platform, needed_bytes: int) -> Platform:
 
 # -- cases -------------------------------------------------------------------------------------------
 Data = tuple[list[Floats], Floats, Any]
+Rule = Literal["SGD", "Nesterov", "Adam", "AdamW"]
+RULES: tuple[Rule, ...] = ("SGD", "Nesterov", "Adam", "AdamW")
+#: of Adam
+SECOND_BETA = 0.99
 
 
 @dataclass(frozen=True)
 class Case:
     """Training steps to run: random parameters in ALL layers, samples and targets. No plan: the default one.
 
+    rule: of the optimizer; momentum is also the first beta of Adam's. steps: updates, each of `accumulate` samples.
     kinds: of the numbers, see `arrays.values`; of each array one.
     """
 
@@ -356,15 +391,24 @@ class Case:
     lr: float = 0.05
     momentum: float = 0.0
     weight_decay: float = 0.0
+    rule: Rule = "SGD"
+    accumulate: int = 1
     steps: int = 1
     kinds: tuple[str, ...] = ("plain", "zeros")
 
-    def optimizer(self) -> SGD:
-        return SGD(self.lr, self.momentum, self.weight_decay)
+    def optimizer(self) -> Optimizer:
+        if self.rule in ("SGD", "Nesterov"):
+            return SGD(self.lr, self.momentum, self.weight_decay, nesterov=self.rule == "Nesterov")
+        kind = Adam if self.rule == "Adam" else AdamW
+        return kind(self.lr, (self.momentum, SECOND_BETA), weight_decay=self.weight_decay)
+
+    def parts(self) -> list[Optimizer]:
+        """What steps are compiled for; the last one needs the most memory."""
+        return list(kinds_of(self.optimizer(), Batch(self.accumulate)).values())
 
     def schedule(self) -> Schedule:
         assert self.plan is not None
-        return compiled(self.model, self.plan, self.platform, self.optimizer())
+        return compiled(self.model, self.plan, self.platform, self.parts()[-1])
 
     def data(self) -> Data:
         """(parameters, sample, target or None) of the first step."""

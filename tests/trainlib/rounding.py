@@ -8,71 +8,57 @@ itself, from magnitudes; and their number likewise, from ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from tests.trainlib import textbook
-from tests.trainlib.arrays import TINY, UNIT, Floats, assert_same_bits, assert_within, ulps
+from tests.trainlib import near_normalisation, near_optimizers, textbook
+from tests.trainlib.arrays import TINY, UNIT, Floats, assert_same_bits, ulps
+from tests.trainlib.near import LARGEST, Near, assert_near, double, summed, unless
 from tests.trainlib.textbook import Doubles
 from trainlib import functional
 from trainlib.graph import SAMPLE, Node
 from trainlib.layers import (
+    GELU,
     Add,
+    BatchNorm,
     Concat,
+    Dropout,
     Flatten,
     FullyConnected,
+    HardSwish,
+    InstanceNorm,
     Layer,
+    LayerNorm,
     LeakyReLU,
     MaxPool,
     Parametric,
     ReLU,
+    ReLU6,
     Sigmoid,
     Tanh,
 )
 from trainlib.model import Model, Parameters
 from trainlib.operators.layer import Host
-from trainlib.optimizers import SGD
+from trainlib.optimizers import Batch, Optimizer
 
 #: ulps by which a function of its own may be off, as its kernel states
-FUNCTION_ULPS = {Sigmoid: 2.5, Tanh: 2.8}
-LARGEST = float(np.finfo(np.float32).max)
-
-
-@dataclass(frozen=True)
-class Near:
-    """An exact value, the magnitudes that were added up for it, and how many roundings it took."""
-
-    exact: Doubles
-    size: Doubles
-    roundings: Doubles | float
-
-    @property
-    def bound(self) -> Doubles:
-        return (self.roundings + 1) * (1.001 * UNIT * self.size + TINY)
-
-
-def double(array: Floats) -> Doubles:
-    return array.astype(np.float64)
-
-
-def summed(function: Callable[..., Doubles], *factors: Floats, more: int = 0) -> Near:
-    """A function that adds up products of its arguments. more: roundings beside one a product."""
-    exact = [double(factor) for factor in factors]
-    terms = function(*(np.ones(factor.shape) for factor in factors))
-    return Near(function(*exact), function(*(np.abs(factor) for factor in exact)), terms + more)
+FUNCTION_ULPS = {Sigmoid: 2.5, Tanh: 2.8, HardSwish: 2.5, GELU: 2.5}
+#: what a slope that is found from x may be off by, likewise
+SLOPES = {HardSwish: 2.0**-23, GELU: 2.0**-22}
 
 
 # -- forward -----------------------------------------------------------------------------------------
-def forward(layer: Layer, own: list[Floats], x: Floats, *others: Floats) -> Near:
+def forward(host: Host, layer: Layer, own: list[Floats], x: Floats, *others: Floats) -> Near:
     if isinstance(layer, Add):
         near = summed(lambda *values: sum(values[1:], start=values[0]), x, *others)
         return replace(near, exact=np.maximum(near.exact, 0)) if layer.relu else near
     if isinstance(layer, Concat | Flatten):
         exact = textbook.forward_layer(layer, [], double(x), *map(double, others))
         return Near(exact, np.zeros_like(exact), -1)
+    if isinstance(layer, Dropout):
+        return _masked(host, layer, x)
     if type(layer) in textbook.ACTIVATIONS:
         exact = textbook.forward_layer(layer, [], double(x))
         return Near(exact, np.abs(exact), _off_by(layer, exact))
@@ -82,40 +68,96 @@ def forward(layer: Layer, own: list[Floats], x: Floats, *others: Floats) -> Near
     if not isinstance(layer, Parametric):  # means: a rounding an element, their share of the sum
         taps = layer.window(x.shape).taps  # type: ignore[attr-defined]
         return replace(summed(lambda values: textbook.forward_layer(layer, [], values), x), roundings=taps + 2)
-    linear: Any = replace(layer, relu=False)  # type: ignore[type-var]
-    near = summed(lambda values, *mine: textbook.forward_layer(linear, mine, values), x, *own)
+    near = _linear(layer, own, x)
     return replace(near, exact=np.maximum(near.exact, 0)) if layer.relu else near
+
+
+def _linear(layer: Parametric, own: list[Floats], x: Floats) -> Near:
+    """Before the layer's own ReLU."""
+    linear: Any = replace(layer, relu=False)  # type: ignore[type-var]
+    if isinstance(layer, BatchNorm):
+        return _affine(linear, [double(array) for array in own], double(x))
+    if isinstance(layer, InstanceNorm | LayerNorm):
+        w, b = (textbook.along(layer, double(array)) for array in own)
+        near = near_normalisation.normal(textbook.rows(layer, double(x)), w, b, layer.eps)
+        return Near(near.exact.reshape(x.shape), near.size.reshape(x.shape), near.roundings)
+    return summed(lambda values, *mine: textbook.forward_layer(linear, mine, values), x, *own)
+
+
+def _affine(layer: BatchNorm, own: list[Doubles], x: Doubles) -> Near:
+    """x scale + shift, the scale being w inverse, the shift b - mean scale; a scale that underflows is off by TINY."""
+    w, b, mean, inverse = (np.abs(array) for array in own)
+    reach = np.abs(x) + mean.reshape(-1, *[1] * (x.ndim - 1))
+    size = textbook.forward_layer(layer, [w, b, -mean, inverse], np.abs(x)) + TINY / UNIT * reach
+    return unless(_too_large(layer, own, x), Near(textbook.forward_layer(layer, own, x), size, 3))
+
+
+def _too_large(layer: BatchNorm, own: list[Doubles], x: Doubles) -> Doubles:
+    """Whether the scale of a number may leave FP32's range."""
+    return np.abs(textbook.along(layer, own[0] * own[3]) + 0 * textbook.rows(layer, x)).reshape(x.shape) > LARGEST / 2
+
+
+def _masked(host: Host, layer: Dropout, x: Floats) -> Near:
+    """What is kept is multiplied by a factor that is rounded."""
+    exact = textbook.dropped(layer, double(x), host.step)
+    return Near(exact, np.abs(exact), 1)
 
 
 def _off_by(layer: Layer, exact: Doubles) -> Doubles | float:
     """The error of an activation, in roundings of its result."""
-    if isinstance(layer, ReLU):
+    if isinstance(layer, ReLU | ReLU6):
         return -1.0
     if isinstance(layer, LeakyReLU):
         return 0.0
     ulp = np.where(exact == 0, 0, ulps(exact))
+    if isinstance(layer, GELU):  # below 0 of its own size only
+        ulp = np.where(exact < 0, np.maximum(ulp, UNIT), ulp)
     return FUNCTION_ULPS[type(layer)] * ulp / (UNIT * np.maximum(np.abs(exact), TINY))
 
 
 # -- backward ----------------------------------------------------------------------------------------
-def input_gradient(layer: Layer, own: list[Floats], d: Floats, x: Floats, y: Floats) -> Near:
+def input_gradient(host: Host, layer: Layer, own: list[Floats], d: Floats, x: Floats, y: Floats) -> Near:
+    if isinstance(layer, Dropout):
+        return _masked(host, layer, d)
     if type(layer) in textbook.ACTIVATIONS:
         return _through_activation(layer, double(d), double(x), double(y))
-    w = own[0] if own else x
+    if isinstance(layer, InstanceNorm | LayerNorm):
+        dy, rows, w, known = _of_rows(host, layer, own, d, x)
+        near = near_normalisation.input_gradient(dy, rows, w, known)
+        return Near(near.exact.reshape(x.shape), near.size.reshape(x.shape), near.roundings)
     if isinstance(layer, Parametric):
-        return summed(lambda d, w: textbook.input_gradient(layer, w, d, double(x)), d, w)
-    near = summed(lambda d: textbook.input_gradient(layer, double(w), d, double(x)), d)
+        near = summed(lambda d, *own: textbook.input_gradient(layer, own, d, double(x)), d, *own)
+        if not isinstance(layer, BatchNorm):
+            return near
+        near = Near(near.exact, near.size + TINY / UNIT * np.abs(double(d)), 2)
+        return unless(_too_large(layer, [double(array) for array in own], double(x)), near)
+    near = summed(lambda d: textbook.input_gradient(layer, [], d, double(x)), d)
     taps = 0 if isinstance(layer, MaxPool) else layer.window(x.shape).taps  # type: ignore[attr-defined]
     return replace(near, roundings=near.roundings * max(taps, 1) + 3)
 
 
+def _of_rows(
+    host: Host, layer: InstanceNorm | LayerNorm, own: list[Floats], d: Floats, x: Floats
+) -> tuple[Doubles, Doubles, Doubles, Doubles]:
+    """dy, x and w as rows, and the step's own statistics, which are near to x's."""
+    rows, (w, b) = textbook.rows(layer, double(x)), own
+    known = layer.normal({"w": w, "b": b}, x, host.cores)[1].reshape(-1, 2)
+    assert_near(known, near_normalisation.statistics(rows, layer.eps), f"statistics of {named(layer)}")
+    return textbook.rows(layer, double(d)), rows, textbook.along(layer, double(w)), double(known)
+
+
 def _through_activation(layer: Layer, d: Doubles, x: Doubles, y: Doubles) -> Near:
-    """The kernels take the slope from y, which may be off by some ulps."""
-    if isinstance(layer, ReLU):
-        return Near(np.where(y > 0, d, 0), np.zeros_like(d), -1)
+    """The kernels take the slope from y, which may be off by some ulps, or from x."""
+    if isinstance(layer, ReLU | ReLU6):
+        passes = (y > 0) & (y < 6) if isinstance(layer, ReLU6) else y > 0
+        exact = np.where(passes, d, 0)
+        return Near(exact, np.abs(exact), -1)
     if isinstance(layer, LeakyReLU):
         exact = np.where(y > 0, d, d * float(np.float32(layer.slope)))
         return Near(exact, np.abs(exact), 0)
+    if type(layer) in SLOPES:
+        exact = textbook.activation_gradient(layer, d, x)
+        return Near(exact, np.abs(exact) + np.abs(d) * SLOPES[type(layer)] / UNIT, 1)
     exact_y = textbook.ACTIVATIONS[type(layer)](x, layer)
     error = FUNCTION_ULPS[type(layer)] * ulps(exact_y)
     if isinstance(layer, Sigmoid):
@@ -125,8 +167,26 @@ def _through_activation(layer: Layer, d: Doubles, x: Doubles, y: Doubles) -> Nea
     return Near(d * slope, np.abs(d) * (size + change / UNIT), 3)
 
 
-def weight_gradient(layer: Parametric, d: Floats, x: Floats) -> Near:
-    return summed(lambda d, x: textbook.weight_gradient(layer, d, x), d, x)
+def parameter_gradients(
+    host: Host, layer: Parametric, own: list[Floats], d: Floats, x: Floats
+) -> dict[str, Near]:
+    """Of w and of b, also of those that are not trained."""
+    if isinstance(layer, InstanceNorm | LayerNorm):
+        dy, rows, _, known = _of_rows(host, layer, own, d, x)
+        return near_normalisation.parameter_gradients(dy, rows, known, isinstance(layer, InstanceNorm))
+    if isinstance(layer, BatchNorm):
+        return {"w": _gamma_gradient(layer, own, d, x), "b": bias_gradient(d)}
+    return {"w": summed(lambda d, x: textbook.weight_gradient(layer, d, x), d, x), "b": bias_gradient(d)}
+
+
+def _gamma_gradient(layer: BatchNorm, own: list[Floats], d: Floats, x: Floats) -> Near:
+    """Sums of d (x - mean), each off by TINY where its terms are as small, times the inverse."""
+
+    def sums(d: Doubles, x: Doubles, away: Doubles, inverse: Doubles) -> Doubles:
+        return textbook.parameter_gradients(layer, [away, away, -away, inverse], d, x)["w"]
+
+    near, inverse = summed(sums, d, x, -own[2], own[3]), np.abs(double(own[3]))
+    return replace(near, size=near.size + TINY / UNIT * inverse, roundings=near.roundings + 1)
 
 
 def bias_gradient(d: Floats) -> Near:
@@ -158,42 +218,58 @@ def _cross_entropy(y: Doubles, label: int, cores: int) -> tuple[Near, Near]:
 
 
 # -- a step ------------------------------------------------------------------------------------------
-def assert_near(found: Any, near: Near, what: str) -> None:
-    """Where a sum may leave FP32's range on its way, anything is near."""
-    value = np.where(near.size < LARGEST / 2, np.asarray(found).reshape(near.exact.shape), near.exact)
-    assert_within(value, near.exact, near.bound, what)
+@dataclass(frozen=True)
+class Moment:
+    """What a training has come to: copies. number: of the step that comes next."""
+
+    parameters: Parameters
+    optimizer: Optimizer
+    batch: Batch
+    number: int
+
+    @property
+    def arrays(self) -> list[Floats]:
+        """Parameters, states and sums."""
+        states = [array for own in self.optimizer.state.values() for array in own.values()]
+        return [*self.parameters, *states, *self.batch.sums.values()]
 
 
-@np.errstate(over="ignore")
+@np.errstate(over="ignore", invalid="ignore")
 def assert_step_is_near(
-    model: Model, before: Parameters, after: Parameters, x: Floats, target: Any, cores: int, optimizer: SGD,
-    value: float,
-) -> None:  # fmt: skip
-    """before, after: the parameters; optimizer: with the velocities from before the step; value: the loss it gave."""
-    host = Host(0, cores)
-    outputs = functional.forward(model, before, x, host)
+    model: Model, before: Moment, after: Moment, x: Floats, target: Any, cores: int, value: float
+) -> None:
+    """value: the loss that the step gave."""
+    host = Host(before.number, cores)
+    outputs = functional.forward(model, before.parameters, x, host)
     values = {SAMPLE: x.reshape(model.input_shape)} | dict(zip((n.name for n in model.nodes), outputs, strict=True))
     for node in model.nodes:
         inputs = [values[value.name] for value in node.inputs]
-        near = forward(node.layer, _own(model, node.number, before), *inputs)
+        near = forward(host, node.layer, _own(model, node.number, before.parameters), *inputs)
         assert_near(values[node.name], near, f"output of {named(node.layer)}")
     wanted = x if target is None else target
     expected, gradient = loss(model, outputs[-1], wanted, cores)
     assert_near(value, expected, f"loss {model.loss}")
-    for layer, slots in zip(model.layers, model.slots, strict=True):
-        for name, slot in slots.items():
-            if name not in layer.trained_parameters:
-                assert_same_bits(after[slot], before[slot], f"{name} of the frozen {named(layer)}")
+    _assert_kept(model, before, after)
     dy = functional.loss(model, outputs[-1], wanted, cores)[1]
     given: dict[str, list[Near]] = {model.nodes[-1].name: [gradient]}
-    for node, d, inputs in functional.Backward(model, before, values[SAMPLE], outputs, dy, host):
+    for node, d, inputs in functional.Backward(model, before.parameters, values[SAMPLE], outputs, dy, host):
         if not np.isfinite(d).all():  # from here on down nothing is
             return
         near, y = _through(node, given[node.name], values[node.name])
         assert_near(d, near, f"gradient of the output of {named(node.layer)}")
-        _assert_updates(model, node.number, d, inputs[0], before, after, optimizer)
-        for which, near in enumerate(_input_gradients(model, node, before, d, inputs, y)):
+        _assert_updates(model, node, host, d, inputs[0], before, after)
+        for which, near in enumerate(_input_gradients(model, node, host, before.parameters, d, inputs, y)):
             given.setdefault(node.inputs[which].name, []).append(near)
+
+
+def _assert_kept(model: Model, before: Moment, after: Moment) -> None:
+    """What is frozen does not change, nor does anything before a batch has ended."""
+    updates = before.batch.part in ("alone", "last")
+    for layer, slots in zip(model.layers, model.slots, strict=True):
+        for name, slot in slots.items():
+            if not updates or name not in layer.trained_parameters:
+                what = f"{name} of the frozen {named(layer)}" if updates else f"{name} within a batch"
+                assert_same_bits(after.parameters[slot], before.parameters[slot], what)
 
 
 def _through(node: Node, given: list[Near], y: Floats) -> tuple[Near, Floats]:
@@ -211,13 +287,13 @@ def _through(node: Node, given: list[Near], y: Floats) -> tuple[Near, Floats]:
 
 
 def _input_gradients(
-    model: Model, node: Node, before: Parameters, d: Floats, inputs: list[Floats], y: Floats
+    model: Model, node: Node, host: Host, before: Parameters, d: Floats, inputs: list[Floats], y: Floats
 ) -> list[Near]:
     """What a node gives to each of its inputs."""
     if isinstance(node.layer, Add | Concat | Flatten):
         own = node.layer.input_gradients({}, d, inputs, y)
         return [Near(double(part), np.abs(double(part)), -1) for part in own]
-    return [input_gradient(node.layer, _own(model, node.number, before), d, inputs[0], y)]
+    return [input_gradient(host, node.layer, _own(model, node.number, before), d, inputs[0], y)]
 
 
 def named(layer: Layer) -> str:
@@ -229,27 +305,24 @@ def _own(model: Model, index: int, parameters: Parameters) -> list[Floats]:
 
 
 def _assert_updates(
-    model: Model, index: int, d: Floats, x: Floats, before: Parameters, after: Parameters, optimizer: SGD
+    model: Model, node: Node, host: Host, d: Floats, x: Floats, before: Moment, after: Moment
 ) -> None:
-    layer = model.layers[index]
-    for name, slot in model.slots[index].items():
-        assert isinstance(layer, Parametric)
-        if name not in layer.trained_parameters:
-            continue
-        near = weight_gradient(layer, d, x) if name == "w" else bias_gradient(d)
-        if name == "w" and isinstance(layer, FullyConnected):  # lr d rounds before x, however large, makes it grow
-            near = replace(near, size=near.size + TINY / UNIT / optimizer.lr * np.abs(double(x)).reshape(-1))
-        velocity = optimizer.state.get(slot, {}).get("velocity", np.zeros_like(before[slot]))
-        assert_near(after[slot], _updated(near, before[slot], velocity, optimizer), f"new {name} of {named(layer)}")
-
-
-def _updated(gradient: Near, w: Floats, velocity: Floats, optimizer: SGD) -> Near:
-    """w after the step: each of decay, momentum and rate rounds once more, and so does w itself."""
-    lr, momentum, decay = (
-        float(np.float32(factor)) for factor in (optimizer.lr, optimizer.momentum, optimizer.weight_decay)
-    )
-    old, v = double(w), double(velocity)
-    exact = old - lr * (gradient.exact.reshape(w.shape) + decay * old + momentum * v)
-    size = gradient.size.reshape(w.shape) + decay * np.abs(old) + momentum * np.abs(v)
-    roundings = np.reshape(gradient.roundings, w.shape) + 5
-    return Near(exact, lr * size + np.abs(old) / np.maximum(roundings, 1), roundings)
+    """The step's own gradients are near, and so is what they change: the sums of a batch, or states and parameters."""
+    layer, slots = node.layer, model.slots[node.number]
+    if not layer.trained:
+        return
+    assert isinstance(layer, Parametric)
+    own = functional.own_of(model, node.number, before.parameters)
+    near = parameter_gradients(host, layer, list(own.values()), d, x)
+    found = layer.parameter_gradients_on(host, own, d, [x])
+    for name in layer.trained_parameters:
+        what, slot = f"{name} of {named(layer)}", slots[name]
+        assert_near(found[name], near[name], f"gradient {what}")
+        states = before.optimizer, before.batch, after.optimizer
+        for of, expected in near_optimizers.changed(slot, own[name], found[name], *states).items():
+            if of == name == "w" and before.optimizer.plain and isinstance(layer, FullyConnected):
+                # lr d rounds before x, however large, makes it grow
+                expected = replace(expected, size=expected.size + TINY / UNIT * np.abs(double(x)).reshape(-1))
+            is_of = {"w": after.parameters, "sum": after.batch.sums}.get(of)
+            value = after.optimizer.state[slot][of] if is_of is None else is_of[slot]
+            assert_near(value, expected, f"new {of} of {what}" if of != "w" else f"new {what}")

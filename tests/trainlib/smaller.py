@@ -11,14 +11,25 @@ from pulpsim.errors import PulpsimError
 from pulpsim.platform import Platform
 from tests.trainlib.networks import Case, Shape, platform_settings, smallest_step
 from trainlib.graph import SAMPLE
-from trainlib.layers import Add, Conv2D, DepthWise, FullyConnected, Layer, Parametric, PointWise
+from trainlib.layers import (
+    Add,
+    BatchNorm,
+    Conv2D,
+    DepthWise,
+    FullyConnected,
+    InstanceNorm,
+    Layer,
+    LayerNorm,
+    Parametric,
+    PointWise,
+)
 from trainlib.model import Model
 from trainlib.plan import LayerStep, Plan, Tile, backward_choices, forward_steps, tile_limits
 
 #: what a layer's field may be instead, the plainest first
 PLAIN: dict[str, tuple[Any, ...]] = {
     "relu": (False,), "bias": (False,), "trainable": (True,), "stride": (1,), "padding": (0,), "kernel": (1, 2, 3),
-    "slope": (0.1,),
+    "groups": (1,), "dilation": (1,), "slope": (0.1,), "rate": (0.0, 0.5), "seed": (0,), "eps": (1e-5,),
 }  # fmt: skip
 
 
@@ -106,8 +117,10 @@ def _taking(layer: Layer, shape: Shape) -> Layer:
             return replace(layer, in_features=prod(shape))
         case Conv2D() | PointWise():
             return replace(layer, in_channels=shape[0])
-        case DepthWise():
+        case DepthWise() | BatchNorm() | InstanceNorm():
             return replace(layer, channels=shape[0])
+        case LayerNorm():
+            return replace(layer, features=prod(shape))
     return layer
 
 

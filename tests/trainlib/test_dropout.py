@@ -25,6 +25,7 @@ from tests.trainlib.arrays import (
     values,
 )
 from tests.trainlib.bench import Bench
+from tests.trainlib.textbook import dropout_mask
 from trainlib.kernels import dropout as kernels
 from trainlib.numerics import dropout as numerics
 
@@ -61,19 +62,10 @@ def twin(x: NDArray[np.float32], case: Case) -> NDArray[np.float32]:
     return numerics.dropout(x, case.first, case.key, numerics.threshold(case.rate), numerics.scale(case.rate))
 
 
-def plain_mask(first: int, n: int, key: int, rate: float) -> Bits:
-    """What is kept, in NumPy's words."""
-    i, k = (first + np.arange(n)).astype(np.uint32), np.uint32(key)
-    h = i ^ k
-    h = (h ^ h >> np.uint32(16)) * np.uint32(0x7FEB352D)
-    h = (h ^ h >> np.uint32(15) ^ k) * np.uint32(0x846CA68B)
-    return h >= min(round(rate * 2**32), 2**32 - 1)
-
-
 def dropout(case: Case, engine: Literal["jit", "reference"] = "jit") -> list[Result]:
     bench = Bench(case.cores, case.seed, engine)
     x = values(bench.rng, case.n, case.kind)
-    expected, kept = twin(x, case), plain_mask(case.first, case.n, case.key, case.rate)
+    expected, kept = twin(x, case), dropout_mask(case.first, case.n, case.key, case.rate)
     assert (expected[~kept].view(np.uint32) == 0).all()
     if case.kind in FINITE:
         exact = np.where(kept, x.astype(np.float64) / (1 - case.rate), 0)
@@ -107,7 +99,7 @@ def test_both_engines_drop_alike(case: Case) -> None:
 
 def test_what_is_dropped_is_plus_zero_whatever_it_was() -> None:
     x = np.repeat(np.array([np.nan, np.inf, -np.inf, -1.0, -0.0], np.float32), 40)
-    y, kept = twin(x, replace(PLAIN, n=200)), plain_mask(0, 200, PLAIN.key, 0.5)
+    y, kept = twin(x, replace(PLAIN, n=200)), dropout_mask(0, 200, PLAIN.key, 0.5)
     assert_same_bits(y, np.where(kept, 2 * x, np.float32(0)))
 
 
@@ -130,7 +122,7 @@ N = 1 << 14
 
 
 def masks(keys: list[int], rate: float, first: int = 0) -> Bits:
-    return np.array([plain_mask(first, N, key, rate) for key in keys])
+    return np.array([dropout_mask(first, N, key, rate) for key in keys])
 
 
 def keys_of(kind: str) -> list[int]:

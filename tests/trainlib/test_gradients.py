@@ -17,23 +17,34 @@ from hypothesis import strategies as st
 
 from tests.trainlib import textbook
 from tests.trainlib.arrays import Floats, assert_same_bits, seeds
-from tests.trainlib.textbook import Doubles, parametric_layers, plain_layers, slopes
+from tests.trainlib.textbook import Doubles, normalisations, parametric_layers, plain_layers, slopes
 from trainlib import functional, numerics
 from trainlib.errors import DataError, ModelError
 from trainlib.functional import SGD
+from trainlib.graph import SAMPLE
 from trainlib.layers import (
+    GELU,
+    Add,
     AveragePool,
+    BatchNorm,
+    Concat,
     Conv2D,
     DepthWise,
+    Dropout,
+    Flatten,
     FullyConnected,
     GlobalAveragePool,
+    HardSwish,
+    InstanceNorm,
     Layer,
+    LayerNorm,
     LeakyReLU,
     MaxPool,
     Parametric,
     PointWise,
     Pool,
     ReLU,
+    ReLU6,
     Sigmoid,
     Tanh,
 )
@@ -45,6 +56,12 @@ def random(rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
     return rng.standard_normal(shape).astype(np.float32)
 
 
+def random_own(rng: np.random.Generator, layer: Layer) -> dict[str, Floats]:
+    """Parameters; what is the inverse of a deviation is positive."""
+    drawn = {name: random(rng, shape) for name, shape in layer.parameters.items()}
+    return {name: np.abs(array) if name == "inverse" else array for name, array in drawn.items()}
+
+
 def assert_near(found: Floats, expected: Doubles, what: str) -> None:
     """Within rounding: of sums of fewer than 200 products of numbers around 1, and of the differences' own."""
     assert found.dtype == np.float32 and found.shape == expected.shape and found.flags.c_contiguous, what
@@ -54,13 +71,13 @@ def assert_near(found: Floats, expected: Doubles, what: str) -> None:
 
 # -- layers ----------------------------------------------------------------------------------------
 @settings(max_examples=150)
-@given(case=parametric_layers(), seed=seeds)
+@given(case=st.one_of(parametric_layers(), parametric_layers(), normalisations()), seed=seeds)
 def test_a_layer_with_parameters_computes_its_definition_and_its_slopes(
     case: tuple[Parametric, tuple[int, ...]], seed: int
 ) -> None:
     layer, shape = case
     rng = np.random.default_rng(seed)
-    own = {name: random(rng, size) for name, size in layer.parameters.items()}
+    own = random_own(rng, layer)
     x, exact = random(rng, shape), [array.astype(np.float64) for array in own.values()]
     y = layer.forward(own, x)
     assert y.shape == layer.output_shape(shape)
@@ -74,9 +91,10 @@ def test_a_layer_with_parameters_computes_its_definition_and_its_slopes(
     def of(place: int) -> Callable[[Doubles], Doubles]:
         return lambda value: textbook.forward_layer(linear, [*exact[:place], value, *exact[place + 1 :]], x64)
 
-    assert_near(layer.parameter_gradients({}, d, [x])["w"], slopes(of(0), exact[0], d64), "weight gradient")
-    if layer.bias:
-        assert_near(values_of_layers.bias_gradient(d), slopes(of(1), exact[1], d64), "bias gradient")
+    found = layer.parameter_gradients(own, d, [x])
+    assert set(found) == set(layer.trained_parameters)
+    for place, name in enumerate(layer.trained_parameters):
+        assert_near(found[name], slopes(of(place), exact[place], d64), f"gradient of {name}")
     dx = slopes(lambda value: textbook.forward_layer(linear, exact, value), x64, d64)
     assert_near(layer.input_gradients(own, d, [x], y)[0], dx, "input gradient")
 
@@ -88,8 +106,10 @@ def test_a_layer_without_parameters_computes_its_definition_and_its_slopes(
 ) -> None:
     layer, shape = case
     rng = np.random.default_rng(seed)
-    x = rng.permutation(np.linspace(-2, 2, int(np.prod(shape)) + 1)[1:]).reshape(shape).astype(np.float32)
-    x[np.abs(x) < 1e-3] = 0.5  # bends and ties have no slope
+    wide = 8 if isinstance(layer, ReLU6 | HardSwish) else 2
+    x = rng.permutation(np.linspace(-wide, wide, int(np.prod(shape)) + 1)[1:]).reshape(shape).astype(np.float32)
+    for bend in (0, 3, -3, 6):
+        x[np.abs(x - bend) < 1e-2] += np.float32(0.05)  # bends and ties have no slope
     x += np.float32(1e-3) * random(rng, shape)
     y = layer.forward({}, x)
     assert_near(y, textbook.forward_layer(layer, [], x.astype(np.float64)), "forward")
@@ -100,22 +120,29 @@ def test_a_layer_without_parameters_computes_its_definition_and_its_slopes(
 
 
 @settings(max_examples=60)
-@given(case=st.one_of(parametric_layers(), plain_layers()), seed=seeds)
+@given(case=st.one_of(parametric_layers(), plain_layers(), normalisations()), seed=seeds)
 def test_the_rules_of_the_oracle_are_the_slopes(case: tuple[Layer, tuple[int, ...]], seed: int) -> None:
     layer, shape = case
-    if type(layer) in textbook.ACTIVATIONS:
+    if isinstance(layer, Dropout):
         return
     rng = np.random.default_rng(seed)
-    linear: Any = replace(layer, relu=False, bias=False) if isinstance(layer, Parametric) else layer
+    linear: Any = replace(layer, relu=False) if isinstance(layer, Parametric) else layer
     own = [rng.standard_normal(size) for size in linear.parameters.values()]
     x = rng.permutation(np.linspace(-2, 2, int(np.prod(shape)))).reshape(shape)  # no two alike: no tie of a maximum
     d = rng.standard_normal(layer.output_shape(shape))
-    w = own[0] if own else x
     dx = slopes(lambda value: textbook.forward_layer(linear, own, value), x, d)
-    np.testing.assert_allclose(textbook.input_gradient(layer, w, d, x), dx, atol=1e-7)
+    if type(layer) not in textbook.ACTIVATIONS:
+        np.testing.assert_allclose(textbook.input_gradient(layer, own, d, x), dx, atol=1e-6)
+    elif isinstance(layer, HardSwish | GELU):
+        np.testing.assert_allclose(textbook.activation_gradient(layer, d, x), dx, atol=1e-7)
     if isinstance(layer, Parametric):
-        dw = slopes(lambda value: textbook.forward_layer(linear, [value], x), w, d)
-        np.testing.assert_allclose(textbook.weight_gradient(layer, d, x), dw, atol=1e-7)
+        found = textbook.parameter_gradients(layer, own, d, x)
+        for place, name in enumerate(layer.trained_parameters):
+
+            def of(value: Doubles, place: int = place) -> Doubles:
+                return textbook.forward_layer(linear, [*own[:place], value, *own[place + 1 :]], x)
+
+            np.testing.assert_allclose(found[name], slopes(of, own[place], d), atol=1e-7)
 
 
 def steps_of(layer: Parametric, w: Floats, x: Floats, dy: Floats) -> list[Floats]:
@@ -194,6 +221,42 @@ NETWORKS = {
         input_shape=(2, 6, 4),
         loss="l1",
     ),
+    "normalised": Model(
+        "normalised",
+        (
+            Conv2D("conv", 2, 3, kernel=3, padding="same", relu=False),
+            BatchNorm("batch", 3),
+            HardSwish("swish"),
+            Dropout("dropout", 0.25),
+            PointWise("pw", 3, 4, relu=False, bias=True),
+            InstanceNorm("instance", 4, relu=True),
+            GELU("gelu"),
+            FullyConnected("fc", 80, 5, relu=False),
+            LayerNorm("norm", 5),
+            ReLU6("relu6"),
+            FullyConnected("last", 5, 3, relu=False, bias=True),
+        ),
+        input_shape=(2, 5, 4),
+        loss="cross-entropy",
+    ),
+    "residual": Model(
+        "residual",
+        (
+            Conv2D("conv", 2, 3, kernel=3, padding="same"),
+            DepthWise("dw", 3, kernel=3, padding=1, relu=False),
+            PointWise("short", 3, 3, relu=False, inputs=("conv",)),
+            Add("add", relu=True, inputs=("conv", "dw", "short")),
+            Concat("both", inputs=("add", "sample", "conv")),
+            PointWise("pw", 8, 2, bias=True),
+            Tanh("tanh", inputs=("both",)),
+            Flatten("flat", inputs=("pw",)),
+            Flatten("wide", inputs=("tanh",)),
+            Concat("ends", inputs=("flat", "wide")),
+            FullyConnected("fc", 200, 3, relu=False),
+        ),
+        input_shape=(2, 5, 4),
+        loss="cross-entropy",
+    ),
     "autoencoder": Model(
         "autoencoder",
         (FullyConnected("in", 6, 9, bias=True), FullyConnected("out", 9, 6, relu=False, bias=True)),
@@ -208,8 +271,9 @@ def case(name: str, seed: int = 0) -> Case:
     """(network, random parameters, sample, target)."""
     model, rng = NETWORKS[name], np.random.default_rng(seed)
     parameters = [
-        (random(rng, shape) * np.sqrt(2 / max(np.prod(shape[1:]), 1))).astype(np.float32)
-        for shape in model.parameter_shapes
+        (array * np.sqrt(2 / max(np.prod(array.shape[1:]), 1))).astype(np.float32)
+        for layer in model.layers
+        for array in random_own(rng, layer).values()
     ]
     target: Any = random(rng, model.shapes[-1][1])
     if model.target_is_input:
@@ -230,6 +294,11 @@ def expected_gradients(model: Model, parameters: Parameters, x: Floats, target: 
     return textbook.loss(model, exact, x64, wanted), found
 
 
+def trained_slots(model: Model) -> set[int]:
+    pairs = zip(model.layers, model.slots, strict=True)
+    return {slots[name] for layer, slots in pairs for name in layer.trained_parameters}
+
+
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_networks_gradients_are_the_slopes_of_its_loss(name: str, seed: int) -> None:
@@ -237,10 +306,10 @@ def test_a_networks_gradients_are_the_slopes_of_its_loss(name: str, seed: int) -
     value, found = functional.gradients(model, parameters, x, target)
     expected, gradients = expected_gradients(model, parameters, x, target)
     assert value == pytest.approx(expected, rel=1e-5)
-    assert set(found) == set(range(len(parameters)))
+    assert set(found) == trained_slots(model)
     assert all(np.abs(gradient).max() > 0 for gradient in gradients[-len(model.layers[-1].parameters) :])
-    for slot, gradient in enumerate(gradients):
-        assert_near(found[slot], gradient, f"array {slot}")
+    for slot in found:
+        assert_near(found[slot], gradients[slot], f"array {slot}")
 
 
 @pytest.mark.parametrize("frozen", [("conv",), ("conv", "dw"), ("fc",), ("dw", "fc"), ("conv", "pw")])
@@ -294,7 +363,8 @@ def test_steps_are_the_optimizers_formula(name: str, momentum: float, decay: flo
         before = [array.astype(np.float64) for array in parameters]
         value, gradients = functional.gradients(model, parameters, x, target)
         assert functional.step(model, parameters, x, target, optimizer) == value
-        for slot, w in enumerate(before):
+        for slot in gradients:
+            w = before[slot]
             g = gradients[slot].astype(np.float64) + float(np.float32(decay)) * w
             velocity[slot] = float(np.float32(momentum)) * velocity[slot] + g
             exact = w - rate * velocity[slot]
@@ -418,10 +488,32 @@ def test_a_velocity_of_another_network_is_refused() -> None:
 
 
 # -- PyTorch's opinion -----------------------------------------------------------------------------
-def torch_forward(torch: Any, layer: Layer, own: list[Any], x: Any) -> Any:
+def torch_forward(torch: Any, layer: Layer, own: list[Any], x: Any, *more: Any, step: int | None = None) -> Any:
+    """The mask of a dropout is ours."""
     f = torch.nn.functional
     b = own[1] if len(own) > 1 else None
     match layer:
+        case Add():
+            y = sum(more, x)
+        case Concat():
+            return torch.cat([x, *more])
+        case Flatten():
+            return x.reshape(-1)
+        case Dropout():
+            return x * torch.from_numpy(textbook.dropped(layer, np.ones(tuple(x.shape)), step).astype(np.float32))
+        case BatchNorm():
+            mean, inverse = (array.detach() for array in own[2:])
+            y = f.batch_norm(x[None], mean, 1 / inverse**2, own[0], b, eps=0.0)[0]
+        case InstanceNorm():
+            y = f.instance_norm(x[None], weight=own[0], bias=b, eps=layer.eps)[0]
+        case LayerNorm():
+            y = f.layer_norm(x.reshape(-1), (layer.features,), own[0], b, layer.eps).reshape(x.shape)
+        case ReLU6():
+            return f.relu6(x)
+        case HardSwish():
+            return f.hardswish(x)
+        case GELU():
+            return f.gelu(x, approximate="tanh")
         case FullyConnected():
             y = f.linear(x.reshape(-1), own[0], b)
         case PointWise():
@@ -429,9 +521,10 @@ def torch_forward(torch: Any, layer: Layer, own: list[Any], x: Any) -> Any:
         case Conv2D() | DepthWise():
             at = layer.window(tuple(x.shape))
             padded = f.pad(x[None], (at.left, at.right, at.top, at.bottom))
-            groups = layer.channels if isinstance(layer, DepthWise) else 1
+            groups = layer.channels if isinstance(layer, DepthWise) else layer.groups
             w = own[0][:, None] if isinstance(layer, DepthWise) else own[0]
-            y = f.conv2d(padded, w, b, (at.stride_h, at.stride_w), groups=groups)[0]
+            apart = at.dilation_h, at.dilation_w
+            y = f.conv2d(padded, w, b, (at.stride_h, at.stride_w), 0, apart, groups)[0]
         case AveragePool() | MaxPool():
             return torch_pool(f, layer, x)
         case GlobalAveragePool():
@@ -461,9 +554,11 @@ def torch_pool(f: Any, layer: Pool, x: Any) -> Any:
 
 
 def torch_loss(torch: Any, model: Model, parameters: list[Any], x: Any, target: Any) -> Any:
-    f, value = torch.nn.functional, x
-    for layer, slots in zip(model.layers, model.slots, strict=True):
-        value = torch_forward(torch, layer, [parameters[slot] for slot in slots.values()], value)
+    f, values = torch.nn.functional, {SAMPLE: x}
+    for node, slots in zip(model.nodes, model.slots, strict=True):
+        own, inputs = [parameters[slot] for slot in slots.values()], [values[value.name] for value in node.inputs]
+        values[node.name] = torch_forward(torch, node.layer, own, *inputs, step=0)
+    value = values[model.layers[-1].name]
     if model.loss == "cross-entropy":
         return f.cross_entropy(value.reshape(1, -1), torch.tensor([target]))
     wanted = x if target is None else torch.from_numpy(target)
@@ -483,8 +578,8 @@ def test_pytorch_takes_the_same_steps(name: str, momentum: float, decay: float) 
         value = torch_loss(torch, model, theirs, torch.from_numpy(x), target)
         value.backward()
         gradients = functional.gradients(model, parameters, x, target)[1]
-        for slot, array in enumerate(theirs):
-            assert_near(gradients[slot], array.grad.numpy().astype(np.float64), f"gradient {slot}")
+        for slot, gradient in gradients.items():
+            assert_near(gradient, theirs[slot].grad.numpy().astype(np.float64), f"gradient {slot}")
         their_optimizer.step()
         assert functional.step(model, parameters, x, target, optimizer) == pytest.approx(
             float(value.detach()), rel=1e-5
@@ -494,12 +589,12 @@ def test_pytorch_takes_the_same_steps(name: str, momentum: float, decay: float) 
 
 
 @settings(max_examples=40)
-@given(made=st.one_of(parametric_layers(), plain_layers()), seed=seeds)
+@given(made=st.one_of(parametric_layers(), plain_layers(), normalisations()), seed=seeds)
 def test_pytorch_computes_the_same_layers(made: tuple[Layer, tuple[int, ...]], seed: int) -> None:
     torch = pytest.importorskip("torch")
     layer, shape = made
     rng = np.random.default_rng(seed)
-    own = {name: random(rng, size) for name, size in layer.parameters.items()}
+    own = random_own(rng, layer)
     x = random(rng, shape)
     y = layer.forward(own, x)
     dy = random(rng, y.shape)
@@ -512,7 +607,6 @@ def test_pytorch_computes_the_same_layers(made: tuple[Layer, tuple[int, ...]], s
     assert_near(
         layer.input_gradients(own, d, [x], y)[0], their_x.grad.numpy().astype(np.float64), "input gradient"
     )
-    if isinstance(layer, Parametric):
-        assert_near(
-            layer.parameter_gradients({}, d, [x])["w"], theirs[0].grad.numpy().astype(np.float64), "weight gradient"
-        )
+    found = layer.parameter_gradients(own, d, [x])
+    for name, their in zip(layer.trained_parameters, theirs, strict=False):
+        assert_near(found[name], their.grad.numpy().astype(np.float64), f"gradient of {name}")

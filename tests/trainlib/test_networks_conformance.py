@@ -86,7 +86,7 @@ def test_a_twin_that_is_off_by_a_bit_is_a_difference_of_bits(monkeypatch: pytest
 @pytest.mark.parametrize(
     ("of", "name", "kind"),
     [
-        (FullyConnected, "parameter_gradients", "new w of FullyConnected"),
+        (FullyConnected, "parameter_gradients", "gradient w of FullyConnected"),
         (FullyConnected, "input_gradients", "gradient of the output of Conv2D"),
         (Conv2D, "forward", "output of Conv2D"),
         (functional, "loss", "loss mse"),

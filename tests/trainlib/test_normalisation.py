@@ -12,28 +12,18 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from pulpsim.machine import Result
-from tests.trainlib.arrays import (
-    ALL_KINDS,
-    FINITE,
-    TINY,
-    UNIT,
-    Floats,
-    assert_within,
-    core_counts,
-    seeds,
-    values,
-)
+from tests.trainlib import near_normalisation as near
+from tests.trainlib.arrays import ALL_KINDS, FINITE, Floats, core_counts, seeds, values
 from tests.trainlib.bench import Bench
+from tests.trainlib.near import assert_near, double
 from trainlib.kernels import Call
 from trainlib.kernels import normalisation as kernels
 from trainlib.numerics import fc_forward
 from trainlib.numerics import normalisation as numerics
 
 Engine = Literal["jit", "reference"]
-Doubles = NDArray[np.float64]
 #: words of L1 that a case may take
 ROOM = 12_000
 
@@ -89,49 +79,20 @@ LAYER = Case(True, 1, 400, True, (), 1e-5, 0.0, False, 8, "plain", 0)
 
 
 # -- in float64 --------------------------------------------------------------------------------------
-def exact_statistics(x: Floats, eps: float) -> Doubles:
-    wide = x.astype(np.float64)
-    return np.stack([wide.mean(axis=1), 1 / np.sqrt(wide.var(axis=1) + np.float32(eps))], axis=1)
-
-
 def assert_near_float64(case: Case, x: Floats, gamma: Floats, beta: Floats, y: Floats, statistics: Floats) -> None:
-    """Means are off by the rounding of sums; the variance by that and by the square of the mean's error."""
-    n, wide = case.n, x.astype(np.float64)
-    exact = exact_statistics(x, case.eps)
-    mean, inverse = exact[:, :1], exact[:, 1:]
-    off = 1.01 * ((n + 2) * UNIT * np.abs(wide).mean(axis=1, keepdims=True) + 2 * n * TINY)
-    squares = off**2 + ((wide - mean) ** 2).mean(axis=1, keepdims=True)
-    relative = 1.01 * ((0.5 * n + 5) * UNIT + 0.5 * inverse**2 * (off**2 + 3 * UNIT * squares))
-    assert_within(statistics, exact, np.concatenate([off, relative * inverse], axis=1), "statistics")
-    xhat = (wide - mean) * inverse
-    away = inverse * off * (1 + relative) + np.abs(xhat) * (relative + 2 * UNIT)
-    result = xhat * gamma + beta
-    bound = 1.01 * (np.abs(gamma) * (away + TINY) + UNIT * np.abs(result) + TINY)
-    assert_within(y, result, bound, "y")
-
-
-def exact_gradient(dy: Doubles, x: Doubles, gamma: Doubles, statistics: Doubles) -> tuple[Doubles, Doubles]:
-    """(dx, xhat), with gamma as wide as x."""
-    xhat, g = (x - statistics[:, :1]) * statistics[:, 1:], dy * gamma
-    products = (g * xhat).mean(axis=1, keepdims=True)
-    return (g - g.mean(axis=1, keepdims=True) - xhat * products) * statistics[:, 1:], xhat
+    assert_near(statistics, near.statistics(double(x), case.eps), "statistics")
+    assert_near(y, near.normal(double(x), double(gamma), double(beta), case.eps), "y")
 
 
 def assert_gradient_near_float64(
     case: Case, operands: tuple[Floats, Floats, Floats, Floats], found: tuple[Floats, Floats, Floats]
 ) -> None:
-    """Given the statistics in FP32, of which no error is excused."""
-    dy, x, gamma, statistics = (array.astype(np.float64) for array in operands)
+    dy, x, gamma, statistics = map(double, operands)
     dx, dgamma, dbeta = found
-    exact, xhat = exact_gradient(dy, x, gamma, statistics)
-    axis, terms = (0, 1) if case.layer else (1, case.n)
-    for name, mine, products in (("dgamma", dgamma, dy * xhat), ("dbeta", dbeta, dy)):
-        bound = 1.01 * (terms + 4) * (UNIT * np.abs(products).sum(axis=axis) + TINY * (1 + np.abs(dy).sum(axis=axis)))
-        assert_within(mine, products.sum(axis=axis), bound, name)
-    g, inverse = np.abs(dy * gamma), statistics[:, 1:]
-    sizes = g + g.mean(axis=1, keepdims=True) + np.abs(xhat) * (g * np.abs(xhat)).mean(axis=1, keepdims=True)
-    underflow = TINY * (1 + np.abs(gamma)) * (1 + np.abs(dy).mean(axis=1, keepdims=True)) * (1 + np.abs(xhat)) ** 2
-    assert_within(dx, exact, 1.01 * (case.n + 9) * (UNIT * sizes * inverse + underflow * (1 + inverse)) + TINY, "dx")
+    expected = near.parameter_gradients(dy, x, statistics, not case.layer)
+    assert_near(dgamma, expected["w"], "dgamma")
+    assert_near(dbeta, expected["b"], "dbeta")
+    assert_near(dx, near.input_gradient(dy, x, gamma, statistics), "dx")
 
 
 # -- the kernels -------------------------------------------------------------------------------------
@@ -252,25 +213,6 @@ def test_both_engines_normalise_alike(kernel, case: Case) -> None:  # type: igno
 def test_normalisation_is_work_for_all_cores(kernel, case: Case) -> None:  # type: ignore[no-untyped-def]
     alone, together = kernel(replace(case, cores=1))[0].cycles, kernel(case)[0].cycles
     assert together < alone / 4
-
-
-@pytest.mark.parametrize("case", [replace(INSTANCES, rows=3, n=7), replace(LAYER, n=11)], ids=["instances", "layer"])
-def test_the_gradient_is_that_of_the_function(case: Case) -> None:
-    """In float64: what the kernels are near to, against differences of the forward formula."""
-    rng = np.random.default_rng(0)
-    x, dy = rng.standard_normal((2, case.rows, case.n))
-    gamma = rng.standard_normal(case.parameters)
-
-    def loss(x: Doubles) -> float:
-        away = x - x.mean(axis=1, keepdims=True)
-        return float((dy * gamma * away / np.sqrt((away**2).mean(axis=1, keepdims=True) + case.eps)).sum())
-
-    statistics = np.stack([x.mean(axis=1), 1 / np.sqrt(x.var(axis=1) + case.eps)], axis=1)
-    dx, step = exact_gradient(dy, x, gamma, statistics)[0], 1e-6
-    for at in np.ndindex(x.shape):
-        change = np.zeros_like(x)
-        change[at] = step
-        assert abs((loss(x + change) - loss(x - change)) / (2 * step) - dx[at]) < 1e-7
 
 
 def test_a_row_far_from_zero_is_normalised_as_well() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from pulpsim import Platform
+from tests.trainlib import textbook
 from tests.trainlib.arrays import Floats, assert_same_bits
 from trainlib import functional
 from trainlib.errors import DataError, FixedError, ModelError
@@ -68,18 +69,16 @@ def exact_step(optimizer: Any, w: Any, g: Any, state: dict[str, Any], t: int) ->
     """By definition, in float64; w after the step, `state` changed in place."""
     lr = float(optimizer.rate)
     if isinstance(optimizer, SGD):
-        g = g + optimizer.weight_decay * w
-        state["velocity"] = optimizer.momentum * state.get("velocity", 0.0) + g
-        return w - lr * (g + optimizer.momentum * state["velocity"] if optimizer.nesterov else state["velocity"])
-    one, two = optimizer.betas
+        numbers = lr, optimizer.momentum, optimizer.weight_decay, optimizer.nesterov
+        w, state["velocity"] = textbook.sgd(w, g, state.get("velocity", 0.0), *numbers)
+        return w
     if isinstance(optimizer, AdamW):
         w = w - lr * optimizer.weight_decay * w
     else:
         g = g + optimizer.weight_decay * w
-    state["mean"] = one * state.get("mean", 0.0) + (1 - one) * g
-    state["square"] = two * state.get("square", 0.0) + (1 - two) * g * g
-    root = np.sqrt(state["square"] / (1 - two**t)) + optimizer.eps
-    return w - lr * state["mean"] / (1 - one**t) / root
+    before = state.get("mean", 0.0), state.get("square", 0.0)
+    state["mean"], state["square"] = textbook.adam_means(g, *before, optimizer.betas)
+    return w - textbook.adam_step(state["mean"], state["square"], lr, optimizer.betas, optimizer.eps, t)
 
 
 @pytest.mark.parametrize("make", KINDS.values(), ids=list(KINDS))

@@ -27,7 +27,8 @@ from trainlib.errors import DataError, DivergedError, FixedError, ModelError
 from trainlib.graph import SAMPLE
 from trainlib.layers import Shape
 from trainlib.lowering.memory_map import LOSS, TARGET
-from trainlib.lowering.schedule import Schedule, compile_schedule, execute
+from trainlib.lowering.operations import Schedule
+from trainlib.lowering.schedule import compile_schedule, execute
 from trainlib.model import Model, Parameters
 from trainlib.operators.layer import Host
 from trainlib.optimizers import SGD, Batch, Optimizer

@@ -18,7 +18,6 @@ from pulpsim.machine import Controller, Machine, Process, Result
 from pulpsim.platform import STACK_BYTES, Platform
 from pulpsim.trace import Timeline
 from tests.trainlib.arrays import Floats, values
-from tests.trainlib.hazards import compiled
 from trainlib.errors import ModelError
 from trainlib.graph import SAMPLE
 from trainlib.layers import (
@@ -40,7 +39,8 @@ from trainlib.layers import (
     Sigmoid,
     Tanh,
 )
-from trainlib.lowering.schedule import Schedule, execute
+from trainlib.lowering.operations import Schedule
+from trainlib.lowering.schedule import compile_schedule, execute
 from trainlib.model import LOSSES, Model
 from trainlib.optimizers import SGD
 from trainlib.plan import (
@@ -367,7 +367,7 @@ class Case:
 
     def schedule(self) -> Schedule:
         assert self.plan is not None
-        return compiled(self.model, self.plan, self.platform, self.optimizer())
+        return compile_schedule(self.model, self.plan, self.platform, self.optimizer())
 
     def data(self) -> Data:
         """(parameters, sample, target or None) of the first step."""

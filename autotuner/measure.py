@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from autotuner.points import Points, engine_version, key_of
 from pulpsim import Platform
-from trainlib.lowering.schedule import Schedule
+from trainlib.lowering.operations import Schedule
 from trainlib.timing import Expected, Relaxed, cycles_of
 
 #: cycles by which cores are late at every fork; the first is none

@@ -26,7 +26,8 @@ from autotuner.space import Footprint, busy_cycles, footprint, kernels, shapes, 
 from pulpsim.errors import ProgramError
 from trainlib.errors import L1Error, ModelError
 from trainlib.lowering.memory_map import l1_available, l1_ranges
-from trainlib.lowering.schedule import Schedule, compile_step
+from trainlib.lowering.operations import Schedule
+from trainlib.lowering.schedule import compile_step
 from trainlib.model import Model
 from trainlib.plan import LayerStep, Vectors
 

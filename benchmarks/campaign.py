@@ -24,7 +24,8 @@ from pulpsim import Controller, Copy, Machine, Program, assemble
 from pulpsim.machine import Process
 from pulpsim.memory import L1_BASE, L2_BASE
 from trainlib.kernels import Call
-from trainlib.lowering.schedule import Begin, Fork, Issue, Operation, Schedule, Wait, execute
+from trainlib.lowering.operations import Begin, Fork, Issue, Operation, Schedule, Wait
+from trainlib.lowering.schedule import execute
 
 #: in the frame around a library kernel: from a core's sp, the turns by which it is late in each repetition, and four
 #: cycles of each repetition: opening barrier, call, return, closing barrier

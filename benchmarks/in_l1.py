@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 
 from pulpsim import Controller, Machine, Platform
 from pulpsim.machine import Process
-from trainlib.lowering.schedule import Begin, Fork, compile_schedule, execute
+from trainlib.lowering.operations import Begin, Fork
+from trainlib.lowering.schedule import compile_schedule, execute
 from trainlib.model import Model
 from trainlib.plan import Plan
 from trainlib.trainer import StepReport

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pulpsim import Platform
 from trainlib.model import Model
+from trainlib.optimizers.batch import Part
 
 
 def bounds(platform: Platform, macs: int, bytes_in: int, bytes_out: int, instructions: int) -> dict[str, int]:
@@ -17,13 +18,16 @@ def bounds(platform: Platform, macs: int, bytes_in: int, bytes_out: int, instruc
     }
 
 
-def least_bounds(model: Model, platform: Platform) -> dict[str, int]:
-    """Of the best conceivable plan: weights in once for each pass that reads them, out once, and the sample in."""
+def least_bounds(model: Model, platform: Platform, part: Part = "alone") -> dict[str, int]:
+    """Of the best conceivable plan: weights in once for each pass that reads them, out once, and the sample in.
+
+    part: of a batch. Its first step adds to no sum of gradients and changes no weights: it reads none to do so.
+    """
     trained = [layer for layer in model.layers if "w" in layer.trained_parameters]
     backward = sum(
         node.layer.weights
         for node in model.nodes
-        if "w" in node.layer.trained_parameters or model.graph.computed(node)
+        if ("w" in node.layer.trained_parameters and part != "first") or model.graph.computed(node)
     )
     words_in = model.weights + backward + model.inputs
     return bounds(platform, model.least_macs, 4 * words_in, 4 * sum(layer.weights for layer in trained), 0)

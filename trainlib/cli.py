@@ -143,8 +143,9 @@ def models_command(as_json: bool) -> None:
 @click.argument("model")
 @platform_options
 @click.option("--plan", metavar="FILE.json", default=None, help="A plan of your own (default: as `train`).")
+@click.option("--verify", is_flag=True, help="Replay it: which operations touch bytes they must not? If any, exit 1.")
 @json_option
-def plan_command(model: str, platform: Platform, plan: str | None, as_json: bool) -> None:
+def plan_command(model: str, platform: Platform, plan: str | None, verify: bool, as_json: bool) -> None:
     """Show MODEL's plan: tiles, kernels, buffers, memory maps, bytes moved and bounds.
 
     No training step is simulated; plans are, to choose one, where cores or L1 are not the preset's.
@@ -157,11 +158,13 @@ def plan_command(model: str, platform: Platform, plan: str | None, as_json: bool
     network = models.get(model)
     with progress(Stage(f"planning a training step of {model}"), PLANNING_SECONDS):
         chosen = plan_for(network, platform) if plan is None else Plan.load(plan)
-        record = plan_record(network, chosen, platform) | {"origin": plan or origin(chosen, platform)}
+        record = plan_record(network, chosen, platform, verify) | {"origin": plan or origin(chosen, platform)}
     if as_json:
         print_json(record)
     else:
         print_plan(record, table_console())
+    if record.get("hazards"):
+        raise SystemExit(1)
 
 
 def _trained(model: Model, what: str) -> Model:

@@ -58,3 +58,7 @@ class L1Error(PlanError):
     def __init__(self, message: str, needed_bytes: int, available_bytes: int):
         super().__init__(message)
         self.needed_bytes, self.available_bytes = needed_bytes, available_bytes
+
+
+class HazardError(PulpsimError):
+    """A schedule with an operation that touches bytes it must not, or a kernel that does not say which it touches."""

@@ -20,7 +20,8 @@ from trainlib.errors import L1Error, PlanError
 from trainlib.layers import FullyConnected
 from trainlib.lowering.loss import loss_bytes
 from trainlib.lowering.memory_map import ALIGN, l1_available, place_in_l2
-from trainlib.lowering.schedule import Schedule, compile_schedule, place_buffers, tasks_of
+from trainlib.lowering.operations import Schedule
+from trainlib.lowering.schedule import compile_schedule, place_buffers, tasks_of
 from trainlib.lowering.tensors import tensors_of
 from trainlib.model import Model
 from trainlib.operators.layer import halvings

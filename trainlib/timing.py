@@ -14,7 +14,8 @@ from pulpsim import Controller, Machine, Platform
 from pulpsim.machine import Process
 from pulpsim.memory import L1_BASE
 from trainlib.kernels import Call
-from trainlib.lowering.schedule import Fork, Issue, Schedule, Wait, execute
+from trainlib.lowering.operations import Fork, Issue, Schedule, Wait
+from trainlib.lowering.schedule import execute
 
 
 def cycles_of(schedule: Schedule, platform: Platform, start_delays: Sequence[int] = ()) -> int:

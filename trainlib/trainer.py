@@ -27,7 +27,8 @@ from trainlib.errors import DataError, DivergedError, FixedError, ModelError
 from trainlib.graph import SAMPLE
 from trainlib.layers import Shape
 from trainlib.lowering.memory_map import LOSS, TARGET
-from trainlib.lowering.schedule import Schedule, compile_schedule, execute
+from trainlib.lowering.operations import Schedule
+from trainlib.lowering.schedule import compile_schedule, execute
 from trainlib.model import Model, Parameters
 from trainlib.operators.layer import Host
 from trainlib.optimizers import SGD, Batch, Optimizer
@@ -459,7 +460,7 @@ class Trainer:
         total_in, total_out = (sum(way) for way in zip(*moved, strict=True))
         instructions = sum(phase.instructions for phase in phases)
         macs = self.model.step_macs
-        best = least_bounds(self.model, self.platform)
+        best = least_bounds(self.model, self.platform, self.batch.part)
         own = bounds(self.platform, self.model.least_macs, total_in, total_out, instructions)
         trained = tuple(layer.name for layer in self.model.layers if layer.trained)
         frozen = tuple(name for name in self.model.parametric if name not in trained)

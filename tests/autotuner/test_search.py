@@ -42,7 +42,8 @@ from trainlib.layers import (
     PointWise,
     Tanh,
 )
-from trainlib.lowering.schedule import Fork, Issue, Operation, Schedule, Wait, compile_step
+from trainlib.lowering.operations import Fork, Issue, Operation, Schedule, Wait
+from trainlib.lowering.schedule import compile_step
 from trainlib.model import Model
 from trainlib.plan import LayerStep, backward_choices
 from trainlib.timing import Expected, Relaxed, cycles_of

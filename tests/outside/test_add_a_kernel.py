@@ -16,12 +16,15 @@ from trainlib import Model, Trainer
 from trainlib.graph import Node
 from trainlib.kernels import Call, chunk_of
 from trainlib.kernels.partition import advance_pointer, take_share
+from trainlib.kernels.touched import array, touches
 from trainlib.layers import FullyConnected, PointWise
+from trainlib.lowering.hazards import verify
 from trainlib.lowering.tasks import Work
 from trainlib.plan import LayerStep
 
 
 # -- the kernel: y [n, m] = max(w [n, k] x [k, m], 0), a row of W a core and turn, pixel by pixel ------
+@touches(lambda a: ([array(a.w, a.n, a.k), array(a.x, a.k, a.m)], [array(a.y, a.n, a.m)]))
 def row_by_row(w: int, x: int, y: int, n: int, k: int, m: int, cores: int) -> Call:
     return Call(row_by_row_program(k, m), "row_by_row", (w, x, y, n, chunk_of(n, cores)))
 
@@ -92,6 +95,7 @@ def test_a_kernel_from_outside_gives_the_same_bits_as_the_others() -> None:
     usual = Trainer(model)
     first, *others = usual.plan.steps
     other = Trainer(model, plan=replace(usual.plan, steps=(replace(first, kernel="row_by_row"), *others)))
+    verify(other.schedule, other.platform)
     x = np.random.default_rng(0).standard_normal(model.input_shape).astype(np.float32)
     reports = [trainer.timed_step(x, 1) for trainer in (usual, other)]
     assert reports[1].phases[0].kernel == "row_by_row" != reports[0].phases[0].kernel

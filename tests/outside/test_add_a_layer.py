@@ -13,16 +13,19 @@ from pulpsim import Builder, Program
 from trainlib import Model, Trainer
 from trainlib.graph import Node
 from trainlib.kernels import Call, chunk_of
+from trainlib.kernels.touched import touches, vectors
 from trainlib.kernels.vector import vector_program
 from trainlib.layers import Add, Conv2D, FullyConnected
 from trainlib.lowering.elementwise import ElementwiseStep
 from trainlib.lowering.finish import finish_gradient
+from trainlib.lowering.hazards import verify
 from trainlib.lowering.tasks import Work
 from trainlib.operators.layer import Floats, Layer, Own, Shape
 from trainlib.plan import LayerStep
 
 
 # -- the kernel: y = a * b * factor, number by number ------------------------------------------------
+@touches(vectors("a b", "y"))
 def multiply(a: int, b: int, y: int, factor: float, n: int, cores: int) -> Call:
     pattern = int(np.float32(factor).view(np.uint32))
     return Call(multiply_program(), "multiply", (a, b, y, pattern, n, chunk_of(n, cores, 4)))
@@ -93,6 +96,7 @@ def test_a_layer_from_outside_trains_on_the_cluster_and_on_the_host_bit_for_bit(
     model = Model("net", layers, input_shape=(2, 13, 13), loss="cross-entropy")
     platform = {"l1.size_bytes": l1_kib << 10}
     timed = Trainer(model, Trainer(model).platform.replace(platform))
+    verify(timed.schedule, timed.platform)
     twin = Trainer(model, timed.platform, timed.plan)
     for label in range(3):
         x = rng.standard_normal(model.input_shape).astype(np.float32)

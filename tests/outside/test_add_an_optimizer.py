@@ -16,14 +16,21 @@ from pulpsim import Builder, Program
 from pulpsim.jit import compiled, fma
 from trainlib import Model, Trainer
 from trainlib.kernels import MINUS_LR, Call, chunk_of
+from trainlib.kernels.touched import touches, vectors
 from trainlib.kernels.vector import vector_program
 from trainlib.layers import Conv2D, FullyConnected
 from trainlib.lowering import schedule as schedules
+from trainlib.lowering.hazards import verify
 from trainlib.operators.layer import Floats
 from trainlib.optimizers import Cosine, Optimizer
 
 
 # -- the kernel, and its twin on the host ------------------------------------------------------------
+@touches(vectors("w dw", "w"))
+def sign(w: int, dw: int, n: int, cores: int) -> Call:
+    return Call(sign_program(), "sign", (w, dw, MINUS_LR, n, chunk_of(n, cores, 4)))
+
+
 @cache
 def sign_program() -> Program:
     def body(b: Builder, pointers: list, constants: dict, unroll: int) -> None:
@@ -63,7 +70,7 @@ class SignDescent(Optimizer):
         descend(w, dw, scalars[MINUS_LR.name])
 
     def call(self, w: int, dw: int, states: Sequence[int], n: int, cores: int) -> Call:
-        return Call(sign_program(), "sign", (w, dw, MINUS_LR, n, chunk_of(n, cores, 4)))
+        return sign(w, dw, n, cores)
 
 
 # -- it trains -------------------------------------------------------------------------------------
@@ -73,6 +80,8 @@ def test_an_optimizer_from_outside_trains_bit_for_bit(monkeypatch: pytest.Monkey
     model = Model("net", layers, input_shape=(1, 8, 8), loss="cross-entropy")
     timed = Trainer(model, optimizer=SignDescent(Cosine(0.1, 0.01, 6)), accumulate=accumulate)
     twin = Trainer(model, plan=timed.plan, optimizer=SignDescent(Cosine(0.1, 0.01, 6)), accumulate=accumulate)
+    for schedule in timed.schedules.values():
+        verify(schedule, timed.platform)
     monkeypatch.setattr(schedules, "_assemble", lambda *rest: pytest.fail("a schedule is compiled again"))
     rng, first = np.random.default_rng(0), timed.parameters[0].copy()
     for label in (0, 1, 2, 3, 0, 1):

@@ -19,6 +19,7 @@ from tests.system.commands import environment, said
 from trainlib import models
 from trainlib.cli import main
 from trainlib.data import load_features
+from trainlib.lowering.schedule import _Emitter
 from trainlib.plan import Plan
 from trainlib.tiling import default_plan
 from trainlib.trainer import Trainer
@@ -303,6 +304,32 @@ def test_a_loss_that_is_no_number_is_divergence_too(monkeypatch: pytest.MonkeyPa
 def test_what_the_command_line_cannot_parse_is_refused_with_its_usage(arguments: list[str]) -> None:
     result = call(*arguments)
     assert result.exit_code == 2 and "Usage: " in result.stderr and "Error: " in result.stderr
+
+
+# -- plans -----------------------------------------------------------------------------------------
+def test_plan_verifies_what_it_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["plan", "tutorial_cnn", "--verify"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0 and re.search(r"\nno hazard in \d+ operations\n$", result.stdout), result.output
+    monkeypatch.setattr(_Emitter, "_wait", lambda self, needed: None)
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 1
+    assert re.search(
+        r"\n\d+ hazards in \d+ operations\n(operation \d+ \(\w+ \S+\), [^:]+: [^:]+: [^:]+ at 0x\w+\n)+$", result.stdout
+    )
+    result = CliRunner().invoke(main, [*arguments, "--json"])
+    assert result.exit_code == 1 and len(json.loads(result.stdout)["hazards"]) > 1
+
+
+def test_plan_says_how_long_tensors_live() -> None:
+    result = CliRunner().invoke(main, ["plan", "tutorial_cnn"])
+    assert result.exit_code == 0 and re.search(r"\nmost at once: [\d,]+ bytes, the code among them, in ", result.stdout)
+    found = json.loads(CliRunner().invoke(main, ["plan", "tutorial_cnn", "--json"]).stdout)
+    assert "hazards" not in found
+    places = {tensor["tensor"]: (tensor["first_phase"], tensor["last_phase"]) for tensor in found["l2"]}
+    assert places["sample"] == (None, None)
+    first, last = (found["phases"][phase] for phase in places[f"{found['phases'][0]['layer']}.y"])
+    assert first == found["phases"][0] and last != first
 
 
 # -- as a process ----------------------------------------------------------------------------------

@@ -18,7 +18,6 @@ from pulpsim.machine import Controller, Machine, Process, Result
 from pulpsim.platform import STACK_BYTES, Platform
 from pulpsim.trace import Timeline
 from tests.trainlib.arrays import Floats, values
-from tests.trainlib.hazards import compiled
 from trainlib.errors import ModelError
 from trainlib.graph import SAMPLE
 from trainlib.layers import (
@@ -47,7 +46,8 @@ from trainlib.layers import (
     Sigmoid,
     Tanh,
 )
-from trainlib.lowering.schedule import Schedule, execute
+from trainlib.lowering.operations import Schedule
+from trainlib.lowering.schedule import compile_schedule, execute
 from trainlib.model import LOSSES, Model
 from trainlib.optimizers import SGD, Adam, AdamW, Batch, Optimizer
 from trainlib.optimizers.accumulating import kinds_of
@@ -408,7 +408,7 @@ class Case:
 
     def schedule(self) -> Schedule:
         assert self.plan is not None
-        return compiled(self.model, self.plan, self.platform, self.parts()[-1])
+        return compile_schedule(self.model, self.plan, self.platform, self.parts()[-1])
 
     def data(self) -> Data:
         """(parameters, sample, target or None) of the first step."""

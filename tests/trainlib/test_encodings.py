@@ -34,7 +34,7 @@ from trainlib.kernels import (
     normalisation,
     pooling,
 )
-from trainlib.lowering.schedule import Fork
+from trainlib.lowering.operations import Fork
 from trainlib.plans import tuned_plan
 from trainlib.tiling import default_plan
 from trainlib.trainer import Trainer

@@ -17,13 +17,14 @@ from pulpsim.memory import L1_BASE, L2_BASE
 from pulpsim.platform import Platform
 from tests.trainlib.agreement import assert_unchanged
 from tests.trainlib.arrays import assert_same_bits
-from tests.trainlib.hazards import compiled, known_calls, places, violations
 from tests.trainlib.networks import Case, Run, cases, run
 from trainlib import models
 from trainlib.kernels import elementwise
 from trainlib.layers import FullyConnected
+from trainlib.lowering.hazards import hazards, places
 from trainlib.lowering.memory_map import l1_ranges
-from trainlib.lowering.schedule import WEIGHT_SLOTS, Begin, Fork, Issue, Operation, Schedule, Wait, compile_schedule
+from trainlib.lowering.operations import Begin, Fork, Issue, Operation, Schedule, Wait
+from trainlib.lowering.schedule import WEIGHT_SLOTS, compile_schedule
 from trainlib.model import Model
 from trainlib.plan import LayerStep, Plan, Tile
 from trainlib.tiling import default_plan
@@ -104,13 +105,13 @@ def test_nothing_is_written_but_what_the_step_is_there_to_write(case: Case) -> N
 @large
 @given(case=cases())
 def test_no_operation_meets_a_transfer_that_is_under_way(case: Case) -> None:
-    assert violations(case.schedule(), case.platform) == []
+    assert hazards(case.schedule(), case.platform) == []
 
 
 @pytest.mark.parametrize("preset", ["pulp-2022", "pulp-open"])
 def test_no_operation_of_the_autoencoder_meets_a_transfer_that_is_under_way(preset: str) -> None:
     model, platform = models.get("autoencoder"), Platform.preset(preset)
-    assert violations(compiled(model, default_plan(model, platform), platform), platform) == []
+    assert hazards(compile_schedule(model, default_plan(model, platform), platform), platform) == []
 
 
 def without(schedule: Schedule, dropped: set[int]) -> Schedule:
@@ -123,9 +124,9 @@ def without(schedule: Schedule, dropped: set[int]) -> Schedule:
 def test_the_replay_finds_missing_waits(case: Case) -> None:
     schedule = case.schedule()
     waits = {number for number, op in enumerate(schedule.operations) if isinstance(op, Wait)}
-    assert violations(without(schedule, waits), case.platform)
+    assert hazards(without(schedule, waits), case.platform)
     # the first one guards the first tile's operands, and nothing else does
-    assert violations(without(schedule, {min(waits)}), case.platform)
+    assert hazards(without(schedule, {min(waits)}), case.platform)
 
 
 def test_what_no_transfer_holds_is_moved_by_several() -> None:
@@ -136,9 +137,8 @@ def test_what_no_transfer_holds_is_moved_by_several() -> None:
         LayerStep(layer="fc", step=step, tile=Tile(rows=128, columns=640, padding=0)) for step in ("fw", "wg+update")
     )
     plan = Plan(model="wide", platform="pulp-2022", steps=steps)
-    with known_calls():
-        schedule = compile_schedule(model, plan, platform)
-    assert violations(schedule, platform) == []
+    schedule = compile_schedule(model, plan, platform)
+    assert hazards(schedule, platform) == []
     sizes = [op.copy.size_bytes for op in schedule.operations if isinstance(op, Issue) and op.copy.size_bytes > 9999]
     assert sizes == [130_816, 130_816, 66_048] * 3 and max(sizes) <= platform.dma.transfer_bytes
     assert sum(map(sum, schedule.bytes_moved())) == sum(op.copy.size_bytes for op in issues(schedule))

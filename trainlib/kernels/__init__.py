@@ -7,10 +7,11 @@ FP32 in L1; a "pair" array holds (d, -(lr * d)) for every element of a gradient 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pulpsim import Program
 
@@ -26,17 +27,19 @@ class Scalar:
 
 
 Argument = int | Scalar
+Words = NDArray[np.int64]  #: numbers of 4-byte words, counted from the start of L1 or of L2
 #: the learning rate, negative
 MINUS_LR = Scalar("minus_lr")
 
 
 @dataclass(frozen=True)
 class Call:
-    """One fork: a program and its arguments. `name` is the kernel that really runs."""
+    """One fork: a program and its arguments. `name` is the kernel that really runs. touches: see `kernels.touched`."""
 
     program: Program
     name: str
     arguments: tuple[Argument, ...]
+    touches: Callable[[], tuple[Words, Words]] | None = field(default=None, compare=False, repr=False)
 
     def registers(self, scalars: Mapping[str, np.generic] | None = None) -> dict[str, int]:
         """scalars: the numbers of a step, by name; without them all are 0, on which no timing depends."""

@@ -23,6 +23,7 @@ from trainlib.kernels.functions import (
     quotient,
     reciprocal,
 )
+from trainlib.kernels.touched import touches, vectors
 from trainlib.kernels.vector import Constants, bits, vector_program
 from trainlib.numerics.activations import (
     GELU_CUBIC,
@@ -45,6 +46,7 @@ _TANH = Reduction(bias=127, lowest=TANH_LOWEST)
 
 
 # -- leaky ReLU ------------------------------------------------------------------------------------
+@touches(vectors("x", "y"))
 def leaky_relu_forward(x: int, y: int, slope: float, n: int, cores: int) -> Call:
     """y = x where x > 0, else slope * x; 0 < slope <= 1."""
     return Call(leaky_relu_forward_program(), "leaky_relu_fw", (x, y, bits(slope), n, chunk_of(n, cores, UNROLL)))
@@ -59,6 +61,7 @@ def leaky_relu_forward_program() -> Program:
     return _short_forward_program("leaky_relu_fw", function, ("slope",))
 
 
+@touches(vectors("dy y", "dx"))
 def leaky_relu_backward(dy: int, y: int, dx: int, slope: float, n: int, cores: int) -> Call:
     """dx = dy where y > 0, else dy * slope; y is the output of the forward kernel."""
     arguments = (dy, y, dx, bits(slope), n, chunk_of(n, cores, UNROLL))
@@ -77,6 +80,7 @@ def leaky_relu_backward_program() -> Program:
 
 
 # -- sigmoid ---------------------------------------------------------------------------------------
+@touches(vectors("x", "y"))
 def sigmoid_forward(x: int, y: int, n: int, cores: int) -> Call:
     """y = 1 / (1 + exp(-x)), within 2.5 ulp."""
     return Call(sigmoid_forward_program(), "sigmoid_fw", (x, y, n, chunk_of(n, cores)))
@@ -95,6 +99,7 @@ def sigmoid_forward_program() -> Program:
     return _forward_program("sigmoid_fw", function, (*EXP_NOT_POSITIVE_CONSTANTS, *RECIPROCAL_COEFFICIENTS))
 
 
+@touches(vectors("dy y", "dx"))
 def sigmoid_backward(dy: int, y: int, dx: int, n: int, cores: int) -> Call:
     """dx = (dy * y) * (1 - y); y is the output of the forward kernel."""
     return Call(sigmoid_backward_program(), "sigmoid_bw", (dy, y, dx, n, chunk_of(n, cores, UNROLL)))
@@ -111,6 +116,7 @@ def sigmoid_backward_program() -> Program:
 
 
 # -- tanh ------------------------------------------------------------------------------------------
+@touches(vectors("x", "y"))
 def tanh_forward(x: int, y: int, n: int, cores: int) -> Call:
     """y = tanh(x), within 2.8 ulp, of small x too; the sign is that of x."""
     return Call(tanh_forward_program(), "tanh_fw", (x, y, n, chunk_of(n, cores)))
@@ -134,6 +140,7 @@ def tanh_forward_program() -> Program:
     return _forward_program("tanh_fw", function, (*_TANH.constants, TWO, *RECIPROCAL_COEFFICIENTS))
 
 
+@touches(vectors("dy y", "dx"))
 def tanh_backward(dy: int, y: int, dx: int, n: int, cores: int) -> Call:
     """dx = dy * (1 - y**2), the bracket rounded once; y is the output of the forward kernel."""
     return Call(tanh_backward_program(), "tanh_bw", (dy, y, dx, n, chunk_of(n, cores, UNROLL)))
@@ -153,6 +160,7 @@ def tanh_backward_program() -> Program:
 _BELOW_SIX = np.nextafter(SIX, np.float32(0))
 
 
+@touches(vectors("x", "y"))
 def relu6_forward(x: int, y: int, n: int, cores: int) -> Call:
     """y = min(max(x, 0), 6), a NaN giving +0."""
     return Call(relu6_forward_program(), "relu6_fw", (x, y, n, chunk_of(n, cores, UNROLL)))
@@ -167,6 +175,7 @@ def relu6_forward_program() -> Program:
     return _short_forward_program("relu6_fw", function, (), (SIX,))
 
 
+@touches(vectors("dy y", "dx"))
 def relu6_backward(dy: int, y: int, dx: int, n: int, cores: int) -> Call:
     """dx = dy, moved as it is, where 0 < y < 6, else +0; y is the output of the forward kernel."""
     return Call(relu6_backward_program(), "relu6_bw", (dy, y, dx, n, chunk_of(n, cores, UNROLL)))
@@ -184,6 +193,7 @@ def relu6_backward_program() -> Program:
 
 
 # -- HardSwish -------------------------------------------------------------------------------------
+@touches(vectors("x", "y"))
 def hard_swish_forward(x: int, y: int, n: int, cores: int) -> Call:
     """y = x * min(max(x + 3, 0), 6) / 6, within 2.5 ulp; x itself from 3 on."""
     return Call(hard_swish_forward_program(), "hard_swish_fw", (x, y, n, chunk_of(n, cores, UNROLL)))
@@ -201,6 +211,7 @@ def hard_swish_forward_program() -> Program:
     return _short_forward_program("hard_swish_fw", function, (), (THREE, SIX, SIXTH))
 
 
+@touches(vectors("dy x", "dx"))
 def hard_swish_backward(dy: int, x: int, dx: int, n: int, cores: int) -> Call:
     """dx = dy * s, s = x / 3 + 1/2 where |x| < 3, within 2**-23, else 1 where x > 0, else 0; x is the layer's input."""
     return Call(hard_swish_backward_program(), "hard_swish_bw", (dy, x, dx, n, chunk_of(n, cores, UNROLL)))
@@ -227,6 +238,7 @@ def hard_swish_backward_program() -> Program:
 _SHARE_CONSTANTS = (*EXP_NOT_POSITIVE_CONSTANTS, *RECIPROCAL_COEFFICIENTS, GELU_LINEAR, GELU_CUBIC)
 
 
+@touches(vectors("x", "y"))
 def gelu_forward(x: int, y: int, n: int, cores: int) -> Call:
     """y = x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x**3))), within 2.5 ulp where x >= 0, below within 2**-24.
 
@@ -251,6 +263,7 @@ def gelu_forward_program() -> Program:
     return _forward_program("gelu_fw", function, _SHARE_CONSTANTS)
 
 
+@touches(vectors("dy x", "dx"))
 def gelu_backward(dy: int, x: int, dx: int, n: int, cores: int) -> Call:
     """dx = dy times the derivative of `gelu_forward` at x, within 2**-22; x is the layer's input, |x| up to 2**123."""
     return Call(gelu_backward_program(), "gelu_bw", (dy, x, dx, n, chunk_of(n, cores)))

@@ -9,6 +9,7 @@ from pulpsim import Builder, Program
 from pulpsim.program import Register
 from trainlib.kernels import Argument, Call, chunk_of
 from trainlib.kernels.functions import DIVISION_CONSTANTS, ROOT_CONSTANTS, division, square_root
+from trainlib.kernels.touched import touches, vectors
 from trainlib.kernels.vector import Constants, vector_program
 
 #: what a weight decay adds to: nothing, the gradient (Adam), or the weights themselves (AdamW)
@@ -18,6 +19,7 @@ _NAMES: dict[Decay, str] = {"": "adam", "gradient": "adam+decay", "weights": "ad
 _SCALARS = ("new_m", "new_v", "rate", "eps")
 
 
+@touches(vectors("w dw m v", "w m v"))
 def adam(w: int, dw: int, m: int, v: int, scalars: tuple[Argument, ...], n: int, cores: int, decay: Decay = "") -> Call:
     """m = fma(1 - beta1, g - m, m); v = fma(1 - beta2, fma(g, g, -v), v); w = fma(-rate, m / (sqrt(v) + eps), w).
 

@@ -13,6 +13,7 @@ from pulpsim.program import Register
 from trainlib.kernels import Call, chunk_of
 from trainlib.kernels.partition import advance_pointer, take_share
 from trainlib.kernels.pieces import repeat
+from trainlib.kernels.touched import Given, Touched, array, touches
 from trainlib.kernels.vector import Constants, vector_program
 
 #: elements in the body of a hardware loop
@@ -21,6 +22,12 @@ UNROLL = 4
 GRADIENT_UNROLL = 2
 
 
+def _forward_touches(a: Given) -> Touched:
+    vectors = [array(a.scale, a.channels), array(a.shift, a.channels)]
+    return [array(a.x, a.channels, a.pixels), *vectors], [array(a.y, a.channels, a.pixels)]
+
+
+@touches(_forward_touches)
 def affine_forward(
     x: int, y: int, scale: int, shift: int, channels: int, pixels: int, relu: bool, cores: int
 ) -> Call:  # fmt: skip
@@ -32,11 +39,22 @@ def affine_forward(
     return _call(name, (x, y, scale, shift), channels, pixels, cores)
 
 
+def _input_gradient_touches(a: Given) -> Touched:
+    return [array(a.dy, a.channels, a.pixels), array(a.scale, a.channels)], [array(a.dx, a.channels, a.pixels)]
+
+
+@touches(_input_gradient_touches)
 def affine_input_gradient(dy: int, dx: int, scale: int, channels: int, pixels: int, cores: int) -> Call:
     """dx = dy * scale[c]; dx may be dy. Shared as `affine_forward`."""
     return _call("affine_ig", (dy, dx, scale), channels, pixels, cores)
 
 
+def _factors_touches(a: Given) -> Touched:
+    reads, writes = (a.gamma, a.beta, a.mean, a.inverse), (a.scale, a.shift)
+    return [array(at, a.channels) for at in reads], [array(at, a.channels) for at in writes]
+
+
+@touches(_factors_touches)
 def affine_factors(
     gamma: int, beta: int, mean: int, inverse: int, scale: int, shift: int, channels: int, cores: int
 ) -> Call:  # fmt: skip
@@ -128,6 +146,13 @@ def _map(b: Builder, x: Register, y: Register, factors: list[Register], relu: bo
     b.free(*totals)
 
 
+def _gradients_touches(a: Given) -> Touched:
+    gradients = [array(a.dgamma, a.channels), array(a.dbeta, a.channels)]
+    read = [array(a.mean, a.channels), array(a.inverse, a.channels), *gradients * a.accumulate]
+    return [array(a.dy, a.channels, a.pixels), array(a.x, a.channels, a.pixels), *read], gradients
+
+
+@touches(_gradients_touches)
 def affine_gradients(
     dy: int, x: int, mean: int, inverse: int, dgamma: int, dbeta: int, channels: int, pixels: int, accumulate: bool,
     cores: int,

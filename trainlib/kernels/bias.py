@@ -12,11 +12,18 @@ from pulpsim.program import Register
 from trainlib.kernels import Call, chunk_of
 from trainlib.kernels.partition import advance_pointer, take_share
 from trainlib.kernels.pieces import repeat
+from trainlib.kernels.touched import Given, Touched, array, touches
 
 #: elements in the body of a hardware loop
 UNROLL = 4
 
 
+def _forward_touches(a: Given) -> Touched:
+    y = array(a.y, a.rows, a.columns)
+    return [y, array(a.bias, a.rows)], [y]
+
+
+@touches(_forward_touches)
 def bias_forward(y: int, bias: int, rows: int, columns: int, relu: bool, cores: int) -> Call:
     """y [rows, columns] += bias [rows], then max(y, 0) if `relu`, a NaN giving 0; in place.
 
@@ -81,6 +88,12 @@ def _add(b: Builder, y: Register, value: Register, relu: bool, unroll: int) -> N
     b.free(*totals)
 
 
+def _gradient_touches(a: Given) -> Touched:
+    db = array(a.db, a.rows)
+    return [array(a.dy, a.rows, a.columns), *[db] * a.accumulate], [db]
+
+
+@touches(_gradient_touches)
 def bias_gradient(dy: int, db: int, rows: int, columns: int, accumulate: bool, cores: int) -> Call:
     """db [rows] (+)= the rows' sums of dy [rows, columns], each in order."""
     arguments = (dy, db, rows, chunk_of(rows, cores))

@@ -18,11 +18,12 @@ import numpy as np
 
 from pulpsim import Builder, Program
 from pulpsim.program import Register
-from trainlib.kernels import Call, chunk_of
+from trainlib.kernels import Call, Words, chunk_of
 from trainlib.kernels.functions import EXP_NOT_POSITIVE_CONSTANTS, exp_not_positive, log
 from trainlib.kernels.loss import add_partials, barrier, begin_partial, store_partial
 from trainlib.kernels.partition import Part, take_share
 from trainlib.kernels.pieces import add_scaled
+from trainlib.kernels.touched import Given, Touched, array, touches, vectors
 from trainlib.kernels.vector import Rate, bits, load_constants, minus
 from trainlib.numerics.functions import ONE
 
@@ -35,6 +36,11 @@ def partial_words(cores: int, parts: bool) -> int:
 
 
 # -- all logits at once ----------------------------------------------------------------------------
+def _partial(a: Given) -> int:
+    return partial_words(a.cores, parts=False)
+
+
+@touches(vectors("x", "y partial", partial=_partial))
 def softmax(x: int, y: int, partial: int, n: int, cores: int) -> Call:
     """y[n] = exp(x - max x) * (1 / sum); y may be x."""
     return Call(softmax_program(cores), "softmax", (x, y, partial, n, chunk_of(n, cores)))
@@ -50,6 +56,7 @@ def softmax_program(cores: int) -> Program:
     return b.build()
 
 
+@touches(vectors("x label", "gradient partial", partial=_partial, label=lambda a: 1))
 def cross_entropy(x: int, label: int, gradient: int, partial: int, n: int, cores: int) -> Call:
     """Of logits x[n]: loss = log(sum of exp(x - max)) + (max - x[label]), gradient[n] = softmax(x) - one-hot.
 
@@ -185,6 +192,12 @@ def _multiply(b: Builder, source: Register, count: Register, factor: Register, s
 
 
 # -- logits in parts -------------------------------------------------------------------------------
+def _largest_touches(a: Given) -> Touched:
+    largest = array(a.partial + 4 * (a.part.cores + 1), a.part.cores)
+    return [array(a.x, a.part.count), *[largest] * (not a.part.begins)], [largest]
+
+
+@touches(_largest_touches)
 def largest(x: int, partial: int, part: Part) -> Call:
     """The first pass: the largest logit of every core, up to this part."""
     words = partial + 4 * (part.cores + 1)
@@ -212,6 +225,17 @@ def largest_program(begins: bool) -> Program:
     return b.build()
 
 
+def _exponentials_touches(a: Given) -> Touched:
+    """The sums, the largest and the logits found in parts before; at the end the loss and 1 / sum."""
+    cores, part = a.part.cores, a.part
+    sums, largest = array(a.partial, cores), array(a.partial + 4 * (cores + 1), cores)
+    logits, inverse = array(a.partial + 4 * (2 * cores + 1), cores), array(a.partial + 4 * (3 * cores + 1), 1)
+    y = part.pairs(a.y) if a.pairs else array(a.y, part.count)
+    reads = [array(a.x, part.count), array(a.label, 1), largest, *[sums, logits] * (not part.begins)]
+    return reads, [y, sums, logits, *[array(a.partial + 4 * cores, 1), inverse] * part.ends]
+
+
+@touches(_exponentials_touches)
 def exponentials(x: int, label: int, y: int, partial: int, part: Part, pairs: bool) -> Call:
     """The second pass: y = exp(x - max x), and their sums; with the last part, 1 / sum and the loss.
 
@@ -303,12 +327,19 @@ def _end(b: Builder, cores: int, core: Register, partial: Register, values: tupl
     b.place(done)
 
 
+def _probabilities_touches(a: Given, values: Words) -> Touched:
+    inverse = array(a.partial + 4 * (3 * a.part.cores + 1), 1)
+    return [values, array(a.label, 1), inverse], [values]
+
+
+@touches(lambda a: _probabilities_touches(a, array(a.e, a.part.count)))
 def probabilities(e: int, label: int, partial: int, part: Part) -> Call:
     """The third pass: e = e * (1 / sum) - one-hot, the gradient, in place."""
     arguments = (e, label, partial + 4 * (3 * part.cores + 1), part.count, part.width, part.first)
     return Call(probabilities_program(part.chunk, False), "probabilities", arguments)
 
 
+@touches(lambda a: _probabilities_touches(a, a.part.pairs(a.pairs)))
 def probability_pairs(pairs: int, label: int, partial: int, lr: Rate, part: Part) -> Call:
     """The third pass over all pairs at once, whose first numbers are exponentials: pairs[i] = (d, -(lr d))."""
     arguments = (pairs, label, partial + 4 * (3 * part.cores + 1), part.count, part.width, part.first)

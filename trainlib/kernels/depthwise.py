@@ -33,6 +33,7 @@ from trainlib.kernels import Call, chunk_of
 from trainlib.kernels.matmul_blocks import add_product
 from trainlib.kernels.partition import take_share
 from trainlib.kernels.pieces import MAX_IMMEDIATE, add_constant, constant_loop, step
+from trainlib.kernels.touched import Given, Touched, array, touches
 
 #: the ids of those that the published library, PULP-TrainLib, has too
 PUBLISHED_IDS = {"dw": 0, "dw_u2": 1, "dw_u3": 2, "dw_1x2": 3, "dw_1x4": 4, "dw_1x2_u2": 5, "dw_1x4_u2": 6}
@@ -168,6 +169,17 @@ def _in_blocks(
 
 
 # -- forward and input gradient --------------------------------------------------------------------
+def _outputs_of(a: Given) -> tuple[int, int, int]:
+    shape = Shape(a.hp, a.wp, a.kernel_h, a.kernel_w, a.stride_h, a.stride_w)
+    return a.channels, shape.out_h, shape.out_w
+
+
+def _forward_touches(a: Given) -> Touched:
+    taps = array(a.w, a.channels, a.kernel_h, a.kernel_w)
+    return [array(a.xp, a.channels, a.hp, a.wp), taps], [array(a.y, *_outputs_of(a))]
+
+
+@touches(_forward_touches)
 def forward(
     variant: int, xp: int, w: int, y: int, channels: int, hp: int, wp: int, kernel_h: int, kernel_w: int,
     stride_h: int, stride_w: int, cores: int, relu: bool = False,
@@ -180,6 +192,12 @@ def forward(
     return _correlation("fw", variant, (xp, w, y), channels, shape, cores, relu)
 
 
+def _input_gradient_touches(a: Given) -> Touched:
+    padded = array(a.dyp, a.channels, a.height + a.kernel_h - 1, a.width + a.kernel_w - 1)
+    return [padded, array(a.w, a.channels, a.kernel_h, a.kernel_w)], [array(a.dx, a.channels, a.height, a.width)]
+
+
+@touches(_input_gradient_touches)
 def input_gradient(
     variant: int, dyp: int, w: int, dx: int, channels: int, height: int, width: int, kernel_h: int, kernel_w: int,
     cores: int,
@@ -353,6 +371,13 @@ def _column(b: Builder, s: Shape, width: int, taps: list[Register], relu: bool, 
 
 
 # -- weight gradient -------------------------------------------------------------------------------
+def _weight_gradient_touches(a: Given) -> Touched:
+    dw = array(a.dw, a.channels, a.kernel_h, a.kernel_w)
+    x, dy = array(a.xp, a.channels, a.hp, a.wp), array(a.dy, *_outputs_of(a))
+    return [x, dy, *[dw] * a.accumulate], [dw]
+
+
+@touches(_weight_gradient_touches)
 def weight_gradient(
     variant: int, xp: int, dy: int, dw: int, channels: int, hp: int, wp: int, kernel_h: int, kernel_w: int,
     stride_h: int, stride_w: int, cores: int, accumulate: bool = False,

@@ -7,12 +7,14 @@ from functools import cache
 from pulpsim import Builder, Program
 from pulpsim.program import Register
 from trainlib.kernels import Argument, Call, chunk_of
+from trainlib.kernels.touched import touches, vectors
 from trainlib.kernels.vector import Constants, bits, vector_program
 from trainlib.numerics.dropout import FACTORS, SHIFTS, scale, threshold
 
 UNROLL = 4
 
 
+@touches(vectors("x", "y"))
 def dropout(x: int, y: int, n: int, first: int, key: Argument, rate: float, cores: int) -> Call:
     """y = x * FP32(1 / (1 - rate)), or +0, whatever x is, where the mask drops it; y may be x.
 

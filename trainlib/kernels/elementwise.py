@@ -7,11 +7,13 @@ from functools import cache
 from pulpsim import Builder, Program
 from pulpsim.program import Register
 from trainlib.kernels import Argument, Call, chunk_of
+from trainlib.kernels.touched import touches, vectors
 from trainlib.kernels.vector import Constants, Rate, minus, vector_program
 
 UNROLL = 4
 
 
+@touches(vectors("x", "y"))
 def copy(x: int, y: int, n: int, cores: int) -> Call:
     """y = x, n words moved as they are; they must not overlap."""
     return Call(copy_program(), "copy", (x, y, n, chunk_of(n, cores, UNROLL)))
@@ -31,6 +33,7 @@ def copy_program() -> Program:
     return vector_program("copy", ("x", "y"), (), body, UNROLL)
 
 
+@touches(vectors("x", "y"))
 def relu_forward(x: int, y: int, n: int, cores: int) -> Call:
     """y = max(x, 0), a NaN giving +0; y may be x."""
     return Call(relu_forward_program(), "relu_fw", (x, y, n, chunk_of(n, cores, UNROLL)))
@@ -52,16 +55,19 @@ def relu_forward_program() -> Program:
     return vector_program("relu_fw", ("x", "y"), (), body, UNROLL, log2=(2, 2))
 
 
+@touches(vectors("a b", "y"))
 def add(a: int, b: int, y: int, n: int, cores: int) -> Call:
     """y = a + b; y may be a or b."""
     return Call(add_program(False), "add", (a, b, y, n, chunk_of(n, cores, UNROLL)))
 
 
+@touches(vectors("a b", "y"))
 def add_scaled(a: int, b: int, y: int, factor: Argument, n: int, cores: int) -> Call:
     """y = (a + b) * factor; y may be a or b."""
     return Call(add_program(False, True), "add+scale", (a, b, y, factor, n, chunk_of(n, cores, UNROLL)))
 
 
+@touches(vectors("a b", "y"))
 def add_relu(a: int, b: int, y: int, n: int, cores: int) -> Call:
     """y = max(a + b, 0), a NaN giving +0; y may be a or b."""
     return Call(add_program(True), "add+relu", (a, b, y, n, chunk_of(n, cores, UNROLL)))
@@ -110,6 +116,7 @@ def _mask(b: Builder, values: list[Register], outputs: list[Register]) -> None:
     b.free(*outputs)
 
 
+@touches(vectors("dy y", "dx"))
 def relu_backward(dy: int, y: int, dx: int, n: int, cores: int) -> Call:
     """dx = dy, moved as it is, where y > 0, else +0, where y is NaN too; y is the ReLU's output; dx may be dy."""
     return Call(relu_backward_program(), "relu_bw", (dy, y, dx, n, chunk_of(n, cores, UNROLL)))
@@ -127,6 +134,7 @@ def relu_backward_program() -> Program:
     return vector_program("relu_bw", ("dy", "y", "dx"), (), body, UNROLL, log2=(2, 2, 2))
 
 
+@touches(vectors("dy y", "pairs"))
 def relu_backward_pairs(dy: int, y: int, pairs: int, lr: Rate, n: int, cores: int) -> Call:
     """ReLU backward fused with scaling: pairs[i] = (d, -(lr d)), d = dy where y > 0, else +0."""
     program = relu_backward_pairs_program()
@@ -144,6 +152,7 @@ def relu_backward_pairs_program() -> Program:
     return vector_program("relu_bw_pairs", ("dy", "y", "pairs"), ("minus_lr",), body, UNROLL, log2=(2, 2, 3))
 
 
+@touches(vectors("dy", "pairs"))
 def linear_pairs(dy: int, y: int, pairs: int, lr: Rate, n: int, cores: int) -> Call:
     """pairs[i] = (dy, -(lr dy)): below a layer without ReLU; y is not read."""
     return Call(linear_pairs_program(), "pairs", (dy, pairs, minus(lr), n, chunk_of(n, cores, UNROLL)))
@@ -170,11 +179,13 @@ def store_pairs(b: Builder, values: list[Register], pairs: Register, minus_lr: R
         b("p.sw", value, (pairs, 4, "!"))
 
 
+@touches(vectors("w dw", "w"))
 def sgd_update(w: int, dw: int, lr: Rate, n: int, cores: int) -> Call:
     """w = fma(-lr, dw, w): the update alone, from a stored weight gradient."""
     return Call(sgd_update_program(), "sgd", (w, dw, minus(lr), n, chunk_of(n, cores, UNROLL)))
 
 
+@touches(vectors("w pairs", "w"))
 def sgd_update_from_pairs(w: int, pairs: int, lr: Rate, n: int, cores: int) -> Call:
     """w = fma(-lr, d, w), d from pairs: the update of a bias."""
     return Call(sgd_update_program(8), "sgd", (w, pairs, minus(lr), n, chunk_of(n, cores, UNROLL)))

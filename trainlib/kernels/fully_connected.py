@@ -11,11 +11,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
+import numpy as np
+
 from pulpsim import Builder, Program
 from pulpsim.program import Register
 from trainlib.kernels import ARGUMENTS, Call, chunk_of
 from trainlib.kernels.optimizer import PLAIN, Rule
 from trainlib.kernels.partition import advance_pointer, take_share
+from trainlib.kernels.touched import Given, Touched, array, tile, touches
 
 ROW_UNROLLS = (1, 2, 4)
 COLUMN_UNROLLS = (1, 2, 4, 8)
@@ -23,6 +26,12 @@ COLUMN_UNROLLS = (1, 2, 4, 8)
 MAX_CROWDED = 4
 
 
+def _forward_touches(a: Given) -> Touched:
+    y = array(a.y, a.rows)
+    return [tile(a.w, a.rows, a.columns, a.stride), array(a.x, a.columns), *[y] * a.accumulate], [y]
+
+
+@touches(_forward_touches)
 def forward(
     w: int,
     x: int,
@@ -100,6 +109,25 @@ def _forward_rows(
         b.free(*sums, *rows, *values)
 
 
+def _backward_touches(a: Given) -> Touched:
+    parts = a.step.split("+")
+    w, dw = (tile(address, a.rows, a.columns, a.stride) for address in (a.w, a.dw))
+    reads, writes = [array(a.pairs, 2 * a.rows)], []
+    if "wg" in parts:
+        reads.append(array(a.x, a.columns))
+    if a.step != "wg":
+        reads.append(w)
+    if "ig" in parts:
+        dx = array(a.dx, a.columns)
+        reads += [dx] * a.accumulate
+        writes.append(dx)
+    if "update" in parts and a.rule.momentum:  # velocities lie behind the tile
+        w = np.concatenate([w, tile(a.w + a.rows * a.stride, a.rows, a.columns, a.stride)])
+        reads.append(w)
+    return reads, writes + ([w] if "update" in parts else [dw] if a.step == "wg" else [])
+
+
+@touches(_backward_touches)
 def backward(
     step: str, w: int, pairs: int, x: int, dx: int, dw: int, rows: int, columns: int, stride: int, cores: int,
     unroll: int, accumulate: bool, rule: Rule = PLAIN,

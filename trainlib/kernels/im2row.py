@@ -16,18 +16,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cache
-from math import gcd
+from math import gcd, prod
 
 from pulpsim import Builder, Program
 from pulpsim.program import Label, Register
 from trainlib.kernels import Call, chunk_of
 from trainlib.kernels.partition import take_share
 from trainlib.kernels.pieces import BANKS, Step, add_constant, add_scaled, add_step, constant_loop, divide, step
+from trainlib.kernels.touched import Given, Touched, array, tile, touches
 
 #: words loaded before they are stored
 BATCH = 6
 
 
+def _touches(a: Given, image: int, windows: int) -> Touched:
+    return [array(image, *a.shape)], [tile(a.rows, windows, a.shape[0] * prod(a.kernel), a.row_stride)]
+
+
+@touches(lambda a: _touches(a, a.x, a.ho * a.wo))
 def im2row(
     x: int, rows: int, shape: tuple[int, int, int], kernel: tuple[int, int], stride: tuple[int, int], top: int,
     left: int, ho: int, wo: int, cores: int, row_stride: int | None = None, dilation: tuple[int, int] = (1, 1),
@@ -41,6 +47,7 @@ def im2row(
     return _call("im2row", x, rows, shape, taps, top, left, ho, wo, cores, row_stride)
 
 
+@touches(lambda a: _touches(a, a.dy, a.h * a.w))
 def im2row_gradient(
     dy: int, rows: int, shape: tuple[int, int, int], kernel: tuple[int, int], stride: tuple[int, int], top: int,
     left: int, h: int, w: int, first_row: int, cores: int, row_stride: int | None = None,

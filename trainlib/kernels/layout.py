@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 
+import numpy as np
+
 from pulpsim import Builder, Program
 from pulpsim.program import Register
 from trainlib.kernels import Call, chunk_of
@@ -25,6 +27,7 @@ from trainlib.kernels.pieces import (
     step,
     store_words,
 )
+from trainlib.kernels.touched import Given, Touched, array, tile, touches
 from trainlib.kernels.vector import bits
 
 #: load-store pairs, or those of a block of taps, in the body of a hardware loop
@@ -32,6 +35,7 @@ COPY_UNROLL, BLOCK_UNROLL = 4, 8
 
 
 # -- fill ------------------------------------------------------------------------------------------
+@touches(lambda a: ([], [array(a.target, a.words)]))
 def fill(target: int, words: int, pattern: int, cores: int) -> Call:
     """target[words] = pattern, 32 bits each."""
     return Call(fill_program(), "fill", (target, words, pattern, chunk_of(words, cores, FILL_UNROLL)))
@@ -90,6 +94,7 @@ class Axis:
         return self.dilation * (len(self.kept) - 1) + 1
 
 
+@touches(lambda a: ([array(a.x, *a.shape)], [array(a.padded, a.shape[0], a.hp, a.wp)]))
 def pad(
     x: int, padded: int, shape: tuple[int, int, int], hp: int, wp: int, top: int, left: int, cores: int,
     dilation_h: int = 1, dilation_w: int = 1, value: float = 0.0,
@@ -186,6 +191,14 @@ def _copy_row(b: Builder, x: Register, padded: Register, columns: Axis, padding:
 
 
 # -- interleaving ----------------------------------------------------------------------------------
+def _interleave_touches(a: Given) -> Touched:
+    places = array(a.whole, 1)
+    for size, apart in zip(a.shape, a.steps, strict=True):
+        places = np.add.outer(places, apart * np.arange(size))
+    return [array(a.part, *a.shape)], [places.reshape(-1)]
+
+
+@touches(_interleave_touches)
 def interleave(part: int, whole: int, shape: tuple[int, int, int], steps: tuple[int, int, int], cores: int) -> Call:
     """part [C, H, W] -> (c, y, x) goes steps[0] c + steps[1] y + steps[2] x words behind `whole`; all else stays."""
     c, h, w = shape
@@ -244,17 +257,33 @@ def _spread_row(b: Builder, part: Register, whole: Register, words: int, between
 
 
 # -- transposes ------------------------------------------------------------------------------------
+def _transpose_touches(a: Given) -> Touched:
+    return [tile(a.x, a.rows, a.columns, a.x_stride)], [tile(a.y, a.columns, a.rows, a.y_stride)]
+
+
+@touches(_transpose_touches)
 def transpose(x: int, y: int, rows: int, columns: int, x_stride: int, y_stride: int, cores: int) -> Call:
     """x [rows, columns] -> y [columns, rows]. Addresses and row strides in bytes."""
     return _transpose("transpose", x, y, rows, columns, 1, (0,), x_stride, y_stride, cores)
 
 
+def _flip_transpose_touches(a: Given) -> Touched:
+    return [array(a.w, a.outputs, a.inputs, a.taps)], [array(a.flipped, a.outputs, a.inputs, a.taps)]
+
+
+@touches(_flip_transpose_touches)
 def flip_transpose(w: int, flipped: int, outputs: int, inputs: int, taps: int, cores: int) -> Call:
     """w [Co, Ci, T] -> flipped [Ci, Co, T], the taps in reverse order: the weights of an input gradient."""
     strides = 4 * inputs * taps, 4 * outputs * taps
     return _transpose("flip_transpose", w, flipped, outputs, inputs, taps, tuple(range(taps)), *strides, cores)
 
 
+def _pick_transpose_touches(a: Given) -> Touched:
+    blocks = array(a.w, a.outputs, a.inputs, a.taps).reshape(-1, a.taps)
+    return [blocks[:, list(a.picked)].reshape(-1)], [tile(a.flipped, a.inputs, a.outputs * len(a.picked), a.stride)]
+
+
+@touches(_pick_transpose_touches)
 def pick_transpose(
     w: int, flipped: int, outputs: int, inputs: int, taps: int, picked: Sequence[int], stride: int, cores: int
 ) -> Call:

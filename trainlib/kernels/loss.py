@@ -14,13 +14,26 @@ from functools import cache
 from pulpsim import Builder, Program
 from pulpsim.memory import BARRIER_OFFSET, EVENT_UNIT_BASE
 from pulpsim.program import Register
-from trainlib.kernels import Call, chunk_of
+from trainlib.kernels import Call, Words, chunk_of
 from trainlib.kernels.elementwise import store_pairs
 from trainlib.kernels.partition import Part, advance_pointer, take_share
 from trainlib.kernels.pieces import add_scaled
+from trainlib.kernels.touched import Given, Touched, array, touches
 from trainlib.kernels.vector import Rate, bits, minus
 
 
+def _part(a: Given) -> Part:
+    return a.part or Part.whole(a.n, a.cores)
+
+
+def _touches(a: Given, gradient: Words) -> Touched:
+    part = _part(a)
+    sums, partial = array(a.partial, a.cores), array(a.partial, a.cores + part.ends)
+    reads = [array(a.y, part.count), array(a.target, part.count), *[sums] * (not part.begins)]
+    return reads, [gradient, partial]
+
+
+@touches(lambda a: _touches(a, _part(a).pairs(a.pairs)))
 def mse(
     y: int, target: int, pairs: int, partial: int, n: int, lr: Rate, cores: int, part: Part | None = None
 ) -> Call:
@@ -28,6 +41,7 @@ def mse(
     return _call("mse", "mse", (y, target, pairs, partial), part or Part.whole(n, cores), bits(2.0 / n), lr)
 
 
+@touches(lambda a: _touches(a, array(a.gradient, _part(a).count)))
 def mse_gradient(
     y: int, target: int, gradient: int, partial: int, n: int, cores: int, part: Part | None = None
 ) -> Call:
@@ -35,11 +49,13 @@ def mse_gradient(
     return _call("mse", "mse_gradient", (y, target, gradient, partial), part or Part.whole(n, cores), bits(2.0 / n))
 
 
+@touches(lambda a: _touches(a, array(a.gradient, _part(a).count)))
 def l1(y: int, target: int, gradient: int, partial: int, n: int, cores: int, part: Part | None = None) -> Call:
     """Mean absolute error and its gradient: 1 / n with the sign of y - target, +0 where they are equal."""
     return _call("l1", "l1", (y, target, gradient, partial), part or Part.whole(n, cores), bits(1.0 / n))
 
 
+@touches(lambda a: _touches(a, _part(a).pairs(a.pairs)))
 def l1_pairs(
     y: int, target: int, pairs: int, partial: int, n: int, lr: Rate, cores: int, part: Part | None = None
 ) -> Call:

@@ -32,6 +32,7 @@ from trainlib.kernels.matmul_blocks import (
     set_step,
 )
 from trainlib.kernels.partition import take_share
+from trainlib.kernels.touched import Given, Touched, tile, touches
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,13 @@ def _half(unroll: int) -> int:
     return 1 << (unroll - 1).bit_length() - 1
 
 
+def _touches(a: Given) -> Touched:
+    c = tile(a.c, a.n, a.m, a.c_stride)
+    b = (a.m, a.k) if a.trans_b else (a.k, a.m)
+    return [tile(a.a, a.n, a.k, a.a_stride), tile(a.b, *b, a.b_stride), *[c] * a.accumulate], [c]
+
+
+@touches(_touches)
 def matmul(
     kernel: str, a: int, b: int, c: int, n: int, k: int, m: int, cores: int, *, trans_b: bool = False,
     accumulate: bool = False, relu: bool = False, a_stride: int | None = None, b_stride: int | None = None,

@@ -16,10 +16,11 @@ from itertools import chain
 
 from pulpsim import Builder, Program
 from pulpsim.program import Label, Register
-from trainlib.kernels import Call, chunk_of
+from trainlib.kernels import Call, Words, chunk_of
 from trainlib.kernels.loss import add_partials, barrier, store_partial
 from trainlib.kernels.partition import advance_pointer, take_share
 from trainlib.kernels.pieces import add_scaled, repeat_counted
+from trainlib.kernels.touched import Given, Touched, array, touches
 from trainlib.kernels.vector import bits
 
 #: two elements a turn fill the load-use slots
@@ -42,6 +43,17 @@ class Shape:
 
 
 # -- forward ---------------------------------------------------------------------------------------
+def _partial(a: Given, shared: bool) -> list[Words]:
+    return [array(a.partial, 2 * a.cores)] if shared and a.cores > 1 else []
+
+
+def _forward_touches(a: Given, rows: int, parameters: int, shared: bool) -> Touched:
+    """parameters: numbers in gamma and in beta."""
+    reads = [array(a.x, rows, a.n), array(a.gamma, parameters), array(a.beta, parameters)]
+    return reads, [array(a.y, rows, a.n), array(a.statistics, 2 * rows), *_partial(a, shared)]
+
+
+@touches(lambda a: _forward_touches(a, a.rows, a.rows, a.shared))
 def instance_norm(
     x: int, y: int, gamma: int, beta: int, statistics: int, partial: int, rows: int, n: int, eps: float, shared: bool,
     cores: int,
@@ -55,6 +67,7 @@ def instance_norm(
     return Call(program, "instance_norm_fw", (x, y, gamma, beta, statistics, partial))
 
 
+@touches(lambda a: _forward_touches(a, 1, a.n, True))
 def layer_norm(
     x: int, y: int, gamma: int, beta: int, statistics: int, partial: int, n: int, eps: float, cores: int
 ) -> Call:
@@ -159,6 +172,13 @@ def _normalise(
 
 
 # -- backward --------------------------------------------------------------------------------------
+def _gradient_touches(a: Given, rows: int, parameters: int, shared: bool) -> Touched:
+    dy, x, dx = (array(at, rows, a.n) for at in (a.dy, a.x, a.dx))
+    gamma, *gradients = (array(at, parameters) for at in (a.gamma, a.dgamma, a.dbeta))
+    return [dy, x, gamma, array(a.statistics, 2 * rows)], [dx, *gradients, *_partial(a, shared)]
+
+
+@touches(lambda a: _gradient_touches(a, a.rows, a.rows, a.shared))
 def instance_norm_gradient(
     dy: int, x: int, dx: int, gamma: int, dgamma: int, dbeta: int, statistics: int, partial: int, rows: int, n: int,
     shared: bool, cores: int,
@@ -172,6 +192,7 @@ def instance_norm_gradient(
     return Call(program, "instance_norm_bw", (dy, x, dx, gamma, dgamma, dbeta, statistics, partial))
 
 
+@touches(lambda a: _gradient_touches(a, 1, a.n, True))
 def layer_norm_gradient(
     dy: int, x: int, dx: int, gamma: int, dgamma: int, dbeta: int, statistics: int, partial: int, n: int, cores: int
 ) -> Call:

@@ -12,6 +12,7 @@ from pulpsim.program import Register
 from trainlib.kernels import Argument, Call, Scalar, chunk_of
 from trainlib.kernels.elementwise import sgd_update
 from trainlib.kernels.functions import UNROLL
+from trainlib.kernels.touched import Given, Touched, array, touches
 from trainlib.kernels.vector import Constants, Rate, factor, minus, vector_program
 
 
@@ -55,6 +56,12 @@ class Rule:
 PLAIN = Rule(0.0)
 
 
+def _sgd_touches(a: Given) -> Touched:
+    velocity = [array(a.v, a.n)] if a.rule.momentum else []
+    return [array(a.w, a.n), array(a.dw, a.n), *velocity], [array(a.w, a.n), *velocity]
+
+
+@touches(_sgd_touches)
 def sgd(w: int, dw: int, v: int, rule: Rule, n: int, cores: int) -> Call:
     """g = fma(weight_decay, w, dw); v = fma(momentum, v, g); w = fma(-lr, v, w), or fma(momentum, v, g) for v there.
 

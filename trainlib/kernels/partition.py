@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from pulpsim import Builder
 from pulpsim.program import Label, Register
-from trainlib.kernels import chunk_of
+from trainlib.kernels import Words, chunk_of
+from trainlib.kernels.touched import array
 
 
 def take_share(b: Builder, units: Register, chunk: Register, done: Label) -> tuple[Register, Register]:
@@ -66,6 +69,12 @@ class Part:
     @property
     def count(self) -> int:
         return self.shares * self.width + self.rest
+
+    def pairs(self, address: int) -> Words:
+        """Its words among all pairs."""
+        sizes = [*[self.width] * self.shares, *[self.rest] * (self.rest > 0)]
+        starts = (address + 8 * (core * self.chunk + self.first) for core in range(len(sizes)))
+        return np.concatenate([array(start, 2 * size) for start, size in zip(starts, sizes, strict=True)])
 
     @property
     def begins(self) -> bool:

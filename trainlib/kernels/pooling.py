@@ -22,7 +22,7 @@ from itertools import groupby
 
 from pulpsim import Builder, Program
 from pulpsim.program import Register
-from trainlib.kernels import Call, chunk_of
+from trainlib.kernels import Call, Words, chunk_of
 from trainlib.kernels.partition import advance_pointer, take_share
 from trainlib.kernels.pieces import (
     FILL_UNROLL,
@@ -34,6 +34,7 @@ from trainlib.kernels.pieces import (
     repeat,
     store_words,
 )
+from trainlib.kernels.touched import Given, Touched, array, touches
 from trainlib.kernels.vector import bits
 
 #: windows of up to so many elements are straight-line code; elements in the body of a hardware loop else
@@ -156,6 +157,18 @@ class Part:
 WHOLE = Part()
 
 
+def _pooled(a: Given, address: int) -> Words:
+    """An image of an element a window."""
+    geometry = Geometry(a.shape[1], a.shape[2], a.kernel, a.stride)
+    return array(address, a.shape[0], geometry.ho, geometry.wo)
+
+
+def _forward_touches(a: Given) -> Touched:
+    y = _pooled(a, a.y)
+    return [array(a.x, *a.shape), *[y] * (not a.part.begins)], [y]
+
+
+@touches(_forward_touches)
 def average_pool(
     x: int, y: int, shape: tuple[int, int, int], kernel: tuple[int, int], stride: tuple[int, int], cores: int,
     part: Part = WHOLE, mean: bool = True,
@@ -167,6 +180,7 @@ def average_pool(
     return _forward("avg_pool_fw", False, x, y, shape, kernel, stride, cores, part, mean)
 
 
+@touches(_forward_touches)
 def max_pool(
     x: int, y: int, shape: tuple[int, int, int], kernel: tuple[int, int], stride: tuple[int, int], cores: int,
     part: Part = WHOLE,
@@ -261,6 +275,7 @@ def _output(
 
 
 # -- backward --------------------------------------------------------------------------------------
+@touches(lambda a: ([_pooled(a, a.dy)], [array(a.dx, *a.shape)]))
 def average_pool_gradient(
     dy: int, dx: int, shape: tuple[int, int, int], kernel: tuple[int, int], stride: tuple[int, int], cores: int,
     mean: bool = True,
@@ -270,6 +285,11 @@ def average_pool_gradient(
     return _backward("avg_pool_bw", False, (dy, 0, dx), geometry, shape[0], cores)
 
 
+def _row_of_windows(a: Given, address: int) -> Words:
+    return array(address, a.shape[0], _part_of(a.shape, a.kernel, a.stride, a.tall).wo)
+
+
+@touches(lambda a: ([_row_of_windows(a, a.dy)], [array(a.dx, *a.shape)]))
 def average_pool_gradient_part(
     dy: int, dx: int, shape: tuple[int, int, int], kernel: tuple[int, int], stride: int, tall: int, cores: int,
     mean: bool = True,
@@ -282,6 +302,7 @@ def average_pool_gradient_part(
     return _backward("avg_pool_bw", False, (dy, 0, dx), geometry, shape[0], cores)
 
 
+@touches(lambda a: ([_pooled(a, a.dy), array(a.x, *a.shape)], [array(a.dx, *a.shape)]))
 def max_pool_gradient(
     dy: int, x: int, dx: int, shape: tuple[int, int, int], kernel: tuple[int, int], stride: tuple[int, int], cores: int
 ) -> Call:
@@ -292,6 +313,12 @@ def max_pool_gradient(
     return _backward("max_pool_bw", True, (dy, x, dx), Geometry(*shape[1:], kernel, stride), shape[0], cores)
 
 
+def _max_pool_gradient_part_touches(a: Given) -> Touched:
+    dy = _row_of_windows(a, a.dy)
+    return [dy, array(a.x, *a.shape), _row_of_windows(a, a.y)], [array(a.dx, *a.shape), dy]
+
+
+@touches(_max_pool_gradient_part_touches)
 def max_pool_gradient_part(
     dy: int, x: int, y: int, dx: int, shape: tuple[int, int, int], kernel: tuple[int, int], stride: int, tall: int,
     cores: int,
@@ -480,6 +507,7 @@ def _give(
 
 
 # -- means of what is in the image -----------------------------------------------------------------
+@touches(lambda a: ([array(a.y, *a.shape)], [array(a.y, *a.shape)]))
 def per_element(
     y: int, shape: tuple[int, int, int], image: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int],
     first: tuple[int, int], cores: int,

@@ -8,20 +8,18 @@ wherever an operation touches bytes of a transfer that may still be under way. `
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache, cached_property
-from hashlib import sha256
 from typing import Any
 
 import numpy as np
 
-from pulpsim import Controller, Copy, Platform, Program
+from pulpsim import Controller, Copy, Platform
 from pulpsim.code import Code
 from trainlib.errors import PlanError
 from trainlib.graph import Node
-from trainlib.kernels import Call
+from trainlib.lowering.hazards import debugging, verify
 from trainlib.lowering.loss import loss_step
 from trainlib.lowering.memory_map import Buffer, Tensor, place_in_l1, place_in_l2
+from trainlib.lowering.operations import Begin, Fork, Issue, Operation, Schedule, Wait
 from trainlib.lowering.sum import sum_step
 from trainlib.lowering.tasks import WEIGHT_SLOTS, Compute, Move, Phase, Task, Work
 from trainlib.lowering.tensors import tensors_of, views_of
@@ -29,71 +27,6 @@ from trainlib.lowering.update import update_step
 from trainlib.model import Model
 from trainlib.optimizers import PLAIN, Optimizer
 from trainlib.plan import SUM, LayerStep, Plan, Vectors, check_step, require_step
-
-
-@dataclass(frozen=True, slots=True)
-class Begin:
-    phase: int
-
-
-@dataclass(frozen=True, slots=True)
-class Issue:
-    transfer: int
-    copy: Copy
-    phase: int
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    transfers: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Fork:
-    call: Call
-
-
-Operation = Begin | Issue | Wait | Fork
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """A compiled step: operations in order, phases, and where everything lies."""
-
-    operations: tuple[Operation, ...]
-    phases: tuple[Phase, ...]
-    tensors: dict[str, Tensor]
-    buffers: tuple[Buffer, ...]
-    l1_bytes: int
-    l2_bytes: int
-    code_bytes: int
-
-    @cached_property
-    def content(self) -> bytes:
-        """A digest of all that the clock may see: programs, arguments, transfers; not what layers are called."""
-        parts: list[tuple[object, ...]] = []
-        for operation in self.operations:
-            if isinstance(operation, Fork):
-                parts.append(("fork", _digest(operation.call.program), operation.call.arguments))
-            elif isinstance(operation, Issue):
-                c = operation.copy
-                parts.append(("issue", c.outward, c.l1, c.l2, c.line_bytes, c.lines, c.l1_stride, c.l2_stride))
-            elif isinstance(operation, Wait):
-                parts.append(("wait", operation.transfers))
-        return sha256(repr(parts).encode()).digest()
-
-    def bytes_moved(self) -> list[tuple[int, int]]:
-        """(inward, outward) DMA bytes of every phase."""
-        moved = [[0, 0] for _ in self.phases]
-        for operation in self.operations:
-            if isinstance(operation, Issue):
-                moved[operation.phase][operation.copy.outward] += operation.copy.size_bytes
-        return [(inward, outward) for inward, outward in moved]
-
-
-@cache
-def _digest(program: Program) -> str:
-    return sha256(program.content()).hexdigest()
 
 
 # -- cutting steps into tasks --------------------------------------------------------------------
@@ -201,6 +134,7 @@ class _Emitter:
         self._buffers = {buffer.name: buffer for buffer in buffers}
         self._open: list[tuple[int, Move]] = []
         self._count = 0
+        self.task = 0
 
     def address(self, name: str) -> int:
         return self._buffers[name].address
@@ -227,7 +161,7 @@ class _Emitter:
             ]
         )
         for copy in copies(move, self._tensors[move.tensor], self.address(move.buffer), self._platform):
-            self.operations.append(Issue(self._count, copy, phase))
+            self.operations.append(Issue(self._count, copy, phase, self.task))
             self._open.append((self._count, move))
             self._count += 1
 
@@ -243,7 +177,7 @@ class _Emitter:
         call = compute.call(self.address)
         if call.name not in self._phases[phase].kernels:
             self._phases[phase].kernels.append(call.name)
-        self.operations.append(Fork(call))
+        self.operations.append(Fork(call, self.task))
 
 
 def compile_schedule(
@@ -251,12 +185,15 @@ def compile_schedule(
 ) -> Schedule:
     """Compile one training step. Of the optimizer it hangs on the kind, not on its numbers.
 
-    Raises PlanError, ModelError if it does not fit.
+    Raises PlanError, ModelError if it does not fit and, if PULPSIM_DEBUG says so, HazardError: see `hazards.verify`.
     """
     plan.check(model)
     if plan.cores > platform.cluster.cores:
         raise PlanError(f"plan: cores = {plan.cores}: {platform.name} has {platform.cluster.cores}")
-    return _assemble(tasks_of(model, plan, platform, optimizer), plan)
+    schedule = _assemble(tasks_of(model, plan, platform, optimizer), plan)
+    if debugging():
+        verify(schedule, platform)
+    return schedule
 
 
 def compile_step(
@@ -299,6 +236,7 @@ def _assemble(work: Work, plan: Plan) -> Schedule:
     emitter = _Emitter(tensors, buffers, work.phases, platform, whole)
     phase = -1
     for number, task in enumerate(work.tasks):
+        emitter.task = number
         if task.phase != phase:
             phase = task.phase
             emitter.operations.append(Begin(phase))

@@ -88,8 +88,10 @@ class _Product(Parametric):
 
     # -- how it may be planned ---------------------------------------------------------------------
     def limits(self, node: Node, step: str) -> tuple[int, int, int]:
-        lines = 0 if step == "update" else node.shape[1] if step == "ig" else node.output.shape[1]
-        return *self.group_shape, lines
+        """Of a group; of all for what takes weights as they lie."""
+        if step == "update":
+            return self.out_channels, self.group_shape[1], 0
+        return *self.group_shape, node.shape[1] if step == "ig" else node.output.shape[1]
 
     def residents(self, step: str) -> tuple[str, ...]:
         return RESIDENT.get(step, ())

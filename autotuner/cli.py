@@ -51,11 +51,15 @@ def main() -> None:
 @click.option("--published", is_flag=True, help="Show what the published tuner would choose, and what that costs.")
 @click.option("--from", "start", metavar="PLAN.json", default=None, help="A plan to beat, beside the default one.")
 @click.option("--workers", default=None, type=int, help="Processes to search with (default: one a processor).")
+@click.option(
+    "--candidates", default=0, type=int, metavar="N",
+    help="Compile at most N candidates of each step, those with the least bounds; none is proven then.",
+)
 @out_option("plan.json and tuning.json")
 @json_option
 def tune(
     model: str | None, layer: str | None, platform: Platform, steps: str | None, published: bool, start: str | None,
-    workers: int | None, out: OutFolder | None, as_json: bool,
+    workers: int | None, candidates: int, out: OutFolder | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Search the plan of MODEL's training step with the fewest simulated cycles.
 
@@ -76,6 +80,10 @@ def tune(
         )
     if start is not None and (layer is not None or published):
         raise InputError("--from: goes with a MODEL, without --published")
+    if candidates < 0:
+        raise InputError(f"--candidates {candidates}: must be at least 1; without it, as many as a proof takes")
+    if candidates and published:
+        raise InputError("--candidates: goes without --published")
     parts = _parts(steps)
     network = parse(layer) if layer is not None else models.get(str(model))
     also = [Plan.load(start)] if start is not None else []
@@ -85,9 +93,9 @@ def tune(
     if published:
         _compare(network, platform, parts, layers, count, out, as_json)
     elif layer is not None:
-        _tune_layer(network, platform, parts, count, out, as_json)
+        _tune_layer(network, platform, parts, count, candidates, out, as_json)
     else:
-        _tune_model(network, platform, parts, count, also, out, as_json)
+        _tune_model(network, platform, parts, count, candidates, also, out, as_json)
 
 
 def _parts(steps: str | None) -> tuple[str, ...]:
@@ -103,8 +111,8 @@ def _parts(steps: str | None) -> tuple[str, ...]:
 
 # -- what is run -----------------------------------------------------------------------------------
 def _tune_model(
-    model: Model, platform: Platform, parts: tuple[str, ...], workers: int, also: list[Plan], out: OutFolder | None,
-    as_json: bool,
+    model: Model, platform: Platform, parts: tuple[str, ...], workers: int, candidates: int, also: list[Plan],
+    out: OutFolder | None, as_json: bool,
 ) -> None:  # fmt: skip
     from autotuner.points import default_path
     from autotuner.report import steps_table
@@ -113,15 +121,19 @@ def _tune_model(
     settings = click.get_current_context().params["settings"]
     made_by = " ".join([f"autotuner tune {model.name} --platform {platform.name}", *(f"--set {s}" for s in settings)])
     made_by += f" --steps {','.join(parts)}" if parts else ""
+    made_by += f" --candidates {candidates}" if candidates else ""
     with _telling() as tell:
-        tuned = run(model, platform, workers, default_path(), parts=parts, also=also, made_by=made_by, tell=tell)
+        tuned = run(
+            model, platform, workers, default_path(),
+            parts=parts, also=also, made_by=made_by, candidates=candidates, tell=tell,
+        )  # fmt: skip
     result = record(tuned, model, platform)
     _write(out, result, tuned.plan.to_json() if tuned.plan else None)
     if as_json:
         print_json(result)
     else:
         print_table(steps_table(f"{model.name} on {platform.name}: each step by itself", tuned.outcomes), ruled=True)
-        _print_remarks(tuned.outcomes.values())
+        _print_remarks(tuned.outcomes.values(), candidates)
         _print_whole(tuned, out)
     if tuned.plan is None:
         raise InputError(f"no plan for {model.name}: {tuned.fault}")
@@ -130,8 +142,9 @@ def _tune_model(
 
 
 def _tune_layer(
-    model: Model, platform: Platform, parts: tuple[str, ...], workers: int, out: OutFolder | None, as_json: bool
-) -> None:
+    model: Model, platform: Platform, parts: tuple[str, ...], workers: int, candidates: int, out: OutFolder | None,
+    as_json: bool,
+) -> None:  # fmt: skip
     from autotuner.points import default_path
     from autotuner.report import steps_table
     from autotuner.tuning import jobs_of, search_steps
@@ -141,7 +154,7 @@ def _tune_layer(
     complete = True
     try:
         with _telling() as tell, Workers(platform, default_path(), workers) as pool:
-            search_steps(model, pool, jobs_of(model, parts, (1,)), found, tell=tell)
+            search_steps(model, pool, jobs_of(model, parts, (1,)), found, tell=tell, most=candidates)
     except KeyboardInterrupt:
         complete = False
     outcomes = {step: outcome for (_, step), outcome in sorted(found.items())}
@@ -151,7 +164,7 @@ def _tune_layer(
         print_json(result)
     else:
         print_table(steps_table(f"{model.name} on {platform.name}", outcomes), ruled=True)
-        _print_remarks(outcomes.values())
+        _print_remarks(outcomes.values(), candidates)
     if not complete:
         _interrupted("these are the steps found")
 
@@ -233,17 +246,17 @@ def _write(out: OutFolder | None, result: dict[str, Any], plan: str | None) -> N
         out.write(tuning=result, plan=None if plan is None else plan.encode())
 
 
-def _print_remarks(outcomes: Collection[Outcome]) -> None:
+def _print_remarks(outcomes: Collection[Outcome], candidates: int) -> None:
     from autotuner.search import Infeasible
 
     for outcome in outcomes:
         if isinstance(outcome, Infeasible):
             click.echo(str(outcome))
     if any(not isinstance(outcome, Infeasible) and not outcome.proven for outcome in outcomes):
-        click.echo(
-            "cores share FPUs (cluster.fpus): bounds are far below, so these are the fastest of what promised most, "
-            "none is proven the fastest there is"
-        )
+        why = "cores share FPUs (cluster.fpus): bounds are far below"
+        if candidates:
+            why = f"of each step at most {candidates:,} candidates were compiled"
+        click.echo(f"{why}, so these are the fastest of what promised most, none is proven the fastest there is")
 
 
 def _print_whole(tuned: Tuned, out: OutFolder | None) -> None:

@@ -9,7 +9,8 @@ in which nothing is ever in the way (`trainlib.timing.Relaxed`); and with every 
 Where cores share FPUs, bounds are far below (10 to 20 %, whatever the candidate): how two cores meet at one FPU hangs
 on everything, and a delay may help. There the search trusts what is expected of a schedule (`Meter.promise`) as if it
 were a bound, goes first by what a kernel's promises exceeded its bounds by so far, compiles UNPROVEN_CANDIDATES at
-most, and calls its winner not proven.
+most, and calls its winner not proven. Likewise where it is told how many candidates it may compile, for spaces that
+are too large to be proven in the time one has: these are then the ones with the least bounds.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Found(msgspec.Struct, frozen=True, tag="found"):
     winner takes at least, were no access ever to wait. runners_up: those with the least bounds before they were
     compiled, for whoever puts steps together. space: candidates there are; simulated, reused: points measured, and
     taken from those known; pruned: candidates never simulated; too_large: those looked at that do not fit L1.
-    proven: nothing in the space is faster; False where FPUs are shared.
+    proven: nothing in the space is faster; False where FPUs are shared, or candidates were limited.
     """
 
     step: LayerStep
@@ -120,10 +121,12 @@ class _Search:
     """One search under way: how each kind of item is looked at more closely."""
 
     def __init__(
-        self, model: Model, index: int, step: str, meter: Meter, allowed: Sequence[str], prune: bool, vectors: Vectors
+        self, model: Model, index: int, step: str, meter: Meter, allowed: Sequence[str], prune: bool, vectors: Vectors,
+        most: int,
     ):  # fmt: skip
         self.model, self.index, self.platform, self.meter = model, index, meter.platform, meter
         self.vectors, self.guesses = vectors, prune and not meter.platform.fpus_are_private
+        self.most = most or (UNPROVEN_CANDIDATES if self.guesses else 0)
         every = kernels(model, index, step)
         self.kernels = [chosen for chosen in every if not allowed or chosen.get("kernel", allowed[0]) in allowed]
         self.room = l1_available(self.platform)
@@ -148,8 +151,8 @@ class _Search:
         return True
 
     def gives_up(self, item: _Item) -> bool:
-        """Whether `item` is one candidate more than are compiled where nothing can be proven."""
-        return self.guesses and item.level == CANDIDATE and self.compiled >= UNPROVEN_CANDIDATES
+        """Whether `item` is one candidate more than may be compiled."""
+        return bool(self.most) and item.level == CANDIDATE and self.compiled >= self.most
 
     def closer(self, item: _Item) -> list[_Item]:
         """What takes an item's place: what it consists of, or itself, with a closer bound; nothing if it cannot be."""
@@ -257,17 +260,19 @@ def search(
     allowed: Sequence[str] = (),
     prune: bool = True,
     vectors: Vectors = "resident",
+    most: int = 0,
 ) -> Found | Infeasible:
     """The best candidate for a step of layer `index`: the first in the space of equals.
 
     first: candidates to begin with, which need not be in the space. allowed: names of kernels (default: all).
-    prune=False simulates all that fits, for tests. vectors: as in `Plan`.
+    prune=False simulates all that fits, for tests. vectors: as in `Plan`. most: candidates that are compiled, beside
+    `first`; 0 for as many as it takes.
     """
-    s, before = _Search(model, index, step, meter, allowed, prune, vectors), (meter.simulated, meter.reused)
+    s, before = _Search(model, index, step, meter, allowed, prune, vectors, most), (meter.simulated, meter.reused)
     if not s.kernels:
         return Infeasible(model.layers[index].name, step, f"has none of the kernels allowed: {', '.join(allowed)}")
     known = [s.measure(candidate, (-1, number)) for number, candidate in enumerate(first)]
-    heap = [item for item in known if item is not None]
+    heap, s.compiled, limited = [item for item in known if item is not None], 0, False
     begun = heap[0].cycles if heap else ()
     simulated, space = {item.step for item in heap}, 0
     for number, tile in enumerate(tiles(model, index, step)):
@@ -291,6 +296,7 @@ def search(
             heappush(heap, item)
             continue
         if s.gives_up(item):
+            limited = True
             heap = [item for item in heap if item.level == SCHEDULE]
             heapify(heap)
             continue
@@ -306,5 +312,5 @@ def search(
     pruned = space - len(simulated) - s.too_large
     return Found(
         best.step, best.cycles, begun, meter.least(best.schedule), tuple(runners_up), space,
-        meter.simulated - before[0], meter.reused - before[1], max(pruned, 0), s.too_large, not s.guesses,
+        meter.simulated - before[0], meter.reused - before[1], max(pruned, 0), s.too_large, not (s.guesses or limited),
     )  # fmt: skip

@@ -104,17 +104,19 @@ def _signature(model: Model, index: int, step: str) -> tuple[object, ...]:
 
 
 def search_job(
-    meter: Meter, model: Model, job: Job, first: Sequence[LayerStep], allowed: Sequence[str], vectors: Vectors
-) -> Outcome:
+    meter: Meter, model: Model, job: Job, first: Sequence[LayerStep], allowed: Sequence[str], vectors: Vectors,
+    most: int = 0,
+) -> Outcome:  # fmt: skip
     """The search of one step, or what came of it another time."""
     name = model.layers[job[0]].name
     known = repr([replace(step, layer="") for step in first])
     key = key_of(
-        "step", search_version(), repr(meter.platform), repr(_signature(model, *job)), known, tuple(allowed), vectors
+        "step", search_version(), repr(meter.platform), repr(_signature(model, *job)), known, tuple(allowed), vectors,
+        most,
     )  # fmt: skip
     text = meter.points.result(key)
     if text is None:
-        outcome = search(model, *job, meter, first, allowed, vectors=vectors)
+        outcome = search(model, *job, meter, first, allowed, vectors=vectors, most=most)
         if isinstance(outcome, Found):  # what does not run may hang on the model: all of it has to fit L2
             meter.points.put_result(key, msgspec.json.encode(outcome).decode())
         return outcome
@@ -132,10 +134,12 @@ def renamed(outcome: Outcome, layer: str) -> Outcome:
 def search_steps(
     model: Model, workers: Workers, groups: dict[Job, list[Job]], found: dict[Job, Outcome],
     rule: Plan | None = None, allowed: Sequence[str] = (), tell: Callable[[Progress], None] = lambda progress: None,
+    most: int = 0,
 ) -> None:  # fmt: skip
     """Collect the outcomes of steps, grouped by `jobs_of`, in `found` as they come.
 
-    rule: where searches begin. allowed: kernels (default: all). Raises ModelError if L2 cannot hold the model.
+    rule: where searches begin. allowed: kernels (default: all). most: see `search`. Raises ModelError if L2 cannot
+    hold the model.
     """
     check_l2(model, workers.platform)
     vectors = _vectors(model, workers.platform, rule)
@@ -148,7 +152,7 @@ def search_steps(
         return [known] if known else []
 
     for done, (number, outcome) in enumerate(
-        workers.run(search_job, [(model, job, first(job), allowed, vectors) for job in jobs]), start=1
+        workers.run(search_job, [(model, job, first(job), allowed, vectors, most) for job in jobs]), start=1
     ):
         job = jobs[number]
         for index, step in groups[job]:
@@ -176,26 +180,28 @@ def _size(model: Model, job: Job) -> int:
 def tune(
     model: Model | str, platform: Platform | str | Path, workers: int = 1, path: str | Path | None = None, *,
     parts: Sequence[str] = (), allowed: Sequence[str] = (), also: Sequence[Plan | str | Path] = (), made_by: str = "",
-    tell: Callable[[Progress], None] = lambda progress: None,
+    candidates: int = 0, tell: Callable[[Progress], None] = lambda progress: None,
 ) -> Tuned:  # fmt: skip
     """Search every step on `workers` processes and put the best plan together.
 
     model, platform, also: a name or a file will do. path: of the file that keeps points. parts: see `jobs_of`; other
     steps stay as they are by rule. allowed: kernels of image layers (default: all). also: further plans, than which
-    the result is not slower. made_by: put into the plan. tell: of progress. The result is the same for any number of
+    the result is not slower. candidates: of each step, those that are compiled (0: as many as a proof takes); what is
+    found is then not proven. made_by: put into the plan. tell: of progress. The result is the same for any number of
     workers. Ctrl-C ends the search with what has been found; a second run goes on from the points. Raises TuningError,
     PlanError for `also`, ModelError, PlatformError, PointsError, WorkersError.
     """
     model, platform, path = models.of(model), Platform.of(platform), file_of(path)
     workers, parts = workers_of(workers), _words("parts", parts, PARTS)
     allowed = _words("allowed", allowed, (*matmul.NAMES, *depthwise.NAMES))
+    most = candidates_of(candidates)
     rivals = [Plan.of(plan) for plan in _several("also", also)]
     if text_of(made_by) is None or not callable(tell):
         raise TuningError(f"made_by = {made_by!r}, tell = {tell!r}: must be a text and something to call")
     for plan in rivals:
         plan.check(model)
     plans = repr([replace(plan, made_by="") for plan in rivals])
-    key = key_of("model", search_version(), repr(platform), repr(model), plans, tuple(parts), tuple(allowed))
+    key = key_of("model", search_version(), repr(platform), repr(model), plans, tuple(parts), tuple(allowed), most)
     with Points(path) as points:
         text = points.result(key)
     if text is not None:
@@ -209,7 +215,7 @@ def tune(
     whole, complete = _Whole(model, platform, fault), True
     try:
         with Workers(platform, path, workers) as pool:
-            search_steps(model, pool, jobs_of(model, parts), found, rule, allowed, tell)
+            search_steps(model, pool, jobs_of(model, parts), found, rule, allowed, tell, most)
             whole.begin(pool, rule, [*rivals, *_put_together(model, platform, rule, found)])
             whole.descend(pool, found, tell)
     except KeyboardInterrupt:
@@ -229,6 +235,13 @@ def workers_of(workers: int) -> int:
     count = whole(workers)
     if count is None or not 1 <= count <= MAX_WORKERS:
         raise TuningError(f"workers = {workers!r}: must be a whole number, 1 to {MAX_WORKERS:,}")
+    return count
+
+
+def candidates_of(candidates: int) -> int:
+    """Raises TuningError for what is no number of candidates."""
+    if (count := whole(candidates)) is None or count < 0:
+        raise TuningError(f"candidates = {candidates!r}: must be a whole number, at least 1, or 0 for all it takes")
     return count
 
 

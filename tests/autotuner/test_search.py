@@ -266,6 +266,22 @@ def test_a_search_with_shared_fpus_ends(layer: tuple[Model, str], most: int) -> 
     assert meter.simulated <= len(SKEWS) * (most + 1)
 
 
+@settings(max_examples=6)
+@given(layer=searched(8), most=st.integers(1, 30))
+def test_a_search_of_so_many_candidates_ends(layer: tuple[Model, str], most: int) -> None:
+    """Likewise; what a search of all proves is not slower, and the same where so many were enough."""
+    model, step = layer
+    start = next(candidates(model, 1, step))
+    with Points(None) as points:
+        limited = search(model, 1, step, Meter(PLATFORM, points), [start], most=most)
+        meter = Meter(PLATFORM, points)
+        every = search(model, 1, step, meter, [start])
+    assert isinstance(limited, Found) and isinstance(every, Found)
+    assert every.mean <= limited.mean <= limited.first_mean
+    assert limited.simulated <= len(SKEWS) * (most + 1)
+    assert not limited.proven or limited.step == every.step
+
+
 def test_a_search_is_proven_where_every_core_has_its_fpu() -> None:
     model = Model("one", (PointWise("l", 3, 4, relu=False),), input_shape=(3, 2, 2))
     with Points(None) as points:

@@ -77,8 +77,19 @@ def test_without_power_figures_none_are_made_up() -> None:
     assert {phase["microjoules"] for phase in record["phases"]} == {None}
 
 
-@pytest.mark.parametrize("platform", ["gap9", "mr-wolf", "siracusa", "vega"])
-@pytest.mark.parametrize("model", sorted(models.MODELS))
+#: planned for one chip beside those that cannot hold them: that takes seconds
+LARGE = {"resnet8": "gap9", "mobilenet_v1": "siracusa"}
+
+
+@pytest.mark.parametrize(
+    ("model", "platform"),
+    [
+        (model, platform)
+        for model in sorted(models.MODELS)
+        for platform in ("gap9", "mr-wolf", "siracusa", "vega")
+        if platform in ("mr-wolf", LARGE.get(model, platform))
+    ],
+)
 def test_shipped_models_have_plans_for_every_chip(model: str, platform: str) -> None:
     """Also where L2's size is no power of two; some need more than there is."""
     too_large = {"autoencoder", "mobilenet_v1", "resnet8"} if platform == "mr-wolf" else {"mobilenet_v1"}

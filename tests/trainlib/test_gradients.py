@@ -70,7 +70,7 @@ def assert_near(found: Floats, expected: Doubles, what: str) -> None:
 
 
 # -- layers ----------------------------------------------------------------------------------------
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(case=st.one_of(parametric_layers(), parametric_layers(), normalisations()), seed=seeds)
 def test_a_layer_with_parameters_computes_its_definition_and_its_slopes(
     case: tuple[Parametric, tuple[int, ...]], seed: int
@@ -99,7 +99,7 @@ def test_a_layer_with_parameters_computes_its_definition_and_its_slopes(
     assert_near(layer.input_gradients(own, d, [x], y)[0], dx, "input gradient")
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(case=plain_layers(), seed=seeds)
 def test_a_layer_without_parameters_computes_its_definition_and_its_slopes(
     case: tuple[Layer, tuple[int, ...]], seed: int
@@ -119,7 +119,7 @@ def test_a_layer_without_parameters_computes_its_definition_and_its_slopes(
     assert_near(layer.input_gradients({}, dy, [x], y)[0], dx, "input gradient")
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(case=st.one_of(parametric_layers(), plain_layers(), normalisations()), seed=seeds)
 def test_the_rules_of_the_oracle_are_the_slopes(case: tuple[Layer, tuple[int, ...]], seed: int) -> None:
     layer, shape = case

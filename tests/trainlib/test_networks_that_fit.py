@@ -213,7 +213,7 @@ def compiles(model: Model, plan: Plan, platform: Platform, momentum: float) -> b
     return True
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(
     data=st.data(), model=networks(3), cores=core_counts, more=st.integers(-512, 3072),
     momentum=st.sampled_from([0.0, 0.9]),

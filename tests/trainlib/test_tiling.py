@@ -29,7 +29,7 @@ rules = st.sampled_from([PLAIN, SGD(0.1, 0.9), SGD(0.1, 0.0, 0.01)])
 
 
 # -- sizes without tiles -----------------------------------------------------------------------------
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(data=st.data(), rule=rules)
 def test_outlined_work_needs_the_buffers_of_all_of_it(data: st.DataObject, rule: SGD) -> None:
     model = data.draw(networks())
@@ -43,7 +43,7 @@ def test_outlined_work_needs_the_buffers_of_all_of_it(data: st.DataObject, rule:
         assert len(outlined.tasks) <= len(every.tasks)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(data=st.data(), rule=rules)
 def test_what_does_not_fit_outlined_does_not_fit(data: st.DataObject, rule: SGD) -> None:
     """The outline may be placed in less, never in more: so it refuses nothing that fits."""
@@ -116,7 +116,7 @@ def test_layers_wider_than_l1_come_from_l2_in_parts() -> None:
     check(Case(model, None, platform, 3, momentum=0.9))
 
 
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(data=st.data(), seed=seeds, cores=st.integers(1, 8), momentum=st.sampled_from([0.0, 0.9]))
 def test_a_little_l1_is_enough(data: st.DataObject, seed: int, cores: int, momentum: float) -> None:
     """What the smallest tiles need, and nothing more: some plan is found, and right."""

@@ -48,7 +48,7 @@ def _by_adam(
 ) -> dict[str, Near]:
     """Means from those before, weights from the new means: a quotient forgives no error of a square of almost 0."""
     one, two = optimizer.betas
-    decay, t = optimizer.weight_decay, optimizer.steps + 1
+    decay, t = float(np.float32(optimizer.weight_decay)), optimizer.steps + 1
     added, left = (0.0, decay) if isinstance(optimizer, AdamW) else (decay, 0.0)
     g_size = np.abs(g) + added * np.abs(w)
     mean, square = textbook.adam_means(g + added * w, m, v, optimizer.betas)

@@ -17,6 +17,7 @@ from trainlib.errors import ModelError
 from trainlib.layers import (
     AveragePool,
     AveragePool1D,
+    Conv1D,
     Conv2D,
     DepthWise,
     FullyConnected,
@@ -62,6 +63,11 @@ def refused(action: Callable[[], Any]) -> str:
         (Conv2D("a", 2, 3, kernel=3, padding=(2, 0)), (2, 5, 6), (3, 7, 4)),
         (Conv2D("a", 2, 3, kernel=3, padding=(1, 0, 2, 0)), (2, 5, 6), (3, 4, 6)),
         (Conv2D("a", 2, 3, kernel=2, stride=(2, 3)), (2, 5, 6), (3, 2, 2)),
+        (Conv2D("a", 2, 3, kernel=3, dilation=2), (2, 5, 6), (3, 1, 2)),
+        (Conv2D("a", 2, 3, kernel=(3, 2), dilation=(1, 4), padding=(1, 1, 4, 0)), (2, 5, 6), (3, 5, 6)),
+        (Conv2D("a", 4, 6, kernel=3, stride=2, dilation=3, padding="same", groups=2), (4, 5, 6), (6, 3, 3)),
+        (Conv1D("a", 2, 3, kernel=5, stride=2, padding=(4, 0)), (2, 1, 16), (3, 1, 8)),
+        (Conv1D("a", 2, 4, kernel=3, padding="same", dilation=8, groups=2), (2, 1, 16), (4, 1, 16)),
         (PointWise("a", 4, 9), (4, 3, 2), (9, 3, 2)),
         (DepthWise("a", 4, kernel=3, padding=1), (4, 25, 5), (4, 25, 5)),
         (DepthWise("a", 4, kernel=3, stride=2, padding="same"), (4, 5, 6), (4, 3, 3)),
@@ -82,6 +88,11 @@ def refused(action: Callable[[], Any]) -> str:
 )
 def test_output_shapes(layer: Layer, given: tuple[int, ...], expected: tuple[int, ...]) -> None:
     assert layer.output_shape(given) == expected
+
+
+def test_a_convolution_along_a_signal_is_one_of_a_row() -> None:
+    row = Conv2D("a", 4, 6, (1, 5), (1, 2), (0, 0, 4, 1), bias=True, dilation=(1, 3), groups=2, inputs=("b",))
+    assert Conv1D("a", 4, 6, 5, 2, (4, 1), dilation=3, groups=2, bias=True, inputs=("b",)) == row
 
 
 def test_a_window_tells_all_that_a_kernel_needs() -> None:
@@ -231,6 +242,18 @@ PAIR = "must be a whole number, at least 1, or two (vertical, horizontal)"
             "a: padding = (0, 0, 0, 2): must be less than the kernel, 3 x 2, on every side: "
             "outputs would see padding only",
         ),
+        (
+            lambda: Conv2D("a", 1, 1, (3, 2), padding=(0, 0, 0, 5), dilation=(1, 4)),
+            "a: padding = (0, 0, 0, 5): must be less than the dilated kernel, 3 x 5, on every side: "
+            "outputs would see padding only",
+        ),
+        (lambda: Conv2D("a", 1, 1, 3, dilation=0), f"a: dilation = 0: {PAIR}"),
+        (
+            lambda: Conv2D("a", 4, 6, 3, groups=4),
+            "a: groups = 4: must divide 4 input channels and 6 output channels",
+        ),
+        (lambda: Conv2D("a", 4, 6, 3, groups=0), "a: groups = 0: must divide 4 input channels and 6 output channels"),
+        (lambda: Conv2D("a", 4, 6, 3, groups=1.5), "a: groups = 1.5: must be a whole number, at least 1"),
         (lambda: MaxPool("a", 3, padding=(1, -1)), f"a: padding = (1, -1): {PADDING}"),
         (
             lambda: AveragePool1D("a", 2, padding=(0, 2)),

@@ -38,7 +38,17 @@ from trainlib.operators.geometry import Geometry, Phase
 from trainlib.operators.layer import BUFFERINGS, Choice, Floats, Own, Parametric, Shape, Trainable, halvings
 from trainlib.operators.pieces import around, axes, parts
 from trainlib.operators.values import finished, pixels, with_bias
-from trainlib.operators.window import Padding, Pair, Window, along, pair, settle_window, sides, window_on
+from trainlib.operators.window import (
+    Padding,
+    Pair,
+    RowPadding,
+    Window,
+    along_row,
+    pair,
+    settle_window,
+    sides_of_row,
+    window_on,
+)
 from trainlib.plan import LayerStep, Tile, Vectors, fuses_relu
 
 if TYPE_CHECKING:
@@ -294,15 +304,15 @@ class PointWise(_Product):
 
 def Conv1D(  # noqa: N802 - it makes a layer, as the classes do
     name: str, in_channels: int, out_channels: int, kernel: int, stride: int = 1,
-    padding: int | tuple[int, int] | str = 0, dilation: int = 1, **options: Any,
+    padding: RowPadding = 0, dilation: int = 1, **options: Any,
 ) -> Conv2D:  # fmt: skip
     """A convolution of signals [channels, 1, length]: images of height 1. padding: a number, (before, after) or "same".
 
     options: the rest of `Conv2D`'s. Raises ModelError.
     """
     return Conv2D(
-        name, in_channels, out_channels, along(kernel), along(stride), sides(padding), dilation=along(dilation),
-        **options,
+        name, in_channels, out_channels, along_row(kernel), along_row(stride), sides_of_row(padding),
+        dilation=along_row(dilation), **options,
     )  # fmt: skip
 
 

@@ -22,7 +22,16 @@ from trainlib.lowering.tasks import Addresses, Range, Slots, Task, Work, size
 from trainlib.numerics import pooling as pooling_values
 from trainlib.operators.geometry import Geometry, Seen, Spread
 from trainlib.operators.layer import BUFFERINGS, STREAMED_TILES, Choice, Floats, Layer, Own, Shape, halvings
-from trainlib.operators.window import Padding, Pair, Window, check_window, window_on
+from trainlib.operators.window import (
+    Padding,
+    Pair,
+    RowPadding,
+    Window,
+    along_row,
+    check_window,
+    sides_of_row,
+    window_on,
+)
 from trainlib.plan import LayerStep, Tile, Vectors
 
 if TYPE_CHECKING:
@@ -165,27 +174,22 @@ class GlobalAveragePool(Pooling):
 
 # -- along rows ------------------------------------------------------------------------------------
 def MaxPool1D(  # noqa: N802
-    name: str, kernel: int, stride: int | None = None, padding: Padding = 0, inputs: tuple[str, ...] = ()
+    name: str, kernel: int, stride: int | None = None, padding: RowPadding = 0, inputs: tuple[str, ...] = ()
 ) -> MaxPool:
     """Along each row of images, which may be of height 1. padding: a number, (before, after), or "same"."""
     return MaxPool(name, *_along_rows(kernel, stride, padding), inputs=inputs)
 
 
 def AveragePool1D(  # noqa: N802
-    name: str, kernel: int, stride: int | None = None, padding: Padding = 0, count_padding: bool = False,
+    name: str, kernel: int, stride: int | None = None, padding: RowPadding = 0, count_padding: bool = False,
     inputs: tuple[str, ...] = (),
 ) -> AveragePool:  # fmt: skip
     """As `MaxPool1D`."""
     return AveragePool(name, *_along_rows(kernel, stride, padding), count_padding, inputs=inputs)
 
 
-def _along_rows(kernel: int, stride: int | None, padding: Padding) -> tuple[Pair, Pair | None, Padding]:
-    """Kernel, stride and padding of windows of one row."""
-    sides = padding if isinstance(padding, tuple) else (padding, padding)
-    return (
-        (1, kernel), None if stride is None else (1, stride),
-        padding if isinstance(padding, str) else (0, 0, *sides),
-    )  # fmt: skip
+def _along_rows(kernel: int, stride: int | None, padding: RowPadding) -> tuple[Pair, Pair | None, Padding]:
+    return along_row(kernel), None if stride is None else along_row(stride), sides_of_row(padding)
 
 
 # -- tasks -----------------------------------------------------------------------------------------

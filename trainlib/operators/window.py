@@ -13,6 +13,8 @@ from trainlib.operators.layer import Layer, Shape
 Pair = int | tuple[int, int]
 #: a number, (vertical, horizontal), (top, bottom, left, right), or "same": as many outputs as strides begun
 Padding = int | tuple[int, int] | tuple[int, int, int, int] | str
+#: along rows: a number, (before, after), or "same"
+RowPadding = int | tuple[int, int] | str
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +97,13 @@ def pair(value: Pair) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else value
 
 
-def along(value: int) -> tuple[int, int]:
-    """Of a signal, an image of height 1."""
+def along_row(value: int) -> tuple[int, int]:
+    """A size along rows, of windows of one row, as an image's."""
     return 1, value
 
 
-def sides(padding: int | tuple[int, int] | str) -> Padding:
-    """(before, after) of a signal as an image's."""
+def sides_of_row(padding: RowPadding) -> Padding:
+    """Likewise padding."""
     if isinstance(padding, str):
         return padding
     before, after = padding if isinstance(padding, tuple) else (padding, padding)

@@ -27,13 +27,14 @@ class Value:
     """What nodes read: the sample, number 0, or the output of node n, number n + 1.
 
     relu: it is the output of a ReLU that belongs to a layer of another kind, which gradients are taken back through
-    before they are handed on.
+    before they are handed on. shared: it is read more than once.
     """
 
     number: int
     name: str
     shape: Shape
     relu: bool = False
+    shared: bool = False
 
     @property
     def tensor(self) -> str:
@@ -179,7 +180,7 @@ def nodes_of(layers: Sequence[Layer], input_shape: Shape) -> tuple[Node, ...]:
         relu = layer.relu
         if layer.RESHAPES and number < len(layers) - 1:  # the only reader: it hands the ReLU on to its own
             relu = inputs[0].relu and _readers(layers, inputs[0].name) == 1
-        output = Value(number + 1, layer.name, shape, relu)
+        output = Value(number + 1, layer.name, shape, relu, _readers(layers, layer.name) > 1)
         values[layer.name] = output
         nodes.append(Node(number, layer, inputs, output))
     return tuple(nodes)

@@ -32,6 +32,7 @@ from pulpsim.platform import Platform
 from trainlib.errors import L1Error
 from trainlib.kernels import Call, matmul
 from trainlib.layers import (
+    Add,
     AveragePool,
     Conv2D,
     DepthWise,
@@ -209,6 +210,17 @@ def test_the_bound_of_a_transfer_alone_is_what_it_takes(
     copy = Copy(outward, L1_BASE, L2_BASE + 0x8000, line_bytes, lines, 0, line_bytes + 8)
     schedule = Schedule((Issue(0, copy, 0), Wait((0,))), (), {}, (), 0, 0, 0)
     assert Relaxed(platform).cycles(schedule) == cycles_of(schedule, platform)
+
+
+def test_of_several_readers_none_is_bound_to_take_the_gradient_back_through_the_relu() -> None:
+    """Which of them does hangs on the graph. It takes 6 instructions an element, on 8 cores."""
+    below, one = PointWise("below", 1, 16), PointWise("one", 16, 1, relu=False)
+    other = PointWise("other", 16, 1, relu=False, inputs=("below",))
+    alone = Model("alone", (below, one), input_shape=(1, 16, 16))
+    shared = Model("shared", (below, one, other, Add("sum", inputs=("one", "other"))), input_shape=(1, 16, 16))
+    step = next(candidates(alone, 1, "ig"))
+    first, second = busy_cycles(alone, 1, step, PLATFORM), busy_cycles(shared, 1, step, PLATFORM)
+    assert first - second == 6 * 16 * 16 * 16 // 8
 
 
 def test_the_bound_of_a_schedule_is_close() -> None:

@@ -50,5 +50,6 @@ def around(node: Node, step: LayerStep, copied: int) -> int:
         finish = 1 if fuses_relu(layer, step) else 3 * (layer.relu or layer.bias)
         return copied + prod(node.output.shape) * (1 + finish)
     if step.step == "ig":
-        return copied + prod(node.shape) * (7 if node.inputs[0].relu else 1)
+        back = node.inputs[0].relu and not node.inputs[0].shared  # else by the last reader only, or by a sum
+        return copied + prod(node.shape) * (7 if back else 1)
     return copied + layer.weights * (5 if step.step.endswith("update") else 1)

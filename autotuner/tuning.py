@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -288,13 +289,17 @@ def _again(tuned: Tuned, made_by: str) -> Tuned:
 
 
 def _put_together(model: Model, platform: Platform, rule: Plan | None, found: dict[Job, Outcome]) -> list[Plan]:
-    """Plans of the steps found, and of the rule's where there are none: of all layers, and of all but dense ones."""
-    plans = [_of_found(model, platform, rule, found, dense) for dense in (True, False)]
-    return [plan for plan in plans if plan is not None]
+    """Plans of the steps found, and of the rule's where there are none: of all layers, and of all but dense ones.
+
+    Backward passes are cut as is fastest by the steps found, or as by rule: what is stored between their steps may be
+    more than L2 has left.
+    """
+    plans = [_of_found(model, platform, rule, found, *ways) for ways in product((True, False), (True, False))]
+    return list(dict.fromkeys(plan for plan in plans if plan is not None))
 
 
 def _of_found(
-    model: Model, platform: Platform, rule: Plan | None, found: dict[Job, Outcome], dense: bool
+    model: Model, platform: Platform, rule: Plan | None, found: dict[Job, Outcome], dense: bool, fastest: bool
 ) -> Plan | None:
     by_rule = {} if rule is None else {(step.layer, step.step): step for step in rule.steps}
 
@@ -315,7 +320,7 @@ def _of_found(
     for index in reversed(range(len(model.layers))):
         choices = backward_choices(model, index)
         known = all(isinstance(found.get((index, step)), Found) for choice in choices for step in choice)
-        fixed = not known or (not dense and model.layers[index].DENSE)
+        fixed = not known or not fastest or (not dense and model.layers[index].DENSE)
         choice = choices[0] if fixed else min(choices, key=lambda steps: cost(index, steps))
         chosen += [step_of(index, step) for step in choice]
     steps = tuple(step for step in chosen if step is not None)

@@ -347,17 +347,18 @@ def _names(line: Line) -> str:
     return line.layers[0] + (f" (of {len(line.layers)})" if len(line.layers) > 1 else "")
 
 
-def _of_l1(tile: Sequence[int]) -> str:
+def _tile(tile: Sequence[int]) -> str:
+    """ci,h,w,co."""
     return ",".join(map(str, tile))
 
 
 def in_l1_table(lines: Sequence[Line]) -> Table:
     """A row a step: the best tile and kernel, the best without 4x4, the best of the plain kernel."""
     columns = [
-        words("layers"), words("type"), words("step"), words("tile", "best tile", _of_l1), words("kernel"),
+        words("layers"), words("type"), words("step"), words("tile", "best tile", _tile), words("kernel"),
         number("macs_per_cycle", "MAC/cycle", ".2f"),
         number("compiled_kernel", "without 4x4"), number("compiled_macs_per_cycle", "MAC/cycle", ".2f"),
-        number("naive_tile", shown=_of_l1), number("naive_macs_per_cycle", "MAC/cycle", ".2f"),
+        number("naive_tile", shown=_tile), number("naive_macs_per_cycle", "MAC/cycle", ".2f"),
         number("compiled_factor", "factor without 4x4", ".2f"), number("factor", shown=".2f"),
     ]  # fmt: skip
     return Table(columns, [_in_l1(line) for line in lines])

@@ -11,13 +11,12 @@ import inspect
 import re
 import textwrap
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from benchmarks.machine_rules import RULES, leaves
-from benchmarks.markdown import grid
+from benchmarks.machine_rules import RULES, Rule, leaves
 from pulpsim import Platform, dma, engine, isa
 from pulpsim.code import RETURN_ROW, address_of
 from pulpsim.counters import ENGINE_CAUSES, MEANINGS, Cause
@@ -26,6 +25,7 @@ from pulpsim.memory import BARRIER_OFFSET, EVENT_UNIT_BASE, EVENT_UNIT_BYTES, L1
 from pulpsim.platform import STACK_BYTES, Power
 from pulpsim.program.rows import LINE_BYTES
 from pulpsim.sources import MEASURED, comments, preset
+from pulpsim.tables import Column, Record, Table, markdown, number, words
 
 PAGE = Path(__file__).parents[1] / "docs" / "machine.md"
 
@@ -97,8 +97,8 @@ def _field_notes(section: type) -> dict[str, str]:
             notes[match[1]] = match[2] or ""
     for name, hint in hints.items():
         if get_origin(hint) is Literal:
-            words = " or ".join(f"`{word}`" for word in get_args(hint))
-            notes[name] = "; ".join(filter(None, [words, notes.get(name, "")]))
+            allowed = " or ".join(f"`{word}`" for word in get_args(hint))
+            notes[name] = "; ".join(filter(None, [allowed, notes.get(name, "")]))
     return notes
 
 
@@ -111,21 +111,33 @@ def _value(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _code(words: Iterable[object]) -> str:
-    return " ".join(f"`{word}`" for word in words)
+def _place(place: int | range) -> str:
+    """An address, or the first and the last of some bytes."""
+    if isinstance(place, int):
+        return f"`{place:#010x}`"
+    return f"`{place[0]:#010x}` to `{place[-1]:#010x}`, {len(place):,} bytes"
+
+
+def _code(name: str, heading: str | None = None) -> Column:
+    """A column of code: records have a text, or several."""
+
+    def value(record: Record) -> str:
+        texts = record[name]
+        return " ".join(f"`{text}`" for text in ([texts] if isinstance(texts, str) else texts) if text)
+
+    return words(name, heading, value=value)
 
 
 def _prose(text: str, indent: str = "") -> list[str]:
     return textwrap.wrap(text, 110, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], texts: int | None = None, last: int = 0) -> list[str]:
-    """texts, last: columns before and after the numbers; None: there are no numbers."""
-    return ["", *grid(head, len(head) if texts is None else texts, rows, last), ""]
+def _table(columns: Sequence[Column], rows: Iterable[Record]) -> list[str]:
+    return ["", markdown(Table(columns, list(rows))), ""]
 
 
-def markdown(text: str) -> list[str]:
-    """Paragraphs and lists of a docstring; what is aligned by spaces becomes a block of code."""
+def of_docstring(text: str) -> list[str]:
+    """Paragraphs and lists of a docstring, as Markdown; what is aligned by spaces becomes a block of code."""
     known = {cause.name for cause in Cause} | {key.rpartition(".")[2] for key in leaves(Platform.preset("pulp-2022"))}
     names = "|".join(sorted({word for word in known if "_" in word or word.isupper()} - {"L2"}, key=len, reverse=True))
     out: list[str] = []
@@ -154,7 +166,7 @@ def _timing_model() -> tuple[list[str], str]:
     """The engine's docstring as Markdown, and the paragraph in it that says what is left out."""
     _, _, model = (engine.__doc__ or "").partition("---\n")
     (left_out,) = (paragraph for paragraph in model.split("\n\n") if paragraph.startswith("Left out:"))
-    return markdown(model.replace(left_out, "")), " ".join(left_out.removeprefix("Left out:").split())
+    return of_docstring(model.replace(left_out, "")), " ".join(left_out.removeprefix("Left out:").split())
 
 
 # -- sections ----------------------------------------------------------------------------------
@@ -169,52 +181,47 @@ def _instructions(platforms: Sequence[Platform]) -> list[str]:
         out += ["", f"### {unit.name}: {what}", ""]
         out += _prose("Cycles: " + re.sub(r"\{(.*?)\}", r"`\1`", cycles) + ".")
         if keys := re.findall(r"\{(.*?)\}", cycles):
-            head = ["value", *(platform.name for platform in platforms)]
-            rows = [[f"`{key}`", *(_value(leaves(platform)[key]) for platform in platforms)] for key in keys]
-            out += _table(head, rows, texts=1)
+            columns = [_code("value"), *(number(platform.name, platform.name, _value) for platform in platforms)]
+            out += _table(columns, ({"value": key} | {p.name: leaves(p)[key] for p in platforms} for key in keys))
         forms: dict[tuple[str, ...], list[str]] = defaultdict(list)
         for row in isa.INSTRUCTIONS:
             if row.unit is unit:
                 forms[row.operands].append(row.mnemonic)
         out += _table(
-            ["instructions", "operands"],
-            [
-                [_code(dict.fromkeys(names)), f"`{', '.join(operands)}`" if operands else ""]
-                for operands, names in forms.items()
-            ],
+            [_code("instructions"), _code("operands")],
+            ({"instructions": dict.fromkeys(names), "operands": ", ".join(form)} for form, names in forms.items()),
         )
     out += ["### Pseudo-instructions", ""]
     out += _prose(
         "Written out by the assembler; they cost what they become. `li rd, number` becomes one instruction or two, "
         "for any number of 32 bits."
     )
-    out += _table(["written", "becomes"], [
-        [f"`{name} {', '.join('abc'[:count])}`".replace(" `", "`"), _written(template)]
-        for name, forms_ in isa.PSEUDO.items() for count, template in forms_
-    ])  # fmt: skip
-    return out
+    return out + _table([_code("written"), _code("becomes")], _pseudo())
 
 
-def _written(template: str) -> str:
-    return f"`{template.format(*'abc').replace(',', ', ').replace(';', '; ')}`"
+def _pseudo() -> Iterator[Record]:
+    for name, forms in isa.PSEUDO.items():
+        for count, template in forms:
+            becomes = template.format(*"abc").replace(",", ", ").replace(";", "; ")
+            yield {"written": f"{name} {', '.join('abc'[:count])}".rstrip(), "becomes": becomes}
 
 
 def _registers() -> list[str]:
     names: dict[int, list[str]] = defaultdict(list)
-    for name, number in isa.REGISTER_NUMBERS.items():
-        names[number].append(name)
+    for name, place in isa.REGISTER_NUMBERS.items():
+        names[place].append(name)
     out = ["## Registers", ""]
     out += _prose(
         "The f registers exist where `cluster.fp_registers` is `separate`; where it is `shared`, floating-point "
         "operands are x registers."
     )
     out += _table(
-        ["integer", "also", "floating point", "also"],
-        [
-            [f"`{a}`", _code(more_a), f"`{b}`", _code(more_b)]
+        [_code("integer"), _code("x_also", "also"), _code("floating point"), _code("f_also", "also")],
+        (
+            {"integer": x, "x_also": more_x, "floating point": f, "f_also": more_f}
             for i in range(isa.F0)
-            for (a, *more_a), (b, *more_b) in [(names[i], names[isa.F0 + i])]
-        ],
+            for (x, *more_x), (f, *more_f) in [(names[i], names[isa.F0 + i])]
+        ),
     )
     out += _prose(
         "A core starts with the end of its stack in `sp`, the return stub's address in `ra`, what the caller gives "
@@ -226,26 +233,31 @@ def _registers() -> list[str]:
         what += f": {csr.value:#x}" if csr.kind.name == "CONSTANT" else ""
         what += "; read-only" if csr.number >= isa.FIRST_READ_ONLY else ""
         groups[what].append(csr.name)
-    return out + _table(["CSR", "value"], [[_code(names), what] for what, names in groups.items()])
+    return out + _table(
+        [_code("CSR"), words("value")], ({"CSR": csrs, "value": what} for what, csrs in groups.items())
+    )
 
 
 def _address_map(platforms: Sequence[Platform]) -> list[str]:
-    def span(base: int, size: int) -> str:
-        return f"`{base:#010x}` to `{base + size - 1:#010x}`, {size:,} bytes"
+    def span(base: int, size: int) -> range:
+        return range(base, base + size)
 
-    def stacks(platform: Platform) -> str:
+    def stacks(platform: Platform) -> range:
         return span(stack_base(platform), platform.cluster.cores * STACK_BYTES)
 
-    rows: list[tuple[str, Callable[[Platform], str]]] = [
-        ("L1", lambda platform: span(L1_BASE, platform.l1.size_bytes)),
-        (f"stacks, {STACK_BYTES:,} bytes a core, core 0 first", stacks),
-        ("event unit", lambda platform: span(EVENT_UNIT_BASE, EVENT_UNIT_BYTES)),
-        ("barrier register, for `p.elw`", lambda platform: f"`{EVENT_UNIT_BASE + BARRIER_OFFSET:#010x}`"),
-        ("L2", lambda platform: span(L2_BASE, platform.l2.size_bytes)),
-        ("return stub", lambda platform: f"`{address_of(RETURN_ROW):#010x}`"),
-    ]
+    places: dict[str, Callable[[Platform], int | range]] = {
+        "L1": lambda platform: span(L1_BASE, platform.l1.size_bytes),
+        f"stacks, {STACK_BYTES:,} bytes a core, core 0 first": stacks,
+        "event unit": lambda platform: span(EVENT_UNIT_BASE, EVENT_UNIT_BYTES),
+        "barrier register, for `p.elw`": lambda platform: EVENT_UNIT_BASE + BARRIER_OFFSET,
+        "L2": lambda platform: span(L2_BASE, platform.l2.size_bytes),
+        "return stub": lambda platform: address_of(RETURN_ROW),
+    }
     out = ["## Address map"]
-    out += _table(["what", *(p.name for p in platforms)], [[what, *map(where, platforms)] for what, where in rows])
+    out += _table(
+        [words("what"), *(words(p.name, p.name, _place) for p in platforms)],
+        ({"what": what} | {p.name: place(p) for p in platforms} for what, place in places.items()),
+    )
     out += _prose(
         "Programs lie behind the return stub, 4 bytes an instruction; each begins at a multiple of "
         f"{LINE_BYTES} bytes. Their words are in L2, those of Xpulp as the RI5CY core encodes them; what is written "
@@ -261,13 +273,22 @@ def _rules(platforms: Sequence[Platform]) -> list[str]:
         "Each rule as a tiny program on the reference engine, in cycles: what the platform says, and what was "
         "measured when this page was written. The instruction cache is off where nothing is said."
     )
-    heads = [head for platform in platforms for head in (platform.name, "measured")]
-    rows = []
-    for rule in RULES:
-        said = " + ".join(f"`{term}`" if "." in term else term for term in rule.sum.split(" + "))
-        cells = [str(cell) for p in platforms for cell in (rule.configured(p), rule.measured(p))]
-        rows.append([rule.what, said, *cells])
-    return [*out, *_table(["what", "rule", *heads], rows, texts=2)]
+    columns = [words("what"), words("sum", "rule", value=_sum)]
+    for platform in platforms:
+        columns += [number(platform.name, platform.name), number(f"{platform.name} measured", "measured")]
+    return [*out, *_table(columns, (_rule_record(rule, platforms) for rule in RULES))]
+
+
+def _sum(rule: Record) -> str:
+    return " + ".join(f"`{term}`" if "." in term else term for term in rule["sum"].split(" + "))
+
+
+def _rule_record(rule: Rule, platforms: Sequence[Platform]) -> Record:
+    """What each platform says, and what was measured. Raises RuleError."""
+    record: dict[str, Any] = {"what": rule.what, "sum": rule.sum}
+    for platform in platforms:
+        record |= {platform.name: rule.configured(platform), f"{platform.name} measured": rule.measured(platform)}
+    return record
 
 
 def _values(platforms: Sequence[Platform]) -> list[str]:
@@ -289,25 +310,26 @@ def _values(platforms: Sequence[Platform]) -> list[str]:
         about = inspect.cleandoc(kind.__doc__ or "")
         if section and not about.startswith(kind.__name__ + "("):  # what dataclasses write themselves
             out += ["", *_prose(about)]
+        value = number if section else words
         out += _table(
-            ["key", "meaning", *names, "source"],
-            [
-                [
-                    f"`{key}`", notes[key.rpartition(".")[2]], *(_value(values[name].get(key, "")) for name in names),
-                    _source(key, names),
-                ]
+            [_code("key"), words("meaning"), *(value(name, name, _value) for name in names), words("source")],
+            (
+                {"key": key, "meaning": notes[key.rpartition(".")[2]], "source": _source(key, names)}
+                | {name: values[name].get(key) for name in names}
                 for key in keys
-            ],
-            texts=2 if section else None, last=1 if section else 0,
-        )  # fmt: skip
+            ),
+        )
     return [*out, ""]
 
 
 def _causes() -> list[str]:
     out = ["## Where cycles go", "", "Every cycle of every core is counted once, under one cause."]
     return out + _table(
-        ["cause", "meaning", "counted by"],
-        [[f"`{c.name}`", MEANINGS[c], "engine" if c < ENGINE_CAUSES else "machine"] for c in Cause],
+        [_code("cause"), words("meaning"), words("counted by")],
+        (
+            {"cause": c.name, "meaning": MEANINGS[c], "counted by": "engine" if c < ENGINE_CAUSES else "machine"}
+            for c in Cause
+        ),
     )
 
 
@@ -347,7 +369,7 @@ def page(platforms: Sequence[Platform] | None = None) -> str:
         "",
         "### DMA commands",
         "",
-        *markdown(transfers),
+        *of_docstring(transfers),
         "",
         "### The controller",
         "",

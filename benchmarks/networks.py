@@ -152,22 +152,7 @@ def _optimizers() -> Iterator[dict[str, Any]]:
 
 def document(measured: Measured) -> dict[str, Any]:
     """For machines."""
-    return {"networks": _records(measured.networks), "optimizers": measured.optimizers}
-
-
-def _records(networks: list[Network]) -> list[dict[str, Any]]:
-    return [
-        {
-            "model": network.name,
-            "cycles": network.eight.cycles,
-            "cycles_on_one_core": network.one.cycles,
-            "lower_bound_cycles": network.eight.lower_bound_cycles,
-            "issue_bound_cycles": network.eight.issue_bound_cycles,
-            "published": vars(PUBLISHED[network.name]) if network.name in PUBLISHED else None,
-            "phases": records(network.phases()),
-        }
-        for network in networks
-    ]
+    return {"networks": records(_summary(measured.networks)), "optimizers": measured.optimizers}
 
 
 def page(measured: Measured) -> str:
@@ -197,19 +182,25 @@ def page(measured: Measured) -> str:
 
 
 def _summary(networks: list[Network]) -> Table:
+    """A row a network; its records also have what was published and the phases."""
     columns = [
-        words("network"), number("cycles"), number("milliseconds", "ms", ".3f"),
+        words("model", "network"), number("cycles"), number("milliseconds", "ms", ".3f"),
         number("macs_per_cycle", "MAC/cycle", ".2f"), number("cycles_on_one_core", "on 1 core"),
         number("speed-up", shown=".2f", value=lambda row: row["cycles_on_one_core"] / row["cycles"]),
         number("lower_bound_cycles", "no plan below"), number("issue_bound_cycles", "this plan's own bound"),
     ]  # fmt: skip
+    return Table(columns, [_record(network) for network in networks])
+
+
+def _record(network: Network) -> dict[str, Any]:
     names = ("cycles", "milliseconds", "macs_per_cycle", "lower_bound_cycles", "issue_bound_cycles")
-    rows = [
-        {"network": network.name, "cycles_on_one_core": network.one.cycles}
-        | {name: getattr(network.eight, name) for name in names}
-        for network in networks
-    ]
-    return Table(columns, rows)
+    return {
+        "model": network.name,
+        **{name: getattr(network.eight, name) for name in names},
+        "cycles_on_one_core": network.one.cycles,
+        "published": vars(PUBLISHED[network.name]) if network.name in PUBLISHED else None,
+        "phases": records(network.phases()),
+    }
 
 
 def _of_optimizers(rows: list[dict[str, Any]]) -> Table:

@@ -21,9 +21,9 @@ from autotuner.published import LayerType, Row, layer_of
 from autotuner.report import how, shape_of
 from autotuner.search import Found
 from autotuner.tuning import Outcome, Progress, jobs_of
-from benchmarks.markdown import grid
 from benchmarks.networks import PRESET, PUBLISHED
 from pulpsim import Platform
+from pulpsim.tables import Table, markdown, number, words
 from trainlib import models
 from trainlib.model import Model
 from trainlib.plan import Plan, kernels_of
@@ -228,8 +228,7 @@ def _page(networks: Sequence[Network]) -> Iterator[str]:
     )
     yield from ["", "## Data in L1, in short", ""]
     lines = [line for network in networks for line in network.lines]
-    headings = ["", "published", "without 4x4", "step", "with 4x4", "step"]
-    yield from grid(headings, 1, list(_short(lines)))
+    yield markdown(short_table(lines))
     yield ""
     yield (
         "The published kernels are compiled C, which spills in 4x4; ours are written by hand and do not: figures "
@@ -238,8 +237,7 @@ def _page(networks: Sequence[Network]) -> Iterator[str]:
         "kernel."
     )
     yield from ["", "## Whole training steps", ""]
-    headings = ["network", "published", "by rule", "one kernel for all", "tuned", "by rule / tuned", "one / tuned"]
-    yield from grid(headings, 1, [_totals(network) for network in networks])
+    yield markdown(totals_table(networks))
     yield ""
     yield (
         "Cycles of one training step with everything counted. Published: the networks' times at 450 MHz, from a tuner "
@@ -251,19 +249,51 @@ def _page(networks: Sequence[Network]) -> Iterator[str]:
         yield from _details(network)
 
 
-def _short(lines: Sequence[Line]) -> Iterator[list[str]]:
-    """The figures beside published ones."""
+def _details(network: Network) -> Iterator[str]:
+    yield from ["", f"## {network.model}", "", "Data in L1, as the published tuner ranks it; tiles are ci,h,w,co.", ""]
+    yield markdown(in_l1_table(network.lines))
+    yield ""
+    yield (
+        "The whole step, everything counted: the first of the published ranking that fits, and the fastest that the "
+        "search finds. Tiles are rows x columns x lines; spread: of the start skews; points: candidates simulated, "
+        "times start skews. The search pads the rows of fully-connected tiles, the published tuner does not: its "
+        "choices for these layers are not among our candidates."
+    )
+    yield ""
+    yield markdown(whole_table(network.lines))
+    both = [(line.published.cycles, line.ours.cycles, len(line.layers))
+            for line in network.lines if line.published and line.ours]  # fmt: skip
+    if both:
+        published, ours = (sum(row[column] * row[2] for row in both) for column in (0, 1))
+        yield ""
+        yield f"All layers' steps with both: {published:,.0f} and {ours:,.0f} cycles, factor {published / ours:.2f}."
+    for line in network.lines:
+        if line.fault:
+            yield from ["", f"{line.fault}."]
 
+
+# -- its tables --------------------------------------------------------------------------------------
+def short_table(lines: Sequence[Line]) -> Table:
+    """The figures beside published ones, and the step that each is of."""
+    columns = [
+        words("what", ""), number("published", shown=""),
+        number("without_4x4", "without 4x4", ".2f"), number("step_without_4x4", "step"),
+        number("with_4x4", "with 4x4", ".2f"), number("step_with_4x4", "step"),
+    ]  # fmt: skip
+    return Table(columns, list(_short(lines)))
+
+
+def _short(lines: Sequence[Line]) -> Iterator[dict[str, Any]]:
     def of(kinds: Sequence[LayerType], steps: Sequence[str] = ("fw", "wg", "ig")) -> list[Line]:
         return [line for line in lines if line.type in kinds and line.step in steps]
 
     name = "best weight gradient of a PW layer, MAC/cycle"
-    yield from _best(name, f"{PUBLISHED_MACS_PER_CYCLE:.2f}", of(["PW"], ["wg"]), _speed, _compiled_speed)
+    yield from _best(name, PUBLISHED_MACS_PER_CYCLE, of(["PW"], ["wg"]), _speed, _compiled_speed)
     groups = {
-        "largest factor over `mm`: PW, CONV2D": (f"{PUBLISHED_FACTOR:.1f}", of(["PW", "CONV2D"])),
-        "the same: LINEAR, fw and wg": ("", of(["LINEAR"], ["fw", "wg"])),
-        "the same: LINEAR, ig, whose single row `mm` leaves to one core": ("", of(["LINEAR"], ["ig"])),
-        "largest factor over `dw`: DW": ("", of(["DW"])),
+        "largest factor over `mm`: PW, CONV2D": (PUBLISHED_FACTOR, of(["PW", "CONV2D"])),
+        "the same: LINEAR, fw and wg": (None, of(["LINEAR"], ["fw", "wg"])),
+        "the same: LINEAR, ig, whose single row `mm` leaves to one core": (None, of(["LINEAR"], ["ig"])),
+        "largest factor over `dw`: DW": (None, of(["DW"])),
     }
     for name, (published, members) in groups.items():
         yield from _best(name, published, members, lambda line: line.factor, lambda line: line.compiled_factor)
@@ -278,57 +308,38 @@ def _compiled_speed(line: Line) -> float | None:
 
 
 def _best(
-    name: str, published: str, lines: Sequence[Line], full: Callable[[Line], float | None],
+    name: str, published: float | None, lines: Sequence[Line], full: Callable[[Line], float | None],
     compiled: Callable[[Line], float | None],
-) -> Iterator[list[str]]:  # fmt: skip
-    """A row of a table, with the step that each largest figure is of; none without figures."""
-    row = [name, published]
-    for figure in (compiled, full):
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    """A record with the largest figures; none without figures."""
+    record: dict[str, Any] = {"what": name, "published": published}
+    for way, figure in (("without_4x4", compiled), ("with_4x4", full)):
         known = [(value, line) for line in lines if (value := figure(line)) is not None]
         if not known:
             return
         value, line = max(known, key=lambda pair: pair[0])
-        row += [f"{value:.2f}", f"{line.layers[0]} {line.step}"]
-    yield row
+        record |= {way: value, f"step_{way}": f"{line.layers[0]} {line.step}"}
+    yield record
 
 
-def _totals(network: Network) -> list[str]:
-    def ratio(cycles: float | None) -> str:
-        return f"{cycles / network.tuned:.2f}" if cycles and network.tuned else ""
-
-    cycles = network.published, network.default, network.one_kernel, network.tuned
-    return [network.model, *map(_cycles, cycles), ratio(network.default), ratio(network.one_kernel)]
-
-
-def _cycles(value: float | None) -> str:
-    return f"{value:,.0f}" if value else ""
+def totals_table(networks: Sequence[Network]) -> Table:
+    """A row a network."""
+    cycles = {"published": "published", "default": "by rule", "one_kernel": "one kernel for all", "tuned": "tuned"}
+    columns = [
+        words("network"), *(number(name, heading, ",.0f") for name, heading in cycles.items()),
+        number("default_ratio", "by rule / tuned", ".2f"), number("one_kernel_ratio", "one / tuned", ".2f"),
+    ]  # fmt: skip
+    return Table(columns, [_totals(network) for network in networks])
 
 
-def _details(network: Network) -> Iterator[str]:
-    yield from ["", f"## {network.model}", "", "Data in L1, as the published tuner ranks it; tiles are ci,h,w,co.", ""]
-    headings = ["layers", "type", "step", "best tile", "kernel", "MAC/cycle", "without 4x4", "MAC/cycle", "naive tile"]
-    headings += ["MAC/cycle", "factor without 4x4", "factor"]
-    yield from grid(headings, 5, [in_l1(line) for line in network.lines])
-    yield ""
-    yield (
-        "The whole step, everything counted: the first of the published ranking that fits, and the fastest that the "
-        "search finds. Tiles are rows x columns x lines; spread: of the start skews; points: candidates simulated, "
-        "times start skews. The search pads the rows of fully-connected tiles, the published tuner does not: its "
-        "choices for these layers are not among our candidates."
-    )
-    yield ""
-    headings = ["layers", "step", "published: tile", "how", "rank", "cycles", "ours: tile", "how", "cycles", "spread"]
-    headings += ["above bound", "space", "points", "factor"]
-    yield from grid(headings, 4, [whole(line) for line in network.lines])
-    both = [(line.published.cycles, line.ours.cycles, len(line.layers))
-            for line in network.lines if line.published and line.ours]  # fmt: skip
-    if both:
-        published, ours = (sum(row[column] * row[2] for row in both) for column in (0, 1))
-        yield ""
-        yield f"All layers' steps with both: {published:,.0f} and {ours:,.0f} cycles, factor {published / ours:.2f}."
-    for line in network.lines:
-        if line.fault:
-            yield from ["", f"{line.fault}."]
+def _totals(network: Network) -> dict[str, Any]:
+    """Nothing where the document has 0."""
+    record: dict[str, Any] = {"network": network.model}
+    for name in ("published", "default", "one_kernel", "tuned"):
+        record[name] = getattr(network, name) or None
+    for name in ("default", "one_kernel"):
+        record[f"{name}_ratio"] = record[name] / network.tuned if record[name] and network.tuned else None
+    return record
 
 
 def _names(line: Line) -> str:
@@ -336,33 +347,56 @@ def _names(line: Line) -> str:
     return line.layers[0] + (f" (of {len(line.layers)})" if len(line.layers) > 1 else "")
 
 
-def in_l1(line: Line) -> list[str]:
-    head = [_names(line), line.type, line.step]
+def _tile(tile: Sequence[int]) -> str:
+    """ci,h,w,co."""
+    return ",".join(map(str, tile))
+
+
+def in_l1_table(lines: Sequence[Line]) -> Table:
+    """A row a step: the best tile and kernel, the best without 4x4, the best of the plain kernel."""
+    columns = [
+        words("layers"), words("type"), words("step"), words("tile", "best tile", _tile), words("kernel"),
+        number("macs_per_cycle", "MAC/cycle", ".2f"),
+        number("compiled_kernel", "without 4x4"), number("compiled_macs_per_cycle", "MAC/cycle", ".2f"),
+        number("naive_tile", shown=_tile), number("naive_macs_per_cycle", "MAC/cycle", ".2f"),
+        number("compiled_factor", "factor without 4x4", ".2f"), number("factor", shown=".2f"),
+    ]  # fmt: skip
+    return Table(columns, [_in_l1(line) for line in lines])
+
+
+def _in_l1(line: Line) -> dict[str, Any]:
+    record: dict[str, Any] = {"layers": _names(line), "type": line.type, "step": line.step}
     if not (line.best and line.compiled and line.naive):
-        return [*head, "no tile", *[""] * 8]
-    return [
-        *head, *_texts(line.best), *_texts(line.compiled)[1:], *_texts(line.naive)[::2],
-        f"{line.compiled_factor:.2f}", f"{line.factor:.2f}",
+        return record | {"tile": "no tile"}
+    return record | {
+        "tile": line.best.tile, "kernel": line.best.kernel, "macs_per_cycle": line.best.macs_per_cycle,
+        "compiled_kernel": line.compiled.kernel, "compiled_macs_per_cycle": line.compiled.macs_per_cycle,
+        "naive_tile": line.naive.tile, "naive_macs_per_cycle": line.naive.macs_per_cycle,
+        "compiled_factor": line.compiled_factor, "factor": line.factor,
+    }  # fmt: skip
+
+
+def whole_table(lines: Sequence[Line]) -> Table:
+    """A row a step: the first of the published ranking that fits, and the fastest that the search finds."""
+    columns = [
+        words("layers"), words("step"), words("published_tile", "published: tile"), words("published_how", "how"),
+        number("rank"), number("published_cycles", "cycles", ",.0f"),
+        number("tile", "ours: tile"), number("how"), number("cycles", shown=",.0f"), number("spread", shown=".1%"),
+        number("above_bound", shown=".1%"), number("space"), number("points"), number("gain", "factor", ".3f"),
     ]  # fmt: skip
+    return Table(columns, [_whole(line) for line in lines])
 
 
-def _texts(primitive: Primitive) -> list[str]:
-    return [",".join(map(str, primitive.tile)), primitive.kernel, f"{primitive.macs_per_cycle:.2f}"]
-
-
-def whole(line: Line) -> list[str]:
+def _whole(line: Line) -> dict[str, Any]:
     published, ours, search = line.published, line.ours, line.search
-    row = [_names(line), line.step]
-    row += [published.tile, published.how, str(line.rank), f"{published.cycles:,.0f}"] if published else [
-        "does not fit" if line.best else "no tile", "", "", ""
-    ]  # fmt: skip
+    record: dict[str, Any] = {"layers": _names(line), "step": line.step, "gain": line.gain}
+    record |= {
+        "published_tile": published.tile, "published_how": published.how, "rank": line.rank,
+        "published_cycles": published.cycles,
+    } if published else {"published_tile": "does not fit" if line.best else "no tile"}  # fmt: skip
     if not (ours and search):
-        return [*row, "infeasible", *[""] * 7]
-    return [
-        *row, ours.tile, ours.how, f"{ours.cycles:,.0f}", _share(ours.spread), _share(ours.cycles / search.bound - 1),
-        f"{search.space:,}", f"{search.points:,}", f"{line.gain:.3f}" if line.gain else "",
-    ]  # fmt: skip
-
-
-def _share(value: float) -> str:
-    return f"{100 * value:.1f} %"
+        return record | {"tile": "infeasible"}
+    return record | {
+        "tile": ours.tile, "how": ours.how, "cycles": ours.cycles, "spread": ours.spread,
+        "above_bound": ours.cycles / search.bound - 1, "space": search.space, "points": search.points,
+    }  # fmt: skip

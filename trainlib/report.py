@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-
 def as_json(report: StepReport) -> dict[str, Any]:
     """Plain data; cycles are cycles of the cluster, causes cycles summed over its cores."""
     return {

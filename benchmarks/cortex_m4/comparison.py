@@ -7,7 +7,7 @@ tuned plan. Its steps include the update; those of AIfES are given with it and w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,10 @@ from benchmarks.cortex_m4.training import (
     pointwise_weight_gradient,
 )
 from benchmarks.in_l1 import Part, parts_in_l1, parts_of, total
-from benchmarks.markdown import grid
 from benchmarks.networks import PRESET, on_cores, timed
 from benchmarks.tuning import with_plain_kernels
 from pulpsim import Platform
+from pulpsim.tables import Column, Record, Table, markdown, number, words
 from trainlib import models
 from trainlib.plan import Plan
 from trainlib.tiling import default_plan
@@ -43,6 +43,8 @@ COUNTED = {
     "the three products alone": PRODUCTS,
     "with SGD": STEPS,
 }
+#: what cycles of the Cortex-M4F are given as
+BOUNDS = ("low", "middle", "high")
 
 
 # -- measuring -----------------------------------------------------------------------------------
@@ -185,22 +187,29 @@ def _lines(data: dict[str, Any]) -> Iterator[str]:
     yield from _pointwise_table(data)
 
 
-def _cells(cycles: Sequence[int]) -> str:
-    return " / ".join(f"{count:,}" for count in cycles)
+def _times(name: str, heading: str, value: Callable[[Record], float] | None = None, digits: int = 1) -> Column:
+    """A ratio, as in 5.3x."""
+    return number(name, heading, lambda ratio: f"{ratio:.{digits}f}x", value)
+
+
+def _in_a_cell(shown: str) -> Callable[[Sequence[float]], str]:
+    return lambda values: " / ".join(format(value, shown) for value in values)
+
+
+def _bounds(values: Sequence[float]) -> dict[str, Any]:
+    return dict(zip(BOUNDS, values, strict=True))
 
 
 def _whole(data: dict[str, Any]) -> Iterator[str]:
     yield from ("", "## The autoencoder's training step", "")
-    headings = ["AIfES on the Cortex-M4F", "low", "middle", "high", "against 12.4 M", "8 cores, in L1", "8 cores"]
     in_l1, everything = (data["cluster"][name]["eight cores"] for name in ("in L1", "everything counted"))
-    rows = [
-        [
-            name, *(f"{count:,}" for count in cycles), f"{cycles[1] / PUBLISHED_STEP_CYCLES - 1:+.1%}",
-            f"{cycles[1] / in_l1:.1f}x", f"{cycles[1] / everything:.1f}x",
-        ]
-        for name, cycles in data["aifes"].items()
+    columns = [
+        words("counted", "AIfES on the Cortex-M4F"), *map(number, BOUNDS),
+        number("against", "against 12.4 M", "{:+.1%}".format, lambda row: row["middle"] / PUBLISHED_STEP_CYCLES - 1),
+        _times("in_l1", "8 cores, in L1", lambda row: row["middle"] / in_l1),
+        _times("everything", "8 cores", lambda row: row["middle"] / everything),
     ]  # fmt: skip
-    yield from grid(headings, 1, rows)
+    yield markdown(Table(columns, [{"counted": name} | _bounds(cycles) for name, cycles in data["aifes"].items()]))
     without_second = data["aifes"]["without SGD"][1] - data["aifes_by_step"]["accumulate"][1]
     yield ""
     yield (
@@ -217,8 +226,12 @@ def _shares(data: dict[str, Any]) -> Iterator[str]:
     yield from ("", "## Where it comes from", "")
     ways = list(data["cluster"])
     factors = [decomposition(data, way) for way in ways]
-    rows = [[names[0][0], *(f"{factor:.2f}x" for _, factor in names)] for names in zip(*factors, strict=True)]
-    yield from grid(["AIfES without SGD, middle, against ours", *ways], 1, rows)
+    shares = (_times(way, way, digits=2) for way in ways)
+    rows = [
+        {"factor": found[0][0]} | {way: factor for way, (_, factor) in zip(ways, found, strict=True)}
+        for found in zip(*factors, strict=True)
+    ]
+    yield markdown(Table([words("factor", "AIfES without SGD, middle, against ours"), *shares], rows))
     yield ""
     macs = sum(data["macs_by_step"].values())
     per_mac = data["aifes"]["without SGD"][1] / macs, data["cluster"]["in L1"]["one core"] / macs
@@ -237,53 +250,66 @@ def _by_step(data: dict[str, Any]) -> Iterator[str]:
         "sgd": "SGD, three passes", "other": "activations and loss",
     }  # fmt: skip
     yield from ("", "## AIfES step by step", "")
-    rows = []
-    for step, cycles in data["aifes_by_step"].items():
-        macs = data["macs_by_step"][step]
-        per = f"{cycles[1] / macs:.1f}" if macs else ""
-        rows.append([names[step], *(f"{count:,}" for count in cycles), f"{macs:,}" if macs else "", per])
-    yield from grid(["step", "low", "middle", "high", "MAC", "cycles a MAC"], 1, rows)
+    columns = [
+        words("step"), *map(number, BOUNDS), number("macs", "MAC"),
+        number("cycles a MAC", shown=".1f", value=lambda row: row["middle"] / row["macs"] if row["macs"] else None),
+    ]  # fmt: skip
+    rows = [
+        {"step": names[step], "macs": data["macs_by_step"][step] or None} | _bounds(cycles)
+        for step, cycles in data["aifes_by_step"].items()
+    ]
+    yield markdown(Table(columns, rows))
 
 
 def _by_layer_table(data: dict[str, Any]) -> Iterator[str]:
     yield from ("", "## Layer by layer", "")
-    headings = [
-        "layer", "MAC", "AIfES, middle", "with SGD", "1 core, in L1", "8 cores, in L1", "8 cores", "AIfES / 1, in L1",
-        "AIfES / 8, in L1", "AIfES / 8",
+    ours = {
+        "one_core_in_l1": ("1 core, in L1", "AIfES / 1, in L1"),
+        "eight_cores_in_l1": ("8 cores, in L1", "AIfES / 8, in L1"),
+        "eight_cores": ("8 cores", "AIfES / 8"),
+    }
+
+    def over(way: str) -> Callable[[Record], float]:
+        return lambda row: row["aifes"][1] / row[way]
+
+    columns = [
+        words("layer"), number("macs", "MAC"), number("aifes", "AIfES, middle", value=lambda row: row["aifes"][1]),
+        number("aifes_with_sgd", "with SGD", value=lambda row: row["aifes_with_sgd"][1]),
+        *(number(way, heading) for way, (heading, _) in ours.items()),
+        *(_times(f"over_{way}", heading, over(way)) for way, (_, heading) in ours.items()),
     ]  # fmt: skip
-    rows = []
-    for line in data["layers"]:
-        ours = [line[key] for key in ("one_core_in_l1", "eight_cores_in_l1", "eight_cores")]
-        aifes = line["aifes"][1]
-        rows.append([
-            line["layer"], f"{line['macs']:,}", f"{aifes:,}", f"{line['aifes_with_sgd'][1]:,}",
-            *(f"{count:,}" for count in ours), *(f"{aifes / count:.1f}x" for count in ours),
-        ])  # fmt: skip
-    yield from grid(headings, 1, rows)
+    yield markdown(Table(columns, data["layers"]))
 
 
 def _loops_table(data: dict[str, Any]) -> Iterator[str]:
     yield from ("", "## Inner loops", "")
-    rows = []
-    for loop in data["loops"]:
-        low, middle, high = (loop["macs"] / cycles for cycles in loop["cycles"])
-        rows.append([loop["loop"], str(loop["macs"]), _cells(loop["cycles"]), f"{high:.3f} / {middle:.3f} / {low:.3f}"])
-    yield from grid(["loop", "MAC a round", "cycles a round", "MAC/cycle, high / middle / low"], 1, rows)
+    columns = [
+        words("loop"), number("macs", "MAC a round"), number("cycles", "cycles a round", _in_a_cell(",")),
+        number(
+            "macs_per_cycle", "MAC/cycle, high / middle / low", _in_a_cell(".3f"),
+            lambda row: [row["macs"] / cycles for cycles in reversed(row["cycles"])],
+        ),
+    ]  # fmt: skip
+    yield markdown(Table(columns, data["loops"]))
 
 
 def _pointwise_table(data: dict[str, Any]) -> Iterator[str]:
     yield from ("", "## The pointwise layer's weight gradient: 64 x 25 x 5 to 64 channels", "")
-    ours = data["pointwise"]["cluster"]
-    headings = ["on the Cortex-M4F", "low", "middle", "high", *(f"{name} / middle" for name in ours)]
-    rows = []
-    for line in data["pointwise"]["cortex_m4"]:
-        values = line["macs_per_cycle"]
-        ratios = (found["macs_per_cycle"] / values[1] for found in ours.values())
-        rows.append([line["kernel"], *(f"{value:.3f}" for value in values), *(f"{ratio:.1f}x" for ratio in ratios)])
-    published = PUBLISHED_STM32L4_MACS_PER_CYCLE
-    ratios = (found["macs_per_cycle"] / published for found in ours.values())
-    rows.append(["published: STM32L4", "", f"{published:.2f}", "", *(f"{ratio:.1f}x" for ratio in ratios)])
-    yield from grid(headings, 1, rows)
+    ours, published = data["pointwise"]["cluster"], PUBLISHED_STM32L4_MACS_PER_CYCLE
+
+    def ratios(middle: float) -> dict[str, float]:
+        return {name: found["macs_per_cycle"] / middle for name, found in ours.items()}
+
+    columns = [
+        words("kernel", "on the Cortex-M4F"), *(number(bound, shown=".3f") for bound in BOUNDS),
+        *(_times(name, f"{name} / middle") for name in ours),
+    ]  # fmt: skip
+    rows = [
+        {"kernel": line["kernel"]} | _bounds(line["macs_per_cycle"]) | ratios(line["macs_per_cycle"][1])
+        for line in data["pointwise"]["cortex_m4"]
+    ]
+    rows.append({"kernel": "published: STM32L4", "middle": str(published)} | ratios(published))
+    yield markdown(Table(columns, rows))
     yield ""
     texts = (f"{name}: {found['macs_per_cycle']:.2f} by {found['kernel']}" for name, found in ours.items())
     yield (

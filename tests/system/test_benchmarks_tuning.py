@@ -18,6 +18,7 @@ from benchmarks import tuning
 from benchmarks.__main__ import main
 from benchmarks.tuning import Line, Network, line_of
 from pulpsim import Platform
+from pulpsim.tables import Table, records
 from trainlib import models
 from trainlib.layers import FullyConnected, GlobalAveragePool, PointWise
 from trainlib.lowering.schedule import compile_schedule
@@ -35,6 +36,10 @@ def tiny() -> Model:
 
 def shipped() -> list[Network]:
     return msgspec.convert(json.loads(tuning.DOCUMENT.read_text(encoding="utf-8"))["networks"], list[Network])
+
+
+def cells(table: Table) -> list[list[str]]:
+    return table.cells(table.rows)
 
 
 # -- the files -------------------------------------------------------------------------------------
@@ -88,9 +93,9 @@ def test_no_published_choice_is_faster() -> None:
 def test_the_tables_say_what_the_document_does() -> None:
     text = tuning.PAGE.read_text(encoding="utf-8")
     for network in shipped():
-        for line in network.lines:
+        tables = tuning.in_l1_table(network.lines), tuning.whole_table(network.lines)
+        for line, primitive, whole in zip(network.lines, *map(cells, tables), strict=True):
             assert line.best and line.naive and line.published and line.ours and line.search
-            primitive, whole = tuning.in_l1(line), tuning.whole(line)
             assert f"| {' | '.join(primitive)} |" in text and f"| {' | '.join(whole)} |" in text
             assert primitive[-1] == f"{line.best.macs_per_cycle / line.naive.macs_per_cycle:.2f}"
             assert whole[-1] == f"{line.published.cycles / line.ours.cycles:.3f}"
@@ -118,10 +123,10 @@ def test_a_network_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
         (("fc",), "LINEAR", "fw"), (("fc",), "LINEAR", "wg"), (("fc",), "LINEAR", "ig"),
     }  # fmt: skip
     assert one.one_kernel is not None and one.tuned <= min(one.default, one.one_kernel)
-    assert tuning._totals(one) == [
-        "tiny", "", f"{one.default:,.0f}", f"{one.one_kernel:,.0f}", f"{one.tuned:,.0f}",
-        f"{one.default / one.tuned:.2f}", f"{one.one_kernel / one.tuned:.2f}",
-    ]  # fmt: skip
+    assert records(tuning.totals_table([one])) == [{
+        "network": "tiny", "published": None, "default": one.default, "one_kernel": one.one_kernel, "tuned": one.tuned,
+        "default_ratio": one.default / one.tuned, "one_kernel_ratio": one.one_kernel / one.tuned,
+    }]  # fmt: skip
 
 
 def test_plain_kernels_are_put_where_there_are_kernels() -> None:
@@ -142,11 +147,13 @@ def refused(choice: Choice) -> Line:
 def test_what_does_not_fit_is_said() -> None:
     row = Row(Tile(1, 2, 3, 4, 56), "mm_unroll_2x1", "mm", 24, 12, 6.0)
     line = refused(Choice(row, row, compiled=row))
-    assert tuning.in_l1(line) == [
-        "pw (of 2)", "PW", "wg", "1,2,3,4", "mm", "4.00", "mm", "4.00", "1,2,3,4", "4.00", "1.00", "1.00"
+    assert cells(tuning.in_l1_table([line])) == [
+        ["pw (of 2)", "PW", "wg", "1,2,3,4", "mm", "4.00", "mm", "4.00", "1,2,3,4", "4.00", "1.00", "1.00"]
+    ]
+    assert cells(tuning.whole_table([line])) == [
+        ["pw (of 2)", "wg", "does not fit", "", "", "", "infeasible", *[""] * 7]
     ]  # fmt: skip
-    assert tuning.whole(line)[:3] == ["pw (of 2)", "wg", "does not fit"]
-    assert tuning.whole(line)[6] == "infeasible" and line.gain is None
+    assert line.gain is None
     text = tuning.page([Network("none", 0, 0.0, None, 0.0, (line,))])
     assert "\npw wg needs 99 bytes of L1.\n" in text
     assert "| none |  |  |  |  |  |  |" in text
@@ -155,8 +162,8 @@ def test_what_does_not_fit_is_said() -> None:
 def test_no_tile_is_said() -> None:
     line = refused(Choice(None))
     assert line.factor is line.compiled_factor is None
-    assert tuning.in_l1(line)[3] == tuning.whole(line)[2] == "no tile"
-    assert len(tuning.in_l1(line)) == 12 and len(tuning.whole(line)) == 14
+    assert cells(tuning.in_l1_table([line])) == [["pw (of 2)", "PW", "wg", "no tile", *[""] * 8]]
+    assert cells(tuning.whole_table([line]))[0][2] == "no tile"
 
 
 # -- the command -----------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from benchmarks import machine_page
 from benchmarks.__main__ import main
-from benchmarks.machine_page import ROUNDING_MODES, UNITS, markdown, page
+from benchmarks.machine_page import ROUNDING_MODES, UNITS, of_docstring, page
 from benchmarks.machine_rules import RULES, Rule, RuleError, leaves
 from pulpsim import Platform, engine, isa
 from pulpsim.counters import MEANINGS, Cause
@@ -160,7 +160,7 @@ def test_a_preset_that_cannot_be_read_by_line_is_refused(text: str) -> None:
 
 
 def test_a_docstring_becomes_markdown() -> None:
-    assert markdown("x:\n 0. a\n    b*c\n 1. d\ne mul_cycles LOAD_USE\n\n  t   u\nend") == [
+    assert of_docstring("x:\n 0. a\n    b*c\n 1. d\ne mul_cycles LOAD_USE\n\n  t   u\nend") == [
         "x:", " 0. a", "    b\\*c", " 1. d", "", "e `mul_cycles` `LOAD_USE`", "", "", "```text", "  t   u", "```", "",
         "end",
     ]  # fmt: skip

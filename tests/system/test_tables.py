@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from io import StringIO
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +28,14 @@ from trainlib.plan import Tile as PlanTile
 from trainlib.report import print_report
 
 WIDTHS = (60, 80, 100, 200)
+
+
+def test_tables_are_drawn_in_one_place(root: Path) -> None:
+    """An output format is a view: no other module rules Markdown, HTML or a terminal's tables by itself."""
+    packages = ("pulpsim", "trainlib", "autotuner", "benchmarks")
+    files = {path: path.read_text(encoding="utf-8") for package in packages for path in (root / package).rglob("*.py")}
+    drawing = {path.name for path, text in files.items() if any(s in text for s in ("rich.table", "--:", "<td", "<th"))}
+    assert drawing == {"tables.py", "folding.py"}
 
 
 def console(width: int) -> Console:

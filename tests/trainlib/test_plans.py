@@ -21,9 +21,11 @@ from trainlib.timing import cycles_of
 from trainlib.trainer import Trainer
 
 PRESETS = ("pulp-2022", "pulp-open")
-#: plans that were searched; resnet8 and mobilenet_v1 go by rule
-TUNED = ("autoencoder", "ds_cnn", "ds_cnn_paper", "tutorial_cnn")
-CASES = [*((model, preset) for model in TUNED for preset in PRESETS), ("lenet5", "pulp-2022")]
+#: searched for both presets, and for the first alone
+BOTH, FIRST = ("autoencoder", "ds_cnn", "ds_cnn_paper", "tutorial_cnn"), ("lenet5", "resnet8", "mobilenet_v1")
+CASES = [*((model, preset) for model in BOTH for preset in PRESETS), *((model, PRESETS[0]) for model in FIRST)]
+#: what the search was told, where that was not to leave room for the stack of a ninth core
+TOLD = {"tutorial_cnn": "", "resnet8": " --candidates 12", "mobilenet_v1": " --candidates 12"}
 
 
 @pytest.mark.parametrize(("name", "preset"), CASES)
@@ -33,8 +35,8 @@ def test_a_tuned_plan_is_what_a_training_uses(name: str, preset: str) -> None:
     assert plan is not None
     plan.check(model)
     assert (plan.model, plan.platform) == (name, preset)
-    room = "" if name == "tutorial_cnn" else " --set l1.size_bytes=63K"
-    assert plan.made_by == f"autotuner tune {name} --platform {preset}{room}"
+    told = TOLD.get(name, " --set l1.size_bytes=63K")
+    assert plan.made_by == f"autotuner tune {name} --platform {preset}{told}"
     assert Trainer(model, platform).plan == plan == plan_for(model, platform)
     assert origin(plan, platform) == f"tuned ({plan.made_by})"
 

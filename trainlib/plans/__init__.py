@@ -1,8 +1,8 @@
 """Plans that come with the library, tuned for the shipped models on the presets, and which one a training uses.
 
 Each file names in `made_by` the command that found it: most were searched in 63 KiB of L1, so that they also fit
-beside the stack of a ninth core. They can be read with `Plan.load`, and be given to other platforms and to
-`autotuner tune --from`.
+beside the stack of a ninth core; those of the largest networks are a first look, none of their steps is proven. They
+can be read with `Plan.load`, and be given to other platforms and to `autotuner tune --from`.
 """
 
 from __future__ import annotations

@@ -327,8 +327,8 @@ def test_a_larger_space_never_gives_a_slower_step(layer: tuple[Model, str], few:
     assert smaller.space <= larger.space
 
 
-@settings(max_examples=8)
-@given(searched(8), st.integers(9, 16), st.integers(17, 160))
+@settings(max_examples=5)
+@given(searched(6), st.integers(9, 16), st.integers(17, 160))
 def test_more_l1_never_gives_a_slower_step(layer: tuple[Model, str], less: int, more: int) -> None:
     model, step = layer
     with Points(None) as points:
@@ -338,8 +338,8 @@ def test_more_l1_never_gives_a_slower_step(layer: tuple[Model, str], less: int, 
 
 
 @pytest.mark.parametrize("conflicts", [False, True])
-@settings(max_examples=6)
-@given(layer=searched(8))
+@settings(max_examples=4)
+@given(layer=searched(6))
 def test_more_dma_bandwidth_never_gives_a_slower_step(conflicts: bool, layer: tuple[Model, str]) -> None:
     """With conflicts within 2 %: other banks are taken at other times."""
     platform = PLATFORM.replace({"l1.conflicts": conflicts})

@@ -50,6 +50,10 @@ class Energy:
     def parts(self) -> dict[str, Band]:
         return dict(zip(self.__slots__, astuple(self), strict=True))
 
+    def times(self, count: int) -> Energy:
+        """Of so many."""
+        return Energy(*(_times(count, band) for band in astuple(self)))
+
     def __add__(self, other: Energy) -> Energy:
         return Energy(*(_sum(*pair) for pair in zip(astuple(self), astuple(other), strict=True)))
 

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from pulpsim.platform import Platform
     from pulpsim.trace import Timeline
     from trainlib.learning import Learned, Lessons
-    from trainlib.model import Model
     from trainlib.optimizers import Optimizer
     from trainlib.trainer import Trainer
 
@@ -101,7 +100,7 @@ def train(
         raise InputError(f"--steps {steps}: must be at least 1")
     if not LOWEST_RATE <= lr <= HIGHEST_RATE:
         raise InputError(f"--lr {lr}: must be a positive number, one that FP32 holds")
-    network, timeline = _trained(models.get(model), trained), Timeline() if out is not None else None
+    network, timeline = models.get(model).trained_as(trained), Timeline() if out is not None else None
     with progress(stage := Stage(f"planning a training step of {model}"), PLANNING_SECONDS):
         lessons = lessons_for(network, data)
         given = None if plan is None else Plan.load(plan)
@@ -165,20 +164,6 @@ def plan_command(model: str, platform: Platform, plan: str | None, verify: bool,
         print_plan(record, table_console())
     if record.get("hazards"):
         raise SystemExit(1)
-
-
-def _trained(model: Model, what: str) -> Model:
-    """Of the network what is to be trained. Raises ModelError, InputError."""
-    kind, _, count = what.partition(":")
-    if what == "all":
-        return model
-    if what == "biases":
-        return model.biases_only()
-    if kind == "last":
-        if not count.isdecimal():
-            raise InputError(f"--trained {what}: last: and a number of layers, as in last:1")
-        return model.last(int(count))
-    return model.trained(what.split(","))
 
 
 def _optimizer(name: str, lr: float, momentum: float, weight_decay: float) -> Optimizer:

@@ -11,7 +11,7 @@ Values come from `numerics` alone, the kernels' twins, in the order in which the
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from math import prod
 
 import numpy as np
@@ -37,6 +37,8 @@ Own = dict[str, Floats]
 DEFAULT_CORES = 8
 #: of no training step
 OUTSIDE = Host()
+#: in the place of what is not computed
+NOTHING = np.empty(0, np.float32)
 
 # -- a network -------------------------------------------------------------------------------------
 def own_of(model: Model, index: int, parameters: Parameters) -> Own:
@@ -63,14 +65,22 @@ def _sample(model: Model, x: ArrayLike) -> Floats:
     return numbers(f"{model.name}: a sample", x, (shape, (model.inputs,)), f"{list(shape)}").reshape(shape)
 
 
-def forward(model: Model, parameters: Parameters, x: ArrayLike, host: Host = OUTSIDE) -> list[Floats]:
+def forward(
+    model: Model, parameters: Parameters, x: ArrayLike, host: Host = OUTSIDE, stored: Mapping[str, Floats] | None = None
+) -> list[Floats]:
     """Every layer's output for one sample, which may also be flat. Raises ModelError or DataError.
 
-    host: which training step they are of, if any, and on how many cores.
+    host: which training step they are of, if any, and on how many cores. stored: outputs that are known, by layer: of
+    frozen layers nothing else is computed then, nor is it in the list.
     """
     model.check_parameters(parameters)
-    values = {SAMPLE: _sample(model, x)}
+    values = {SAMPLE: _sample(model, x)} | dict(stored or {})
     for node in model.nodes:
+        if node.name in values:
+            continue
+        if stored and not model.graph.wanted(node.output):
+            values[node.name] = NOTHING
+            continue
         inputs = [values[value.name] for value in node.inputs]
         own = own_of(model, node.number, parameters)
         values[node.name] = node.layer.forward_on(host, own, inputs)
@@ -205,20 +215,21 @@ def step(
     stored_gradients: Collection[str] = (),
     batch: Batch | None = None,
     number: int = 0,
+    stored: Mapping[str, Floats] | None = None,
 ) -> float:
     """One training step on one sample, changing `parameters` in place; the loss before it.
 
     target: as in `loss`; None where it is the input. optimizer: None is plain SGD of the default rate.
     stored_gradients: names of fully-connected layers whose update is a pass of its own, although it could
     be fused into the weight gradient. batch: of which this is the next sample; parameters change after its last one, by
-    the mean of all gradients; None is a batch of one. number: of the step, from 0, on which `Dropout` hangs. Raises
-    ModelError or DataError, having changed nothing.
+    the mean of all gradients; None is a batch of one. number: of the step, from 0, on which `Dropout` hangs. stored: as
+    in `forward`. Raises ModelError or DataError, having changed nothing.
     """
     optimizer, batch = optimizer or SGD(), batch or Batch()
     optimizer.check_state(parameters)
     target = _target(model, x, target)
     host = Host(number, cores)
-    outputs = forward(model, parameters, x, host)
+    outputs = forward(model, parameters, x, host, stored)
     value, dy = loss(model, outputs[-1], target, cores)
     for node, d, inputs in Backward(model, parameters, _sample(model, x), outputs, dy, host):
         layer, slots = node.layer, model.slots[node.number]

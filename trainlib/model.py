@@ -181,6 +181,22 @@ class Model:
             chosen.append(replace(layer, **given))
         return replace(self, layers=tuple(chosen))
 
+    def trained_as(self, what: str) -> Model:
+        """The same network, of which "all", "biases", the "last:N" layers, or layers by name with commas between are
+        trained. Raises ModelError."""
+        if text(what) is None:
+            raise ModelError(f'{self.name}: trained = {what!r}: must be a text, as "all", "biases", "last:1" or "fc"')
+        kind, _, count = what.partition(":")
+        if what == "all":
+            return self
+        if what == "biases":
+            return self.biases_only()
+        if kind == "last":
+            if not count.isdecimal():
+                raise ModelError(f"{self.name}: trained {what}: last: and a number of layers, as in last:1")
+            return self.last(int(count))
+        return self.trained(what.split(","))
+
     @property
     def parametric(self) -> tuple[str, ...]:
         """Names of the layers that have parameters."""

@@ -6,7 +6,7 @@ describe a long run.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -23,6 +23,8 @@ from pulpsim.machine import Process
 from pulpsim.trace import Timeline
 from trainlib import DEFAULT_LEARNING_RATE, functional, models
 from trainlib.bounds import bounds, least_bounds
+from trainlib.data.augment import Augmentation
+from trainlib.data.samples import Samples, Standard
 from trainlib.errors import DataError, DivergedError, FixedError, ModelError
 from trainlib.graph import SAMPLE
 from trainlib.layers import Shape
@@ -37,6 +39,12 @@ from trainlib.optimizers.accumulating import kinds_of
 from trainlib.optimizers.batch import Part
 from trainlib.plan import Plan
 from trainlib.plans import plan_for
+from trainlib.training import checkpoint, cost, fit
+from trainlib.training.cost import Cost
+from trainlib.training.fit import Progress
+from trainlib.training.history import History
+from trainlib.training.latent import latent_bytes, stored_values
+from trainlib.training.metrics import Evaluation
 
 
 @dataclass(frozen=True)
@@ -164,6 +172,8 @@ class Trainer:
     this trainer; None is `SGD(lr, momentum, weight_decay)`. These are compiled in: they can be read, not set. lr: of
     the optimizer, a number or a `Schedule`; it may be set at any time, and nothing is compiled again. parameters:
     float32, as `Model.parameter_shapes` says, initialised from `seed`; others of these shapes may take their place.
+    seed: also of the orders and variations of `fit`. standard, classes: what standardises samples, and the names of
+    classes, of the first set that was learned from. under_way: the run that `fit` is at, or was stopped in.
     steps: how many were made. accumulate: samples whose gradients are added up before the parameters change, by their
     mean; a step is then a sample, and the last one of a batch updates.
 
@@ -196,9 +206,14 @@ class Trainer:
             part: compile_schedule(self.model, self.plan, self.platform, kind) for part, kind in self._kinds.items()
         }
         self._parameters = self.model.initial_parameters(seed)
-        self.steps = 0
+        self.seed, self.steps = int(seed), 0
+        self.standard: Standard | None = None
+        self.classes: tuple[str, ...] = ()
+        self.under_way: Progress | None = None
+        self._stored_bytes = self._stored_samples = self._stored_steps = 0
         self._stored_gradients = {step.layer for step in self.plan.steps if step.step == "update"}
         self._timed: dict[tuple[Part, int | None], StepReport] = {}
+        self.reports: dict[bool, tuple[StepReport, ...]] = {}
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in COMPILED_IN and name in self.__dict__:
@@ -279,15 +294,19 @@ class Trainer:
         y = functional.forward(self.model, self.parameters, x, self._outside)[-1]
         return functional.loss(self.model, y, x if target is None else target, self.platform.cluster.cores)[0]
 
-    def functional_step(self, x: ArrayLike, target: ArrayLike | None = None) -> float:
+    def functional_step(
+        self, x: ArrayLike, target: ArrayLike | None = None, stored: Mapping[str, NDArray[np.float32]] | None = None
+    ) -> float:
         """One training step in `numerics`; the loss before it. Same bits as `timed_step`.
 
-        Raises DataError, having learned nothing, and DivergedError.
+        stored: of the sample, from `latents`: frozen layers are not computed again. Raises DataError, having learned
+        nothing, and DivergedError.
         """
         loss = functional.step(
             self.model, self.parameters, self._sample(x), self._target(target), self.optimizer,
-            self.platform.cluster.cores, self._stored_gradients, self.batch, self.steps,
+            self.platform.cluster.cores, self._stored_gradients, self.batch, self.steps, stored,
         )  # fmt: skip
+        self._stored_steps += stored is not None
         self._learned(loss)
         return loss
 
@@ -322,7 +341,87 @@ class Trainer:
         pairs = zip(samples, given, strict=True)
         return BatchReport(tuple(self.timed_step(x, target, reuse=True) for x, target in pairs))
 
+    # -- learning in epochs ------------------------------------------------------------------------
+    def fit(
+        self, samples: Samples, epochs: int = 1, *, validate: Samples | None = None,
+        augment: Sequence[Augmentation] = (), replay: Samples | None = None, latent: bool = False,
+        file: str | Path | None = None, tell: Callable[[Progress], None] = lambda progress: None,
+    ) -> History:  # fmt: skip
+        """Learn from samples, all of them in every epoch, in an order of its own.
+
+        validate: samples that each epoch is evaluated on. augment: how samples are varied. replay: further samples that
+        are mixed in. latent: what frozen layers put out is stored once. file: kept up to date, see `save`; a run that
+        ended early goes on from there - `Trainer.load(file)`, and `fit` with the same samples - to the same bits. tell:
+        told of every step. Raises DataError and DivergedError.
+        """
+        return fit.fit(
+            self, fit.checked_run(samples, epochs, validate, augment, replay, latent, file, tell)
+        )
+
+    def evaluate(self, samples: Samples) -> Evaluation:
+        """How good it is on samples, without learning from them. Raises DataError."""
+        return fit.evaluate(self, samples)
+
+    def meets(self, samples: Samples) -> None:
+        """The first set that is learned from gives what standardises all samples from then on, and the classes."""
+        if self.standard is None:
+            self.standard = samples.standard
+        self.classes = self.classes or samples.classes
+
+    def standard_of(self, samples: Samples) -> Standard:
+        """What standardises samples: that of the set that was learned from, of no set their own."""
+        return self.standard or samples.standard
+
+    def latents(self, x: NDArray[np.float32]) -> list[dict[str, NDArray[np.float32]]]:
+        """What frozen layers put out for samples [n, *input_shape] and others read. Raises DataError if none does."""
+        names = [value.name for value in stored_values(self.model)]
+        places = {layer.name: place for place, layer in enumerate(self.model.layers)}
+        self._stored_bytes, self._stored_samples = latent_bytes(self.model) * len(x), len(x)
+        outputs = [self.predict(one) for one in x]
+        return [{name: own[places[name]] for name in names} for own in outputs]
+
+    def save(self, path: str | Path) -> None:
+        """Weights, optimizer, standardisation, classes, steps and the run under way, whole or not at all, without
+        pickles. Raises DataError."""
+        checkpoint.save(self, path)
+
+    @classmethod
+    def load(
+        cls, path: str | Path, platform: Platform | str | Path | None = None, *, model: Model | str | None = None,
+        plan: Plan | str | Path | None = None, trained: str | None = None, lr: float | Rates | None = None,
+        optimizer: Optimizer | None = None, accumulate: int | None = None, seed: int | None = None,
+    ) -> Trainer:  # fmt: skip
+        """What `save` has written. Without more it goes on where that was; with anything but a platform or plan, a new
+        training begins from these weights.
+
+        model: where it is none of the library's. trained: as `Model.trained_as` has it, "last:1". lr: of the file's
+        optimizer. Raises DataError for a file that is none, is damaged, or is of another network.
+        """
+        file = checkpoint.read(path)
+        network, goes_on = checkpoint.model_of(file, model), (trained, lr, optimizer, accumulate, seed) == (None,) * 5
+        rule = optimizer or checkpoint.optimizer_of(file)
+        if lr is not None:
+            rule.lr = lr
+        trainer = cls(
+            network if trained is None else network.trained_as(trained), platform, plan, optimizer=rule,
+            accumulate=checkpoint.batch_of(file) if accumulate is None else accumulate,
+        )  # fmt: skip
+        checkpoint.restore(trainer, file, goes_on)
+        if seed is not None:
+            trainer.seed = seed
+        return trainer
+
     # -- on the cluster ----------------------------------------------------------------------------
+    def step(self) -> StepReport:
+        """What a step costs, simulated once; nothing is learned. Of a batch its last one. After a run with stored
+        outputs of frozen layers: what is above them."""
+        return cost.reports(self, self._stored_steps > 0)[-1]
+
+    @property
+    def cost(self) -> Cost:
+        """What all steps since the training began have cost on the platform. Raises as `Trainer` does."""
+        return cost.cost_of(self, self._stored_steps, self._stored_samples, self._stored_bytes)
+
     def timed_step(
         self,
         x: ArrayLike,

@@ -6,10 +6,6 @@ limits in README.md and README.keywords.md beside them.
 
 from __future__ import annotations
 
-import io
-import os
-import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +16,18 @@ from numpy.typing import ArrayLike, NDArray
 from pulpsim.arguments import text as text_of
 from pulpsim.arguments import whole
 from pulpsim.errors import nearest
+from trainlib.data.archive import (
+    ACCEPTED,
+    Arrays,
+    Mask,
+    labels_of,
+    last_fifth,
+    read_archive,
+    require_rows,
+    samples_of,
+    speakers_of,
+    text_in,
+)
 from trainlib.errors import DataError
 
 __all__ = ["Features", "Labelled", "as_samples", "load_features", "load_labelled"]
@@ -27,17 +35,10 @@ __all__ = ["Features", "Labelled", "as_samples", "load_features", "load_labelled
 ENGINES = Path(__file__).with_name("engines.npz")
 KEYWORDS = Path(__file__).with_name("keywords.npz")
 
-#: of a file without names for its classes
-MAX_CLASSES = 1 << 16
-
-Arrays = Mapping[str, NDArray[np.generic]]
-Mask = NDArray[np.bool_]
 _Number = TypeVar("_Number", np.float32, np.int64)
 
 _READ = ("x", "y", "split")
 _READ_LABELLED = (*_READ, "classes", "speaker", "speakers")
-_ACCEPTED = "accepted is an .npz archive with an array 'x' of shape [rows, width]"
-_HINT = "np.savez('features.npz', x=array) makes one"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,8 +112,8 @@ def load_features(path: str | Path | None = None) -> Features:
     accepted, if the file cannot be read or does not fit this description.
     """
     file = _file(ENGINES, path)
-    arrays = _read_archive(file, _READ)
-    x = _samples(file, arrays, dimensions=(2,))
+    arrays = read_archive(file, _READ)
+    x = samples_of(file, arrays, dimensions=(2,))
     training, held_out = _rows(file, arrays, len(x))
     train = x[training]
     mean, deviation = _statistics(train)
@@ -141,11 +142,11 @@ def load_labelled(
     Raises DataError as `load_features` does.
     """
     file = _file(KEYWORDS, path)
-    arrays = _read_archive(file, _READ_LABELLED)
-    x = _samples(file, arrays, dimensions=(2, 3, 4))
-    labels, classes = _labels(file, arrays, len(x))
+    arrays = read_archive(file, _READ_LABELLED)
+    x = samples_of(file, arrays, dimensions=(2, 3, 4))
+    labels, classes = labels_of(file, arrays, len(x))
     training, unseen, reference = _chosen(file, arrays, len(x), (train, held_out))
-    spoken, speakers = _speakers(file, arrays, len(x))
+    spoken, speakers = speakers_of(file, arrays, len(x))
     if speaker is not None:
         own = _of_speaker(file, speaker, spoken, speakers, training, unseen)
         training, unseen = training & own, unseen & own
@@ -167,7 +168,7 @@ def _file(shipped: Path, path: str | Path | None) -> Path:
     try:
         return shipped if path is None else Path(path)
     except TypeError:
-        raise DataError(f"{path!r}: must be the name of a file: {_ACCEPTED}") from None
+        raise DataError(f"{path!r}: must be the name of a file: {ACCEPTED}") from None
 
 
 def as_samples(x: NDArray[np.float32], input_shape: tuple[int, ...]) -> NDArray[np.float32]:
@@ -205,117 +206,10 @@ def _frozen(array: NDArray[_Number]) -> NDArray[_Number]:
     return array
 
 
-def _read_archive(file: Path, wanted: tuple[str, ...]) -> dict[str, NDArray[np.generic]]:
-    """The `wanted` arrays that the archive has."""
-    try:
-        with file.open("rb") as stream:
-            start = stream.read(6)
-            if start == b"\x93NUMPY":
-                raise DataError(
-                    f"{file}: is a single array (.npy): {_ACCEPTED}; "
-                    "np.savez('features.npz', x=np.load(file)) makes one"
-                )
-            if start[:4] not in (b"PK\x03\x04", b"PK\x05\x06"):
-                what = "is empty" if not start else "is not an .npz archive"
-                raise DataError(f"{file}: {what}: {_ACCEPTED}; {_HINT}")
-            return _read_members(file, stream, wanted)
-    except FileNotFoundError:
-        raise DataError(f"{file}: no such file{_neighbour(file)}: {_ACCEPTED}") from None
-    except IsADirectoryError:
-        raise DataError(f"{file}: is a folder: {_ACCEPTED}") from None
-    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
-        raise DataError(f"{str(file)!r}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-
-
-def _neighbour(file: Path) -> str:
-    """Which archive beside the missing one was probably meant."""
-    try:
-        archives = sorted(entry for entry in os.listdir(file.parent) if entry.endswith(".npz"))
-    except OSError:
-        return ""
-    return nearest(file.name, archives)
-
-
-def _read_members(file: Path, stream: io.BufferedReader, wanted: tuple[str, ...]) -> dict[str, NDArray[np.generic]]:
-    arrays: dict[str, NDArray[np.generic]] = {}
-    try:
-        archive = zipfile.ZipFile(stream)
-    except Exception as error:
-        raise _damaged(file, "archive", error) from None
-    with archive:
-        names = [name.removesuffix(".npy") for name in archive.namelist()]
-        if "x" not in names:
-            found = ", ".join(repr(name) for name in names) or "nothing"
-            raise DataError(f"{file}: has no array 'x'{nearest('x', names)}, only {found}: {_ACCEPTED}")
-        for name in wanted:
-            if name in names:
-                # Whole members, not np.load: reading to the end is what checks a member's CRC.
-                try:
-                    member = archive.read(archive.namelist()[names.index(name)])
-                    arrays[name] = np.lib.format.read_array(io.BytesIO(member), allow_pickle=False)
-                # A damaged archive makes zipfile, zlib and NumPy raise almost anything.
-                except Exception as error:
-                    if "allow_pickle" in str(error):
-                        raise DataError(
-                            f"{file}: {name} holds pickled Python objects, which are not loaded: save it as "
-                            "a plain array of numbers (or of text, for split)"
-                        ) from None
-                    raise _damaged(file, repr(name), error) from None
-    return arrays
-
-
-def _damaged(file: Path, part: str, error: Exception) -> DataError:
-    reason = str(error) or type(error).__name__
-    return DataError(f"{file}: the {part} is damaged or cut short ({reason}): make or copy the file again")
-
-
-def _samples(file: Path, arrays: Arrays, dimensions: tuple[int, ...]) -> NDArray[np.float32]:
-    """`x`, checked, as float32 [rows, width] or [rows, *shape]."""
-    x = arrays["x"]
-    if x.dtype.kind not in "fiu" or x.dtype.itemsize > 8:
-        raise DataError(f"{file}: x is {x.dtype}: must be float16, float32, float64 or integers")
-    if x.ndim not in dimensions:
-        accepted = "two dimensions, [rows, width]" if dimensions == (2,) else "two to four dimensions, [rows, ...]"
-        raise DataError(f"{file}: x has the shape {list(x.shape)}: must have {accepted}")
-    if x.shape[0] < 2 or 0 in x.shape:
-        raise DataError(f"{file}: x has the shape {list(x.shape)}: must have two rows or more, of one number or more")
-    _require_finite(file, x, np.isfinite(x), "not finite (NaN or infinity)")
-    with np.errstate(over="ignore"):  # found by the next line, which says where
-        single = np.ascontiguousarray(x, dtype=np.float32)
-    _require_finite(file, x, np.isfinite(single), "beyond the range of float32")
-    return single
-
-
-def _require_finite(file: Path, x: NDArray[np.generic], good: NDArray[np.bool_], what: str) -> None:
-    if good.all():
-        return
-    bad = np.argwhere(~good)
-    row, *place = (int(index) for index in bad[0])
-    where = f"column {place[0]}" if len(place) == 1 else f"place {place}"
-    count = f"{len(bad):,} values that are" if len(bad) > 1 else "a value that is"
-    raise DataError(
-        f"{file}: x has {count} {what}, the first at row {row}, {where} "
-        f"({x[(row, *place)]}): all must be finite numbers"
-    )
-
-
-def _require_rows(file: Path, arrays: Arrays, names: tuple[str, ...], rows: int) -> None:
-    for name in names:
-        if name in arrays and arrays[name].shape != (rows,):
-            raise DataError(
-                f"{file}: {name} has the shape {list(arrays[name].shape)}: must be [{rows}], one for each row of x"
-            )
-
-
-def _last_fifth(rows: int) -> tuple[Mask, Mask]:
-    training = np.arange(rows) < rows - max(1, rows // 5)
-    return training, ~training
-
-
 def _rows(file: Path, arrays: Arrays, rows: int) -> tuple[Mask, Mask]:
     """Masks [rows] of the rows to train on and of those held out."""
-    _require_rows(file, arrays, ("y", "split"), rows)
-    training, held_out = _split(file, arrays["split"]) if "split" in arrays else _last_fifth(rows)
+    require_rows(file, arrays, ("y", "split"), rows)
+    training, held_out = _split(file, arrays["split"]) if "split" in arrays else last_fifth(rows)
     if "y" in arrays:
         y = arrays["y"]
         if y.dtype.kind not in "biu":
@@ -327,7 +221,7 @@ def _rows(file: Path, arrays: Arrays, rows: int) -> tuple[Mask, Mask]:
 
 
 def _split(file: Path, split: NDArray[np.generic]) -> tuple[Mask, Mask]:
-    text = _text(file, "split", split, "'train' or 'test' for each row")
+    text = text_in(file, "split", split, "'train' or 'test' for each row")
     training, held_out = text == "train", text == "test"
     odd = np.flatnonzero(~(training | held_out))
     if odd.size:
@@ -341,57 +235,7 @@ def _split(file: Path, split: NDArray[np.generic]) -> tuple[Mask, Mask]:
     return training, held_out
 
 
-def _text(file: Path, name: str, array: NDArray[np.generic], accepted: str) -> NDArray[np.str_]:
-    if array.dtype.kind not in "US":
-        raise DataError(f"{file}: {name} is {array.dtype}: must be text, {accepted}")
-    if array.dtype.kind == "U":
-        return array.astype(np.str_)
-    return np.char.decode(array.astype(np.bytes_), "ascii", "backslashreplace")
-
-
 # -- labelled samples ------------------------------------------------------------------------------
-def _names(file: Path, arrays: Arrays, name: str, accepted: str) -> tuple[str, ...]:
-    text = _text(file, name, arrays[name], accepted)
-    if text.ndim != 1 or not text.size:
-        raise DataError(f"{file}: {name} has the shape {list(text.shape)}: must be a row of {accepted}")
-    return tuple(str(word) for word in text)
-
-
-def _places(file: Path, arrays: Arrays, name: str, count: int, of: str) -> NDArray[np.int64]:
-    """The array as int64, checked to be places among `count`."""
-    array = arrays[name]
-    if array.dtype.kind not in "biu":
-        raise DataError(f"{file}: {name} is {array.dtype}: must be integers, 0 for the first of the {of}")
-    places = array.astype(np.int64)
-    odd = np.flatnonzero((places < 0) | (places >= count))
-    if odd.size:
-        raise DataError(
-            f"{file}: {name} has {array[odd[0]]} in row {odd[0]}: must be 0 to {count - 1}, a place among the {of}"
-        )
-    return places
-
-
-def _labels(file: Path, arrays: Arrays, rows: int) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """(class of each row, names of the classes)."""
-    if "y" not in arrays:
-        raise DataError(f"{file}: has no array 'y': must be [{rows}] integers, the class of each row of x")
-    _require_rows(file, arrays, ("y",), rows)
-    if "classes" in arrays:
-        classes = _names(file, arrays, "classes", "the classes' names")
-        return _places(file, arrays, "y", len(classes), "classes"), classes
-    labels = _places(file, arrays, "y", MAX_CLASSES, "classes")
-    return labels, tuple(str(number) for number in range(int(labels.max()) + 1))
-
-
-def _speakers(file: Path, arrays: Arrays, rows: int) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """(speaker of each row, names of the speakers); no names if the file has not both."""
-    if not ("speaker" in arrays and "speakers" in arrays):
-        return np.zeros(rows, np.int64), ()
-    _require_rows(file, arrays, ("speaker",), rows)
-    speakers = _names(file, arrays, "speakers", "the speakers' names")
-    return _places(file, arrays, "speaker", len(speakers), "speakers"), speakers
-
-
 def _of_speaker(
     file: Path, speaker: str, spoken: NDArray[np.int64], speakers: tuple[str, ...], training: Mask, held_out: Mask
 ) -> Mask:
@@ -408,13 +252,13 @@ def _of_speaker(
 
 def _chosen(file: Path, arrays: Arrays, rows: int, words: tuple[str, str]) -> tuple[Mask, Mask, Mask]:
     """Masks [rows] of the rows to train on, of those held out, and of those that give the statistics."""
-    _require_rows(file, arrays, ("split",), rows)
+    require_rows(file, arrays, ("split",), rows)
     if "split" not in arrays:
         if [text_of(word) for word in words] != ["train", "test"]:
             raise DataError(f"{file}: has no array 'split', so no row is of {words[0]!r} or {words[1]!r}")
-        training, held_out = _last_fifth(rows)
+        training, held_out = last_fifth(rows)
         return training, held_out, training
-    text = _text(file, "split", arrays["split"], "one word for each row")
+    text = text_in(file, "split", arrays["split"], "one word for each row")
     known = sorted({str(word) for word in text})
     for word in words:
         if text_of(word) not in known:

@@ -25,12 +25,13 @@ from trainlib.optimizers.schedule import Schedule
 
 Floats = NDArray[np.float32]
 #: what may change while a network is trained
-SETTABLE = ("lr", "state", "steps")
+SETTABLE = ("lr", "state", "steps", "epoch")
 
 
 @dataclass(eq=False)
 class Optimizer(ABC):
-    """lr: a number, or a `Schedule`; it may be set at any time. steps: how many were made.
+    """lr: a number, or a `Schedule`; it may be set at any time. steps: how many were made. epoch: the one under way,
+    for schedules that count epochs.
 
     state: by the place of an array in `Parameters`, its states by name, once it has some: float32, its shape. Raises
     ModelError for a number out of range.
@@ -39,6 +40,7 @@ class Optimizer(ABC):
     lr: float | Schedule = DEFAULT_LEARNING_RATE
     state: dict[int, dict[str, Floats]] = field(default_factory=dict, repr=False, kw_only=True)
     steps: int = field(default=0, repr=False, kw_only=True)
+    epoch: int = field(default=0, repr=False, kw_only=True)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "lr" and not isinstance(value, Schedule):
@@ -58,7 +60,9 @@ class Optimizer(ABC):
     @property
     def rate(self) -> float:
         """Of the step that comes next."""
-        return self.lr.rate(self.steps) if isinstance(self.lr, Schedule) else self.lr
+        if not isinstance(self.lr, Schedule):
+            return self.lr
+        return self.lr.rate(self.epoch if self.lr.BY_EPOCH else self.steps)
 
     @property
     def minus_lr(self) -> np.float32:

@@ -5,17 +5,44 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import cos, pi
+from typing import ClassVar
 
 from pulpsim.arguments import real, whole
 from trainlib.errors import ModelError
 
 
 class Schedule(ABC):
-    """The rate of every step."""
+    """The rate of every step, or of every epoch."""
+
+    #: whether it counts epochs
+    BY_EPOCH: ClassVar[bool] = False
 
     @abstractmethod
     def rate(self, step: int) -> float:
-        """Of step 0, 1, 2, ..."""
+        """Of step, or epoch, 0, 1, 2, ..."""
+
+
+@dataclass(frozen=True)
+class Epochs(Schedule):
+    """rates: (epoch, the rate from there on), the first one of epoch 0, in order. Raises ModelError."""
+
+    rates: tuple[tuple[int, float], ...]
+
+    BY_EPOCH: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        pairs = [(whole(epoch), real(rate)) for epoch, rate in self.rates]
+        epochs = [epoch for epoch, _ in pairs if epoch is not None]
+        if len(epochs) < len(pairs) or not epochs or epochs[0] != 0 or sorted(set(epochs)) != epochs:
+            given = ", ".join(str(epoch) for epoch, _ in self.rates)
+            raise ModelError(f"Epochs: from the epochs {given or '-'}: must be whole numbers that rise, from 0 on")
+        for rate in (rate for _, rate in pairs):
+            if rate is None or not rate > 0:
+                raise ModelError(f"Epochs: rates = {self.rates!r}: every rate must be a positive number")
+        object.__setattr__(self, "rates", tuple(pairs))
+
+    def rate(self, step: int) -> float:
+        return [rate for epoch, rate in self.rates if epoch <= step][-1]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,93 @@
+"""What a whole run costs on the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pulpsim.energy import Energy, total
+from trainlib.training.latent import head_of
+
+if TYPE_CHECKING:
+    from trainlib.model import Model
+    from trainlib.trainer import StepReport, Trainer
+
+
+@dataclass(frozen=True)
+class Cost:
+    """samples: learned from, a step each. cycles: of all steps, and of the forward passes that gave what is stored.
+    energy: None without power figures for the platform. Bytes: of parameters, of what else a step has in L2 (values
+    and gradients at once, programs), of the optimizer's states, and of what frozen layers put out and is stored.
+    """
+
+    samples: int
+    cycles: int
+    clock_hz: int
+    energy: Energy | None
+    parameter_bytes: int
+    working_bytes: int
+    optimizer_bytes: int
+    stored_bytes: int
+
+    @property
+    def milliseconds(self) -> float:
+        return 1e3 * self.cycles / self.clock_hz
+
+    @property
+    def microjoules(self) -> tuple[float, float] | None:
+        """Lowest and highest."""
+        return None if self.energy is None else self.energy.microjoules
+
+
+def reports(trainer: Trainer, head: bool) -> tuple[StepReport, ...]:
+    """Of the steps of a batch, in order, each simulated once. head: of what is above stored outputs alone."""
+    if head not in trainer.reports:
+        model = head_of(trainer.model) if head else trainer.model
+        rule = replace(trainer.optimizer, state={}, steps=0, epoch=0)
+        plan = None if head else trainer.plan
+        twin = type(trainer)(model, trainer.platform, plan, optimizer=rule, accumulate=trainer.batch.size)
+        x = np.zeros(model.inputs, np.float32)
+        numbers = np.zeros(model.outputs, np.float32)
+        target = None if model.target_is_input else 0 if model.loss == "cross-entropy" else numbers
+        found = [twin.timed_step(x, target, reuse=True) for _ in range(trainer.batch.size)]
+        trainer.reports[head] = tuple(found)
+    return trainer.reports[head]
+
+
+def cost_of(trainer: Trainer, stored_steps: int, stored_samples: int, stored_bytes: int) -> Cost:
+    """stored_steps: with stored outputs of frozen layers, which took a forward pass for each of `stored_samples`."""
+    cycles, spent = 0, list[Energy | None]()
+    for head, steps in ((False, trainer.steps - stored_steps), (True, stored_steps)):
+        if steps:
+            batch, rest = divmod(steps, trainer.batch.size)
+            for place, report in enumerate(reports(trainer, head)):
+                count = batch + (place < rest)
+                cycles += count * report.cycles
+                spent.append(report.energy and report.energy.times(count))
+    if stored_samples:
+        wanted = {node.name for node in trainer.model.nodes if trainer.model.graph.wanted(node.output)}
+        for phase in reports(trainer, False)[0].phases:
+            if phase.step == "fw" and phase.layer not in wanted:
+                cycles += stored_samples * phase.cycles
+                spent.append(phase.energy and phase.energy.times(stored_samples))
+    step = reports(trainer, stored_steps > 0)[-1]
+    own = head_of(trainer.model) if stored_steps else trainer.model
+    states = len(trainer.optimizer.states) * _bytes_of(own, trained=True)
+    return Cost(
+        trainer.steps, cycles, trainer.platform.clock_hz, total(spent), _bytes_of(trainer.model),
+        step.l2_bytes - _bytes_of(own) - states, states, stored_bytes,
+    )  # fmt: skip
+
+
+def _bytes_of(model: Model, trained: bool = False) -> int:
+    """Of all parameters, or of those that are trained."""
+    shapes = [
+        shape
+        for layer in model.layers
+        for name, shape in layer.parameters.items()
+        if not trained or name in layer.trained_parameters
+    ]
+    return 4 * sum(map(prod, shapes))

@@ -83,7 +83,10 @@ def area(scores: NDArray[np.float64], positive: NDArray[np.bool_], most: float =
     ends = np.flatnonzero(np.diff(scores[order], append=np.nan))  # the last of each run of equal scores
     right = np.concatenate([[0.0], np.cumsum(positive[order])[ends] / positive.sum()])
     false = np.concatenate([[0.0], np.cumsum(~positive[order])[ends] / (~positive).sum()])
-    right, false = np.append(right[false < most], np.interp(most, false, right)), np.append(false[false < most], most)
+    end = int(np.searchsorted(false, most))  # the curve meets `most` on its way to here
+    share = (most - false[end - 1]) / (false[end] - false[end - 1])
+    last = right[end - 1] + share * (right[end] - right[end - 1])
+    right, false = np.append(right[:end], last), np.append(false[:end], most)
     under = float(np.sum(np.diff(false) * (right[1:] + right[:-1]) / 2))
     least = most * most / 2
     return 0.5 * (1 + (under - least) / (most - least))

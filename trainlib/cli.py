@@ -23,6 +23,7 @@ from pulpsim.console import (
 )
 from pulpsim.tables import records
 from trainlib import DEFAULT_LEARNING_RATE
+from trainlib.cli_learning import adapt, evaluate
 
 if TYPE_CHECKING:
     from pulpsim.platform import Platform
@@ -43,6 +44,10 @@ LOWEST_RATE, HIGHEST_RATE = 2.0**-149, 2.0**128 - 2.0**104
 @version_option("trainlib")
 def main() -> None:
     """Train neural networks on a simulated PULP cluster: every cycle, and what it was spent on."""
+
+
+main.add_command(evaluate)
+main.add_command(adapt)
 
 
 @main.command()

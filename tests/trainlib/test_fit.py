@@ -101,7 +101,7 @@ class Way:
         )  # fmt: skip
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(
     rule=st.sampled_from(sorted(RULES)), accumulate=st.sampled_from([1, 3]), replay=st.booleans(),
     how=st.sampled_from(["plain", "varied", "stored"]), after=st.lists(st.integers(1, 25), min_size=1, max_size=3),

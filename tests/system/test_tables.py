@@ -13,6 +13,10 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
+import autotuner
+import benchmarks
+import pulpsim
+import trainlib
 from autotuner.comparison import Choice, Compared
 from autotuner.published import Row, Tile
 from autotuner.report import comparison_table, steps_table
@@ -30,10 +34,10 @@ from trainlib.report import print_report
 WIDTHS = (60, 80, 100, 200)
 
 
-def test_tables_are_drawn_in_one_place(root: Path) -> None:
+def test_tables_are_drawn_in_one_place() -> None:
     """An output format is a view: no other module rules Markdown, HTML or a terminal's tables by itself."""
-    packages = ("pulpsim", "trainlib", "autotuner", "benchmarks")
-    files = {path: path.read_text(encoding="utf-8") for package in packages for path in (root / package).rglob("*.py")}
+    folders = [Path(str(package.__file__)).parent for package in (pulpsim, trainlib, autotuner, benchmarks)]
+    files = {path: path.read_text(encoding="utf-8") for folder in folders for path in folder.rglob("*.py")}
     drawing = {path.name for path, text in files.items() if any(s in text for s in ("rich.table", "--:", "<td", "<th"))}
     assert drawing == {"tables.py", "folding.py"}
 

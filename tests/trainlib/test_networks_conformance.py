@@ -145,6 +145,8 @@ def test_the_command_writes_a_program_that_runs(
     for module in (values, functional):
         monkeypatch.setattr(module, "bias_gradient", lambda dy: np.nextafter(bias_gradient(dy), np.float32(9)))
     monkeypatch.setattr(command, "SHRINKING", 4.0)
+    biased = FullyConnected("fc", 4, 3, bias=True), FullyConnected("out", 3, 2, relu=False)
+    monkeypatch.setattr(command, "networks", lambda *arguments: st.just(Model("biased", biased)))
     program = command.program
     monkeypatch.setattr(command, "program", lambda case: written.append(case) or program(case))
     assert command.main(["--seconds", "4", "--seed", "1"]) == 1

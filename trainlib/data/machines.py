@@ -56,7 +56,7 @@ def _vectors_of(file: Path, every: int) -> int:
     count = samples_in(file)
     if count < spectra.LEAST_SAMPLES:
         raise DataError(
-            f"{file}: lasts {count / RATE:.3f} s ({count:,} samples): its centre is used, so that "
-            f"{spectra.LEAST_SAMPLES:,} samples give the first vector"
+            f"{file}: has {count:,} samples ({count / RATE:.2f} s): its first {spectra.CENTRAL.start} spectra are not "
+            f"used, so accepted are {spectra.LEAST_SAMPLES:,} samples or more"
         )
     return spectra.vectors_in(count, every)

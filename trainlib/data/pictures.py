@@ -85,9 +85,10 @@ def _opened(file: Path) -> Any:
         raise DataError(f"{file}: pictures are read by Pillow: pip install 'pulpsim[images]'") from None
     try:
         picture = Image.open(file, formats=["PNG"])
-    except OSError as error:  # UnidentifiedImageError is one
-        what = "no PNG that can be read" if error.strerror is None else f"cannot be read: {error.strerror}"
-        raise DataError(f"{file}: {what}: accepted are PNG files") from None
+    except (OSError, ValueError) as error:  # what Pillow does not know is an OSError without a number
+        reason = getattr(error, "strerror", None)
+        what = f"cannot be read: {reason}" if reason else "no PNG that can be read: accepted are PNG files"
+        raise DataError(f"{file}: {what}") from None
     if picture.mode not in CHANNELS:
         picture.close()
         raise DataError(f"{file}: is of Pillow's mode {picture.mode}: accepted are 8-bit grey (L) and colours (RGB)")

@@ -72,7 +72,7 @@ def _one_second(file: Path) -> int:
     """Samples that a clip gives: one, unless it is too long."""
     count = samples_in(file)
     if count > spectra.CLIP:
-        raise DataError(f"{file}: lasts {count / RATE:.3f} s ({count:,} samples): accepted is a second at most")
+        raise DataError(f"{file}: has {count:,} samples: accepted are {spectra.CLIP:,} at most, a second")
     return 1
 
 

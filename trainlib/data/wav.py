@@ -49,8 +49,8 @@ def _opened(file: Path) -> Iterator[wave.Wave_read]:
             if size < _HEADER_BYTES + 2 * count:
                 raise DataError(f"{file}: is cut short: {count:,} samples by its header in {size:,} bytes")
             yield sound
-    except (wave.Error, EOFError) as error:
-        what = str(error) or ("is cut short" if os.stat(file).st_size else "is empty")
+    except (wave.Error, EOFError, RuntimeError) as error:  # the latter two without a word
+        what = str(error) or ("is cut short or damaged" if os.stat(file).st_size else "is empty")
         raise DataError(f"{file}: no WAV that can be read ({what}): {_ACCEPTED}") from None
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror or error}") from None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -9,6 +11,7 @@ import click
 from pulpsim.console import (
     Commands,
     InputError,
+    OutFile,
     OutFolder,
     Stage,
     json_option,
@@ -28,6 +31,7 @@ from trainlib.cli_learning import adapt, evaluate
 if TYPE_CHECKING:
     from pulpsim.platform import Platform
     from pulpsim.trace import Timeline
+    from trainlib.data.recordings import Recordings
     from trainlib.learning import Learned, Lessons
     from trainlib.optimizers import Optimizer
     from trainlib.trainer import Trainer
@@ -36,6 +40,8 @@ if TYPE_CHECKING:
 PLANNING_SECONDS = 0.5
 #: what --optimizer may be
 OPTIMIZERS = ("sgd", "adam", "adamw")
+#: what --features may be
+FEATURES = ("mfcc", "log-mel", "image")
 #: FP32's smallest and largest positive numbers
 LOWEST_RATE, HIGHEST_RATE = 2.0**-149, 2.0**128 - 2.0**104
 
@@ -131,6 +137,46 @@ def train(
         console.print(out.line("open it in ui.perfetto.dev"))
 
 
+@main.command(name="data")
+@click.argument("folder")
+@click.option("--out", metavar="FILE.npz", required=True, help="Where to write the samples, for `train --data`.")
+@click.option(
+    "--features", type=click.Choice(FEATURES), required=True,
+    help="mfcc: spoken words [49, 10]; log-mel: sounds of machines [640]; image: pictures as they are.",
+)
+@click.option("--words", metavar="WORD,WORD", default=None, help="Of mfcc: the classes; other words are one, unknown.")
+@click.option("--every", default=1, show_default=True, help="Of log-mel: from how many spectra to the next vector.")
+@json_option
+def data_command(folder: str, out: str, features: str, words: str | None, every: int, as_json: bool) -> None:
+    """Make samples to learn from of a FOLDER of WAV or PNG files.
+
+    mfcc: as Speech Commands, WORD/SPEAKER_nohash_NUMBER.wav. log-mel: as DCASE 2020's task 2,
+    MACHINE/train/normal_id_NN_NUMBER.wav and MACHINE/test/. image: CLASS/NAME.png. Sound is 16-bit PCM, mono, 16 kHz.
+    """
+    from trainlib.overview import recordings_record, recordings_table
+
+    target = OutFile(out)
+    if not Path(out).absolute().parent.is_dir():  # before work that takes minutes
+        raise InputError(f"--out {out}: there is no folder {Path(out).parent}")
+    stage = Stage(f"reading the names in {folder}")
+
+    def advance(done: int, of: int) -> None:
+        stage.text = f"reading {folder}: file {done:,} of {of:,}"
+
+    with progress(stage, PLANNING_SECONDS):
+        found = _recordings(folder, features, words, every, advance)
+        stage.text = f"writing {out}"
+        found.save(out)
+    if as_json:
+        print_json(recordings_record(found) | {"file": target.name})
+        return
+    print_table(recordings_table(found), ruled=True)
+    for split in () if found.machines else ("train", "test"):  # machines are learned from what is normal
+        if missing := found.without(split):
+            click.echo(f"note: nothing in {split!r} of {', '.join(missing)}")
+    click.echo(f"{found.about}\nwritten to {out}: {len(found.x):,} samples {list(found.x.shape[1:])}")
+
+
 @main.command(name="models")
 @json_option
 def models_command(as_json: bool) -> None:
@@ -169,6 +215,29 @@ def plan_command(model: str, platform: Platform, plan: str | None, verify: bool,
         print_plan(record, table_console())
     if record.get("hazards"):
         raise SystemExit(1)
+
+
+def _recordings(
+    folder: str, features: str, words: str | None, every: int, advance: Callable[[int, int], None]
+) -> Recordings:
+    """Raises InputError, DataError."""
+    if words is not None and features != "mfcc":
+        raise InputError(f"--words {words}: is for --features mfcc")
+    if every != 1 and features != "log-mel":
+        raise InputError(f"--every {every}: is for --features log-mel")
+    if every < 1:
+        raise InputError(f"--every {every}: must be at least 1")
+    if features == "mfcc":
+        from trainlib.data.spoken import speech_commands
+
+        return speech_commands(folder, None if words is None else words.split(","), advance)
+    if features == "log-mel":
+        from trainlib.data.machines import machine_sounds
+
+        return machine_sounds(folder, every, advance)
+    from trainlib.data.pictures import images
+
+    return images(folder, advance)
 
 
 def _optimizer(name: str, lr: float, momentum: float, weight_decay: float) -> Optimizer:

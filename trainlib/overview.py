@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pulpsim import Platform
-from pulpsim.tables import Record, Table, number, sizes, text, words
+from pulpsim.tables import Record, Table, number, records, sizes, text, words
 from trainlib import models
 from trainlib.bounds import bounds, least_bounds
+from trainlib.data.recordings import SPLITS, Recordings
 from trainlib.lowering.hazards import hazards
 from trainlib.lowering.memory_map import aligned
 from trainlib.lowering.operations import Schedule
@@ -39,6 +40,30 @@ def _model_record(model: Model) -> dict[str, Any]:
         "forward_macs": forward,
         "step_macs": model.step_macs,
         "loss": model.loss,
+    }
+
+
+# -- recordings ------------------------------------------------------------------------------------
+def recordings_table(found: Recordings) -> Table:
+    """A row a class, with how many samples are in which split."""
+    rows: list[dict[str, Any]] = [
+        {"class": name} | {split: found.count(label, split) for split in SPLITS}
+        for label, name in enumerate(found.classes)
+    ]
+    sums: dict[str, Any] = {split: sum(row[split] for row in rows) for split in SPLITS}
+    return Table([words("class"), *map(number, SPLITS)], rows, summary=[{"class": "sum"} | sums])
+
+
+def recordings_record(found: Recordings) -> dict[str, Any]:
+    """How many samples of which shape, class and split, of how many files, speakers and machines."""
+    return {
+        "about": found.about,
+        "samples": len(found.x),
+        "shape": list(found.x.shape[1:]),
+        "clips": len(found.clips),
+        "speakers": len(found.speakers),
+        "machines": list(found.machines),
+        "classes": records(recordings_table(found)),
     }
 
 

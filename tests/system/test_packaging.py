@@ -20,8 +20,8 @@ PACKAGES = ("pulpsim", "trainlib", "autotuner")
 CODE = (*PACKAGES, "benchmarks")
 # Made by running, not by anyone's hand.
 GENERATED = re.compile(r"(^|/)(__pycache__|build|dist|[^/]*\.egg-info)(/|$)|\.(nbi|nbc|pyc)$")
-# Comes with the package on the right, which pins its version.
-BROUGHT_ALONG = {"llvmlite": "numba"}
+# Comes with the package on the right, which pins its version, or is its other name.
+BROUGHT_ALONG = {"llvmlite": "numba", "PIL": "pillow"}
 # Imported by the recipes of data files only, which their READMEs say.
 RECIPES = ("trainlib/data/make_engines.py", "trainlib/data/make_keywords.py")
 

@@ -26,7 +26,7 @@ from pulpsim.console import (
 )
 from pulpsim.tables import records
 from trainlib import DEFAULT_LEARNING_RATE
-from trainlib.cli_learning import adapt, evaluate
+from trainlib.cli_learning import EpochsAsked, adapt, evaluate, train_epochs
 
 if TYPE_CHECKING:
     from pulpsim.platform import Platform
@@ -75,6 +75,15 @@ main.add_command(adapt)
     "--data", metavar="FILE.npz", default=None, help="Samples to learn from (default: the set shipped for the model)."
 )
 @click.option(
+    "--epochs", default=0, metavar="N", help="Instead of --steps: all training samples so many times, evaluated."
+)
+@click.option("--schedule", metavar="EPOCH:LR,...", default=None, help="With --epochs: rates, as 0:0.03,12:0.01.")
+@click.option("--shift", default=0, metavar="FRAMES", help="With --epochs: samples are shifted by up to so many.")
+@click.option("--mask", default=0, metavar="FRAMES", help="With --epochs: up to so many of a sample are masked.")
+@click.option("--save", metavar="FILE.npz", default=None, help="With --epochs: kept up to date, or gone on with.")
+@click.option("--init", metavar="FILE.npz", default=None, help="With --epochs: begin with these weights.")
+@click.option("--seed", default=0, show_default=True, help="Of weights, orders and variations.")
+@click.option(
     "--plan", metavar="FILE.json", default=None, help="Tiles, kernels and buffering (default: tuned, else by rule)."
 )
 @out_option("report.json, plan.json and timeline.json (Perfetto)")
@@ -90,6 +99,13 @@ def train(
     accumulate: int,
     trained: str,
     data: str | None,
+    epochs: int,
+    schedule: str | None,
+    shift: int,
+    mask: int,
+    save: str | None,
+    init: str | None,
+    seed: int,
     plan: str | None,
     out: OutFolder | None,
     as_json: bool,
@@ -107,6 +123,13 @@ def train(
     from trainlib.report import batch_line, print_report
     from trainlib.trainer import Trainer
 
+    if not epochs and any((schedule, shift, mask, save, init)):
+        raise InputError("--save, --init, --schedule, --shift and --mask: go with --epochs")
+    if epochs:
+        run = EpochsAsked(epochs, schedule, shift, mask, save, init, seed, data)
+        rule = _optimizer(optimizer, lr, momentum, weight_decay)
+        train_epochs(run, model, platform, plan, trained, rule, accumulate, out, as_json)
+        return
     if steps < 1:
         raise InputError(f"--steps {steps}: must be at least 1")
     if not LOWEST_RATE <= lr <= HIGHEST_RATE:

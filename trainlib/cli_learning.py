@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import click
 
 from pulpsim.console import (
     InputError,
+    OutFolder,
     Stage,
     json_option,
     platform_options,
@@ -17,13 +19,140 @@ from pulpsim.console import (
     starting,
     table_console,
 )
-from pulpsim.tables import Table, number, text, words
+from pulpsim.tables import Table, number, records, text, words
 
 if TYPE_CHECKING:
     from pulpsim.platform import Platform
+    from trainlib.data.augment import Augmentation
     from trainlib.data.samples import Dataset, Person
+    from trainlib.model import Model
+    from trainlib.optimizers import Optimizer
     from trainlib.trainer import Trainer
+    from trainlib.training.fit import Progress
+    from trainlib.training.history import History
     from trainlib.training.metrics import Evaluation
+
+@dataclass(frozen=True)
+class EpochsAsked:
+    """What `train` is told of a run in epochs."""
+
+    epochs: int
+    schedule: str | None
+    shift: int
+    mask: int
+    save: str | None
+    init: str | None
+    seed: int
+    data: str | None
+
+    @property
+    def augment(self) -> list[Augmentation]:
+        from trainlib.data.augment import Mask, Shift
+
+        return [make(frames) for make, frames in ((Shift, self.shift), (Mask, self.mask)) if frames]
+
+    @property
+    def rates(self) -> dict[int, float]:
+        """{epoch: rate}. Raises InputError."""
+        pairs = [part.partition(":") for part in (self.schedule or "").split(",") if part]
+        try:
+            return {int(epoch): float(rate) for epoch, _, rate in pairs}
+        except ValueError:
+            accepted = "must be epochs and rates, as 0:0.03,12:0.01"
+            raise InputError(f"--schedule {self.schedule}: {accepted}") from None
+
+
+def train_epochs(
+    asked: EpochsAsked, model: str, platform: Platform, plan: str | None, trained: str, optimizer: Optimizer,
+    accumulate: int, out: OutFolder | None, as_json: bool,
+) -> None:  # fmt: skip
+    """`train --epochs`: what was learned, epoch by epoch, and what that takes on the device."""
+    from trainlib import datasets, models
+    from trainlib.report import as_json as step_json
+    from trainlib.report import print_report
+
+    if asked.epochs < 1:
+        raise InputError(f"--epochs {asked.epochs}: must be at least 1")
+    with progress(stage := Stage(f"planning a training step of {model}")):
+        network = models.get(model).trained_as(trained)
+        known = datasets.load(asked.data or _set_for(network))
+        trainer = _begun(asked, network, platform, plan, optimizer, accumulate)
+        before = _evaluated(trainer, known)
+        if out is not None:
+            out.make()
+
+        def tell(at: Progress) -> None:
+            done = f"epoch {at.epoch + 1} of {asked.epochs}, sample {at.place:,} of {len(known.train):,}"
+            stage.text = f"training: {done}"
+
+        history = trainer.fit(
+            known.train, asked.epochs, validate=known.validation, augment=asked.augment, file=asked.save, tell=tell
+        )
+        after, report = _evaluated(trainer, known), trainer.step()
+    result = step_json(report) | {
+        "data": known.name, "epochs": records(_history(history)), "before": record(before), "after": record(after),
+        "run_milliseconds": trainer.cost.milliseconds, "run_microjoules": trainer.cost.microjoules,
+    }  # fmt: skip
+    if out is not None:
+        out.write(report=result, plan=trainer.plan.to_json().encode())
+    if as_json:
+        print_json(result)
+        return
+    console = table_console()
+    print_report(report, console)
+    console.print(text(_history(history)))
+    console.print(f"losses {history.sparkline}; on {known.name}'s validation samples, before: {line(before)}")
+    console.print(f"after: {line(after)}")
+    cost = trainer.cost
+    console.print(f"on the device: {cost.samples:,} steps, {cost.cycles:,} cycles, {cost.milliseconds / 1e3:,.1f} s")
+    if out is not None:
+        console.print(out.line("the plan trains again with --plan"))
+
+
+def _set_for(model: Model) -> str:
+    """Raises InputError."""
+    if model.target_is_input and model.inputs == 640:
+        return "engines"
+    if model.loss == "cross-entropy" and model.name.startswith("ds_cnn"):
+        return "keywords"
+    raise InputError(f"--epochs: no set comes with the library for {model.name}: give --data")
+
+
+def _begun(
+    asked: EpochsAsked, model: Model, platform: Platform, plan: str | None, optimizer: Optimizer, accumulate: int
+) -> Trainer:
+    """A run that goes on where its file was left, or a new one, from a file's weights if asked for."""
+    from trainlib import schedules
+    from trainlib.trainer import Trainer
+
+    if asked.schedule is not None:
+        optimizer.lr = schedules.steps(asked.rates)
+    if asked.save is not None and Path(asked.save).exists():
+        return Trainer.load(asked.save, platform, model=model, plan=plan)
+    if asked.init is not None:
+        return Trainer.load(
+            asked.init, platform, model=model, plan=plan, optimizer=optimizer, accumulate=accumulate, seed=asked.seed
+        )
+    return Trainer(model, platform, plan, optimizer=optimizer, accumulate=accumulate, seed=asked.seed)
+
+
+def _evaluated(trainer: Trainer, known: Dataset) -> Evaluation:
+    return trainer.evaluate(known.validation)
+
+
+def _history(history: History) -> Table:
+    """A row an epoch."""
+    rows = [
+        {"epoch": epoch.number, "loss": epoch.loss, "rate": epoch.rate,
+         "score": None if epoch.validation is None else epoch.validation.score}
+        for epoch in history.epochs
+    ]  # fmt: skip
+    columns = [
+        number("epoch"), number("loss", shown=".4f"), number("rate", "learning rate", "g"),
+        number("score", "right classes, or AUC", ".3f"),
+    ]  # fmt: skip
+    return Table(columns, rows)
+
 
 weights_option = click.option("--weights", metavar="FILE.npz", required=True, help="What Trainer.save has written.")
 data_option = click.option(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
@@ -61,3 +62,49 @@ def test_adapting_says_what_it_brings_and_costs(weights: str, tmp_path: Path) ->
 def test_slips_are_told(weights: str, arguments: tuple[str, ...], message: str) -> None:
     result = call(*(argument.format(weights) for argument in arguments))
     assert result.exit_code and message in (result.output + str(result.exception))
+
+
+def small_set(tmp_path: Path, rows: int = 12) -> str:
+    """Words, a few, in two parts."""
+    words = datasets.load("keywords").train[:rows]
+    split = np.where(np.arange(rows) < rows - 4, "train", "val")
+    file = tmp_path / "few.npz"
+    assert words.y is not None
+    np.savez(file, x=words.x, y=words.y, classes=np.array(words.classes), split=split)
+    return str(file)
+
+
+def test_a_run_in_epochs_is_reported_and_goes_on_where_its_file_was_left(tmp_path: Path) -> None:
+    file, data = str(tmp_path / "run.npz"), small_set(tmp_path)
+    given = ("train", "ds_cnn_paper", "--data", data, "--schedule", "0:0.03,2:0.01", "--shift", "2", "--mask", "2")
+    whole = json.loads(call(*given, "--epochs", "3", "--json").stdout)
+    assert [row["epoch"] for row in whole["epochs"]] == [0, 1, 2]
+    assert [row["rate"] for row in whole["epochs"]] == [0.03, 0.03, 0.01]
+    assert whole["after"]["samples"] == 4 and whole["cycles"] == 562_445
+    assert whole["run_milliseconds"] == pytest.approx(24 * whole["milliseconds"])
+    json.loads(call(*given, "--epochs", "1", "--save", file, "--json").stdout)
+    again = json.loads(call(*given, "--epochs", "3", "--save", file, "--json").stdout)
+    assert again["epochs"] == whole["epochs"] and again["after"] == whole["after"]
+    text = call(*given, "--epochs", "1", "--init", file).stdout
+    assert "on few's validation samples, before: 4 samples" in text and "on the device: 8 steps" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--epochs", "-1"), "--epochs -1: must be at least 1"),
+        (("--epochs", "1", "--schedule", "0=0.1"), "--schedule 0=0.1: must be epochs and rates, as 0:0.03,12:0.01"),
+        (("--epochs", "1", "--schedule", "1:0.1"), "must be whole numbers that rise, from 0 on"),
+        (("--epochs", "1", "--data", "word"), "no set 'word'"),
+        (("--epochs", "1", "--init", "nothing.npz"), "nothing.npz: cannot be read"),
+        (("--save", "a.npz"), "--save, --init, --schedule, --shift and --mask: go with --epochs"),
+    ],
+)
+def test_slips_of_a_run_in_epochs_are_told(arguments: tuple[str, ...], message: str) -> None:
+    result = call("train", "ds_cnn_paper", *arguments)
+    assert result.exit_code and message in (result.output + str(result.exception))
+
+
+def test_a_network_without_a_set_needs_one() -> None:
+    result = call("train", "tutorial_cnn", "--epochs", "1")
+    assert "no set comes with the library for tutorial_cnn: give --data" in result.output + str(result.exception)

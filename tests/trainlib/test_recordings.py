@@ -189,6 +189,16 @@ def test_a_damaged_header_is_refused_or_read(
         assert len(read_wav(file)) == samples_in(file)
 
 
+def test_a_file_cut_behind_a_longer_header_is_refused(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.wav", noise(50))
+    content = file.read_bytes()
+    riff = struct.pack("<4sI", b"RIFF", len(content) + 200)
+    file.write_bytes(riff + content[8:36] + struct.pack("<4sI", b"LIST", 200) + bytes(200) + content[36:])
+    assert len(read_wav(file)) == 50
+    file.write_bytes(file.read_bytes()[:-20])
+    assert refused(lambda: read_wav(file)) == f"{file}: is cut short: 50 samples by its header, 40 are there"
+
+
 def float_wav(file: Path) -> None:
     """Samples as floats, which the standard library does not read."""
     data = np.zeros(100, "<f4").tobytes()
@@ -345,6 +355,7 @@ def test_vectors_of_every_recording_are_in_their_place(machines: Path) -> None:
     assert found.classes == ("normal", "anomaly") and found.speakers == ()
     assert found.machines == ("ToyCar/id_01", "ToyCar/id_02", "fan/id_00")
     assert len(found.clips) == 18 and found.x.shape == (len(found.clip), 640)
+    assert list(found.clips) == sorted(found.clips) and (np.diff(found.clip) >= 0).all()
     for number, name in enumerate(found.clips):
         rows = found.clip == number
         assert np.array_equal(found.x[rows], vectors(log_mel(read_wav(machines / name))).astype(np.float32))

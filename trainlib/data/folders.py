@@ -96,7 +96,8 @@ def require(top: Path, clips: Iterable[Clip], hint: str) -> None:
 def gathered(
     top: Path, clips: list[Clip], classes: tuple[str, ...], recipe: Recipe, progress: Progress
 ) -> Recordings:
-    """The samples of all clips, one clip after the other. Raises DataError."""
+    """The samples of all clips, one clip after the other in the order of their names. Raises DataError."""
+    clips = sorted(clips, key=lambda clip: clip.file)
     counts = [recipe.count(clip.file) for clip in clips]
     x = np.empty((sum(counts), *recipe.shape), np.float32)
     place = 0

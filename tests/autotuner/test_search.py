@@ -95,7 +95,7 @@ def found(model: Model, step: str, platform: Platform = PLATFORM, allowed: tuple
 
 
 # -- bounds ----------------------------------------------------------------------------------------
-@settings(max_examples=80)
+@settings(max_examples=50)
 @given(data=st.data())
 def test_no_schedule_goes_below_its_bounds(data: st.DataObject) -> None:
     """All of them, with any start skew, on platforms of all kinds."""
@@ -167,7 +167,7 @@ def schedules(draw: st.DrawFn) -> Schedule:
     return Schedule(tuple(operations), (), {}, (), 0, 0, 0)
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(data=st.data(), schedule=schedules())
 def test_narrow_lines_and_late_controllers_stay_above_the_bound(data: st.DataObject, schedule: Schedule) -> None:
     width = data.draw(st.sampled_from([4, 8, 16, 32]))

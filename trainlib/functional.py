@@ -11,14 +11,14 @@ Values come from `numerics` alone, the kernels' twins, in the order in which the
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from math import prod
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trainlib.errors import DataError, unknown_loss
-from trainlib.graph import SAMPLE, Graph, Node, Value
+from trainlib.graph import SAMPLE, Node, Value, View
 from trainlib.layers import FullyConnected, Shape
 from trainlib.model import Model, Parameters
 from trainlib.numerics import classification, elementwise
@@ -48,6 +48,8 @@ def own_of(model: Model, index: int, parameters: Parameters) -> Own:
 
 def numbers(what: str, values: ArrayLike, shapes: Collection[Shape], accepted: str) -> Floats:
     """values in FP32, contiguous, in one of the shapes. what, accepted: for the message. Raises DataError."""
+    if type(values) is np.ndarray and values.dtype == np.float32 and values.shape in shapes:
+        return np.ascontiguousarray(values)
     try:
         array = np.asarray(values)
     except ValueError:  # lists of different lengths
@@ -83,8 +85,8 @@ def forward(
             continue
         inputs = [values[value.name] for value in node.inputs]
         own = own_of(model, node.number, parameters)
-        values[node.name] = node.layer.forward_on(host, own, inputs)
-    return [values[node.name] for node in model.nodes]
+        values[node.layer.name] = node.layer.forward_on(host, own, inputs)
+    return list(values.values())[1:]
 
 
 def loss(model: Model, y: Floats, target: ArrayLike, cores: int = DEFAULT_CORES) -> tuple[float, Floats]:
@@ -129,58 +131,40 @@ class Backward:
         self._values = {SAMPLE: x} | {node.name: y for node, y in zip(model.nodes, outputs, strict=True)}
         #: gradients and what they are put together from, by the names of their tensors
         self._found = {model.graph.output.gradient: dy}
-        self._done: dict[str, Floats] = {}
 
     def __iter__(self) -> Iterator[tuple[Node, Floats, list[Floats]]]:
         """(node, gradient before its own ReLU, inputs) of every node that takes part.
 
         A node's parameters may be changed once it has been given: its input gradients are computed by then.
         """
-        graph = self._model.graph
-        for node in reversed(graph.nodes):
-            if not graph.wanted(node.output):
-                continue
-            dy, inputs = self._gradient(node.output), [self._values[value.name] for value in node.inputs]
-            if wanted := graph.computed(node):
+        for turn in self._model.graph.turns:
+            node, value = turn.node, turn.node.output
+            first, *others = turn.parts
+            dy = self._with(self._part(first, value), others, value, turn.summed)
+            self._found[value.gradient] = dy
+            inputs = [self._values[value.name] for value in node.inputs]
+            if turn.computed:
                 own = own_of(self._model, node.number, self._parameters)
-                found = node.layer.input_gradients_on(self._host, own, dy, inputs, self._values[node.name])
-                for which in wanted:
-                    self._give(graph, node, which, found[which])
+                gradients = node.layer.input_gradients_on(self._host, own, dy, inputs, self._values[node.name])
+                for given, adds in turn.computed:
+                    dx = self._with(gradients[given.which], adds, node.inputs[given.which], given.last)
+                    self._found[given.into] = dx
             yield node, dy, inputs
 
-    def _give(self, graph: Graph, node: Node, which: int, dx: Floats) -> None:
-        """Add what others have given, and go through the ReLU of the layer below if nobody gives any more."""
-        value = node.inputs[which]
-        given = graph.gradient(value).by(node, which)
-        for other in given.adds:
-            dx = _added(dx, self._part(value, other))
-        self._found[given.into] = self._through(value, dx) if given.last else dx
-
-    def _gradient(self, value: Value) -> Floats:
-        if value.name not in self._done:
-            total, *others = (self._part(value, name) for name in self._summed(value) or (value.gradient,))
-            for other in others:
-                total = _added(total, other)
-            self._done[value.name] = self._through(value, total) if self._summed(value) else total
-        return self._done[value.name]
-
-    def _summed(self, value: Value) -> tuple[str, ...]:
-        return self._model.graph.gradient(value).summed
-
-    def _part(self, value: Value, name: str) -> Floats:
-        """A tensor of a value's shape, which may be a part of the gradient of the output of one that reads it."""
-        graph = self._model.graph
-        view = next((view for view in graph.gradient(value).views if view.name == name), None)
-        if view is None:
-            return self._found[name]
-        reader = next(node for node in graph.nodes if node.output.gradient == view.of)
-        whole = self._gradient(reader.output).reshape(-1)
-        return whole[view.offset : view.offset + prod(value.shape)].reshape(value.shape)
-
-    def _through(self, value: Value, dx: Floats) -> Floats:
-        if not value.relu:
+    def _with(self, dx: Floats, others: Sequence[View], value: Value, last: bool) -> Floats:
+        """Other parts of a value's gradient added; if they are the last, back through the ReLU of the layer below."""
+        for other in others:
+            dx = _added(dx, self._part(other, value))
+        if not (last and value.relu):
             return dx
         return elementwise.relu_backward(dx.reshape(-1), self._values[value.name].reshape(-1)).reshape(dx.shape)
+
+    def _part(self, part: View, value: Value) -> Floats:
+        """In the value's shape."""
+        whole = self._found[part.of]
+        if part.of == part.name:
+            return whole
+        return whole.reshape(-1)[part.offset : part.offset + prod(value.shape)].reshape(value.shape)
 
 
 def _added(one: Floats, other: Floats) -> Floats:
@@ -228,22 +212,22 @@ def step(
     optimizer, batch = optimizer or SGD(), batch or Batch()
     optimizer.check_state(parameters)
     target = _target(model, x, target)
-    host = Host(number, cores)
+    host, scalars = Host(number, cores), optimizer.scalars()
+    fusable, minus_lr = optimizer.plain and batch.part == "alone", optimizer.minus_lr
     outputs = forward(model, parameters, x, host, stored)
     value, dy = loss(model, outputs[-1], target, cores)
     for node, d, inputs in Backward(model, parameters, _sample(model, x), outputs, dy, host):
-        layer, slots = node.layer, model.slots[node.number]
-        if not layer.trained:
+        layer, trained = node.layer, model.trained_slots[node.number]
+        if not trained:
             continue
-        fusable = optimizer.plain and batch.part == "alone"
-        if isinstance(layer, FullyConnected) and fusable and layer.fuses_update(stored_gradients):
-            layer.fused_update(parameters[slots["w"]], d, inputs[0], optimizer.minus_lr)
+        if fusable and isinstance(layer, FullyConnected) and layer.fuses_update(stored_gradients):
+            layer.fused_update(parameters[trained["w"]], d, inputs[0], minus_lr)
             gradients = {"b": bias_gradient(d)} if layer.bias else {}
         else:
             own = own_of(model, node.number, parameters)
             gradients = layer.parameter_gradients_on(host, own, d, inputs)
-        for name in layer.trained_parameters:
-            if name in gradients and (change := batch.take(slots[name], gradients[name])) is not None:
-                optimizer.update(slots[name], parameters[slots[name]], change)
+        for name, slot in trained.items():
+            if name in gradients and (change := batch.take(slot, gradients[name])) is not None:
+                optimizer.update(slot, parameters[slot], change, scalars)
     optimizer.steps += batch.advance()
     return value

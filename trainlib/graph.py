@@ -120,6 +120,21 @@ class Gradient:
         return next(one for one in self.computed if (one.node, one.which) == (node, which))
 
 
+@dataclass(frozen=True)
+class Turn:
+    """What the backward pass does when it comes to a node.
+
+    The gradient of its output is the sum of `parts`: where there is a step "sum", `summed`, through the output's ReLU.
+    computed: what it gives to its inputs, each with the parts that it adds. A part is a view of a tensor, maybe of all
+    of it: of the one of the same name.
+    """
+
+    node: Node
+    parts: tuple[View, ...]
+    summed: bool
+    computed: tuple[tuple[Contribution, tuple[View, ...]], ...]
+
+
 # -- from layers to nodes --------------------------------------------------------------------------
 def in_order(layers: Sequence[Layer]) -> tuple[Layer, ...]:
     """The layers so that each comes after those it reads, otherwise as given. Raises ModelError."""
@@ -280,6 +295,22 @@ class Graph:
         if key not in self._gradients:
             self._gradients[key] = self._gradient(value, summed)
         return self._gradients[key]
+
+    @cached_property
+    def turns(self) -> tuple[Turn, ...]:
+        """The backward pass: every node whose output's gradient is needed, from the last one on."""
+        return tuple(self._turn(node) for node in reversed(self.nodes) if self.wanted(node.output))
+
+    def _turn(self, node: Node) -> Turn:
+        value, summed = node.output, self.gradient(node.output).summed
+        given = [self.gradient(node.inputs[which]).by(node, which) for which in self.computed(node)]
+        computed = tuple((one, self._parts(node.inputs[one.which], one.adds)) for one in given)
+        return Turn(node, self._parts(value, summed or (value.gradient,)), bool(summed), computed)
+
+    def _parts(self, value: Value, names: Sequence[str]) -> tuple[View, ...]:
+        """Tensors that a value's gradient is put together from."""
+        views = {view.name: view for view in self.gradient(value).views}
+        return tuple(views.get(name, View(name, name)) for name in names)
 
     def _gradient(self, value: Value, summed: bool) -> Gradient:
         if value == self.output:

@@ -237,6 +237,14 @@ class Model:
             count += len(layer.parameters)
         return tuple(found)
 
+    @cached_property
+    def trained_slots(self) -> tuple[dict[str, int], ...]:
+        """Of these, those of the parameters that a training step changes."""
+        return tuple(
+            {name: slots[name] for name in layer.trained_parameters}
+            for layer, slots in zip(self.layers, self.slots, strict=True)
+        )
+
     @property
     def parameter_shapes(self) -> list[Shape]:
         """Shapes of the arrays in `Parameters`."""
@@ -244,25 +252,30 @@ class Model:
 
     def check_parameters(self, parameters: Sequence[NDArray[np.float32]]) -> None:
         """Raises ModelError unless these are arrays that the network can compute with."""
-        shapes = self.parameter_shapes
+        owners = self._owners
         if not isinstance(parameters, Sequence):
             raise ModelError(f"{self.name}: parameters of type {type(parameters).__name__}: must be a list of arrays")
-        if len(parameters) != len(shapes):
-            raise ModelError(f"{self.name}: {len(parameters)} parameter arrays: must be {len(shapes)}")
-        for layer, slots in zip(self.layers, self.slots, strict=True):
-            for name, slot in slots.items():
-                array = parameters[slot]
-                if not isinstance(array, np.ndarray):
-                    raise ModelError(
-                        f"{self.name}: {name} of {layer.name}, parameter array {slot}, is of type "
-                        f"{type(array).__name__}: must be a float32 array {list(shapes[slot])}"
-                    )
-                if array.shape != shapes[slot] or array.dtype != np.float32 or not array.flags.c_contiguous:
-                    kind = "" if array.flags.c_contiguous else ", not contiguous"
-                    raise ModelError(
-                        f"{self.name}: {name} of {layer.name}, parameter array {slot}, is {array.dtype} "
-                        f"{list(array.shape)}{kind}: must be contiguous float32 {list(shapes[slot])}"
-                    )
+        if len(parameters) != len(owners):
+            raise ModelError(f"{self.name}: {len(parameters)} parameter arrays: must be {len(owners)}")
+        for slot, (array, (owner, shape)) in enumerate(zip(parameters, owners, strict=True)):
+            if not isinstance(array, np.ndarray):
+                raise ModelError(
+                    f"{self.name}: {owner}, parameter array {slot}, is of type {type(array).__name__}: must be a "
+                    f"float32 array {list(shape)}"
+                )
+            if array.shape != shape or array.dtype != np.float32 or not array.flags.c_contiguous:
+                kind = "" if array.flags.c_contiguous else ", not contiguous"
+                raise ModelError(
+                    f"{self.name}: {owner}, parameter array {slot}, is {array.dtype} {list(array.shape)}{kind}: must "
+                    f"be contiguous float32 {list(shape)}"
+                )
+
+    @cached_property
+    def _owners(self) -> tuple[tuple[str, Shape], ...]:
+        """What each array in `Parameters` is, and its shape."""
+        return tuple(
+            (f"{name} of {layer.name}", shape) for layer in self.layers for name, shape in layer.parameters.items()
+        )
 
     def initial_parameters(self, seed: int = 0) -> Parameters:
         """He initialisation, biases of zero, and with mse or l1 a last layer of zeros, if it is trained.

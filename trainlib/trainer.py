@@ -32,6 +32,7 @@ from trainlib.lowering.memory_map import LOSS, TARGET
 from trainlib.lowering.operations import Schedule
 from trainlib.lowering.schedule import compile_schedule, execute
 from trainlib.model import Model, Parameters
+from trainlib.numerics import elementwise
 from trainlib.operators.layer import Host
 from trainlib.optimizers import SGD, Batch, Optimizer
 from trainlib.optimizers import Schedule as Rates
@@ -313,19 +314,19 @@ class Trainer:
     def _learned(self, loss: float) -> None:
         """Count a step. Raises DivergedError if it left a parameter that is not finite."""
         self.steps += 1
-        arrays = [
-            (layer, name, self.parameters[slot])
+        counts = [elementwise.not_finite(array.reshape(-1)) for array in self.parameters]
+        if not any(counts):
+            return
+        found = [
+            (layer.name, name, counts[slot], self.parameters[slot].size)
             for layer, slots in zip(self.model.layers, self.model.slots, strict=True)
             for name, slot in slots.items()
+            if counts[slot]
         ]
-        found = [
-            (layer.name, name, count, array.size) for layer, name, array in arrays if (count := _not_finite(array))
-        ]
-        if found:
-            trained = any(layer.trained for layer in self.model.layers if layer.name == found[0][0])
-            rate = f"a learning rate below {self.optimizer.rate:g}?"
-            hint = rate if trained else "this layer is not trained: given so?"
-            raise DivergedError(self.model.name, self.steps, loss, found, hint)
+        trained = any(layer.trained for layer in self.model.layers if layer.name == found[0][0])
+        rate = f"a learning rate below {self.optimizer.rate:g}?"
+        hint = rate if trained else "this layer is not trained: given so?"
+        raise DivergedError(self.model.name, self.steps, loss, found, hint)
 
     def timed_batch(self, samples: Sequence[ArrayLike], targets: Sequence[ArrayLike | None] = ()) -> BatchReport:
         """One step on each of a batch's samples, as many as `accumulate`; a step of each kind is simulated.
@@ -569,12 +570,6 @@ class Trainer:
             max(best.values()), max(own.values()),
             self.schedule.l1_bytes, self.schedule.l2_bytes,
         )  # fmt: skip
-
-
-def _not_finite(array: NDArray[np.float32]) -> int:
-    """How many numbers are not."""
-    finite = np.isfinite(array)
-    return 0 if finite.all() else int(array.size - np.count_nonzero(finite))
 
 
 def _samples(accumulate: int) -> int:

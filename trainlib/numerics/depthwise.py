@@ -1,7 +1,8 @@
 """The depthwise convolution, batch 1: twin of `kernels.depthwise`.
 
 C channels, inputs padded (and, for the input gradient, dilated) beforehand: xp [C, Hp, Wp], w [C, Hk, Wk],
-y [C, Ho, Wo] with Ho = (Hp - Hk) // stride_h + 1 and Wo likewise. Sums run over taps or pixels row by row.
+y [C, Ho, Wo] with Ho = (Hp - Hk) // stride_h + 1 and Wo likewise. Sums run over taps or pixels row by row; those of
+all channels go side by side, since none waits for another, in arrays with channels last: [pixels or taps, C].
 """
 
 from __future__ import annotations
@@ -9,38 +10,61 @@ from __future__ import annotations
 import numpy as np
 
 from pulpsim.jit import canonical, compiled, fma
+from trainlib.numerics.layout import transpose
+
+
+@compiled
+def _channels_last(x):
+    """x [C, H, W] -> [H W, C]."""
+    return transpose(x.reshape(x.shape[0], -1))
+
+
+@compiled
+def _add_products(a, b, sums):
+    """sums [C] += a b, channel by channel."""
+    for c in range(sums.shape[0]):
+        sums[c] = fma(a[c], b[c], sums[c])
+
+
+@compiled
+def _canonical_channels_first(x):
+    """x [N, C] -> [C, N]."""
+    turned = transpose(x).reshape(-1)
+    for i in range(turned.shape[0]):
+        turned[i] = canonical(turned[i])
+    return turned
 
 
 @compiled
 def dw_forward(xp, w, stride_h, stride_w):
     """xp [C, Hp, Wp], w [C, Hk, Wk] -> y [C, Ho, Wo]."""
     channels, kernel_h, kernel_w = w.shape
-    out_h = (xp.shape[1] - kernel_h) // stride_h + 1
-    out_w = (xp.shape[2] - kernel_w) // stride_w + 1
-    y = np.empty((channels, out_h, out_w), np.float32)
-    for c in range(channels):
-        for row in range(out_h):
-            for column in range(out_w):
-                total = np.float32(0)
-                for i in range(kernel_h):
-                    for j in range(kernel_w):
-                        total = fma(w[c, i, j], xp[c, stride_h * row + i, stride_w * column + j], total)
-                y[c, row, column] = canonical(total)
-    return y
+    width = xp.shape[2]
+    out_h, out_w = (xp.shape[1] - kernel_h) // stride_h + 1, (width - kernel_w) // stride_w + 1
+    x, taps, y = _channels_last(xp), _channels_last(w), np.zeros((out_h * out_w, channels), np.float32)
+    for row in range(out_h):
+        for column in range(out_w):
+            for i in range(kernel_h):
+                for j in range(kernel_w):
+                    pixel = (stride_h * row + i) * width + stride_w * column + j
+                    _add_products(taps[i * kernel_w + j], x[pixel], y[row * out_w + column])
+    return _canonical_channels_first(y).reshape(channels, out_h, out_w)
 
 
 @compiled
 def dw_weight_gradient_accumulate(xp, dy, dw, stride_h, stride_w):
     """dw [C, Hk, Wk] += the gradient from xp [C, Hp, Wp] and dy [C, Ho, Wo], in place: each sum starts at dw."""
-    channels, out_h, out_w = dy.shape
-    for c in range(channels):
-        for i in range(dw.shape[1]):
-            for j in range(dw.shape[2]):
-                total = dw[c, i, j]
-                for row in range(out_h):
-                    for column in range(out_w):
-                        total = fma(dy[c, row, column], xp[c, stride_h * row + i, stride_w * column + j], total)
-                dw[c, i, j] = canonical(total)
+    _, out_h, out_w = dy.shape
+    channels, kernel_h, kernel_w = dw.shape
+    width = xp.shape[2]
+    x, d, sums = _channels_last(xp), _channels_last(dy), _channels_last(dw)
+    for row in range(out_h):
+        for column in range(out_w):
+            for i in range(kernel_h):
+                for j in range(kernel_w):
+                    pixel = (stride_h * row + i) * width + stride_w * column + j
+                    _add_products(d[row * out_w + column], x[pixel], sums[i * kernel_w + j])
+    dw[:] = _canonical_channels_first(sums).reshape(channels, kernel_h, kernel_w)
 
 
 @compiled
@@ -57,15 +81,4 @@ def dw_input_gradient(dyp, w):
 
     The taps are walked from the last to the first while the window over dyp is walked from its start.
     """
-    channels, kernel_h, kernel_w = w.shape
-    height, width = dyp.shape[1] - kernel_h + 1, dyp.shape[2] - kernel_w + 1
-    dx = np.empty((channels, height, width), np.float32)
-    for c in range(channels):
-        for u in range(height):
-            for v in range(width):
-                total = np.float32(0)
-                for i in range(kernel_h):
-                    for j in range(kernel_w):
-                        total = fma(w[c, kernel_h - 1 - i, kernel_w - 1 - j], dyp[c, u + i, v + j], total)
-                dx[c, u, v] = canonical(total)
-    return dx
+    return dw_forward(dyp, w[:, ::-1, ::-1].copy(), 1, 1)

@@ -18,11 +18,19 @@ def sgd_update(w, dw, minus_lr):
 @compiled
 def relu_backward(dy, y):
     """dy where y > 0, else +0, where y is NaN too; dy is moved as it is."""
-    dx = np.zeros_like(dy)
+    dx = np.empty_like(dy)
     for i in range(dy.shape[0]):
-        if y[i] > np.float32(0):
-            dx[i] = dy[i]
+        dx[i] = dy[i] if y[i] > np.float32(0) else np.float32(0)
     return dx
+
+
+@compiled
+def not_finite(x):
+    """How many numbers of x are infinite or NaN. (The host's alone: no kernel asks.)"""
+    count = 0
+    for i in range(x.shape[0]):
+        count += not abs(x[i]) < np.float32(np.inf)
+    return count
 
 
 @compiled

@@ -5,20 +5,35 @@ from __future__ import annotations
 import numpy as np
 
 from pulpsim.jit import canonical, compiled, fma
+from trainlib.numerics.layout import transpose
+
+
+@compiled
+def add_rows(factors, rows, sums):
+    """factors [K], rows [K, M]: sums [M] += the rows times their factors in place, row by row.
+
+    Neighbours in memory are neighbours in sums: no sum waits for another. Four rows are added at a time, so that sums
+    are loaded and stored a quarter as often.
+    """
+    depth = rows.shape[0]
+    for k in range(0, depth - 3, 4):
+        f0, f1, f2, f3 = factors[k], factors[k + 1], factors[k + 2], factors[k + 3]
+        r0, r1, r2, r3 = rows[k], rows[k + 1], rows[k + 2], rows[k + 3]
+        for j in range(sums.shape[0]):
+            sums[j] = fma(f3, r3[j], fma(f2, r2[j], fma(f1, r1[j], fma(f0, r0[j], sums[j]))))
+    for k in range(depth - depth % 4, depth):
+        for j in range(sums.shape[0]):
+            sums[j] = fma(factors[k], rows[k, j], sums[j])
+    for j in range(sums.shape[0]):  # a NaN stays one through a sum
+        sums[j] = canonical(sums[j])
 
 
 @compiled
 def matmul_accumulate(a, b, trans_b, c):
     """a [N, K], b [K, M] or, if trans_b, [M, K]: c [N, M] += a b in place, k by k."""
-    n, depth = a.shape
-    m = c.shape[1]
-    rows = b.T.copy() if trans_b else b  # neighbours in memory are neighbours in c: no sum waits for another
-    for i in range(n):
-        for k in range(depth):
-            for j in range(m):
-                c[i, j] = fma(a[i, k], rows[k, j], c[i, j])
-        for j in range(m):  # a NaN stays one through a sum
-            c[i, j] = canonical(c[i, j])
+    rows = transpose(b) if trans_b else b
+    for i in range(a.shape[0]):
+        add_rows(a[i], rows, c[i])
 
 
 @compiled

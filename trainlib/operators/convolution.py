@@ -240,21 +240,21 @@ class Conv2D(_Product):
     def forward(self, own: Own, *inputs: Floats) -> Floats:
         (x,) = inputs
         at, parts = self.window(x.shape), zip(self._by_group(own["w"]), self._by_group(x), strict=True)
-        y = np.concatenate([matmul_values.matmul(pixels(w), _rows(at, part), True) for w, part in parts])
+        y = _joined([matmul_values.matmul(pixels(w), _rows(at, part), True) for w, part in parts])
         return finished(self, own, y, self.output_shape(x.shape))
 
     def input_gradients(self, own: Own, dy: Floats, inputs: Sequence[Floats], y: Floats) -> list[Floats]:
         at, parts = self.window(inputs[0].shape), zip(self._by_group(own["w"]), self._by_group(dy), strict=True)
-        return [np.concatenate([_gradient_of(at, w, part) for w, part in parts])]
+        return [_joined([_gradient_of(at, w, part) for w, part in parts])]
 
     def parameter_gradients(self, own: Own, dy: Floats, inputs: Sequence[Floats]) -> dict[str, Floats]:
         at, parts = self.window(inputs[0].shape), zip(self._by_group(dy), self._by_group(inputs[0]), strict=True)
-        dw = np.concatenate([matmul_values.matmul(pixels(d), _rows(at, x), False) for d, x in parts])
+        dw = _joined([matmul_values.matmul(pixels(d), _rows(at, x), False) for d, x in parts])
         return with_bias(self, dw.reshape(self.weight_shape), dy)
 
     def _by_group(self, array: Floats) -> list[Floats]:
         """The parts of an array of channels."""
-        return [np.ascontiguousarray(part) for part in np.split(array, self.groups)]
+        return [np.ascontiguousarray(part) for part in np.split(array, self.groups)] if self.groups > 1 else [array]
 
     def _copied(self, node: Node, step: str) -> int:
         """And, of an input gradient by phases, loads and stores that put them in their places."""
@@ -316,6 +316,17 @@ def Conv1D(  # noqa: N802 - it makes a layer, as the classes do
     )  # fmt: skip
 
 
+def _joined(parts: list[Floats]) -> Floats:
+    """Of the groups, one behind the other."""
+    return np.concatenate(parts) if len(parts) > 1 else parts[0]
+
+
+@cache
+def _phases(at: Window) -> list[Phase]:
+    """Of the whole input gradient."""
+    return Geometry(at).phases((0, at.height))
+
+
 def _rows(at: Window, x: Floats) -> Floats:
     """The windows of x [channels, height, width] as rows: [output pixels, channels x taps]."""
     return im2row_values.im2row(
@@ -328,7 +339,7 @@ def _gradient_of(at: Window, w: Floats, dy: Floats) -> Floats:
     """dx of a convolution of w [outputs, inputs, Hk, Wk], phase by phase."""
     outputs, inputs = w.shape[:2]
     w, dx = w.reshape(outputs, inputs, at.taps), np.zeros((inputs, at.height, at.width), np.float32)
-    for phase in Geometry(at).phases((0, at.height)):
+    for phase in _phases(at):
         down, across = phase.rows, phase.columns
         flipped = layout_values.flip_transpose(np.ascontiguousarray(w[:, :, phase.taps]))
         rows = im2row_values.im2row_gradient(

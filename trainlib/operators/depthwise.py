@@ -77,7 +77,7 @@ class DepthWise(Parametric):
         at = self.window(inputs[0].shape)
         padded = layout_values.pad(
             dy, at.height + at.kernel_h - 1, at.width + at.kernel_w - 1,
-            at.kernel_h - 1 - at.top, at.kernel_w - 1 - at.left, at.stride_h, at.stride_w,
+            at.kernel_h - 1 - at.top, at.kernel_w - 1 - at.left, at.stride_h, at.stride_w, 0.0,
         )  # fmt: skip
         return [depthwise_values.dw_input_gradient(padded, own["w"])]
 
@@ -88,7 +88,7 @@ class DepthWise(Parametric):
 
     def _padded(self, x: Floats) -> Floats:
         at = self.window(x.shape)
-        return layout_values.pad(x, at.padded_h, at.padded_w, at.top, at.left, 1, 1)
+        return layout_values.pad(x, at.padded_h, at.padded_w, at.top, at.left, 1, 1, 0.0)
 
     # -- how it may be planned ---------------------------------------------------------------------
     def limits(self, node: Node, step: str) -> tuple[int, int, int]:

@@ -68,8 +68,8 @@ class FullyConnected(Parametric):
 
     # -- values on the host ------------------------------------------------------------------------
     def forward(self, own: Own, *inputs: Floats) -> Floats:
-        y = values.fc_forward(own["w"], inputs[0].reshape(-1), False)
-        return finished(self, own, y, (self.out_features,))
+        y = values.fc_forward(own["w"], inputs[0].reshape(-1), self.relu and not self.bias)
+        return finished(self, own, y, (self.out_features,)) if self.bias else y
 
     def input_gradients(self, own: Own, dy: Floats, inputs: Sequence[Floats], y: Floats) -> list[Floats]:
         return [values.fc_input_gradient(own["w"], dy).reshape(inputs[0].shape)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import Any
 
 from pulpsim.arguments import whole
@@ -17,7 +18,7 @@ Padding = int | tuple[int, int] | tuple[int, int, int, int] | str
 RowPadding = int | tuple[int, int] | str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Window:
     """A kernel on an image of height x width, with zeros around it."""
 
@@ -34,21 +35,21 @@ class Window:
     dilation_h: int = 1
     dilation_w: int = 1
 
-    @property
+    @cached_property
     def out_h(self) -> int:
         """Output rows; 0 or less if the kernel does not fit."""
         return (self.padded_h - self.extent_h) // self.stride_h + 1
 
-    @property
+    @cached_property
     def out_w(self) -> int:
         """Output columns; 0 or less if the kernel does not fit."""
         return (self.padded_w - self.extent_w) // self.stride_w + 1
 
-    @property
+    @cached_property
     def padded_h(self) -> int:
         return self.height + self.top + self.bottom
 
-    @property
+    @cached_property
     def padded_w(self) -> int:
         return self.width + self.left + self.right
 
@@ -184,18 +185,27 @@ def window_on(
 
     Raises ModelError if the input does not fit.
     """
-    (kernel_h, kernel_w), (stride_h, stride_w), apart = pair(kernel), pair(stride), pair(dilation)
-    extent_h, extent_w = _extent(kernel_h, apart[0]), _extent(kernel_w, apart[1])
-    takes = f"[{'channels' if channels is None else channels}, height, width]"
     if len(input_shape) != 3 or channels not in (None, input_shape[0]):
-        raise layer.misfit(takes, input_shape, source)
-    _, height, width = input_shape
+        raise layer.misfit(_taken(channels), input_shape, source)
+    window = _window(*input_shape[1:], kernel, stride, padding, dilation)
+    if window.out_h < 1 or window.out_w < 1:
+        least_h = max(window.extent_h - window.top - window.bottom, 1)
+        least_w = max(window.extent_w - window.left - window.right, 1)
+        raise layer.misfit(f"{_taken(channels)} of at least {least_h} x {least_w}", input_shape, source)
+    return window
+
+
+def _taken(channels: int | None) -> str:
+    return f"[{'channels' if channels is None else channels}, height, width]"
+
+
+@cache
+def _window(height: int, width: int, kernel: Pair, stride: Pair, padding: Padding, dilation: Pair) -> Window:
+    """A checked layer's, on an image."""
+    (kernel_h, kernel_w), (stride_h, stride_w), apart = pair(kernel), pair(stride), pair(dilation)
     if isinstance(padding, str):
+        extent_h, extent_w = _extent(kernel_h, apart[0]), _extent(kernel_w, apart[1])
         sides = (*_same(height, extent_h, stride_h), *_same(width, extent_w, stride_w))
     else:
         sides = _sides((padding, padding) if isinstance(padding, int) else padding)
-    window = Window(height, width, kernel_h, kernel_w, stride_h, stride_w, *sides, *apart)
-    if window.out_h < 1 or window.out_w < 1:
-        least = f"{max(extent_h - sides[0] - sides[1], 1)} x {max(extent_w - sides[2] - sides[3], 1)}"
-        raise layer.misfit(f"{takes} of at least {least}", input_shape, source)
-    return window
+    return Window(height, width, kernel_h, kernel_w, stride_h, stride_w, *sides, *apart)

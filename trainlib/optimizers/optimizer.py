@@ -112,13 +112,13 @@ class Optimizer(ABC):
     def call(self, w: int, dw: int, states: Sequence[int], n: int, cores: int) -> Call:
         """The same for n parameters in L1, on the cluster. states: addresses, in the order of `states`."""
 
-    def update(self, slot: int, w: Floats, dw: Floats) -> None:
-        """Change parameter array `slot` in place, by the numbers of the step that comes next."""
+    def update(self, slot: int, w: Floats, dw: Floats, scalars: Mapping[str, np.float32] | None = None) -> None:
+        """Change parameter array `slot` in place. scalars: those of the step that comes next, if they are known."""
         own = self.state.setdefault(slot, {}) if self.states else {}
         for name in self.states:
             own.setdefault(name, np.zeros_like(w))
         flat = {name: array.reshape(-1) for name, array in own.items()}
-        self.change(w.reshape(-1), dw.reshape(-1), flat, self.scalars())
+        self.change(w.reshape(-1), dw.reshape(-1), flat, self.scalars() if scalars is None else scalars)
 
     def check_state(self, parameters: Sequence[Floats]) -> None:
         """Raises ModelError unless the states are those of these parameters."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -42,7 +43,7 @@ class SGD(Optimizer):
     def states(self) -> tuple[str, ...]:
         return ("velocity",) if np.float32(self.momentum) else ()
 
-    @property
+    @cached_property
     def fused(self) -> Rule:
         momentum, decay = np.float32(self.momentum), np.float32(self.weight_decay)
         return Rule(MINUS_LR, MOMENTUM if momentum else 0.0, DECAY if decay else 0.0, self.nesterov)

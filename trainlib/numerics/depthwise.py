@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pulpsim.jit import canonical, compiled, fma
+from pulpsim.jit import canonical, compiled, fma, heapless, inlined
 from trainlib.numerics.layout import transpose
 
 
@@ -19,11 +19,29 @@ def _channels_last(x):
     return transpose(x.reshape(x.shape[0], -1))
 
 
-@compiled
+@inlined
 def _add_products(a, b, sums):
     """sums [C] += a b, channel by channel."""
     for c in range(sums.shape[0]):
         sums[c] = fma(a[c], b[c], sums[c])
+
+
+@heapless
+def _add_windows(x, taps, y, out_w, kernel_w, width, stride_h, stride_w):
+    """y [outputs, C] += taps [taps, C] x [pixels, C], tap by tap."""
+    for output in range(y.shape[0]):
+        first = stride_h * (output // out_w) * width + stride_w * (output % out_w)
+        for tap in range(taps.shape[0]):
+            _add_products(taps[tap], x[first + tap // kernel_w * width + tap % kernel_w], y[output])
+
+
+@heapless
+def _add_outputs(x, d, sums, out_w, kernel_w, width, stride_h, stride_w):
+    """sums [taps, C] += d [outputs, C] x [pixels, C], output by output."""
+    for output in range(d.shape[0]):
+        first = stride_h * (output // out_w) * width + stride_w * (output % out_w)
+        for tap in range(sums.shape[0]):
+            _add_products(d[output], x[first + tap // kernel_w * width + tap % kernel_w], sums[tap])
 
 
 @compiled
@@ -42,29 +60,16 @@ def dw_forward(xp, w, stride_h, stride_w):
     width = xp.shape[2]
     out_h, out_w = (xp.shape[1] - kernel_h) // stride_h + 1, (width - kernel_w) // stride_w + 1
     x, taps, y = _channels_last(xp), _channels_last(w), np.zeros((out_h * out_w, channels), np.float32)
-    for row in range(out_h):
-        for column in range(out_w):
-            for i in range(kernel_h):
-                for j in range(kernel_w):
-                    pixel = (stride_h * row + i) * width + stride_w * column + j
-                    _add_products(taps[i * kernel_w + j], x[pixel], y[row * out_w + column])
+    _add_windows(x, taps, y, out_w, kernel_w, width, stride_h, stride_w)
     return _canonical_channels_first(y).reshape(channels, out_h, out_w)
 
 
 @compiled
 def dw_weight_gradient_accumulate(xp, dy, dw, stride_h, stride_w):
     """dw [C, Hk, Wk] += the gradient from xp [C, Hp, Wp] and dy [C, Ho, Wo], in place: each sum starts at dw."""
-    _, out_h, out_w = dy.shape
-    channels, kernel_h, kernel_w = dw.shape
-    width = xp.shape[2]
     x, d, sums = _channels_last(xp), _channels_last(dy), _channels_last(dw)
-    for row in range(out_h):
-        for column in range(out_w):
-            for i in range(kernel_h):
-                for j in range(kernel_w):
-                    pixel = (stride_h * row + i) * width + stride_w * column + j
-                    _add_products(d[row * out_w + column], x[pixel], sums[i * kernel_w + j])
-    dw[:] = _canonical_channels_first(sums).reshape(channels, kernel_h, kernel_w)
+    _add_outputs(x, d, sums, dy.shape[2], dw.shape[2], xp.shape[2], stride_h, stride_w)
+    dw[:] = _canonical_channels_first(sums).reshape(dw.shape)
 
 
 @compiled

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pulpsim.jit import canonical, compiled, fma
+from pulpsim.jit import canonical, compiled, fma, heapless
 from trainlib.numerics.matmul import add_rows
 
 
@@ -25,7 +25,7 @@ def fc_forward(w, x, relu):
     return y
 
 
-@compiled
+@heapless
 def _eight_sums(w, x):
     """w [8, inputs] x: sums of which none waits for another."""
     w0, w1, w2, w3, w4, w5, w6, w7 = w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7]

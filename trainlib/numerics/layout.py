@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pulpsim.jit import compiled
+from pulpsim.jit import compiled, heapless, inlined
 
 
 @compiled
@@ -13,15 +13,26 @@ def pad(x, hp, wp, top, left, dilation_h, dilation_w, value=0.0):
 
     What falls outside hp x wp is dropped.
     """
-    channels, h, w = x.shape
-    padded = np.full((channels, hp, wp), np.float32(value), np.float32)
-    for c in range(channels):
-        for y in range(h):
-            for column in range(w):
-                u, v = top + dilation_h * y, left + dilation_w * column
-                if 0 <= u < hp and 0 <= v < wp:
-                    padded[c, u, v] = x[c, y, column]
+    padded = np.full((x.shape[0], hp, wp), np.float32(value), np.float32)
+    _spread(x, padded, top, left, dilation_h, dilation_w)
     return padded
+
+
+@heapless
+def _spread(x, padded, top, left, dilation_h, dilation_w):
+    (channels, h, w), (_, hp, wp) = x.shape, padded.shape
+    first_y, end_y = _inside(h, hp, top, dilation_h)
+    first, end = _inside(w, wp, left, dilation_w)
+    for c in range(channels):
+        for column in range(first, end):
+            for y in range(first_y, end_y):
+                padded[c, top + dilation_h * y, left + dilation_w * column] = x[c, y, column]
+
+
+@inlined
+def _inside(size, frame, before, dilation):
+    """First and end of the elements that lie in the frame."""
+    return max(-(before // dilation), 0), min((frame - 1 - before) // dilation + 1, size)
 
 
 @compiled
@@ -29,8 +40,8 @@ def transpose(x):
     """x [R, C] -> [C, R]."""
     rows, columns = x.shape
     transposed = np.empty((columns, rows), np.float32)
-    for r in range(rows):
-        for c in range(columns):
+    for c in range(columns):
+        for r in range(rows):
             transposed[c, r] = x[r, c]
     return transposed
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from pulpsim.jit import canonical, compiled, fma
-from trainlib.numerics.layout import transpose
+from pulpsim.jit import canonical, compiled, fma, heapless
+
+#: numbers in a vector of the host
+VECTOR = 8
 
 
-@compiled
+@heapless
 def add_rows(factors, rows, sums):
     """factors [K], rows [K, M]: sums [M] += the rows times their factors in place, row by row.
 
@@ -22,18 +24,40 @@ def add_rows(factors, rows, sums):
         for j in range(sums.shape[0]):
             sums[j] = fma(f3, r3[j], fma(f2, r2[j], fma(f1, r1[j], fma(f0, r0[j], sums[j]))))
     for k in range(depth - depth % 4, depth):
+        factor, row = factors[k], rows[k]
         for j in range(sums.shape[0]):
-            sums[j] = fma(factors[k], rows[k, j], sums[j])
+            sums[j] = fma(factor, row[j], sums[j])
     for j in range(sums.shape[0]):  # a NaN stays one through a sum
         sums[j] = canonical(sums[j])
 
 
 @compiled
+def _in_vectors(b, trans_b):
+    """b [K, M] or, if trans_b, [M, K] -> [K, M] with columns of zeros after it, so that rows are whole vectors."""
+    depth, m = b.shape[::-1] if trans_b else b.shape
+    rows = np.zeros((depth, -(-m // VECTOR) * VECTOR), np.float32)
+    for k in range(depth):
+        for j in range(m):
+            rows[k, j] = b[j, k] if trans_b else b[k, j]
+    return rows
+
+
+@compiled
 def matmul_accumulate(a, b, trans_b, c):
     """a [N, K], b [K, M] or, if trans_b, [M, K]: c [N, M] += a b in place, k by k."""
-    rows = transpose(b) if trans_b else b
+    rows = _in_vectors(b, trans_b)
+    _add_products(a, rows, c, np.zeros(rows.shape[1], np.float32))
+
+
+@heapless
+def _add_products(a, rows, c, sums):
+    """c [N, M] += a rows; sums: room for one of its rows in whole vectors."""
     for i in range(a.shape[0]):
-        add_rows(a[i], rows, c[i])
+        for j in range(c.shape[1]):
+            sums[j] = c[i, j]
+        add_rows(a[i], rows, sums)
+        for j in range(c.shape[1]):
+            c[i, j] = sums[j]
 
 
 @compiled

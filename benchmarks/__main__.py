@@ -53,6 +53,25 @@ def speed(seconds: float, as_json: bool) -> None:
 
 
 @main.command()
+@click.option("--seconds", default=1.0, show_default=True, help="Wall time per number.")
+@json_option
+def host(seconds: float, as_json: bool) -> None:
+    """Training steps and evaluation on the host, beside PyTorch's where it is installed."""
+    from benchmarks.host import NETWORKS, host_table, measure
+
+    with progress(stage := Stage("starting")):
+        rows = []
+        for name in NETWORKS:
+            stage.text = f"measuring: {name}"
+            rows.append(measure(name, seconds))
+    table = host_table(rows)
+    if as_json:
+        print_json({"rows": records(table)})
+    else:
+        print_table(table, ruled=True)
+
+
+@main.command()
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 if the page's numbers are not these.")
 @json_option
 def fidelity(check: bool, as_json: bool) -> None:

@@ -11,12 +11,14 @@ Values come from `numerics` alone, the kernels' twins, in the order in which the
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from math import prod
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pulpsim.arguments import whole
 from trainlib.errors import DataError, unknown_loss
 from trainlib.graph import SAMPLE, Node, Value, View
 from trainlib.layers import FullyConnected, Shape
@@ -87,6 +89,28 @@ def forward(
         own = own_of(model, node.number, parameters)
         values[node.layer.name] = node.layer.forward_on(host, own, inputs)
     return list(values.values())[1:]
+
+
+def forward_all(
+    model: Model, parameters: Parameters, xs: Iterable[ArrayLike], threads: int = 1, host: Host = OUTSIDE
+) -> Floats:
+    """The network's output for every sample, [samples, *its shape]: the same bits from any number of threads.
+
+    Raises ModelError or DataError.
+    """
+    count = whole(threads)
+    if count is None or count < 1:
+        raise DataError(f"{model.name}: threads = {threads!r}: must be a whole number, at least 1")
+
+    def output(x: ArrayLike) -> Floats:
+        return forward(model, parameters, x, host)[-1]
+
+    if count == 1:
+        found = [output(x) for x in xs]
+    else:
+        with ThreadPoolExecutor(count) as pool:
+            found = list(pool.map(output, xs))
+    return np.array(found, np.float32).reshape(len(found), *model.shapes[-1][1])
 
 
 def loss(model: Model, y: Floats, target: ArrayLike, cores: int = DEFAULT_CORES) -> tuple[float, Floats]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pulpsim.trace import Timeline
-from trainlib import models
+from trainlib import functional, models
 from trainlib.data import as_samples, load_features, load_labelled
 from trainlib.data.synthetic import gratings
 from trainlib.errors import DataError, unknown_loss
@@ -138,9 +139,11 @@ def learn(
 
 def _held_out(trainer: Trainer, lessons: Lessons) -> tuple[float, float | None]:
     """(mean loss, share of right classes)."""
-    pairs = list(zip(lessons.held_out, lessons.held_out_targets, strict=True))
-    losses = [trainer.loss(x, target) for x, target in pairs]
-    if trainer.model.loss != "cross-entropy":
+    model, cores = trainer.model, trainer.platform.cluster.cores
+    outputs = trainer.predict_all(lessons.held_out, os.cpu_count() or 1)
+    targets = lessons.held_out if model.target_is_input else lessons.held_out_targets
+    losses = [functional.loss(model, y, target, cores)[0] for y, target in zip(outputs, targets, strict=True)]
+    if model.loss != "cross-entropy":
         return float(np.mean(losses)), None
-    right = [int(trainer.predict(x)[-1].argmax()) == target for x, target in pairs]
+    right = [int(y.argmax()) == target for y, target in zip(outputs, targets, strict=True)]
     return float(np.mean(losses)), float(np.mean(right))

@@ -6,7 +6,7 @@ describe a long run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -283,6 +283,11 @@ class Trainer:
     def predict(self, x: ArrayLike) -> list[NDArray[np.float32]]:
         """Every layer's output for one sample, float32."""
         return functional.forward(self.model, self.parameters, self._sample(x), self._outside)
+
+    def predict_all(self, xs: Iterable[ArrayLike], threads: int = 1) -> NDArray[np.float32]:
+        """The network's output for every sample, [samples, *its shape]: the same for any number of threads."""
+        samples = [self._sample(x) for x in xs]
+        return functional.forward_all(self.model, self.parameters, samples, threads, self._outside)
 
     @property
     def _outside(self) -> Host:

@@ -87,8 +87,8 @@ def forward(
             continue
         inputs = [values[value.name] for value in node.inputs]
         own = own_of(model, node.number, parameters)
-        values[node.layer.name] = node.layer.forward_on(host, own, inputs)
-    return list(values.values())[1:]
+        values[node.name] = node.layer.forward_on(host, own, inputs)
+    return [values[node.name] for node in model.nodes]
 
 
 def forward_all(

@@ -67,7 +67,7 @@ def test_many_samples_on_threads_are_those_one_by_one(threads: int) -> None:
 @pytest.mark.parametrize("threads", [0, -1, 1.5, True, "two"])
 def test_threads_that_are_no_number_of_them_are_refused(threads: Any) -> None:
     model = models.get("tutorial_cnn")
-    with pytest.raises(DataError, match="tutorial_cnn: threads = .*: must be a whole number, at least 1"):
+    with pytest.raises(DataError, match=r"tutorial_cnn: threads = .*: must be a whole number, at least 1"):
         functional.forward_all(model, model.initial_parameters(), [], threads)
 
 

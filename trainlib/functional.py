@@ -14,16 +14,17 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from math import prod
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pulpsim.arguments import whole
 from trainlib.errors import DataError, unknown_loss
-from trainlib.graph import SAMPLE, Node, Value, View
+from trainlib.graph import Node, Value, View
 from trainlib.layers import FullyConnected, Shape
 from trainlib.model import Model, Parameters
-from trainlib.numerics import classification, elementwise
+from trainlib.numerics import classification, elementwise, fully_connected
 from trainlib.numerics import (
     loss as losses,
 )
@@ -78,17 +79,23 @@ def forward(
     frozen layers nothing else is computed then, nor is it in the list.
     """
     model.check_parameters(parameters)
-    values = {SAMPLE: _sample(model, x)} | dict(stored or {})
+    return _outputs(model, parameters, _sample(model, x), host, stored)
+
+
+def _outputs(
+    model: Model, parameters: Parameters, x: Floats, host: Host, stored: Mapping[str, Floats] | None
+) -> list[Floats]:
+    if stored is None and model.chain is not None:
+        ys = fully_connected.chain_forward(tuple(parameters), model.chain.relus, x.reshape(-1))
+        return [ys[place] for place in model.chain.places]
+    values = [x, *[NOTHING] * len(model.nodes)]
     for node in model.nodes:
-        if node.name in values:
+        if stored is not None and (node.name in stored or not model.graph.wanted(node.output)):
+            values[node.number + 1] = stored.get(node.name, NOTHING)
             continue
-        if stored and not model.graph.wanted(node.output):
-            values[node.name] = NOTHING
-            continue
-        inputs = [values[value.name] for value in node.inputs]
-        own = own_of(model, node.number, parameters)
-        values[node.name] = node.layer.forward_on(host, own, inputs)
-    return [values[node.name] for node in model.nodes]
+        inputs = [values[number] for number in node.reads]
+        values[node.number + 1] = node.layer.forward_on(host, own_of(model, node.number, parameters), inputs)
+    return values[1:]
 
 
 def forward_all(
@@ -151,8 +158,9 @@ class Backward:
     def __init__(
         self, model: Model, parameters: Parameters, x: Floats, outputs: list[Floats], dy: Floats, host: Host
     ):
-        self._model, self._parameters, self._host = model, parameters, host
-        self._values = {SAMPLE: x} | {node.name: y for node, y in zip(model.nodes, outputs, strict=True)}
+        self.model, self._parameters, self._host = model, parameters, host
+        #: by their numbers
+        self._values = [x, *outputs]
         #: gradients and what they are put together from, by the names of their tensors
         self._found = {model.graph.output.gradient: dy}
 
@@ -161,18 +169,19 @@ class Backward:
 
         A node's parameters may be changed once it has been given: its input gradients are computed by then.
         """
-        for turn in self._model.graph.turns:
+        values, found = self._values, self._found
+        for turn in self.model.graph.turns:
             node, value = turn.node, turn.node.output
             first, *others = turn.parts
             dy = self._with(self._part(first, value), others, value, turn.summed)
-            self._found[value.gradient] = dy
-            inputs = [self._values[value.name] for value in node.inputs]
+            found[value.gradient] = dy
+            inputs = [values[number] for number in node.reads]
             if turn.computed:
-                own = own_of(self._model, node.number, self._parameters)
-                gradients = node.layer.input_gradients_on(self._host, own, dy, inputs, self._values[node.name])
+                own = own_of(self.model, node.number, self._parameters)
+                gradients = node.layer.input_gradients_on(self._host, own, dy, inputs, values[value.number])
                 for given, adds in turn.computed:
                     dx = self._with(gradients[given.which], adds, node.inputs[given.which], given.last)
-                    self._found[given.into] = dx
+                    found[given.into] = dx
             yield node, dy, inputs
 
     def _with(self, dx: Floats, others: Sequence[View], value: Value, last: bool) -> Floats:
@@ -181,7 +190,7 @@ class Backward:
             dx = _added(dx, self._part(other, value))
         if not (last and value.relu):
             return dx
-        return elementwise.relu_backward(dx.reshape(-1), self._values[value.name].reshape(-1)).reshape(dx.shape)
+        return elementwise.relu_backward(dx.reshape(-1), self._values[value.number].reshape(-1)).reshape(dx.shape)
 
     def _part(self, part: View, value: Value) -> Floats:
         """In the value's shape."""
@@ -213,7 +222,23 @@ def gradients(
     return value, found
 
 
+class Stepped(NamedTuple):
+    """loss: before the step. finite: whether all parameters that it has changed are finite."""
+
+    loss: float
+    finite: bool
+
+
 def step(
+    model: Model, parameters: Parameters, x: ArrayLike, target: ArrayLike | None = None,
+    optimizer: Optimizer | None = None, cores: int = DEFAULT_CORES, stored_gradients: Collection[str] = (),
+    batch: Batch | None = None, number: int = 0, stored: Mapping[str, Floats] | None = None,
+) -> float:  # fmt: skip
+    """The loss before a step as in `stepped`."""
+    return stepped(model, parameters, x, target, optimizer, cores, stored_gradients, batch, number, stored).loss
+
+
+def stepped(
     model: Model,
     parameters: Parameters,
     x: ArrayLike,
@@ -224,8 +249,8 @@ def step(
     batch: Batch | None = None,
     number: int = 0,
     stored: Mapping[str, Floats] | None = None,
-) -> float:
-    """One training step on one sample, changing `parameters` in place; the loss before it.
+) -> Stepped:
+    """One training step on one sample, changing `parameters` in place.
 
     target: as in `loss`; None where it is the input. optimizer: None is plain SGD of the default rate.
     stored_gradients: names of fully-connected layers whose update is a pass of its own, although it could
@@ -235,17 +260,41 @@ def step(
     """
     optimizer, batch = optimizer or SGD(), batch or Batch()
     optimizer.check_state(parameters)
-    target = _target(model, x, target)
-    host, scalars = Host(number, cores), optimizer.scalars()
-    fusable, minus_lr = optimizer.plain and batch.part == "alone", optimizer.minus_lr
-    outputs = forward(model, parameters, x, host, stored)
-    value, dy = loss(model, outputs[-1], target, cores)
-    for node, d, inputs in Backward(model, parameters, _sample(model, x), outputs, dy, host):
+    model.check_parameters(parameters)
+    sample, host = _sample(model, x), Host(number, cores)
+    target = _target(model, sample, target)
+    chain = model.chain
+    if chain is not None and stored is None and not stored_gradients and _plain(optimizer, batch):
+        ws, relus, vector = tuple(parameters), chain.relus, sample.reshape(-1)
+        ys = fully_connected.chain_forward(ws, relus, vector)
+        value, dy = loss(model, ys[chain.places[-1]], target, cores)
+        finite = fully_connected.chain_backward(ws, relus, chain.trained, vector, ys, dy, optimizer.minus_lr)
+    else:
+        outputs = _outputs(model, parameters, sample, host, stored)
+        value, dy = loss(model, outputs[-1], target, cores)
+        backward = Backward(model, parameters, sample, outputs, dy, host)
+        finite = _learned(backward, parameters, host, optimizer, batch, stored_gradients)
+    optimizer.steps += batch.advance()
+    return Stepped(value, bool(finite))
+
+
+def _plain(optimizer: Optimizer, batch: Batch) -> bool:
+    """Whether parameters change by a gradient alone, that of one sample."""
+    return optimizer.plain and batch.part == "alone"
+
+
+def _learned(
+    backward: Backward, parameters: Parameters, host: Host, optimizer: Optimizer, batch: Batch,
+    stored_gradients: Collection[str],
+) -> bool:  # fmt: skip
+    """Change what is trained, layer by layer; whether all of it is finite then."""
+    model, fusable, scalars, finite = backward.model, _plain(optimizer, batch), optimizer.scalars(), True
+    for node, d, inputs in backward:
         layer, trained = node.layer, model.trained_slots[node.number]
         if not trained:
             continue
         if fusable and isinstance(layer, FullyConnected) and layer.fuses_update(stored_gradients):
-            layer.fused_update(parameters[trained["w"]], d, inputs[0], minus_lr)
+            layer.fused_update(parameters[trained["w"]], d, inputs[0], optimizer.minus_lr)
             gradients = {"b": bias_gradient(d)} if layer.bias else {}
         else:
             own = own_of(model, node.number, parameters)
@@ -253,5 +302,5 @@ def step(
         for name, slot in trained.items():
             if name in gradients and (change := batch.take(slot, gradients[name])) is not None:
                 optimizer.update(slot, parameters[slot], change, scalars)
-    optimizer.steps += batch.advance()
-    return value
+            finite = elementwise.all_finite(parameters[slot].reshape(-1)) and finite
+    return finite

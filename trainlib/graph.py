@@ -41,7 +41,7 @@ class Value:
         """Its name in L2."""
         return f"{self.name}.y" if self.number else self.name
 
-    @property
+    @cached_property
     def gradient(self) -> str:
         """The name of its gradient in L2, taken back through the ReLU if there is one."""
         return f"{self.name}.dy"
@@ -64,6 +64,11 @@ class Node:
     def shape(self) -> Shape:
         """Of the first input."""
         return self.inputs[0].shape
+
+    @cached_property
+    def reads(self) -> tuple[int, ...]:
+        """Numbers of the inputs."""
+        return tuple(value.number for value in self.inputs)
 
     @property
     def shapes(self) -> tuple[Shape, Shape]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pulpsim.trace import Timeline
-from trainlib import functional, models
+from trainlib import models
 from trainlib.data import as_samples, load_features, load_labelled
 from trainlib.data.synthetic import gratings
 from trainlib.errors import DataError, unknown_loss
@@ -139,10 +139,10 @@ def learn(
 
 def _held_out(trainer: Trainer, lessons: Lessons) -> tuple[float, float | None]:
     """(mean loss, share of right classes)."""
-    model, cores = trainer.model, trainer.platform.cluster.cores
+    model = trainer.model
     outputs = trainer.predict_all(lessons.held_out, os.cpu_count() or 1)
     targets = lessons.held_out if model.target_is_input else lessons.held_out_targets
-    losses = [functional.loss(model, y, target, cores)[0] for y, target in zip(outputs, targets, strict=True)]
+    losses = [trainer.loss_of(y, target) for y, target in zip(outputs, targets, strict=True)]
     if model.loss != "cross-entropy":
         return float(np.mean(losses)), None
     right = [int(y.argmax()) == target for y, target in zip(outputs, targets, strict=True)]

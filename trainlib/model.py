@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import accumulate, pairwise
 from math import prod
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,15 @@ Parameters = list[NDArray[np.float32]]
 
 Loss = Literal["mse", "l1", "cross-entropy"]
 LOSSES: tuple[Loss, ...] = ("mse", "l1", "cross-entropy")
+
+
+class Chain(NamedTuple):
+    """Of each layer of a chain of fully-connected ones: whether a ReLU follows, whether it is trained, and where its
+    outputs are among those of all."""
+
+    relus: NDArray[np.bool_]
+    trained: NDArray[np.bool_]
+    places: tuple[slice, ...]
 
 
 @dataclass(frozen=True)
@@ -244,6 +254,17 @@ class Model:
             {name: slots[name] for name in layer.trained_parameters}
             for layer, slots in zip(self.layers, self.slots, strict=True)
         )
+
+    @cached_property
+    def chain(self) -> Chain | None:
+        """Of a network of nothing but fully-connected layers without bias, each fed by the one before."""
+        if any(not isinstance(layer, FullyConnected) or layer.bias for layer in self.layers):
+            return None
+        if any(node.reads != (node.number,) for node in self.nodes):
+            return None
+        relus, trained = (np.array([getattr(layer, what) for layer in self.layers]) for what in ("relu", "trained"))
+        ends = accumulate(prod(output) for _, output in self.shapes)
+        return Chain(relus, trained, tuple(slice(first, end) for first, end in pairwise((0, *ends))))
 
     @property
     def parameter_shapes(self) -> list[Shape]:

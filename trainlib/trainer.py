@@ -212,6 +212,7 @@ class Trainer:
         self.classes: tuple[str, ...] = ()
         self.under_way: Progress | None = None
         self._stored_bytes = self._stored_samples = self._stored_steps = 0
+        self._trained = {slot for slots in self.model.trained_slots for slot in slots.values()}
         self._stored_gradients = {step.layer for step in self.plan.steps if step.step == "update"}
         self._timed: dict[tuple[Part, int | None], StepReport] = {}
         self.reports: dict[bool, tuple[StepReport, ...]] = {}
@@ -254,7 +255,7 @@ class Trainer:
         size = prod(shape)
         accepted = f"[{size}]" + (f" or {list(shape)}" if len(shape) > 1 else "")
         vector = functional.numbers(f"{self.model.name}: a {what}", values, ((size,), shape), accepted).reshape(-1)
-        if not np.isfinite(vector).all():
+        if not elementwise.all_finite(vector):
             count = np.count_nonzero(~np.isfinite(vector))
             raise DataError(
                 f"{self.model.name}: a {what} with {count} of {size} numbers that are not finite in FP32, the first "
@@ -298,7 +299,11 @@ class Trainer:
         """Loss of one sample, without learning from it."""
         x, target = self._sample(x), self._target(target)
         y = functional.forward(self.model, self.parameters, x, self._outside)[-1]
-        return functional.loss(self.model, y, x if target is None else target, self.platform.cluster.cores)[0]
+        return self.loss_of(y, x if target is None else target)
+
+    def loss_of(self, y: NDArray[np.float32], target: ArrayLike) -> float:
+        """Loss of an output; target: as in `functional.loss`."""
+        return functional.loss(self.model, y, target, self.platform.cluster.cores)[0]
 
     def functional_step(
         self, x: ArrayLike, target: ArrayLike | None = None, stored: Mapping[str, NDArray[np.float32]] | None = None
@@ -308,20 +313,22 @@ class Trainer:
         stored: of the sample, from `latents`: frozen layers are not computed again. Raises DataError, having learned
         nothing, and DivergedError.
         """
-        loss = functional.step(
+        loss, finite = functional.stepped(
             self.model, self.parameters, self._sample(x), self._target(target), self.optimizer,
             self.platform.cluster.cores, self._stored_gradients, self.batch, self.steps, stored,
         )  # fmt: skip
         self._stored_steps += stored is not None
-        self._learned(loss)
+        self._learned(loss, finite)
         return loss
 
-    def _learned(self, loss: float) -> None:
-        """Count a step. Raises DivergedError if it left a parameter that is not finite."""
+    def _learned(self, loss: float, finite: bool = False) -> None:
+        """Count a step. finite: known of all that is trained. Raises DivergedError if a parameter is not finite."""
         self.steps += 1
-        counts = [elementwise.not_finite(array.reshape(-1)) for array in self.parameters]
-        if not any(counts):
+        known = self._trained if finite else ()
+        others = (array for slot, array in enumerate(self.parameters) if slot not in known)
+        if all(elementwise.all_finite(array.reshape(-1)) for array in others):
             return
+        counts = [elementwise.not_finite(array.reshape(-1)) for array in self.parameters]
         found = [
             (layer.name, name, counts[slot], self.parameters[slot].size)
             for layer, slots in zip(self.model.layers, self.model.slots, strict=True)

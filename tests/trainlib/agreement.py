@@ -133,7 +133,7 @@ def timed_step(trainer: Trainer, x: Floats, target: Any, seed: int) -> tuple[Ste
 def undisturbed() -> Iterator[pytest.MonkeyPatch]:
     """Steps that leave numbers which are not finite are counted and compared like others."""
 
-    def count(trainer: Trainer, loss: float) -> None:
+    def count(trainer: Trainer, loss: float, finite: bool = False) -> None:
         trainer.steps += 1
 
     with pytest.MonkeyPatch.context() as patch:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from tests.trainlib.arrays import assert_same_bits, seeds
 from tests.trainlib.networks import RULES, Case, Rule, networks
 from trainlib import functional, models
 from trainlib.errors import DataError
+from trainlib.layers import FullyConnected
 from trainlib.model import Model
 from trainlib.optimizers import Batch
 from trainlib.trainer import Trainer
@@ -46,6 +48,41 @@ def test_parameters_may_be_edited_and_replaced_between_steps(
     anew = replace(model)  # of which nothing has been worked out yet
     expected = functional.step(anew, twins, x, target, their_optimizer, batch=their_batch, number=2)
     assert_same_bits(np.float32(found), np.float32(expected), "loss")
+    for slot, (one, other) in enumerate(zip(parameters, twins, strict=True)):
+        assert_same_bits(one, other, f"parameter array {slot}")
+
+
+@st.composite
+def chains(draw: st.DrawFn) -> Model:
+    widths = draw(st.lists(st.integers(1, 45), min_size=2, max_size=5))
+    trained = draw(st.lists(st.booleans(), min_size=len(widths) - 1, max_size=len(widths) - 1).filter(any))
+    layers = tuple(
+        FullyConnected(f"fc{number}", *pair, relu=number < len(trained) - 1 and draw(st.booleans()), trainable=free)
+        for number, (pair, free) in enumerate(zip(pairwise(widths), trained, strict=True))
+    )
+    return Model("chain", layers, loss=draw(st.sampled_from(["mse", "l1", "cross-entropy"])))
+
+
+@settings(max_examples=60)
+@given(model=chains(), scale=st.sampled_from([1.0, 1e20]), seed=seeds)
+def test_a_chain_in_one_call_is_layer_by_layer(model: Model, scale: float, seed: int) -> None:
+    """Shapes that leave parts of vectors over, layers that are frozen in between, weights that overflow."""
+    one_by_one, rng = replace(model), np.random.default_rng(seed)
+    one_by_one.__dict__["chain"] = None
+    parameters = [(scale * rng.standard_normal(shape)).astype(np.float32) for shape in model.parameter_shapes]
+    twins = [array.copy() for array in parameters]
+    x = rng.standard_normal(model.input_shape).astype(np.float32)
+    target = rng.integers(model.outputs) if model.loss == "cross-entropy" else rng.standard_normal(model.outputs)
+    assert model.chain is not None
+    for one, other in zip(
+        functional.forward(model, parameters, x), functional.forward(one_by_one, twins, x), strict=True
+    ):
+        assert_same_bits(one, other, "outputs")
+    found, expected = (
+        functional.stepped(of, own, x, target) for of, own in ((model, parameters), (one_by_one, twins))
+    )
+    assert_same_bits(np.float32(found.loss), np.float32(expected.loss), "loss")
+    assert found.finite == expected.finite
     for slot, (one, other) in enumerate(zip(parameters, twins, strict=True)):
         assert_same_bits(one, other, f"parameter array {slot}")
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from pulpsim.jit import canonical, compiled, fma
+from pulpsim.jit import as_bits, canonical, compiled, fma
+
+#: of a pattern, all but the sign; and the least that is not a number
+MAGNITUDE, INFINITY = np.int32(0x7FFFFFFF), np.int32(0x7F800000)
 
 
 @compiled
@@ -31,6 +34,15 @@ def not_finite(x):
     for i in range(x.shape[0]):
         count += not abs(x[i]) < np.float32(np.inf)
     return count
+
+
+@compiled
+def all_finite(x):
+    """Whether there is none."""
+    largest = np.int32(0)
+    for i in range(x.shape[0]):
+        largest = max(largest, np.int32(as_bits(x[i]) & MAGNITUDE))
+    return largest < INFINITY
 
 
 @compiled

@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pulpsim.jit import canonical, compiled, fma, heapless
-
-#: numbers in a vector of the host
-VECTOR = 8
+from trainlib.numerics.vectors import VECTOR, add_products
 
 
 @heapless
@@ -46,18 +44,25 @@ def _in_vectors(b, trans_b):
 def matmul_accumulate(a, b, trans_b, c):
     """a [N, K], b [K, M] or, if trans_b, [M, K]: c [N, M] += a b in place, k by k."""
     rows = _in_vectors(b, trans_b)
-    _add_products(a, rows, c, np.zeros(rows.shape[1], np.float32))
+    sums = np.zeros((c.shape[0], rows.shape[1]), np.float32)
+    _move(c, sums)
+    add_products(a, rows, sums)
+    _move_canonical(sums, c)
 
 
 @heapless
-def _add_products(a, rows, c, sums):
-    """c [N, M] += a rows; sums: room for one of its rows in whole vectors."""
-    for i in range(a.shape[0]):
+def _move(c, sums):
+    for i in range(c.shape[0]):
         for j in range(c.shape[1]):
-            sums[j] = c[i, j]
-        add_rows(a[i], rows, sums)
+            sums[i, j] = c[i, j]
+
+
+@heapless
+def _move_canonical(sums, c):
+    """A NaN stays one through a sum."""
+    for i in range(c.shape[0]):
         for j in range(c.shape[1]):
-            c[i, j] = sums[j]
+            c[i, j] = canonical(sums[i, j])
 
 
 @compiled

@@ -3,6 +3,7 @@ goes on to the same bits."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -166,10 +167,11 @@ def evaluate(trainer: Trainer, samples: Samples) -> Evaluation:
     if not isinstance(given, Samples) or not len(given):
         raise DataError("evaluate: must be samples, one at least, as datasets.load(\"keywords\").test")
     model, x = trainer.model, standardised(trainer, samples)
-    targets = targets_of(model, samples)
-    losses = np.array([trainer.loss(one, target) for one, target in zip(x, targets, strict=True)], np.float64)
+    targets = x if model.target_is_input else targets_of(model, samples)
+    outputs = trainer.predict_all(x, os.cpu_count() or 1)
+    losses = np.array([trainer.loss_of(*pair) for pair in zip(outputs, targets, strict=True)], np.float64)
     if model.loss == "cross-entropy":
-        said = np.array([int(trainer.predict(one)[-1].argmax()) for one in x], np.int64)
+        said = outputs.reshape(len(x), -1).argmax(axis=1).astype(np.int64)
         assert samples.y is not None
         return of_classes(losses, said, samples.y, samples.classes)
     if samples.y is None or "clip" not in samples.groups:

@@ -16,7 +16,7 @@ bin := $(venv)/bin
 .PHONY: help train test lint clean moved
 
 help:
-	@echo 'make train   train the autoencoder on the modelled cluster  (make train ARGS="--help")'
+	@echo 'make train   time the autoencoder on the modelled cluster, and train it  (make train ARGS="--help")'
 	@echo 'make test    run the tests on all processors                (make test ARGS="-k platform")'
 	@echo 'make lint    check style and types'
 	@echo 'make clean   remove the environment and all caches'
@@ -25,7 +25,7 @@ help:
 
 # Set-up reports on stderr and commands are not echoed: `make train ARGS=--json > result.json` is JSON.
 train: $(venv)/.core
-	@$(bin)/trainlib train autoencoder $(ARGS)
+	@$(bin)/trainlib train autoencoder --epochs 24 --schedule 0:0.03,16:0.01,21:0.003 $(ARGS)
 
 test: $(venv)/.dev
 	@$(bin)/python -m pytest -n auto $(ARGS)

@@ -26,7 +26,7 @@ from pulpsim.console import (
 )
 from pulpsim.tables import records
 from trainlib import DEFAULT_LEARNING_RATE
-from trainlib.cli_learning import EpochsAsked, adapt, evaluate, train_epochs
+from trainlib.cli_learning import RunAsked, adapt, evaluate, train_run
 
 if TYPE_CHECKING:
     from pulpsim.platform import Platform
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 #: after which a command says what it plans
 PLANNING_SECONDS = 0.5
+#: of `train` that is told nothing
+DEFAULT_STEPS = 200
 #: what --optimizer may be
 OPTIMIZERS = ("sgd", "adam", "adamw")
 #: what --features may be
@@ -59,7 +61,7 @@ main.add_command(adapt)
 @main.command()
 @click.argument("model")
 @platform_options
-@click.option("--steps", default=200, show_default=True, help="On-line training steps; the last one is timed.")
+@click.option("--steps", type=int, default=None, metavar="N", help="On-line training steps (default: 200).")
 @click.option(
     "--optimizer", type=click.Choice(OPTIMIZERS), default="sgd", show_default=True, help="How gradients change weights."
 )
@@ -75,13 +77,17 @@ main.add_command(adapt)
     "--data", metavar="FILE.npz", default=None, help="Samples to learn from (default: the set shipped for the model)."
 )
 @click.option(
-    "--epochs", default=0, metavar="N", help="Instead of --steps: all training samples so many times, evaluated."
+    "--epochs", type=int, default=None, metavar="N",
+    help="Instead of --steps: all training samples so many times, evaluated after each.",
 )
-@click.option("--schedule", metavar="EPOCH:LR,...", default=None, help="With --epochs: rates, as 0:0.03,12:0.01.")
-@click.option("--shift", default=0, metavar="FRAMES", help="With --epochs: samples are shifted by up to so many.")
-@click.option("--mask", default=0, metavar="FRAMES", help="With --epochs: up to so many of a sample are masked.")
-@click.option("--save", metavar="FILE.npz", default=None, help="With --epochs: kept up to date, or gone on with.")
-@click.option("--init", metavar="FILE.npz", default=None, help="With --epochs: begin with these weights.")
+@click.option("--schedule", metavar="EPOCH:LR,...", default=None, help="Learning rates, as 0:0.03,12:0.01.")
+@click.option("--shift", default=0, metavar="FRAMES", help="Samples are shifted by up to so many.")
+@click.option("--mask", default=0, metavar="FRAMES", help="Up to so many of a sample are masked.")
+@click.option(
+    "--validate/--no-validate", default=True, show_default=True, help="Of --epochs: evaluate after each, for the curve."
+)
+@click.option("--save", metavar="FILE.npz", default=None, help="Keep what is learned; a run goes on from there.")
+@click.option("--init", metavar="FILE.npz", default=None, help="Begin with these weights.")
 @click.option("--seed", default=0, show_default=True, help="Of weights, orders and variations.")
 @click.option(
     "--plan", metavar="FILE.json", default=None, help="Tiles, kernels and buffering (default: tuned, else by rule)."
@@ -91,7 +97,7 @@ main.add_command(adapt)
 def train(
     model: str,
     platform: Platform,
-    steps: int,
+    steps: int | None,
     optimizer: str,
     lr: float,
     momentum: float,
@@ -99,10 +105,11 @@ def train(
     accumulate: int,
     trained: str,
     data: str | None,
-    epochs: int,
+    epochs: int | None,
     schedule: str | None,
     shift: int,
     mask: int,
+    validate: bool,
     save: str | None,
     init: str | None,
     seed: int,
@@ -118,18 +125,20 @@ def train(
     from pulpsim.trace import Timeline
     from trainlib import models
     from trainlib.learning import lessons_for
+    from trainlib.learning_report import cost_line, cost_record
     from trainlib.plan import Plan
     from trainlib.plans import origin
     from trainlib.report import batch_line, print_report
     from trainlib.trainer import Trainer
 
-    if not epochs and any((schedule, shift, mask, save, init)):
-        raise InputError("--save, --init, --schedule, --shift and --mask: go with --epochs")
-    if epochs:
-        run = EpochsAsked(epochs, schedule, shift, mask, save, init, seed, data)
+    if epochs is not None and steps is not None:
+        raise InputError(f"--epochs {epochs} and --steps {steps}: a run has one of them")
+    if epochs is not None or any((schedule, shift, mask, save, init)):
+        run = RunAsked(epochs, steps, schedule, shift, mask, validate, save, init, seed, data)
         rule = _optimizer(optimizer, lr, momentum, weight_decay)
-        train_epochs(run, model, platform, plan, trained, rule, accumulate, out, as_json)
+        train_run(run, model, platform, plan, trained, rule, accumulate, out, as_json)
         return
+    steps = DEFAULT_STEPS if steps is None else steps
     if steps < 1:
         raise InputError(f"--steps {steps}: must be at least 1")
     if not LOWEST_RATE <= lr <= HIGHEST_RATE:
@@ -139,12 +148,12 @@ def train(
         lessons = lessons_for(network, data)
         given = None if plan is None else Plan.load(plan)
         rule = _optimizer(optimizer, lr, momentum, weight_decay)
-        trainer = Trainer(network, platform, given, optimizer=rule, accumulate=accumulate)
+        trainer = Trainer(network, platform, given, optimizer=rule, accumulate=accumulate, seed=seed)
         if out is not None:
             out.make()
         learned = _learn(trainer, lessons, steps, timeline, stage)
     source = plan if plan is not None else origin(trainer.plan, platform)
-    result = _result(learned, lr, lessons.name) | {"plan": source}
+    result = _result(learned, lr, lessons.name) | {"plan": source, "run": cost_record(trainer.cost)}
     if out is not None and timeline is not None:
         out.write(report=result, plan=trainer.plan.to_json().encode(), timeline=timeline.to_json())
     if as_json:
@@ -156,6 +165,7 @@ def train(
         console.print(batch_line(learned.batch))
     console.print(f"plan: {source}")
     console.print(_summary(learned, lr, lessons.name))
+    console.print(cost_line(trainer.cost))
     if out is not None:
         console.print(out.line("open it in ui.perfetto.dev"))
 

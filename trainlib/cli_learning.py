@@ -19,7 +19,7 @@ from pulpsim.console import (
     starting,
     table_console,
 )
-from pulpsim.tables import Table, number, records, text, words
+from pulpsim.tables import Table, number, text, words
 
 if TYPE_CHECKING:
     from pulpsim.platform import Platform
@@ -29,17 +29,19 @@ if TYPE_CHECKING:
     from trainlib.optimizers import Optimizer
     from trainlib.trainer import Trainer
     from trainlib.training.fit import Progress
-    from trainlib.training.history import History
     from trainlib.training.metrics import Evaluation
 
-@dataclass(frozen=True)
-class EpochsAsked:
-    """What `train` is told of a run in epochs."""
 
-    epochs: int
+@dataclass(frozen=True)
+class RunAsked:
+    """What `train` is told of a run over a set's samples. steps: after which it ends, if before its epochs do."""
+
+    epochs: int | None
+    steps: int | None
     schedule: str | None
     shift: int
     mask: int
+    validate: bool
     save: str | None
     init: str | None
     seed: int
@@ -61,52 +63,70 @@ class EpochsAsked:
             accepted = "must be epochs and rates, as 0:0.03,12:0.01"
             raise InputError(f"--schedule {self.schedule}: {accepted}") from None
 
+    def epochs_over(self, samples: int) -> int:
+        """Raises InputError."""
+        for name, count in (("epochs", self.epochs), ("steps", self.steps)):
+            if count is not None and count < 1:
+                raise InputError(f"--{name} {count}: must be at least 1")
+        return self.epochs or -(-(self.steps or samples) // samples)
 
-def train_epochs(
-    asked: EpochsAsked, model: str, platform: Platform, plan: str | None, trained: str, optimizer: Optimizer,
+
+def train_run(
+    asked: RunAsked, model: str, platform: Platform, plan: str | None, trained: str, optimizer: Optimizer,
     accumulate: int, out: OutFolder | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """`train --epochs`: what was learned, epoch by epoch, and what that takes on the device."""
+    """`train` in epochs, or with a file: what was learned, epoch by epoch, and what that takes on the device."""
+    from pulpsim.trace import Timeline
     from trainlib import datasets, models
+    from trainlib import learning_report as shown
+    from trainlib.plans import origin
     from trainlib.report import as_json as step_json
     from trainlib.report import print_report
 
-    if asked.epochs < 1:
-        raise InputError(f"--epochs {asked.epochs}: must be at least 1")
+    timeline = Timeline() if out is not None else None
     with progress(stage := Stage(f"planning a training step of {model}")):
         network = models.get(model).trained_as(trained)
         known = datasets.load(asked.data or _set_for(network))
+        epochs = asked.epochs_over(len(known.train))
         trainer = _begun(asked, network, platform, plan, optimizer, accumulate)
-        before = _evaluated(trainer, known)
+        stage.text = f"evaluating{starting('')}"
+        before = trainer.evaluate(known.validation)
         if out is not None:
             out.make()
 
         def tell(at: Progress) -> None:
-            done = f"epoch {at.epoch + 1} of {asked.epochs}, sample {at.place:,} of {len(known.train):,}"
+            done = f"epoch {at.epoch + 1} of {epochs}, sample {at.place:,} of {len(known.train):,}"
             stage.text = f"training: {done}"
 
         history = trainer.fit(
-            known.train, asked.epochs, validate=known.validation, augment=asked.augment, file=asked.save, tell=tell
-        )
-        after, report = _evaluated(trainer, known), trainer.step()
+            known.train, epochs, validate=known.validation if asked.validate else None, augment=asked.augment,
+            file=asked.save, tell=tell, steps=asked.steps,
+        )  # fmt: skip
+        stage.text = f"timing a training step{starting('')}"
+        after, report, cost = trainer.evaluate(known.validation), trainer.step(timeline), trainer.cost
+    source = plan or origin(trainer.plan, platform)
     result = step_json(report) | {
-        "data": known.name, "epochs": records(_history(history)), "before": record(before), "after": record(after),
-        "run_milliseconds": trainer.cost.milliseconds, "run_microjoules": trainer.cost.microjoules,
+        "plan": source, "data": known.name, "standardised_by": trainer.standard_of(known.train).of,
+        "epochs": shown.history_records(history), "before": shown.evaluation_record(before),
+        "after": shown.evaluation_record(after), "run": shown.cost_record(cost),
     }  # fmt: skip
-    if out is not None:
-        out.write(report=result, plan=trainer.plan.to_json().encode())
+    if out is not None and timeline is not None:
+        out.write(report=result, plan=trainer.plan.to_json().encode(), timeline=timeline.to_json())
     if as_json:
         print_json(result)
         return
     console = table_console()
     print_report(report, console)
-    console.print(text(_history(history)))
-    console.print(f"losses {history.sparkline}; on {known.name}'s validation samples, before: {line(before)}")
-    console.print(f"after: {line(after)}")
-    cost = trainer.cost
-    console.print(f"on the device: {cost.samples:,} steps, {cost.cycles:,} cycles, {cost.milliseconds / 1e3:,.1f} s")
+    console.print(f"plan: {source}")
+    console.print(text(shown.history_table(history)))
+    if (parts := shown.parts_table(after, before)) is not None:
+        console.print(text(parts))
+    samples = f"the {len(known.validation):,} validation samples of {known.name}"
+    console.print(f"learning: {shown.curve_line(history, before, after, samples)}")
+    console.print(f"before: {shown.evaluation_line(before)}\nafter: {shown.evaluation_line(after)}")
+    console.print(shown.cost_line(cost))
     if out is not None:
-        console.print(out.line("the plan trains again with --plan"))
+        console.print(out.line("open the timeline in ui.perfetto.dev"))
 
 
 def _set_for(model: Model) -> str:
@@ -119,7 +139,7 @@ def _set_for(model: Model) -> str:
 
 
 def _begun(
-    asked: EpochsAsked, model: Model, platform: Platform, plan: str | None, optimizer: Optimizer, accumulate: int
+    asked: RunAsked, model: Model, platform: Platform, plan: str | None, optimizer: Optimizer, accumulate: int
 ) -> Trainer:
     """A run that goes on where its file was left, or a new one, from a file's weights if asked for."""
     from trainlib import schedules
@@ -134,24 +154,6 @@ def _begun(
             asked.init, platform, model=model, plan=plan, optimizer=optimizer, accumulate=accumulate, seed=asked.seed
         )
     return Trainer(model, platform, plan, optimizer=optimizer, accumulate=accumulate, seed=asked.seed)
-
-
-def _evaluated(trainer: Trainer, known: Dataset) -> Evaluation:
-    return trainer.evaluate(known.validation)
-
-
-def _history(history: History) -> Table:
-    """A row an epoch."""
-    rows = [
-        {"epoch": epoch.number, "loss": epoch.loss, "rate": epoch.rate,
-         "score": None if epoch.validation is None else epoch.validation.score}
-        for epoch in history.epochs
-    ]  # fmt: skip
-    columns = [
-        number("epoch"), number("loss", shown=".4f"), number("rate", "learning rate", "g"),
-        number("score", "right classes, or AUC", ".3f"),
-    ]  # fmt: skip
-    return Table(columns, rows)
 
 
 weights_option = click.option("--weights", metavar="FILE.npz", required=True, help="What Trainer.save has written.")
@@ -172,17 +174,18 @@ def evaluate(model: str | None, weights: str, data: str, part: str, as_json: boo
     MODEL: where the file's network is to be checked against one of the library's.
     """
     from trainlib import datasets
+    from trainlib.learning_report import evaluation_line, evaluation_record, parts_table
     from trainlib.trainer import Trainer
 
     with progress(Stage(f"evaluating {Path(weights).name}{starting('')}")):
         found = Trainer.load(weights, model=model).evaluate(datasets.load(data).part(part))
     if as_json:
-        print_json(record(found))
+        print_json(evaluation_record(found))
         return
     console = table_console()
-    console.print(line(found))
-    if found.per_class or found.by_machine:
-        console.print(text(by_kind(found)))
+    console.print(evaluation_line(found))
+    if (parts := parts_table(found)) is not None:
+        console.print(text(parts))
 
 
 @click.command()
@@ -262,32 +265,3 @@ def _table(rows: list[dict[str, Any]]) -> Table:
         number("stored_bytes", "bytes stored"),
     ]  # fmt: skip
     return Table(columns, rows, "right classes of the speaker's test samples, and what the device took")
-
-
-def record(found: Evaluation) -> dict[str, Any]:
-    """An evaluation, for machines."""
-    return {
-        "samples": found.samples, "loss": found.loss, "accuracy": found.accuracy, "per_class": dict(found.per_class),
-        "confusion": None if found.confusion is None else found.confusion.tolist(), "auc": found.auc,
-        "partial_auc": found.partial_auc, "by_machine": {name: list(both) for name, both in found.by_machine.items()},
-    }  # fmt: skip
-
-
-def line(found: Evaluation) -> str:
-    """An evaluation in a line."""
-    parts = [f"{found.samples:,} samples: mean loss {found.loss:.4f}"]
-    if found.accuracy is not None:
-        parts.append(f"right classes {100 * found.accuracy:.1f} %")
-    if found.auc is not None and found.partial_auc is not None:
-        parts.append(f"AUC {found.auc:.3f}, of the first tenth of false alarms {found.partial_auc:.3f}")
-    return ", ".join(parts)
-
-
-def by_kind(found: Evaluation) -> Table:
-    """A row a class, or a machine."""
-    if found.by_machine:
-        rows = [{"machine": name, "auc": auc, "partial": part} for name, (auc, part) in found.by_machine.items()]
-        columns = [words("machine"), number("auc", "AUC", ".3f"), number("partial", "first tenth", ".3f")]
-        return Table(columns, rows)
-    rows = [{"class": name, "right": share} for name, share in found.per_class.items()]
-    return Table([words("class"), number("right", shown=".1%")], rows)

@@ -118,7 +118,7 @@ def learn(
     size = trainer.batch.size
     if steps % size:
         raise DataError(f"{steps} steps are no whole number of batches of {size}: the parameters change after each")
-    order = np.resize(np.random.default_rng(0).permutation(len(lessons.samples)), steps)
+    order = np.resize(np.random.default_rng(trainer.seed).permutation(len(lessons.samples)), steps)
     before, right_before = _held_out(trainer, lessons)
     losses = []
     for step, sample in enumerate(order[: steps - size]):

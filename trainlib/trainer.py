@@ -359,17 +359,18 @@ class Trainer:
         self, samples: Samples, epochs: int = 1, *, validate: Samples | None = None,
         augment: Sequence[Augmentation] = (), replay: Samples | None = None, latent: bool = False,
         file: str | Path | None = None, tell: Callable[[Progress], None] = lambda progress: None,
+        steps: int | None = None,
     ) -> History:  # fmt: skip
         """Learn from samples, all of them in every epoch, in an order of its own.
 
         validate: samples that each epoch is evaluated on. augment: how samples are varied. replay: further samples that
         are mixed in. latent: what frozen layers put out is stored once. file: kept up to date, see `save`; a run that
         ended early goes on from there - `Trainer.load(file)`, and `fit` with the same samples - to the same bits. tell:
-        told of every step. Raises DataError and DivergedError.
+        told of every step. steps: the run ends after so many, should that be before its epochs' end; the last epoch of
+        the history is then what there was of it. Raises DataError and DivergedError.
         """
-        return fit.fit(
-            self, fit.checked_run(samples, epochs, validate, augment, replay, latent, file, tell)
-        )
+        run = fit.checked_run(samples, epochs, validate, augment, replay, latent, file, tell, steps)
+        return fit.fit(self, run)
 
     def evaluate(self, samples: Samples) -> Evaluation:
         """How good it is on samples, without learning from them. Raises DataError."""
@@ -425,15 +426,19 @@ class Trainer:
         return trainer
 
     # -- on the cluster ----------------------------------------------------------------------------
-    def step(self) -> StepReport:
+    def step(self, timeline: Timeline | None = None) -> StepReport:
         """What a step costs, simulated once; nothing is learned. Of a batch its last one. After a run with stored
-        outputs of frozen layers: what is above them."""
-        return cost.reports(self, self._stored_steps > 0)[-1]
+        outputs of frozen layers: what is above them. timeline: as in `timed_step`."""
+        return cost.reports(self, self._stored_steps > 0, timeline)[-1]
 
     @property
     def cost(self) -> Cost:
         """What all steps since the training began have cost on the platform. Raises as `Trainer` does."""
         return cost.cost_of(self, self._stored_steps, self._stored_samples, self._stored_bytes)
+
+    def measured(self, part: Part) -> StepReport | None:
+        """A step of this part of a batch that has been simulated, None if none has."""
+        return next((report for (kind, _), report in self._timed.items() if kind == part), None)
 
     def timed_step(
         self,

@@ -81,12 +81,27 @@ def test_a_run_in_epochs_is_reported_and_goes_on_where_its_file_was_left(tmp_pat
     assert [row["epoch"] for row in whole["epochs"]] == [0, 1, 2]
     assert [row["rate"] for row in whole["epochs"]] == [0.03, 0.03, 0.01]
     assert whole["after"]["samples"] == 4 and whole["cycles"] == 562_445
-    assert whole["run_milliseconds"] == pytest.approx(24 * whole["milliseconds"])
+    assert whole["run"]["milliseconds"] == pytest.approx(24 * whole["milliseconds"])
+    assert whole["standardised_by"] == "the training samples of few"
+    assert whole["epochs"][2]["validation"]["samples"] == 4
     json.loads(call(*given, "--epochs", "1", "--save", file, "--json").stdout)
     again = json.loads(call(*given, "--epochs", "3", "--save", file, "--json").stdout)
     assert again["epochs"] == whole["epochs"] and again["after"] == whole["after"]
     text = call(*given, "--epochs", "1", "--init", file).stdout
-    assert "on few's validation samples, before: 4 samples" in text and "on the device: 8 steps" in text
+    assert "right classes on the 4 validation samples of few: " in text and "on the device: 8 steps" in text
+
+
+def test_a_run_in_steps_ends_in_an_epoch_and_goes_on_from_there(tmp_path: Path) -> None:
+    file, data = str(tmp_path / "run.npz"), small_set(tmp_path)
+    given = ("train", "ds_cnn_paper", "--data", data, "--save", file, "--no-validate", "--json")
+    begun = json.loads(call(*given, "--steps", "5").stdout)
+    assert [row["samples"] for row in begun["epochs"]] == [5] and begun["epochs"][0]["validation"] is None
+    gone_on = json.loads(call(*given, "--steps", "11", "--out", str(tmp_path / "result")).stdout)
+    assert [row["samples"] for row in gone_on["epochs"]] == [8, 3] and gone_on["run"]["samples"] == 11
+    names = {path.name for path in (tmp_path / "result").iterdir()}
+    assert names == {"report.json", "plan.json", "timeline.json"}
+    whole = json.loads(call(*given[:4], "--epochs", "2", "--no-validate", "--json").stdout)
+    assert whole["epochs"][0] == gone_on["epochs"][0]
 
 
 @pytest.mark.parametrize(
@@ -97,7 +112,8 @@ def test_a_run_in_epochs_is_reported_and_goes_on_where_its_file_was_left(tmp_pat
         (("--epochs", "1", "--schedule", "1:0.1"), "must be whole numbers that rise, from 0 on"),
         (("--epochs", "1", "--data", "word"), "no set 'word'"),
         (("--epochs", "1", "--init", "nothing.npz"), "nothing.npz: cannot be read"),
-        (("--save", "a.npz"), "--save, --init, --schedule, --shift and --mask: go with --epochs"),
+        (("--save", "a.npz", "--steps", "0"), "--steps 0: must be at least 1"),
+        (("--epochs", "2", "--steps", "3"), "--epochs 2 and --steps 3: a run has one of them"),
     ],
 )
 def test_slips_of_a_run_in_epochs_are_told(arguments: tuple[str, ...], message: str) -> None:

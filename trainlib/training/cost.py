@@ -12,7 +12,9 @@ from pulpsim.energy import Energy, total
 from trainlib.training.latent import head_of
 
 if TYPE_CHECKING:
+    from pulpsim.trace import Timeline
     from trainlib.model import Model
+    from trainlib.optimizers.batch import Part
     from trainlib.trainer import StepReport, Trainer
 
 
@@ -42,9 +44,12 @@ class Cost:
         return None if self.energy is None else self.energy.microjoules
 
 
-def reports(trainer: Trainer, head: bool) -> tuple[StepReport, ...]:
-    """Of the steps of a batch, in order, each simulated once. head: of what is above stored outputs alone."""
-    if head not in trainer.reports:
+def reports(trainer: Trainer, head: bool, timeline: Timeline | None = None) -> tuple[StepReport, ...]:
+    """Of the steps of a batch, in order, each simulated once. head: of what is above stored outputs alone. timeline:
+    of the last one."""
+    if not head and timeline is None and (measured := _measured(trainer)):
+        return measured
+    if head not in trainer.reports or timeline is not None:
         model = head_of(trainer.model) if head else trainer.model
         rule = replace(trainer.optimizer, state={}, steps=0, epoch=0)
         plan = None if head else trainer.plan
@@ -52,9 +57,18 @@ def reports(trainer: Trainer, head: bool) -> tuple[StepReport, ...]:
         x = np.zeros(model.inputs, np.float32)
         numbers = np.zeros(model.outputs, np.float32)
         target = None if model.target_is_input else 0 if model.loss == "cross-entropy" else numbers
-        found = [twin.timed_step(x, target, reuse=True) for _ in range(trainer.batch.size)]
-        trainer.reports[head] = tuple(found)
+        found = [twin.timed_step(x, target, reuse=True) for _ in range(trainer.batch.size - 1)]
+        trainer.reports[head] = (*found, twin.timed_step(x, target, timeline))
     return trainer.reports[head]
+
+
+def _measured(trainer: Trainer) -> tuple[StepReport, ...]:
+    """Of the steps of a batch, if all have been simulated while the trainer learned; else none."""
+    size = trainer.batch.size
+    between: list[Part] = ["more"] * (size - 2)
+    parts: list[Part] = ["alone"] if size == 1 else ["first", *between, "last"]
+    found = [trainer.measured(part) for part in parts]
+    return tuple(report for report in found if report is not None) if all(found) else ()
 
 
 def cost_of(trainer: Trainer, stored_steps: int, stored_samples: int, stored_bytes: int) -> Cost:

@@ -55,6 +55,7 @@ class Run:
     latent: bool
     file: Path | None
     tell: Callable[[Progress], None]
+    steps: int | None
 
     @property
     def learned(self) -> Samples:
@@ -71,7 +72,7 @@ class Run:
 
 def checked_run(
     samples: Samples, epochs: int, validate: Samples | None, augment: Sequence[Augmentation], replay: Samples | None,
-    latent: bool, file: str | Path | None, tell: Callable[[Progress], None],
+    latent: bool, file: str | Path | None, tell: Callable[[Progress], None], steps: int | None,
 ) -> Run:  # fmt: skip
     """Raises DataError."""
     every: dict[str, object] = {"samples": samples, "validate": validate, "replay": replay}
@@ -83,6 +84,9 @@ def checked_run(
     count = whole(epochs)
     if count is None or count < 1:
         raise DataError(f"epochs = {epochs!r}: must be a whole number, at least 1")
+    most = None if steps is None else whole(steps)
+    if steps is not None and (most is None or most < 1):
+        raise DataError(f"steps = {steps!r}: must be a whole number, at least 1")
     varied: object = augment
     if not isinstance(varied, Sequence) or not all(isinstance(one, Augmentation) for one in varied):
         raise DataError(f"augment = {augment!r}: must be a list of augmentations, as [datasets.Shift(5)]")
@@ -91,7 +95,7 @@ def checked_run(
     if latent and augment:
         raise DataError("latent and augment: what frozen layers put out is stored once, of samples as they are")
     path = None if file is None else Path(file)
-    return Run(samples, count, validate, tuple(augment), replay, bool(latent), path, tell)
+    return Run(samples, count, validate, tuple(augment), replay, bool(latent), path, tell, most)
 
 
 def fit(trainer: Trainer, run: Run) -> History:
@@ -99,22 +103,33 @@ def fit(trainer: Trainer, run: Run) -> History:
     lessons = Lessons(trainer, run)
     at = trainer.under_way if trainer.under_way is not None and trainer.under_way.key == run.key else None
     at = trainer.under_way = at or Progress(run.key)
-    while at.epoch < run.epochs:
+    size = len(lessons)
+    most = run.epochs * size if run.steps is None else min(run.steps, run.epochs * size)
+    while at.epoch * size + at.place < most:
         trainer.optimizer.epoch = at.epoch
-        order = np.random.default_rng([trainer.seed, at.epoch]).permutation(len(lessons))
-        while at.place < len(order):
+        order = np.random.default_rng([trainer.seed, at.epoch]).permutation(size)
+        while at.place < min(size, most - at.epoch * size):
             at.losses.append(lessons.step(int(order[at.place]), at))
             at.place += 1
             run.tell(at)
-            if run.file is not None and at.place % EVERY == 0 and at.place < len(order):
+            if run.file is not None and at.place % EVERY == 0 and at.place < size:
                 trainer.save(run.file)
-        validation = None if run.validate is None else evaluate(trainer, run.validate)
-        loss = float(np.mean(at.losses, dtype=np.float64))
-        at.before.append(Epoch(at.epoch, len(order), loss, trainer.optimizer.rate, validation))
+        if at.place < size:
+            break
+        at.before.append(_epoch(trainer, run, at))
         at.epoch, at.place, at.losses = at.epoch + 1, 0, []
         if run.file is not None:
             trainer.save(run.file)
-    return History(tuple(at.before))
+    begun = (_epoch(trainer, run, at),) if at.place else ()
+    if run.file is not None and begun:
+        trainer.save(run.file)
+    return History((*at.before, *begun))
+
+
+def _epoch(trainer: Trainer, run: Run, at: Progress) -> Epoch:
+    """The one that a run is in, as far as it is."""
+    validation = None if run.validate is None else evaluate(trainer, run.validate)
+    return Epoch(at.epoch, at.place, float(np.mean(at.losses, dtype=np.float64)), trainer.optimizer.rate, validation)
 
 
 class Lessons:

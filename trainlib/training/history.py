@@ -44,6 +44,11 @@ class History:
         """The losses."""
         return sparkline(self.losses)
 
+    @property
+    def curve(self) -> str:
+        """The validations' scores."""
+        return sparkline(self.scores)
+
 
 def sparkline(values: Sequence[float]) -> str:
     """A bar a number, from the least to the largest."""

@@ -19,7 +19,7 @@ from pulpsim.console import (
     starting,
     table_console,
 )
-from pulpsim.tables import Table, number, text, words
+from pulpsim.tables import Table, band, number, text, words
 
 if TYPE_CHECKING:
     from pulpsim.platform import Platform
@@ -88,7 +88,10 @@ def train_run(
         network = models.get(model).trained_as(trained)
         known = datasets.load(asked.data or _set_for(network))
         epochs = asked.epochs_over(len(known.train))
+        if asked.save is not None and not Path(asked.save).absolute().parent.is_dir():  # before work that takes minutes
+            raise InputError(f"--save {asked.save}: there is no folder {Path(asked.save).parent}")
         trainer = _begun(asked, network, platform, plan, optimizer, accumulate)
+        trainer.meets(known.train)
         stage.text = f"evaluating{starting('')}"
         before = trainer.evaluate(known.validation)
         if out is not None:
@@ -125,6 +128,9 @@ def train_run(
     console.print(f"learning: {shown.curve_line(history, before, after, samples)}")
     console.print(f"before: {shown.evaluation_line(before)}\nafter: {shown.evaluation_line(after)}")
     console.print(shown.cost_line(cost))
+    for part in ("train", "validation"):
+        if missing := known.part(part).missing:
+            console.print(f"note: no {part} samples of {', '.join(missing)}")
     if out is not None:
         console.print(out.line("open the timeline in ui.perfetto.dev"))
 
@@ -135,7 +141,7 @@ def _set_for(model: Model) -> str:
         return "engines"
     if model.loss == "cross-entropy" and model.name.startswith("ds_cnn"):
         return "keywords"
-    raise InputError(f"--epochs: no set comes with the library for {model.name}: give --data")
+    raise InputError(f"no set comes with the library for {model.name}: give --data")
 
 
 def _begun(
@@ -147,18 +153,20 @@ def _begun(
 
     if asked.schedule is not None:
         optimizer.lr = schedules.steps(asked.rates)
-    if asked.save is not None and Path(asked.save).exists():
-        return Trainer.load(asked.save, platform, model=model, plan=plan)
-    if asked.init is not None:
+    goes_on = asked.save is not None and Path(asked.save).exists()
+    if asked.init is not None and not goes_on:
         return Trainer.load(
             asked.init, platform, model=model, plan=plan, optimizer=optimizer, accumulate=accumulate, seed=asked.seed
         )
-    return Trainer(model, platform, plan, optimizer=optimizer, accumulate=accumulate, seed=asked.seed)
+    trainer = Trainer(model, platform, plan, optimizer=optimizer, accumulate=accumulate, seed=asked.seed)
+    if asked.save is not None and goes_on:
+        trainer.resume(asked.save)
+    return trainer
 
 
 weights_option = click.option("--weights", metavar="FILE.npz", required=True, help="What Trainer.save has written.")
 data_option = click.option(
-    "--data", metavar="NAME|FILE.npz", default="keywords", show_default=True, help="Samples: a shipped set, or a file."
+    "--data", metavar="NAME|FILE.npz", default=None, help="A shipped set, or a file (default: the network's set)."
 )
 
 
@@ -168,7 +176,7 @@ data_option = click.option(
 @data_option
 @click.option("--part", default="test", show_default=True, help="Of the samples, as the set calls it.")
 @json_option
-def evaluate(model: str | None, weights: str, data: str, part: str, as_json: bool) -> None:
+def evaluate(model: str | None, weights: str, data: str | None, part: str, as_json: bool) -> None:
     """How good a trained network is on samples: loss, and right classes or, of detectors, areas under curves.
 
     MODEL: where the file's network is to be checked against one of the library's.
@@ -178,7 +186,8 @@ def evaluate(model: str | None, weights: str, data: str, part: str, as_json: boo
     from trainlib.trainer import Trainer
 
     with progress(Stage(f"evaluating {Path(weights).name}{starting('')}")):
-        found = Trainer.load(weights, model=model).evaluate(datasets.load(data).part(part))
+        trainer = Trainer.load(weights, model=model)
+        found = trainer.evaluate(datasets.load(data or _set_for(trainer.model)).part(part))
     if as_json:
         print_json(evaluation_record(found))
         return
@@ -202,8 +211,8 @@ def evaluate(model: str | None, weights: str, data: str, part: str, as_json: boo
 @platform_options
 @json_option
 def adapt(
-    weights: str, data: str, speaker: str | None, samples: int, epochs: int, trained: str, lr: float, replay: int,
-    seed: int, save: str | None, platform: Platform, as_json: bool,
+    weights: str, data: str | None, speaker: str | None, samples: int, epochs: int, trained: str, lr: float,
+    replay: int, seed: int, save: str | None, platform: Platform, as_json: bool,
 ) -> None:  # fmt: skip
     """Adapt a trained network to a speaker: how good before and after, and what that takes on the device."""
     from trainlib import datasets
@@ -214,14 +223,15 @@ def adapt(
         raise InputError(f"--samples {samples}, --replay {replay}: must be at least 1, and at least 0")
     rows = []
     with progress(stage := Stage(f"adapting{starting('')}")):
-        known = datasets.load(data)
+        known = datasets.load(data or "keywords")
         for user in _speakers(known, speaker):
             stage.text = f"adapting to {user.name}"
             trainer = _loaded(weights, platform, trained, lr, seed)
-            before = trainer.evaluate(user.test)
+            before = trainer.evaluate(user.test), trainer.evaluate(known.validation)
             mixed = known.train.sample(replay, seed) if replay else None
             trainer.fit(user.train[:samples], epochs, replay=mixed, latent=trained.startswith("last"))
-            rows.append(_row(user, before, trainer.evaluate(user.test), trainer))
+            after = trainer.evaluate(user.test), trainer.evaluate(known.validation)
+            rows.append(_row(user, before, after, trainer))
             if save is not None:
                 trainer.save(save)
     if as_json:
@@ -249,19 +259,25 @@ def _loaded(weights: str, platform: Platform, trained: str, lr: float, seed: int
     return Trainer.load(weights, platform, trained=trained, lr=lr, seed=seed)
 
 
-def _row(user: Person, before: Evaluation, after: Evaluation, trainer: Trainer) -> dict[str, Any]:
-    cost = trainer.cost
+def _row(
+    user: Person, before: tuple[Evaluation, Evaluation], after: tuple[Evaluation, Evaluation], trainer: Trainer
+) -> dict[str, Any]:
+    """before, after: on the speaker's samples, and on the validation samples, of those who are known."""
+    cost, (own, known), (own_after, known_after) = trainer.cost, before, after
     return {
-        "speaker": user.name, "before": before.score, "after": after.score, "steps": cost.samples,
-        "step_cycles": trainer.step().cycles, "milliseconds": cost.milliseconds, "microjoules": cost.microjoules,
-        "stored_bytes": cost.stored_bytes,
+        "speaker": user.name, "before": own.score, "after": own_after.score, "known_before": known.score,
+        "known_after": known_after.score, "steps": cost.samples, "step_cycles": trainer.step().cycles,
+        "milliseconds": cost.milliseconds, "microjoules": cost.microjoules, "stored_bytes": cost.stored_bytes,
     }  # fmt: skip
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
+    energy = [number("microjoules", "µJ in all", band)] if rows[0]["microjoules"] is not None else []
     columns = [
-        words("speaker"), number("before", shown=".1%"), number("after", shown=".1%"), number("steps"),
-        number("step_cycles", "cycles a step"), number("milliseconds", "ms in all", ",.1f"),
+        words("speaker"), number("before", shown=".1%"), number("after", shown=".1%"),
+        number("known_before", "known before", ".1%"), number("known_after", "known after", ".1%"), number("steps"),
+        number("step_cycles", "cycles a step"), number("milliseconds", "ms in all", ",.1f"), *energy,
         number("stored_bytes", "bytes stored"),
     ]  # fmt: skip
-    return Table(columns, rows, "right classes of the speaker's test samples, and what the device took")
+    what = "right classes of the speaker's test samples, and of the known speakers' validation samples"
+    return Table(columns, rows, f"{what}; what the device took")

@@ -89,7 +89,7 @@ def cost_record(cost: Cost) -> dict[str, Any]:
     return {
         "samples": cost.samples, "cycles": cost.cycles, "milliseconds": cost.milliseconds,
         "microjoules": cost.microjoules, "parameter_bytes": cost.parameter_bytes, "working_bytes": cost.working_bytes,
-        "optimizer_bytes": cost.optimizer_bytes, "stored_bytes": cost.stored_bytes,
+        "optimizer_bytes": cost.optimizer_bytes, "stored_bytes": cost.stored_bytes, "l2_bytes": cost.l2_bytes,
     }  # fmt: skip
 
 
@@ -100,8 +100,9 @@ def cost_line(cost: Cost) -> str:
         "weights": cost.parameter_bytes, "values and gradients": cost.working_bytes,
         "optimizer": cost.optimizer_bytes, "outputs stored for replay": cost.stored_bytes,
     }  # fmt: skip
-    bytes_of = ", ".join(f"{name} {count:,}" for name, count in memory.items() if count)
+    parts = ", ".join(f"{name} {count:,}" for name, count in memory.items() if count)
+    place = "" if cost.bytes <= cost.l2_bytes else ": too many, what is stored must lie outside"
     return (
         f"on the device: {cost.samples:,} steps, {cost.cycles:,} cycles, {cost.milliseconds / 1e3:,.2f} s{energy}; "
-        f"bytes: {bytes_of}"
+        f"bytes: {parts}; of {cost.l2_bytes:,} in L2{place}"
     )

@@ -44,7 +44,7 @@ from trainlib.training import checkpoint, cost, fit
 from trainlib.training.cost import Cost
 from trainlib.training.fit import Progress
 from trainlib.training.history import History
-from trainlib.training.latent import latent_bytes, stored_values
+from trainlib.training.latent import Stored, latent_bytes, stored_values
 from trainlib.training.metrics import Evaluation
 
 
@@ -173,10 +173,11 @@ class Trainer:
     this trainer; None is `SGD(lr, momentum, weight_decay)`. These are compiled in: they can be read, not set. lr: of
     the optimizer, a number or a `Schedule`; it may be set at any time, and nothing is compiled again. parameters:
     float32, as `Model.parameter_shapes` says, initialised from `seed`; others of these shapes may take their place.
-    seed: also of the orders and variations of `fit`. standard, classes: what standardises samples, and the names of
-    classes, of the first set that was learned from. under_way: the run that `fit` is at, or was stopped in.
-    steps: how many were made. accumulate: samples whose gradients are added up before the parameters change, by their
-    mean; a step is then a sample, and the last one of a batch updates.
+    seed: also of the orders and variations of `fit`. standard: what standardises samples, of the first set that was
+    learned from; classes: the names of those of the last one. under_way: the run that `fit` is at, or was stopped in;
+    resumed: the file that it goes on from. steps: how many were made; stored: those from stored outputs of frozen
+    layers. accumulate: samples whose gradients are added up before the parameters change, by their mean; a step is then
+    a sample, and the last one of a batch updates.
 
     Raises PlanError, PlatformError or ModelError if the step does not fit. A step that leaves a parameter that is not
     finite raises DivergedError.
@@ -211,7 +212,8 @@ class Trainer:
         self.standard: Standard | None = None
         self.classes: tuple[str, ...] = ()
         self.under_way: Progress | None = None
-        self._stored_bytes = self._stored_samples = self._stored_steps = 0
+        self.resumed = ""
+        self.stored = Stored()
         self._trained = {slot for slots in self.model.trained_slots for slot in slots.values()}
         self._stored_gradients = {step.layer for step in self.plan.steps if step.step == "update"}
         self._timed: dict[tuple[Part, int | None], StepReport] = {}
@@ -317,7 +319,7 @@ class Trainer:
             self.model, self.parameters, self._sample(x), self._target(target), self.optimizer,
             self.platform.cluster.cores, self._stored_gradients, self.batch, self.steps, stored,
         )  # fmt: skip
-        self._stored_steps += stored is not None
+        self.stored.steps += stored is not None
         self._learned(loss, finite)
         return loss
 
@@ -377,10 +379,10 @@ class Trainer:
         return fit.evaluate(self, samples)
 
     def meets(self, samples: Samples) -> None:
-        """The first set that is learned from gives what standardises all samples from then on, and the classes."""
+        """The first set that is learned from gives what standardises all samples from then on, each its classes."""
         if self.standard is None:
             self.standard = samples.standard
-        self.classes = self.classes or samples.classes
+        self.classes = samples.classes or self.classes
 
     def standard_of(self, samples: Samples) -> Standard:
         """What standardises samples: that of the set that was learned from, of no set their own."""
@@ -390,7 +392,7 @@ class Trainer:
         """What frozen layers put out for samples [n, *input_shape] and others read. Raises DataError if none does."""
         names = [value.name for value in stored_values(self.model)]
         places = {layer.name: place for place, layer in enumerate(self.model.layers)}
-        self._stored_bytes, self._stored_samples = latent_bytes(self.model) * len(x), len(x)
+        self.stored.bytes, self.stored.samples = latent_bytes(self.model) * len(x), len(x)
         outputs = [self.predict(one) for one in x]
         return [{name: own[places[name]] for name in names} for own in outputs]
 
@@ -398,6 +400,11 @@ class Trainer:
         """Weights, optimizer, standardisation, classes, steps and the run under way, whole or not at all, without
         pickles. Raises DataError."""
         checkpoint.save(self, path)
+
+    def resume(self, path: str | Path) -> None:
+        """Go on where a trainer made like this one was when it wrote the file, to the same bits. Raises DataError for a
+        file that is none, or of one made in another way: of another network, optimizer, seed."""
+        checkpoint.resume(self, path)
 
     @classmethod
     def load(
@@ -429,12 +436,12 @@ class Trainer:
     def step(self, timeline: Timeline | None = None) -> StepReport:
         """What a step costs, simulated once; nothing is learned. Of a batch its last one. After a run with stored
         outputs of frozen layers: what is above them. timeline: as in `timed_step`."""
-        return cost.reports(self, self._stored_steps > 0, timeline)[-1]
+        return cost.reports(self, self.stored.steps > 0, timeline)[-1]
 
     @property
     def cost(self) -> Cost:
         """What all steps since the training began have cost on the platform. Raises as `Trainer` does."""
-        return cost.cost_of(self, self._stored_steps, self._stored_samples, self._stored_bytes)
+        return cost.cost_of(self, self.stored)
 
     def measured(self, part: Part) -> StepReport | None:
         """A step of this part of a batch that has been simulated, None if none has."""

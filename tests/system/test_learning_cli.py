@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +45,7 @@ def test_adapting_says_what_it_brings_and_costs(weights: str, tmp_path: Path) ->
     result = call("adapt", "--weights", weights, *given, "--json")
     [row] = json.loads(result.stdout)
     assert result.exit_code == 0 and row["steps"] == 14 and row["stored_bytes"] == 7 * 256
-    assert row["step_cycles"] < 5000 and row["milliseconds"] > 0
+    assert row["step_cycles"] < 5000 and row["milliseconds"] > 0 and 0 <= row["known_after"] <= 1
     again = json.loads(call("evaluate", "--weights", file, "--part", "test", "--json").stdout)
     assert again["samples"] == 600
 
@@ -52,6 +55,7 @@ def test_adapting_says_what_it_brings_and_costs(weights: str, tmp_path: Path) ->
     [
         (("evaluate", "--weights", "nothing.npz"), "nothing.npz: cannot be read"),
         (("evaluate", "--weights", "{}", "--part", "tests"), "keywords: no part 'tests' (did you mean 'test'?)"),
+        (("evaluate", "--weights", "{}", "--data", "engines"), "engines has the classes normal, anomalous; ds_cnn"),
         (("evaluate", "lenet5", "--weights", "{}"), "which is not 'lenet5' as it is here"),
         (("adapt", "--weights", "{}", "--speaker", "slt"), "--speaker slt: nobody of keywords"),
         (("adapt", "--weights", "{}", "--save", "x.npz"), "--save: goes with --speaker"),
@@ -112,6 +116,7 @@ def test_a_run_in_steps_ends_in_an_epoch_and_goes_on_from_there(tmp_path: Path) 
         (("--epochs", "1", "--schedule", "1:0.1"), "must be whole numbers that rise, from 0 on"),
         (("--epochs", "1", "--data", "word"), "no set 'word'"),
         (("--epochs", "1", "--init", "nothing.npz"), "nothing.npz: cannot be read"),
+        (("--epochs", "1", "--save", "nowhere/a.npz"), "--save nowhere/a.npz: there is no folder nowhere"),
         (("--save", "a.npz", "--steps", "0"), "--steps 0: must be at least 1"),
         (("--epochs", "2", "--steps", "3"), "--epochs 2 and --steps 3: a run has one of them"),
     ],
@@ -124,3 +129,60 @@ def test_slips_of_a_run_in_epochs_are_told(arguments: tuple[str, ...], message: 
 def test_a_network_without_a_set_needs_one() -> None:
     result = call("train", "tutorial_cnn", "--epochs", "1")
     assert "no set comes with the library for tutorial_cnn: give --data" in result.output + str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--seed", "2"), "was begun with another seed: it goes on as it was begun"),
+        (("--trained", "last:1", "--optimizer", "adam"), "with other layers trained and another optimizer or rate"),
+        (("--accumulate", "2"), "was begun with other batches"),
+        (("--schedule", "0:0.02"), "was begun with another optimizer or rate"),
+        (("--shift", "2"), "the run in it learns from other samples than these, or varies them in another way"),
+    ],
+)
+def test_a_run_goes_on_as_it_was_begun_or_not_at_all(tmp_path: Path, more: tuple[str, ...], message: str) -> None:
+    file, data = tmp_path / "run.npz", small_set(tmp_path)
+    given = ("train", "ds_cnn_paper", "--data", data, "--save", str(file), "--no-validate")
+    assert call(*given, "--steps", "2").exit_code == 0
+    kept = file.read_bytes()
+    result = call(*given, "--epochs", "2", *more)
+    assert result.exit_code and message in result.output + str(result.exception) and file.read_bytes() == kept
+
+
+def test_a_class_that_nothing_is_learned_of_is_noted(tmp_path: Path) -> None:
+    text = call("train", "ds_cnn_paper", "--data", small_set(tmp_path), "--epochs", "1", "--no-validate").stdout
+    known = datasets.load(str(tmp_path / "few.npz"))
+    learned = known.train.y
+    assert learned is not None
+    missing = [name for place, name in enumerate(known.classes) if place not in set(map(int, learned))]
+    assert missing and f"note: no train samples of {', '.join(missing)}" in text
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("--momentum", "0.9"),
+        ("--optimizer", "adam", "--lr", "0.001", "--accumulate", "4", "--shift", "3", "--mask", "2"),
+    ],
+)
+def test_a_run_that_was_killed_goes_on_to_the_same_bits(tmp_path: Path, more: tuple[str, ...]) -> None:
+    """By SIGKILL, at any moment: while it learns, or while it writes its file."""
+    file, data = tmp_path / "run.npz", small_set(tmp_path)
+    given = ("train", "ds_cnn_paper", "--data", data, "--no-validate", "--json", *more)
+    command = [sys.executable, "-m", "trainlib", *given, "--epochs", "100000", "--save", str(file)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        end = time.monotonic() + 300
+        while not file.exists() and time.monotonic() < end:
+            time.sleep(0.05)
+        time.sleep(0.3)
+        process.kill()
+    done = len(json.loads(str(np.load(file)["about"]))["under_way"]["before"])
+    epochs = ("--epochs", str(done + 2))
+    assert call(*given, *epochs, "--save", str(file)).exit_code == 0
+    assert call(*given, *epochs, "--save", str(tmp_path / "whole.npz")).exit_code == 0
+    found, expected = np.load(file), np.load(tmp_path / "whole.npz")
+    assert set(found) == set(expected)
+    for name in set(found) - {"about"}:
+        np.testing.assert_array_equal(found[name].view(np.uint8), expected[name].view(np.uint8), name)
+    assert str(found["about"]) == str(expected["about"])

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from tests.trainlib.arrays import assert_same_bits
 from trainlib import datasets, schedules
+from trainlib.data import load_labelled
 from trainlib.data.samples import Samples, Standard
 from trainlib.errors import DataError, ModelError
 from trainlib.layers import Add, Conv2D, Dropout, FullyConnected, GlobalAveragePool, PointWise
@@ -342,3 +343,19 @@ def test_a_shift_moves_frames_and_fills_with_the_mean(most: int, seed: int) -> N
         if 0 <= frame - by < 6:
             expected[frame] = x[frame - by]
     np.testing.assert_array_equal(shifted, expected)
+
+
+def test_images_are_standardised_by_channel(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x = (rng.standard_normal((9, 3, 4, 5)) * [[[2]], [[30]], [[0]]] + [[[1]], [[100]], [[7]]]).astype(np.float32)
+    np.savez(tmp_path / "images.npz", x=x, y=np.arange(9) % 2, split=np.array(["train"] * 6 + ["val"] * 3))
+    known = datasets.load(str(tmp_path / "images.npz"))
+    standard = known.train.standard
+    assert standard.mean.shape == standard.deviation.shape == (3, 1, 1) and standard.deviation[2, 0, 0] == 1
+    found = standard.apply(known.train.x).astype(np.float64)
+    np.testing.assert_allclose(found.mean(axis=(0, 2, 3)), 0, atol=1e-6)
+    np.testing.assert_allclose(found.std(axis=(0, 2, 3)), [1, 1, 0], atol=1e-6)
+    with pytest.raises(DataError, match="the training samples of images have 3 channels"):
+        standard.apply(x[:, :2])
+    old = load_labelled(tmp_path / "images.npz", held_out="val")
+    np.testing.assert_array_equal(old.standardise(old.held_out), standard.apply(known.validation.x))

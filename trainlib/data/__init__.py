@@ -28,6 +28,7 @@ from trainlib.data.archive import (
     speakers_of,
     text_in,
 )
+from trainlib.data.samples import Standard, statistics
 from trainlib.errors import DataError
 
 __all__ = ["Features", "Labelled", "as_samples", "load_features", "load_labelled"]
@@ -78,8 +79,7 @@ class Features:
             )
         if values.dtype.kind not in "biuf":
             raise DataError(f"{self.name}: cannot standardise an array of {values.dtype}: must be numbers")
-        centred = values.astype(np.float64) - self.mean.astype(np.float64)
-        return (centred / self.deviation.astype(np.float64)).astype(np.float32)
+        return Standard(self.mean, self.deviation, self.name).apply(values)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,7 +87,8 @@ class Labelled(Features):
     """Samples of several classes. `train` and `held_out` are float32 [n, *shape] and [m, *shape].
 
     `mean` and `deviation` are of each feature in the last dimension, over all others: for [frames,
-    coefficients], of each coefficient over all frames. Labels are int64 [n] and [m], places in `classes`.
+    coefficients], of each coefficient over all frames; for images [channels, height, width] of each channel,
+    [channels, 1, 1]. Labels are int64 [n] and [m], places in `classes`.
     `speakers`: those that are heard in `held_out`, in the file's order; empty if the file names none.
     """
 
@@ -116,7 +117,7 @@ def load_features(path: str | Path | None = None) -> Features:
     x = samples_of(file, arrays, dimensions=(2,))
     training, held_out = _rows(file, arrays, len(x))
     train = x[training]
-    mean, deviation = _statistics(train)
+    mean, deviation = map(_frozen, statistics(train))
     return Features(name=file.stem, train=_frozen(train), held_out=_frozen(x[held_out]), mean=mean, deviation=deviation)
 
 
@@ -150,7 +151,7 @@ def load_labelled(
     if speaker is not None:
         own = _of_speaker(file, speaker, spoken, speakers, training, unseen)
         training, unseen = training & own, unseen & own
-    mean, deviation = _statistics(x[reference])
+    mean, deviation = map(_frozen, statistics(x[reference]))
     return Labelled(
         name=file.stem,
         train=_frozen(x[training]),
@@ -190,15 +191,6 @@ def as_samples(x: NDArray[np.float32], input_shape: tuple[int, ...]) -> NDArray[
     if shape != input_shape:
         raise DataError(f"samples of shape {list(shape)} do not fit a network that takes {list(input_shape)}")
     return np.ascontiguousarray(x)
-
-
-def _statistics(x: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean and deviation of each feature in the last dimension."""
-    exact = x.astype(np.float64).reshape(-1, x.shape[-1])
-    deviation = exact.std(axis=0).astype(np.float32)
-    # After the cast: a deviation below the smallest float32 must not become a division by zero.
-    deviation[deviation == 0] = 1
-    return _frozen(exact.mean(axis=0).astype(np.float32)), _frozen(deviation)
 
 
 def _frozen(array: NDArray[_Number]) -> NDArray[_Number]:

@@ -17,9 +17,23 @@ Floats = NDArray[np.float32]
 Places = NDArray[np.int64]
 
 
+def statistics(x: Floats) -> tuple[Floats, Floats]:
+    """Mean and deviation of samples, float32: of images [n, channels, height, width] of each channel, [channels, 1, 1];
+    of others [n, *shape] of each feature in the last dimension, [features]. What is constant has a deviation of 1."""
+    exact = x.astype(np.float64)
+    if x.ndim == 4:
+        mean, deviation = (found(axis=(0, 2, 3)).reshape(-1, 1, 1) for found in (exact.mean, exact.std))
+    else:
+        rows = exact.reshape(-1, x.shape[-1])
+        mean, deviation = rows.mean(axis=0), rows.std(axis=0)
+    single = deviation.astype(np.float32)
+    single[single == 0] = 1  # after the cast: one below FP32's smallest number would divide by zero
+    return mean.astype(np.float32), single
+
+
 @dataclass(frozen=True, eq=False)
 class Standard:
-    """(x - mean) / deviation of each feature in the last dimension: float32 [features], a deviation above 0.
+    """(x - mean) / deviation, both as `statistics` gives them.
 
     of: what they are the statistics of.
     """
@@ -30,19 +44,16 @@ class Standard:
 
     @classmethod
     def over(cls, x: Floats, of: str) -> Standard:
-        """Of samples [n, *shape], over all dimensions but the last; a feature that is constant has a deviation of 1."""
-        exact = x.astype(np.float64).reshape(-1, x.shape[-1])
-        deviation = exact.std(axis=0).astype(np.float32)
-        deviation[deviation == 0] = 1  # after the cast: one below FP32's smallest number would divide by zero
-        return cls(exact.mean(axis=0).astype(np.float32), deviation, of)
+        """Of samples [n, *shape]."""
+        return cls(*statistics(x), of)
 
     def apply(self, x: ArrayLike) -> Floats:
         """In FP64, rounded once: the bits do not hang on how many are standardised together. Raises DataError."""
-        values = np.asarray(x)
-        if values.ndim == 0 or values.shape[-1:] != self.mean.shape:
+        values, place = np.asarray(x), -self.mean.ndim
+        if values.shape[place:][:1] != self.mean.shape[:1]:
+            what = "channels" if self.mean.ndim > 1 else "features in the last dimension"
             raise DataError(
-                f"samples of shape {list(values.shape)}: those of {self.of} have {len(self.mean)} features in the last "
-                f"dimension"
+                f"samples of shape {list(values.shape)}: those of {self.of} have {len(self.mean)} {what}"
             )
         centred = values.astype(np.float64) - self.mean.astype(np.float64)
         return (centred / self.deviation.astype(np.float64)).astype(np.float32)
@@ -90,6 +101,13 @@ class Samples:
         if text(name) not in names:
             raise DataError(f"{self.name}: no {group} {name!r}{nearest(name, names)}; there are: {', '.join(names)}")
         return self[whose == names.index(name)]
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Classes of which there is no sample."""
+        if self.y is None or "clip" in self.groups:  # sounds of machines are learned from what is normal
+            return ()
+        return tuple(name for place, name in enumerate(self.classes) if not (self.y == place).any())
 
     def names(self, group: str) -> tuple[str, ...]:
         """The speakers, machines or clips that these samples are of, in the set's order."""

@@ -28,6 +28,7 @@ from trainlib.optimizers import SGD, Adam, AdamW, Batch, Optimizer
 from trainlib.optimizers.schedule import Cosine, Epochs, Schedule, StepDecay, Warmup
 from trainlib.training.fit import Progress
 from trainlib.training.history import Epoch
+from trainlib.training.latent import Stored
 from trainlib.training.metrics import Evaluation
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ Arrays = dict[str, NDArray[Any]]
 VERSION = 1
 OPTIMIZERS: dict[str, type[Optimizer]] = {"SGD": SGD, "Adam": Adam, "AdamW": AdamW}
 SCHEDULES: dict[str, type[Schedule]] = {kind.__name__: kind for kind in (Epochs, StepDecay, Cosine, Warmup)}
+#: bytes of all arrays of a file, beyond which it is none of ours: L2 holds far less
+MOST_BYTES = 1 << 30
 ACCEPTED = "accepted is a file that Trainer.save has written"
 
 
@@ -81,6 +84,7 @@ def about_of(trainer: Trainer) -> dict[str, Any]:
         "optimizer": _plain(optimizer, ("state", "steps", "epoch")),
         "steps": [trainer.steps, optimizer.steps, optimizer.epoch],
         "batch": [batch.size, batch.done],
+        "stored": asdict(trainer.stored),
         "seed": trainer.seed,
         "classes": list(trainer.classes),
         "standard": None if trainer.standard is None else trainer.standard.of,
@@ -127,6 +131,8 @@ def read(path: str | Path) -> Checkpoint:
     arrays: Arrays = {}
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if (size := sum(member.file_size for member in archive.infolist())) > MOST_BYTES:
+                raise ValueError(f"{size:,} bytes when unpacked")
             for name in archive.namelist():  # whole members: reading to the end is what checks a member's CRC
                 member = io.BytesIO(archive.read(name))
                 arrays[name.removesuffix(".npy")] = np.lib.format.read_array(member, allow_pickle=False)
@@ -187,6 +193,28 @@ def _rate(plain: Any) -> float | Schedule:
     return kind(**{name: _rate(value) if isinstance(value, dict) else value for name, value in own.items()})
 
 
+def resume(trainer: Trainer, path: str | Path) -> None:
+    """Raises DataError unless the file's trainer was made like this one."""
+    checkpoint = read(path)
+    model_of(checkpoint, trainer.model)
+    own, its = _ways(json.loads(json.dumps(about_of(trainer)))), _ways(checkpoint.about)
+    if others := [how for how in own if own[how] != its[how]]:
+        raise DataError(
+            f"{checkpoint.file}: was begun with {' and '.join(others)}: it goes on as it was begun; a new run may "
+            f"begin with its weights (--init)"
+        )
+    restore(trainer, checkpoint, True)
+    trainer.resumed = checkpoint.file
+
+
+def _ways(about: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run's bits hang on, beside its samples."""
+    return {
+        "other layers trained": about["trained"], "another optimizer or rate": about["optimizer"],
+        "another seed": about["seed"], "other batches": about["batch"][0],
+    }  # fmt: skip
+
+
 def restore(trainer: Trainer, checkpoint: Checkpoint, goes_on: bool) -> None:
     """Put a file's weights into a trainer of its network; goes_on: and all else. Raises DataError."""
     arrays, about = checkpoint.arrays, checkpoint.about
@@ -211,6 +239,7 @@ def _go_on(trainer: Trainer, arrays: Mapping[str, NDArray[Any]], about: Mapping[
     trainer.optimizer.check_state(trainer.parameters)
     trainer.steps, trainer.optimizer.steps, trainer.optimizer.epoch = map(int, about["steps"])
     trainer.batch.done = int(about["batch"][1])
+    trainer.stored = Stored(**about["stored"])
     if (at := about["under_way"]) is not None:
         trainer.under_way = Progress(**{**at, "before": [_epoch(one) for one in at["before"]]})
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pulpsim.energy import Energy, total
-from trainlib.training.latent import head_of
+from trainlib.training.latent import Stored, head_of
 
 if TYPE_CHECKING:
     from pulpsim.trace import Timeline
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 class Cost:
     """samples: learned from, a step each. cycles: of all steps, and of the forward passes that gave what is stored.
     energy: None without power figures for the platform. Bytes: of parameters, of what else a step has in L2 (values
-    and gradients at once, programs), of the optimizer's states, and of what frozen layers put out and is stored.
+    and gradients at once, programs), of the optimizer's states, and of what frozen layers put out and is stored;
+    l2_bytes: that L2 has.
     """
 
     samples: int
@@ -33,6 +34,12 @@ class Cost:
     working_bytes: int
     optimizer_bytes: int
     stored_bytes: int
+    l2_bytes: int
+
+    @property
+    def bytes(self) -> int:
+        """All of them together."""
+        return self.parameter_bytes + self.working_bytes + self.optimizer_bytes + self.stored_bytes
 
     @property
     def milliseconds(self) -> float:
@@ -71,28 +78,29 @@ def _measured(trainer: Trainer) -> tuple[StepReport, ...]:
     return tuple(report for report in found if report is not None) if all(found) else ()
 
 
-def cost_of(trainer: Trainer, stored_steps: int, stored_samples: int, stored_bytes: int) -> Cost:
-    """stored_steps: with stored outputs of frozen layers, which took a forward pass for each of `stored_samples`."""
+def cost_of(trainer: Trainer, stored: Stored) -> Cost:
+    """Stored outputs of frozen layers took a forward pass for each sample."""
     cycles, spent = 0, list[Energy | None]()
-    for head, steps in ((False, trainer.steps - stored_steps), (True, stored_steps)):
+    for head, steps in ((False, trainer.steps - stored.steps), (True, stored.steps)):
         if steps:
             batch, rest = divmod(steps, trainer.batch.size)
             for place, report in enumerate(reports(trainer, head)):
                 count = batch + (place < rest)
                 cycles += count * report.cycles
                 spent.append(report.energy and report.energy.times(count))
-    if stored_samples:
+    if stored.samples:
         wanted = {node.name for node in trainer.model.nodes if trainer.model.graph.wanted(node.output)}
         for phase in reports(trainer, False)[0].phases:
             if phase.step == "fw" and phase.layer not in wanted:
-                cycles += stored_samples * phase.cycles
-                spent.append(phase.energy and phase.energy.times(stored_samples))
-    step = reports(trainer, stored_steps > 0)[-1]
-    own = head_of(trainer.model) if stored_steps else trainer.model
+                cycles += stored.samples * phase.cycles
+                spent.append(phase.energy and phase.energy.times(stored.samples))
+    step = reports(trainer, stored.steps > 0)[-1]
+    own = head_of(trainer.model) if stored.steps else trainer.model
     states = len(trainer.optimizer.states) * _bytes_of(own, trained=True)
     return Cost(
         trainer.steps, cycles, trainer.platform.clock_hz, total(spent), _bytes_of(trainer.model),
-        step.l2_bytes - _bytes_of(own) - states, states, stored_bytes,
+        step.l2_bytes - _bytes_of(own) - states, states, stored.bytes,
+        trainer.platform.l2.size_bytes,
     )  # fmt: skip
 
 

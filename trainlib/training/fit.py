@@ -100,6 +100,11 @@ def checked_run(
 
 def fit(trainer: Trainer, run: Run) -> History:
     """Raises DataError, and DivergedError where a step leaves what is not finite: the run's file stays as it was."""
+    if trainer.resumed and trainer.under_way is not None and trainer.under_way.key != run.key:
+        raise DataError(
+            f"{trainer.resumed}: the run in it learns from other samples than these, or varies them in another way: it "
+            f"goes on as it was begun"
+        )
     lessons = Lessons(trainer, run)
     at = trainer.under_way if trainer.under_way is not None and trainer.under_way.key == run.key else None
     at = trainer.under_way = at or Progress(run.key)
@@ -176,11 +181,20 @@ def targets_of(model: Model, samples: Samples) -> list[Any]:
     return [int(label) for label in samples.y]
 
 
+def _listed(names: Sequence[str], shown: int = 4) -> str:
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
+
+
 def evaluate(trainer: Trainer, samples: Samples) -> Evaluation:
     """Without learning from them. Raises DataError."""
     given: object = samples
     if not isinstance(given, Samples) or not len(given):
         raise DataError("evaluate: must be samples, one at least, as datasets.load(\"keywords\").test")
+    if trainer.classes and samples.classes and trainer.classes != samples.classes:
+        raise DataError(
+            f"{samples.name} has the classes {_listed(samples.classes)}; {trainer.model.name} has learned to tell "
+            f"{_listed(trainer.classes)}: these cannot be counted"
+        )
     model, x = trainer.model, standardised(trainer, samples)
     targets = x if model.target_is_input else targets_of(model, samples)
     outputs = trainer.predict_all(x, os.cpu_count() or 1)

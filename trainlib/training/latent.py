@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -10,6 +10,15 @@ from trainlib.errors import DataError
 from trainlib.graph import SAMPLE, Value
 from trainlib.layers import Layer
 from trainlib.model import Model
+
+
+@dataclass
+class Stored:
+    """steps: from stored outputs. samples, bytes: whose outputs are stored, in FP32 in L2 or beside it."""
+
+    steps: int = 0
+    samples: int = 0
+    bytes: int = 0
 
 
 def stored_values(model: Model) -> tuple[Value, ...]:

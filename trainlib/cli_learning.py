@@ -271,8 +271,12 @@ def _row(
     }  # fmt: skip
 
 
+def _millijoules(row: dict[str, Any]) -> list[float]:
+    return [part / 1e3 for part in row["microjoules"]]
+
+
 def _table(rows: list[dict[str, Any]]) -> Table:
-    energy = [number("microjoules", "µJ in all", band)] if rows[0]["microjoules"] is not None else []
+    energy = [number("microjoules", "mJ in all", band, _millijoules)] if rows[0]["microjoules"] is not None else []
     columns = [
         words("speaker"), number("before", shown=".1%"), number("after", shown=".1%"),
         number("known_before", "known before", ".1%"), number("known_after", "known after", ".1%"), number("steps"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -271,7 +272,7 @@ def _row(
     }  # fmt: skip
 
 
-def _millijoules(row: dict[str, Any]) -> list[float]:
+def _millijoules(row: Mapping[str, Any]) -> list[float]:
     return [part / 1e3 for part in row["microjoules"]]
 
 

@@ -109,14 +109,16 @@ def forward_all(
     if count is None or count < 1:
         raise DataError(f"{model.name}: threads = {threads!r}: must be a whole number, at least 1")
 
-    def output(x: ArrayLike) -> Floats:
-        return forward(model, parameters, x, host)[-1]
+    samples = list(xs)
+    size = max(-(-len(samples) // (4 * count)), 1)  # a few parts a thread: one sample is too short to be handed over
 
-    if count == 1:
-        found = [output(x) for x in xs]
-    else:
-        with ThreadPoolExecutor(count) as pool:
-            found = list(pool.map(output, xs))
+    def outputs(first: int) -> list[Floats]:
+        return [forward(model, parameters, x, host)[-1] for x in samples[first : first + size]]
+
+    with ThreadPoolExecutor(count) as pool:
+        firsts = range(0, len(samples), size)
+        parts = map(outputs, firsts) if count == 1 else pool.map(outputs, firsts)
+        found = [y for part in parts for y in part]
     return np.array(found, np.float32).reshape(len(found), *model.shapes[-1][1])
 
 

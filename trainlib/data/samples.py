@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pulpsim.arguments import text, whole
+from pulpsim.arguments import real, text, whole
 from pulpsim.errors import nearest
 from trainlib.errors import DataError
 
@@ -38,14 +38,38 @@ class Standard:
 
     def apply(self, x: ArrayLike) -> Floats:
         """In FP64, rounded once: the bits do not hang on how many are standardised together. Raises DataError."""
+        centred = self._values(x) - self.mean.astype(np.float64)
+        return (centred / self.deviation.astype(np.float64)).astype(np.float32)
+
+    def follow(self, x: ArrayLike, horizon: float) -> Standard:
+        """Adaptive standardisation: running mean and deviation after samples [n, *shape] of a stream, in their order.
+
+        From one sample to the next what was known keeps a share of 1 - 1/horizon: of what this one knows 37 % are left
+        after `horizon` samples. A feature that has become constant keeps its deviation. Raises DataError.
+        """
+        values, samples = self._values(x), real(horizon)
+        if values.ndim < 2:
+            raise DataError(f"samples of shape {list(values.shape)}: must be several, [n, *shape of one]")
+        if samples is None or not 1 <= samples < np.inf:
+            raise DataError(f"horizon = {horizon!r}: must be a number of samples, at least 1")
+        mean, deviation = self.mean.astype(np.float64), self.deviation.astype(np.float64)
+        square = deviation**2 + mean**2
+        for one in values.reshape(len(values), -1, len(mean)):
+            mean = mean + (one.mean(axis=0) - mean) / samples
+            square = square + ((one**2).mean(axis=0) - square) / samples
+        spread = np.sqrt(np.maximum(square - mean**2, 0)).astype(np.float32)
+        spread = np.where(spread > 0, spread, self.deviation)
+        return Standard(mean.astype(np.float32), spread, f"{self.of}, and {len(values):,} samples of a stream")
+
+    def _values(self, x: ArrayLike) -> NDArray[np.float64]:
+        """Raises DataError for samples of other features."""
         values = np.asarray(x)
         if values.ndim == 0 or values.shape[-1:] != self.mean.shape:
             raise DataError(
                 f"samples of shape {list(values.shape)}: those of {self.of} have {len(self.mean)} features in the last "
                 f"dimension"
             )
-        centred = values.astype(np.float64) - self.mean.astype(np.float64)
-        return (centred / self.deviation.astype(np.float64)).astype(np.float32)
+        return values.astype(np.float64)
 
 
 @dataclass(frozen=True, eq=False)

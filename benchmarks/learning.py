@@ -1,0 +1,308 @@
+"""Experiments on learning: two networks trained from nothing, then adapted to what they have not met.
+
+Detectors meet a new machine or microphone, keyword spotters a new speaker or microphone. Adaptive standardisation,
+which trains nothing, is what every way of adapting is measured against. `learning_page` makes the page of the records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from itertools import product
+from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from pulpsim import Platform
+from trainlib import datasets, models, schedules
+from trainlib.data.augment import Augmentation, Mask, Shift
+from trainlib.data.samples import Samples, Standard
+from trainlib.optimizers import SGD
+from trainlib.plan import Plan
+from trainlib.plans import plan_for
+from trainlib.trainer import StepReport, Trainer
+
+Floats = NDArray[np.float32]
+
+#: has power figures
+PLATFORM = "vega"
+SEEDS = (0, 1, 2)
+#: samples of what was known before that are mixed in
+REPLAYED = 96
+#: of a detector's training samples, heard by a new microphone: forty clips, in the set's random order
+HEARD = 400
+#: cosines that a microphone's response is made of, its deviation in dB
+COSINES, DEVIATION = 8, 6.0
+#: of the detector's samples, and of the recordings that keywords were made from
+ENGINE_BANDS, ENGINE_FRAMES, KEYWORD_BANDS = 128, 5, 40
+
+
+# -- the records -----------------------------------------------------------------------------------
+class Spent(msgspec.Struct, frozen=True):
+    """What a training takes on the device. kept_bytes: of samples and frozen layers' outputs, to learn from again."""
+
+    steps: int = 0
+    step_cycles: int = 0
+    milliseconds: float = 0.0
+    microjoules: tuple[float, float] = (0.0, 0.0)
+    kept_bytes: int = 0
+
+
+NOTHING = Spent()
+
+
+class Trained(msgspec.Struct, frozen=True):
+    """A network trained from nothing. scores: of the validation, after every epoch; parts: of the last one's machines,
+    or classes."""
+
+    network: str
+    seed: int
+    losses: list[float]
+    scores: list[float]
+    parts: dict[str, float]
+    spent: Spent
+
+
+class Adapted(msgspec.Struct, frozen=True):
+    """A way of meeting something new. what: of its kind; new, known: scores for it and for what was known before."""
+
+    experiment: str
+    network: str
+    what: str
+    seed: int
+    way: str
+    replayed: int
+    new: float
+    known: float
+    spent: Spent
+
+
+class Document(msgspec.Struct, frozen=True):
+    """Everything that is measured."""
+
+    trained: list[Trained] = []
+    adapted: list[Adapted] = []
+
+    def __add__(self, other: Document) -> Document:
+        return Document(self.trained + other.trained, self.adapted + other.adapted)
+
+
+# -- what is done ----------------------------------------------------------------------------------
+LOADED, ADAPTIVE = "as loaded", "adaptive standardisation"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained from nothing, and adapted.
+
+    rates: {epoch: the rate from there on}. ways: what adapting trains, by name, as `Model.trained_as` has it. horizon:
+    of adaptive standardisation, samples. most: samples of a part that are taken; None for all.
+    """
+
+    network: str
+    data: str
+    epochs: int
+    rates: dict[int, float]
+    adapting_epochs: int
+    adapting_rate: float
+    horizon: float
+    ways: dict[str, str]
+    augment: tuple[Augmentation, ...] = ()
+    most: int | None = None
+
+    def part(self, name: str) -> Samples:
+        """Of the recipe's set."""
+        return self.some(datasets.load(self.data).part(name))
+
+    def some(self, samples: Samples) -> Samples:
+        return samples if self.most is None else samples.sample(min(self.most, len(samples)))
+
+
+DETECTOR = Recipe(
+    "autoencoder", "engines", epochs=24, rates={0: 0.03, 16: 0.01, 21: 0.003},
+    adapting_epochs=10, adapting_rate=0.01, horizon=100,
+    ways={"last layer": "last:1", "upper half": "last:5", "all layers": "all"},
+)  # fmt: skip
+SPOTTER = Recipe(
+    "ds_cnn_paper", "keywords", epochs=24, rates={0: 0.03, 12: 0.01, 18: 0.003}, augment=(Shift(5), Mask(4)),
+    adapting_epochs=20, adapting_rate=0.03, horizon=30,
+    ways={"last layer": "last:1", "upper half": "last:2", "all layers": "all"},
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a trained network meets. learned: samples of it, to adapt to; new, known: others of it, and of what was
+    there before, to test with; kept: what replayed ones are drawn from."""
+
+    experiment: str
+    what: str
+    learned: Samples
+    new: Samples
+    known: Samples
+    kept: Samples
+
+
+def train(recipe: Recipe, seed: int, samples: Samples, validate: Samples, file: Path) -> Trained:
+    """From nothing; the trained network is in the file then."""
+    trainer = Trainer(recipe.network, PLATFORM, optimizer=SGD(schedules.steps(recipe.rates)), seed=seed)
+    trainer.reports = simulated(recipe.network, "from nothing")
+    history = trainer.fit(samples, recipe.epochs, validate=validate, augment=recipe.augment)
+    trainer.save(file)
+    last = history.epochs[-1].validation
+    assert last is not None
+    parts = {name: area for name, (area, _) in last.by_machine.items()} or dict(last.per_class)
+    return Trained(recipe.network, seed, history.losses, history.scores, parts, _spent(trainer, 0))
+
+
+def meet(recipe: Recipe, seed: int, change: Change, file: Path) -> Iterator[Adapted]:
+    """Every way, each from the file's weights."""
+
+    def record(trainer: Trainer, way: str, replayed: int = 0, spent: Spent = NOTHING) -> Adapted:
+        new, known = (trainer.evaluate(samples).score for samples in (change.new, change.known))
+        return Adapted(
+            change.experiment, recipe.network, change.what, seed, way, replayed, new, known, spent
+        )  # fmt: skip
+
+    loaded = Trainer.load(file, PLATFORM)
+    yield record(loaded, LOADED)
+    loaded.standard = loaded.standard_of(change.learned).follow(change.learned.x, recipe.horizon)
+    yield record(loaded, ADAPTIVE)
+    kept = change.kept.sample(min(REPLAYED, len(change.kept)), seed)
+    for (way, trained), replay in product(recipe.ways.items(), (None, kept)):
+        trainer = Trainer.load(
+            file, PLATFORM, plan=planned(recipe.network, trained), trained=trained, seed=seed,
+            optimizer=SGD(recipe.adapting_rate),
+        )  # fmt: skip
+        trainer.reports = simulated(recipe.network, trained)
+        trainer.fit(change.learned, recipe.adapting_epochs, replay=replay, latent=trained != "all")
+        replayed = 0 if replay is None else len(replay)
+        yield record(trainer, way, replayed, _spent(trainer, len(change.learned) + replayed))
+
+
+@cache
+def planned(network: str, trained: str) -> Plan:
+    """Of an adaptation's step: found once in a process."""
+    return plan_for(models.get(network).trained_as(trained), Platform.preset(PLATFORM), SGD())
+
+
+@cache
+def simulated(network: str, training: str) -> dict[bool, tuple[StepReport, ...]]:
+    """Where trainers of one kind put the steps that they have simulated: likewise once in a process."""
+    return {}
+
+
+def _spent(trainer: Trainer, kept: int) -> Spent:
+    """kept: samples that were learned from more than once: whole, as targets too, or what frozen layers put out."""
+    cost, model = trainer.cost, trainer.model
+    whole = 0 if cost.stored_bytes and not model.target_is_input else 4 * model.inputs * kept
+    energy = cost.microjoules or (0.0, 0.0)
+    return Spent(cost.samples, trainer.step().cycles, cost.milliseconds, energy, cost.stored_bytes + whole)
+
+
+# -- the experiments -------------------------------------------------------------------------------
+def detector(recipe: Recipe, seed: int) -> Document:
+    """Trained on all machines, then heard by a new microphone."""
+    samples, test = recipe.part("train"), recipe.part("test")
+    through = partial(heard, offset=np.tile(response(ENGINE_BANDS, seed), ENGINE_FRAMES))
+    change = Change("new microphone", "engines", through(samples[:HEARD]), through(test), test, samples)
+    return _trained_and_met(recipe, seed, samples, test, [change])
+
+
+def new_machine(recipe: Recipe, seed: int, machine: str) -> Document:
+    """Trained on all machines but one, which then comes. What was trained before is no record of its own."""
+    every, test = recipe.part("train"), recipe.part("test")
+    others = _but(every, machine)
+    standard = Standard.over(others.x, f"the training samples of {every.name} without {machine}")
+    others = replace(others, standard=standard)
+    known, new = _but(test, machine), test.of("machine", machine)
+    change = Change("new machine", machine, every.of("machine", machine), new, known, others)
+    return Document([], _trained_and_met(recipe, seed, others, known, [change]).adapted)
+
+
+def spotter(recipe: Recipe, seed: int) -> Document:
+    """Trained on known voices, then spoken to by others, one at a time, and by known ones through a new microphone."""
+    samples, known = recipe.part("train"), recipe.part("validation")
+    changes = [
+        Change("unseen speaker", user.name, recipe.some(user.train), recipe.some(user.test), known, samples)
+        for user in datasets.load(recipe.data).speakers()
+    ]
+    through = partial(heard, offset=cepstrum(response(KEYWORD_BANDS, seed), samples.x.shape[-1]))
+    learned = samples.sample(min(REPLAYED, len(samples)), seed)
+    changes.append(Change("new microphone", "keywords", through(learned), through(known), known, samples))
+    return _trained_and_met(recipe, seed, samples, known, changes)
+
+
+def _trained_and_met(
+    recipe: Recipe, seed: int, samples: Samples, test: Samples, changes: Sequence[Change]
+) -> Document:
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "trained.npz"
+        trained = train(recipe, seed, samples, test, file)
+        return Document([trained], [record for change in changes for record in meet(recipe, seed, change, file)])
+
+
+def _but(samples: Samples, machine: str) -> Samples:
+    whose, names = samples.groups["machine"]
+    return samples[whose != names.index(machine)]
+
+
+# -- microphones -----------------------------------------------------------------------------------
+def response(bands: int, seed: int) -> NDArray[np.float64]:
+    """Of a microphone, in dB at each mel band: smooth, drawn by the seed; its mean is 0."""
+    weights = np.random.default_rng([seed, bands]).standard_normal(COSINES)
+    drawn = weights @ _cosines(np.arange(1, COSINES + 1), bands)
+    return drawn / drawn.std() * DEVIATION
+
+
+def cepstrum(decibels: NDArray[np.float64], coefficients: int) -> NDArray[np.float64]:
+    """What a response adds to MFCC as the set of keywords has them: of natural logarithms, scaled."""
+    bands = len(decibels)
+    return _cosines(np.arange(coefficients), bands) @ (decibels * np.log(10) / 20) / np.sqrt(2 * bands)
+
+
+def _cosines(numbers: NDArray[np.int64], bands: int) -> NDArray[np.float64]:
+    """[numbers, bands], as a DCT-II has them."""
+    return np.cos(np.pi * numbers[:, None] * (np.arange(bands) + 0.5) / bands)
+
+
+def heard(samples: Samples, offset: NDArray[np.float64]) -> Samples:
+    """Through a filter: the same numbers are added to every frame's features."""
+    return replace(samples, x=(samples.x + offset).astype(np.float32))
+
+
+# -- all of them -----------------------------------------------------------------------------------
+def measure(
+    workers: int = 1, seeds: Sequence[int] = SEEDS, recipes: tuple[Recipe, Recipe] = (DETECTOR, SPOTTER),
+    tell: Callable[[int, int], None] = lambda done, of: None,
+) -> Document:  # fmt: skip
+    """The same for any number of workers. tell: told how many experiments are done, of how many."""
+    jobs = list(_jobs(seeds, *recipes))
+    results: list[Document | None] = [None] * len(jobs)
+    if workers == 1:
+        for place, job in enumerate(jobs):
+            tell(place, len(jobs))
+            results[place] = job()
+    else:
+        with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+            places = {pool.submit(job): place for place, job in enumerate(jobs)}
+            for done, future in enumerate(as_completed(places)):
+                tell(done, len(jobs))
+                results[places[future]] = future.result()
+    return sum((result for result in results if result is not None), Document())
+
+
+def _jobs(seeds: Sequence[int], detecting: Recipe, spotting: Recipe) -> Iterator[Callable[[], Document]]:
+    """The longest first."""
+    for seed in seeds:
+        yield partial(spotter, spotting, seed)
+    for seed in seeds:
+        yield partial(detector, detecting, seed)
+        for machine in datasets.load(detecting.data).train.names("machine"):
+            yield partial(new_machine, detecting, seed, machine)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from pulpsim import Platform
 from trainlib import datasets, models, schedules
+from trainlib.data import spectra
 from trainlib.data.augment import Augmentation, Mask, Shift
 from trainlib.data.samples import Samples, Standard
 from trainlib.optimizers import SGD
@@ -39,8 +40,6 @@ REPLAYED = 96
 HEARD = 400
 #: cosines that a microphone's response is made of, its deviation in dB
 COSINES, DEVIATION = 8, 6.0
-#: of the detector's samples, and of the recordings that keywords were made from
-ENGINE_BANDS, ENGINE_FRAMES, KEYWORD_BANDS = 128, 5, 40
 
 
 # -- the records -----------------------------------------------------------------------------------
@@ -113,7 +112,9 @@ class Recipe:
     adapting_rate: float
     horizon: float
     ways: dict[str, str]
+    momentum: float = 0.0
     augment: tuple[Augmentation, ...] = ()
+    platform: str = PLATFORM
     most: int | None = None
 
     def part(self, name: str) -> Samples:
@@ -151,8 +152,9 @@ class Change:
 
 def train(recipe: Recipe, seed: int, samples: Samples, validate: Samples, file: Path) -> Trained:
     """From nothing; the trained network is in the file then."""
-    trainer = Trainer(recipe.network, PLATFORM, optimizer=SGD(schedules.steps(recipe.rates)), seed=seed)
-    trainer.reports = simulated(recipe.network, "from nothing")
+    optimizer = SGD(schedules.steps(recipe.rates), recipe.momentum)
+    trainer = Trainer(recipe.network, recipe.platform, optimizer=optimizer, seed=seed)
+    trainer.reports = simulated(recipe.network, recipe.platform, "from nothing")
     history = trainer.fit(samples, recipe.epochs, validate=validate, augment=recipe.augment)
     trainer.save(file)
     last = history.epochs[-1].validation
@@ -170,30 +172,34 @@ def meet(recipe: Recipe, seed: int, change: Change, file: Path) -> Iterator[Adap
             change.experiment, recipe.network, change.what, seed, way, replayed, new, known, spent
         )  # fmt: skip
 
-    loaded = Trainer.load(file, PLATFORM)
+    loaded = _loaded(recipe, seed, file, "all")
     yield record(loaded, LOADED)
     loaded.standard = loaded.standard_of(change.learned).follow(change.learned.x, recipe.horizon)
     yield record(loaded, ADAPTIVE)
     kept = change.kept.sample(min(REPLAYED, len(change.kept)), seed)
     for (way, trained), replay in product(recipe.ways.items(), (None, kept)):
-        trainer = Trainer.load(
-            file, PLATFORM, plan=planned(recipe.network, trained), trained=trained, seed=seed,
-            optimizer=SGD(recipe.adapting_rate),
-        )  # fmt: skip
-        trainer.reports = simulated(recipe.network, trained)
+        trainer = _loaded(recipe, seed, file, trained)
         trainer.fit(change.learned, recipe.adapting_epochs, replay=replay, latent=trained != "all")
         replayed = 0 if replay is None else len(replay)
         yield record(trainer, way, replayed, _spent(trainer, len(change.learned) + replayed))
 
 
+def _loaded(recipe: Recipe, seed: int, file: Path, trained: str) -> Trainer:
+    """To be adapted."""
+    plan, optimizer = planned(recipe.network, recipe.platform, trained), SGD(recipe.adapting_rate)
+    trainer = Trainer.load(file, recipe.platform, plan=plan, trained=trained, optimizer=optimizer, seed=seed)
+    trainer.reports = simulated(recipe.network, recipe.platform, trained)
+    return trainer
+
+
 @cache
-def planned(network: str, trained: str) -> Plan:
+def planned(network: str, platform: str, trained: str) -> Plan:
     """Of an adaptation's step: found once in a process."""
-    return plan_for(models.get(network).trained_as(trained), Platform.preset(PLATFORM), SGD())
+    return plan_for(models.get(network).trained_as(trained), Platform.preset(platform), SGD())
 
 
 @cache
-def simulated(network: str, training: str) -> dict[bool, tuple[StepReport, ...]]:
+def simulated(network: str, platform: str, training: str) -> dict[bool, tuple[StepReport, ...]]:
     """Where trainers of one kind put the steps that they have simulated: likewise once in a process."""
     return {}
 
@@ -210,7 +216,7 @@ def _spent(trainer: Trainer, kept: int) -> Spent:
 def detector(recipe: Recipe, seed: int) -> Document:
     """Trained on all machines, then heard by a new microphone."""
     samples, test = recipe.part("train"), recipe.part("test")
-    through = partial(heard, offset=np.tile(response(ENGINE_BANDS, seed), ENGINE_FRAMES))
+    through = partial(heard, offset=on_vectors(response(spectra.MACHINE_BANDS, seed)))
     change = Change("new microphone", "engines", through(samples[:HEARD]), through(test), test, samples)
     return _trained_and_met(recipe, seed, samples, test, [change])
 
@@ -233,7 +239,7 @@ def spotter(recipe: Recipe, seed: int) -> Document:
         Change("unseen speaker", user.name, recipe.some(user.train), recipe.some(user.test), known, samples)
         for user in datasets.load(recipe.data).speakers()
     ]
-    through = partial(heard, offset=cepstrum(response(KEYWORD_BANDS, seed), samples.x.shape[-1]))
+    through = partial(heard, offset=on_mfcc(response(spectra.WORD_BANDS, seed)))
     learned = samples.sample(min(REPLAYED, len(samples)), seed)
     changes.append(Change("new microphone", "keywords", through(learned), through(known), known, samples))
     return _trained_and_met(recipe, seed, samples, known, changes)
@@ -256,20 +262,19 @@ def _but(samples: Samples, machine: str) -> Samples:
 # -- microphones -----------------------------------------------------------------------------------
 def response(bands: int, seed: int) -> NDArray[np.float64]:
     """Of a microphone, in dB at each mel band: smooth, drawn by the seed; its mean is 0."""
-    weights = np.random.default_rng([seed, bands]).standard_normal(COSINES)
-    drawn = weights @ _cosines(np.arange(1, COSINES + 1), bands)
+    waves = np.cos(np.pi * np.outer(np.arange(1, COSINES + 1), np.arange(bands) + 0.5) / bands)
+    drawn = np.random.default_rng([seed, bands]).standard_normal(COSINES) @ waves
     return drawn / drawn.std() * DEVIATION
 
 
-def cepstrum(decibels: NDArray[np.float64], coefficients: int) -> NDArray[np.float64]:
-    """What a response adds to MFCC as the set of keywords has them: of natural logarithms, scaled."""
-    bands = len(decibels)
-    return _cosines(np.arange(coefficients), bands) @ (decibels * np.log(10) / 20) / np.sqrt(2 * bands)
+def on_vectors(decibels: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What a response adds to vectors of log-mel spectra."""
+    return np.tile(decibels, spectra.STACK)
 
 
-def _cosines(numbers: NDArray[np.int64], bands: int) -> NDArray[np.float64]:
-    """[numbers, bands], as a DCT-II has them."""
-    return np.cos(np.pi * numbers[:, None] * (np.arange(bands) + 0.5) / bands)
+def on_mfcc(decibels: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What it adds to MFCC, which are of natural logarithms of magnitudes."""
+    return decibels * np.log(10) / 20 @ spectra.cosine_transform()
 
 
 def heard(samples: Samples, offset: NDArray[np.float64]) -> Samples:

@@ -149,8 +149,9 @@ def _what_is_compared() -> Iterator[str]:
         "feature, not timed. All other ways are measured against it. They train, the detector for "
         f"{DETECTOR.adapting_epochs} epochs at a rate of {DETECTOR.adapting_rate:g}, the spotter for "
         f"{SPOTTER.adapting_epochs} at {SPOTTER.adapting_rate:g}, with replay together with {REPLAYED} samples of what "
-        "was known. Rates, epochs and horizons were chosen by looking at these test samples with one seed. Frozen layers' "
-        "outputs are stored once and learned from. Kept are those, or whole samples where all layers learn; the autoencoder's samples always, they are its targets."
+        "was known. Rates, epochs and horizons were chosen by looking at these test samples with one seed. What frozen "
+        "layers put out is stored once and learned from. Kept are these outputs, or whole samples where all layers "
+        "learn; the autoencoder's samples always, they are its targets."
     )
 
 
@@ -216,15 +217,15 @@ def _sentences(records: Sequence[Adapted]) -> Iterator[str]:
     for what, other in (("adaptive standardisation alone", adaptive), ("the network as loaded", loaded)):
         poor = [_name(own[0]) for own in trained if _mean(own, "new") <= _mean(other, "new")]
         if poor:
-            yield f"No better than {what}: {', '.join(poor)}."
+            yield f"No better than {what}: {'; '.join(poor)}."
 
 
 # -- numbers ---------------------------------------------------------------------------------------
 def _by_way(records: Sequence[Adapted]) -> list[list[Adapted]]:
-    """Records of one way with one count of replayed samples, in the records' order."""
-    found: dict[tuple[str, int], list[Adapted]] = {}
+    """Records of one way, with replay or without, in the records' order."""
+    found: dict[tuple[str, bool], list[Adapted]] = {}
     for one in records:
-        found.setdefault((one.way, one.replayed), []).append(one)
+        found.setdefault((one.way, one.replayed > 0), []).append(one)
     return list(found.values())
 
 

@@ -49,17 +49,18 @@ class Standard:
         """
         values, samples = self._values(x), real(horizon)
         if values.ndim < 2:
-            raise DataError(f"samples of shape {list(values.shape)}: must be several, [n, *shape of one]")
+            raise DataError(f"a sample of shape {list(values.shape)}: must be several, [n, *shape of one]")
         if samples is None or not 1 <= samples < np.inf:
             raise DataError(f"horizon = {horizon!r}: must be a number of samples, at least 1")
-        mean, deviation = self.mean.astype(np.float64), self.deviation.astype(np.float64)
-        square = deviation**2 + mean**2
+        mean, variance = self.mean.astype(np.float64), self.deviation.astype(np.float64) ** 2
         for one in values.reshape(len(values), -1, len(mean)):
-            mean = mean + (one.mean(axis=0) - mean) / samples
-            square = square + ((one**2).mean(axis=0) - square) / samples
-        spread = np.sqrt(np.maximum(square - mean**2, 0)).astype(np.float32)
-        spread = np.where(spread > 0, spread, self.deviation)
-        return Standard(mean.astype(np.float32), spread, f"{self.of}, and {len(values):,} samples of a stream")
+            off = one - mean
+            step = off.mean(axis=0) / samples
+            variance = variance + ((off**2).mean(axis=0) - variance) / samples - step**2
+            mean = mean + step
+        deviation = np.sqrt(np.maximum(variance, 0)).astype(np.float32)
+        deviation = np.where(deviation > 0, deviation, self.deviation)
+        return Standard(mean.astype(np.float32), deviation, f"{self.of}, and {len(values):,} samples of a stream")
 
     def _values(self, x: ArrayLike) -> NDArray[np.float64]:
         """Raises DataError for samples of other features."""

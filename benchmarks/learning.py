@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -53,9 +53,6 @@ class Spent(msgspec.Struct, frozen=True):
     kept_bytes: int = 0
 
 
-NOTHING = Spent()
-
-
 class Trained(msgspec.Struct, frozen=True):
     """A network trained from nothing. scores: of the validation, after every epoch; parts: of the last one's machines,
     or classes."""
@@ -93,15 +90,31 @@ class Document(msgspec.Struct, frozen=True):
 
 
 # -- what is done ----------------------------------------------------------------------------------
-LOADED, ADAPTIVE = "as loaded", "adaptive standardisation"
+class Way(NamedTuple):
+    """Of meeting what is new. trained: as `Model.trained_as` has it, None for nothing; adaptive: standardisation."""
+
+    name: str
+    trained: str | None = None
+    adaptive: bool = False
+
+
+LOADED, ADAPTIVE = Way("as loaded"), Way("adaptive standardisation", None, True)
+
+
+def ways(upper: int) -> tuple[Way, ...]:
+    """upper: layers with parameters in the upper half."""
+    return (
+        LOADED, ADAPTIVE, Way("last layer", "last:1"), Way("upper half", f"last:{upper}"), Way("all layers", "all"),
+        Way("adaptive, then all layers", "all", True),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Recipe:
     """How a network is trained from nothing, and adapted.
 
-    rates: {epoch: the rate from there on}. ways: what adapting trains, by name, as `Model.trained_as` has it. horizon:
-    of adaptive standardisation, samples. most: samples of a part that are taken; None for all.
+    rates: {epoch: the rate from there on}. horizon: of adaptive standardisation, samples. most: samples of a part that
+    are taken; None for all.
     """
 
     network: str
@@ -111,7 +124,7 @@ class Recipe:
     adapting_epochs: int
     adapting_rate: float
     horizon: float
-    ways: dict[str, str]
+    ways: tuple[Way, ...]
     momentum: float = 0.0
     augment: tuple[Augmentation, ...] = ()
     platform: str = PLATFORM
@@ -127,13 +140,11 @@ class Recipe:
 
 DETECTOR = Recipe(
     "autoencoder", "engines", epochs=24, rates={0: 0.03, 16: 0.01, 21: 0.003},
-    adapting_epochs=10, adapting_rate=0.01, horizon=100,
-    ways={"last layer": "last:1", "upper half": "last:5", "all layers": "all"},
+    adapting_epochs=10, adapting_rate=0.01, horizon=100, ways=ways(upper=5),
 )  # fmt: skip
 SPOTTER = Recipe(
     "ds_cnn_paper", "keywords", epochs=24, rates={0: 0.03, 12: 0.01, 18: 0.003}, augment=(Shift(5), Mask(4)),
-    adapting_epochs=20, adapting_rate=0.03, horizon=30,
-    ways={"last layer": "last:1", "upper half": "last:2", "all layers": "all"},
+    adapting_epochs=10, adapting_rate=0.03, horizon=30, ways=ways(upper=2),
 )  # fmt: skip
 
 
@@ -164,24 +175,22 @@ def train(recipe: Recipe, seed: int, samples: Samples, validate: Samples, file: 
 
 
 def meet(recipe: Recipe, seed: int, change: Change, file: Path) -> Iterator[Adapted]:
-    """Every way, each from the file's weights."""
-
-    def record(trainer: Trainer, way: str, replayed: int = 0, spent: Spent = NOTHING) -> Adapted:
-        new, known = (trainer.evaluate(samples).score for samples in (change.new, change.known))
-        return Adapted(
-            change.experiment, recipe.network, change.what, seed, way, replayed, new, known, spent
-        )  # fmt: skip
-
-    loaded = _loaded(recipe, seed, file, "all")
-    yield record(loaded, LOADED)
-    loaded.standard = loaded.standard_of(change.learned).follow(change.learned.x, recipe.horizon)
-    yield record(loaded, ADAPTIVE)
+    """Every way, each from the file's weights, those that train without replay and with it."""
     kept = change.kept.sample(min(REPLAYED, len(change.kept)), seed)
-    for (way, trained), replay in product(recipe.ways.items(), (None, kept)):
-        trainer = _loaded(recipe, seed, file, trained)
-        trainer.fit(change.learned, recipe.adapting_epochs, replay=replay, latent=trained != "all")
-        replayed = 0 if replay is None else len(replay)
-        yield record(trainer, way, replayed, _spent(trainer, len(change.learned) + replayed))
+    for way in recipe.ways:
+        for replay in (None, kept) if way.trained else (None,):
+            trainer, spent = _loaded(recipe, seed, file, way.trained or "all"), Spent()
+            replayed = 0 if replay is None else len(replay)
+            if way.adaptive:
+                trainer.standard = trainer.standard_of(change.learned).follow(change.learned.x, recipe.horizon)
+            if way.trained:
+                latent = way.trained != "all"
+                trainer.fit(change.learned, recipe.adapting_epochs, replay=replay, latent=latent)
+                spent = _spent(trainer, len(change.learned) + replayed)
+            new, known = (trainer.evaluate(samples).score for samples in (change.new, change.known))
+            yield Adapted(
+                change.experiment, recipe.network, change.what, seed, way.name, replayed, new, known, spent
+            )  # fmt: skip
 
 
 def _loaded(recipe: Recipe, seed: int, file: Path, trained: str) -> Trainer:

@@ -22,6 +22,7 @@ from benchmarks.learning import (
     Document,
     Spent,
 )
+from pulpsim import Platform
 from pulpsim.tables import Column, Table, markdown, number, words
 from trainlib.training.history import sparkline
 
@@ -86,20 +87,21 @@ def page(document: Document) -> str:
 
 
 def _page(document: Document) -> Iterator[str]:
-    seeds = sorted({one.seed for one in document.trained})
+    seeds = sorted({one.seed for one in document.trained} | {one.seed for one in document.adapted})
+    met = {key: [one for one in document.adapted if (one.experiment, one.network) == key] for key in ABOUT}
     yield "# Learning, and adapting to what is new"
     yield ""
     yield (
         f"Batch size 1, SGD, FP32; times and energy of `{PLATFORM}`, whose power figures are a band. Seeds: "
         f"{', '.join(map(str, seeds))}; spreads are from the lowest to the highest of them. Written by `python -m "
-        "benchmarks learning`, which takes about six minutes on two cores; docs/learning.json has every record."
+        "benchmarks learning`, which takes some minutes on two cores; docs/learning.json has every record."
     )
     yield from ["", "## From nothing", "", markdown(trained_table(document)), "", *_from_nothing(document)]
-    yield from ["", *_what_is_compared()]
-    for (experiment, network), about in ABOUT.items():
-        records = [one for one in document.adapted if (one.experiment, one.network) == (experiment, network)]
+    yield from ["", "## Ways to meet what is new", "", *_what_is_compared(), ""]
+    yield markdown(summary_table([records for records in met.values() if records]))
+    for (experiment, network), records in met.items():
         if records:
-            yield from ["", f"## {experiment.capitalize()}: {network}", "", about, ""]
+            yield from ["", f"## {experiment.capitalize()}: {network}", "", ABOUT[experiment, network], ""]
             yield markdown(ways_table(records))
             yield from ["", *_sentences(records)]
             if len({one.what for one in records}) > 1:
@@ -142,17 +144,49 @@ def _from_nothing(document: Document) -> Iterator[str]:
 
 # -- ways to adapt ---------------------------------------------------------------------------------
 def _what_is_compared() -> Iterator[str]:
+    detecting, spotting = DETECTOR, SPOTTER
     yield (
-        f"Below a trained network meets something new. *{ADAPTIVE.capitalize()}* trains nothing: mean and deviation "
-        f"that standardise samples follow the stream (`Standard.follow`, horizon {DETECTOR.horizon:g} samples for "
-        f"`{DETECTOR.network}`, {SPOTTER.horizon:g} for `{SPOTTER.network}`), which takes no labels; a few additions a "
-        "feature, not timed. All other ways are measured against it. They train, the detector for "
-        f"{DETECTOR.adapting_epochs} epochs at a rate of {DETECTOR.adapting_rate:g}, the spotter for "
-        f"{SPOTTER.adapting_epochs} at {SPOTTER.adapting_rate:g}, with replay together with {REPLAYED} samples of what "
-        "was known. Rates, epochs and horizons were chosen by looking at these test samples with one seed. What frozen "
-        "layers put out is stored once and learned from. Kept are these outputs, or whole samples where all layers "
-        "learn; the autoencoder's samples always, they are its targets."
+        f"A trained network meets something new. *{ADAPTIVE.name.capitalize()}* trains nothing: mean and deviation "
+        f"that standardise samples follow the stream (`Standard.follow`, horizon {detecting.horizon:g} samples for "
+        f"`{detecting.network}`, {spotting.horizon:g} for `{spotting.network}`); that takes no labels and a few "
+        "additions a feature, which are not timed. All other ways are measured against it. They train for "
+        f"{detecting.adapting_epochs} epochs at a rate of {detecting.adapting_rate:g}, of `{spotting.network}` "
+        f"{spotting.adapting_epochs} at {spotting.adapting_rate:g}; with replay {REPLAYED} samples of what was known "
+        "are mixed in. Rates, epochs and horizons were chosen by looking at these test samples, with one seed or two."
     )
+    yield ""
+    yield (
+        "What frozen layers put out is stored once, and the layers above learn from it. Bytes kept are of these, or "
+        "of whole samples where all layers learn; of the autoencoder's samples always, they are its targets. "
+        f"`{PLATFORM}` has {Platform.preset(PLATFORM).l2.size_bytes:,} bytes of L2, where a step needs its room too: "
+        "what is beyond lies in a memory outside, whose time and energy are not counted."
+    )
+
+
+def summary_table(met: Sequence[Sequence[Adapted]]) -> Table:
+    """A row an experiment: scores for what is new, and what all layers forget."""
+    columns = [
+        words("experiment"), words("network"), words("loaded", LOADED.name), words("adaptive", ADAPTIVE.name),
+        words("last", "last layer"), words("all", "all layers"), words("replay", "all layers, replay"),
+        words("lost", "of what was known lost"), words("kept", "lost with replay"),
+    ]  # fmt: skip
+    return Table(columns, [_summary(records) for records in met], keys=2)
+
+
+def _summary(records: Sequence[Adapted]) -> dict[str, Any]:
+    network = records[0].network
+    found = {_name(own[0]): own for own in _by_way(records)}
+    names = {
+        "loaded": LOADED.name, "adaptive": ADAPTIVE.name, "last": "last layer", "all": "all layers",
+        "replay": "all layers, replay",
+    }  # fmt: skip
+    known = {column: _mean(found[name], "known") for column, name in names.items() if name in found}
+    lost = {"lost": "all", "kept": "replay"}
+    return {
+        "experiment": records[0].experiment, "network": network,
+        **{column: _score(network, _mean(found[name], "new")) for column, name in names.items() if name in found},
+        **{column: _change(network, known["loaded"] - known[way], "") for column, way in lost.items() if way in known},
+    }  # fmt: skip
 
 
 def ways_table(records: Sequence[Adapted]) -> Table:
@@ -167,18 +201,18 @@ def ways_table(records: Sequence[Adapted]) -> Table:
 
 
 def _way(records: Sequence[Adapted], own: Sequence[Adapted]) -> dict[str, Any]:
-    network, loaded, adaptive = own[0].network, _of(records, LOADED), _of(records, ADAPTIVE)
+    network, loaded, adaptive = own[0].network, _of(records, LOADED.name), _of(records, ADAPTIVE.name)
     record = {
         "way": own[0].way, "replayed": own[0].replayed or None, "new": _spread(network, _means(own, "new")),
         "known": _spread(network, _means(own, "known")),
     }  # fmt: skip
-    if own[0].way == LOADED:
+    if own[0].way == LOADED.name:
         return record
     record |= {
         "gain": _change(network, _mean(own, "new") - _mean(loaded, "new")),
         "lost": _change(network, _mean(loaded, "known") - _mean(own, "known"), ""),
     }
-    if own[0].way == ADAPTIVE:
+    if own[0].way == ADAPTIVE.name:
         return record
     better = sum(mine.new > its.new for mine, its in zip(own, adaptive, strict=True))
     return record | {
@@ -201,8 +235,8 @@ def parts_table(records: Sequence[Adapted]) -> Table:
 
 
 def _sentences(records: Sequence[Adapted]) -> Iterator[str]:
-    network, loaded, adaptive = records[0].network, _of(records, LOADED), _of(records, ADAPTIVE)
-    trained = [own for own in _by_way(records) if own[0].way not in (LOADED, ADAPTIVE)]
+    network, loaded, adaptive = records[0].network, _of(records, LOADED.name), _of(records, ADAPTIVE.name)
+    trained = [own for own in _by_way(records) if own[0].way not in (LOADED.name, ADAPTIVE.name)]
     best = max(trained, key=lambda own: _mean(own, "new"))
     gains = [_change(network, _mean(own, "new") - _mean(loaded, "new")) for own in (best, adaptive)]
     yield f"Most is gained by {_name(best[0])}: {gains[0]}, beside {gains[1]} by adaptive standardisation."

@@ -13,13 +13,13 @@ from click.testing import CliRunner
 
 from benchmarks import learning, learning_page
 from benchmarks.__main__ import main
-from benchmarks.learning import DETECTOR, SPOTTER, Adapted, Document, Recipe
+from benchmarks.learning import ADAPTIVE, DETECTOR, LOADED, SPOTTER, Adapted, Document, Recipe, Spent, Way
 from trainlib.data import spectra
 
 
-def tiny(recipe: Recipe, **ways: str) -> Recipe:
+def tiny(recipe: Recipe, *ways: Way) -> Recipe:
     """On a platform that has a tuned plan."""
-    return replace(recipe, epochs=1, adapting_epochs=1, most=60, ways=ways, platform="pulp-2022")
+    return replace(recipe, epochs=1, adapting_epochs=1, most=60, ways=(LOADED, ADAPTIVE, *ways), platform="pulp-2022")
 
 
 def shipped() -> Document:
@@ -36,7 +36,7 @@ def test_experiments_give_the_same_in_one_process_and_in_two() -> None:
 
 
 def test_every_way_begins_with_the_trained_network() -> None:
-    found = learning.detector(tiny(DETECTOR, last="last:1", all="all"), 0).adapted
+    found = learning.detector(tiny(DETECTOR, Way("last", "last:1"), Way("all", "all")), 0).adapted
     assert [(one.way, one.replayed) for one in found] == [
         ("as loaded", 0), ("adaptive standardisation", 0), ("last", 0), ("last", 60), ("all", 0), ("all", 60),
     ]  # fmt: skip
@@ -88,7 +88,7 @@ def test_what_was_reached_holds() -> None:
 def records(scores: dict[tuple[str, int], tuple[float, float]]) -> list[Adapted]:
     """Of two seeds, the second one 0.02 better."""
     return [
-        Adapted("unseen speaker", "ds_cnn_paper", "ann", seed, way, replayed, new + seed / 50, known, learning.NOTHING)
+        Adapted("unseen speaker", "ds_cnn_paper", "ann", seed, way, replayed, new + seed / 50, known, Spent())
         for seed in (0, 1)
         for (way, replayed), (new, known) in scores.items()
     ]

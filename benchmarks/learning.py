@@ -126,6 +126,7 @@ class Recipe:
     horizon: float
     ways: tuple[Way, ...]
     momentum: float = 0.0
+    weight_decay: float = 0.0
     augment: tuple[Augmentation, ...] = ()
     platform: str = PLATFORM
     most: int | None = None
@@ -143,8 +144,8 @@ DETECTOR = Recipe(
     adapting_epochs=10, adapting_rate=0.01, horizon=100, ways=ways(upper=5),
 )  # fmt: skip
 SPOTTER = Recipe(
-    "ds_cnn_paper", "keywords", epochs=24, rates={0: 0.03, 12: 0.01, 18: 0.003}, augment=(Shift(5), Mask(4)),
-    adapting_epochs=10, adapting_rate=0.03, horizon=30, ways=ways(upper=2),
+    "ds_cnn_paper", "keywords", epochs=40, rates={0: 0.005, 22: 0.0015, 33: 0.0004}, momentum=0.9, weight_decay=0.0003,
+    augment=(Shift(8), Mask(4)), adapting_epochs=10, adapting_rate=0.03, horizon=30, ways=ways(upper=2),
 )  # fmt: skip
 
 
@@ -163,7 +164,7 @@ class Change:
 
 def train(recipe: Recipe, seed: int, samples: Samples, validate: Samples, file: Path) -> Trained:
     """From nothing; the trained network is in the file then."""
-    optimizer = SGD(schedules.steps(recipe.rates), recipe.momentum)
+    optimizer = SGD(schedules.steps(recipe.rates), recipe.momentum, recipe.weight_decay)
     trainer = Trainer(recipe.network, recipe.platform, optimizer=optimizer, seed=seed)
     trainer.reports = simulated(recipe.network, recipe.platform, "from nothing")
     history = trainer.fit(samples, recipe.epochs, validate=validate, augment=recipe.augment)

@@ -20,6 +20,7 @@ from benchmarks.learning import (
     SPOTTER,
     Adapted,
     Document,
+    Recipe,
     Spent,
 )
 from pulpsim import Platform
@@ -124,7 +125,8 @@ def trained_table(document: Document) -> Table:
 
 
 def _from_nothing(document: Document) -> Iterator[str]:
-    for network, (score, how, file) in BASELINES.items():
+    for recipe in (DETECTOR, SPOTTER):
+        network, (score, how, file) = recipe.network, BASELINES[recipe.network]
         trained = [one for one in document.trained if one.network == network]
         if not trained:
             continue
@@ -133,13 +135,24 @@ def _from_nothing(document: Document) -> Iterator[str]:
             for name in trained[0].parts
         )
         ours = _spread(network, [one.scores[-1] for one in trained])
-        yield f"- `{network}`: {ours} {KINDS[network].score}; {parts}. Published with the set: {score}, {how} ({file})."
+        yield (
+            f"- `{network}`: {ours} {KINDS[network].score}; {parts}. {_how(recipe)}. Published with the set: {score}, "
+            f"{how} ({file})."
+        )
     yield ""
     yield (
         "The AUC is by clip, the mean over the machines, of the test clips: no others have faults, so that rates and "
         "epochs were chosen on them. The keywords' score is for known voices, of samples not learned from. What was "
         "published with the sets was measured as they were made, with other code, which this command does not run."
     )
+
+
+def _how(recipe: Recipe) -> str:
+    """How it was trained from nothing."""
+    rates = ", ".join(f"{rate:g} from epoch {epoch}" for epoch, rate in recipe.rates.items())
+    more = {"momentum": recipe.momentum, "weight decay": recipe.weight_decay}
+    parts = [f"{recipe.epochs} epochs of SGD", f"rates {rates}", *(f"{name} {of:g}" for name, of in more.items() if of)]
+    return "; ".join(parts + [f"varied by {augmentation}" for augmentation in recipe.augment])
 
 
 # -- ways to adapt ---------------------------------------------------------------------------------

@@ -7,10 +7,8 @@ which trains nothing, is what every way of adapting is measured against. `learni
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -19,6 +17,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from autotuner.measure import Meter
+from autotuner.workers import Workers
 from pulpsim import Platform
 from trainlib import datasets, models, schedules
 from trainlib.data import spectra
@@ -36,8 +36,8 @@ PLATFORM = "vega"
 SEEDS = (0, 1, 2)
 #: samples of what was known before that are mixed in
 REPLAYED = 96
-#: of a detector's training samples, heard by a new microphone: forty clips, in the set's random order
-HEARD = 400
+#: training samples that are heard by a new microphone, of sounds forty clips, and of words; both sets are shuffled
+HEARD, SPOKEN = 400, 96
 #: cosines that a microphone's response is made of, its deviation in dB
 COSINES, DEVIATION = 8, 6.0
 
@@ -226,8 +226,7 @@ def _spent(trainer: Trainer, kept: int) -> Spent:
 def detector(recipe: Recipe, seed: int) -> Document:
     """Trained on all machines, then heard by a new microphone."""
     samples, test = recipe.part("train"), recipe.part("test")
-    through = partial(heard, offset=on_vectors(response(spectra.MACHINE_BANDS, seed)))
-    change = Change("new microphone", "engines", through(samples[:HEARD]), through(test), test, samples)
+    change = microphone(samples, HEARD, test, on_vectors(response(spectra.MACHINE_BANDS, seed)))
     return _trained_and_met(recipe, seed, samples, test, [change])
 
 
@@ -249,9 +248,7 @@ def spotter(recipe: Recipe, seed: int) -> Document:
         Change("unseen speaker", user.name, recipe.some(user.train), recipe.some(user.test), known, samples)
         for user in datasets.load(recipe.data).speakers()
     ]
-    through = partial(heard, offset=on_mfcc(response(spectra.WORD_BANDS, seed)))
-    learned = samples.sample(min(REPLAYED, len(samples)), seed)
-    changes.append(Change("new microphone", "keywords", through(learned), through(known), known, samples))
+    changes.append(microphone(samples, SPOKEN, known, on_mfcc(response(spectra.WORD_BANDS, seed))))
     return _trained_and_met(recipe, seed, samples, known, changes)
 
 
@@ -270,6 +267,14 @@ def _but(samples: Samples, machine: str) -> Samples:
 
 
 # -- microphones -----------------------------------------------------------------------------------
+def microphone(samples: Samples, count: int, known: Samples, offset: NDArray[np.float64]) -> Change:
+    """So many samples, at most half, and all that is tested with are heard by another one, which adds an offset to
+    every frame's features; what is kept was heard by the old one."""
+    cut = min(count, len(samples) // 2)
+    learned, new = (replace(heard, x=(heard.x + offset).astype(np.float32)) for heard in (samples[:cut], known))
+    return Change("new microphone", samples.name, learned, new, known, samples[cut:])
+
+
 def response(bands: int, seed: int) -> NDArray[np.float64]:
     """Of a microphone, in dB at each mel band: smooth, drawn by the seed; its mean is 0."""
     waves = np.cos(np.pi * np.outer(np.arange(1, COSINES + 1), np.arange(bands) + 0.5) / bands)
@@ -287,30 +292,24 @@ def on_mfcc(decibels: NDArray[np.float64]) -> NDArray[np.float64]:
     return decibels * np.log(10) / 20 @ spectra.cosine_transform()
 
 
-def heard(samples: Samples, offset: NDArray[np.float64]) -> Samples:
-    """Through a filter: the same numbers are added to every frame's features."""
-    return replace(samples, x=(samples.x + offset).astype(np.float32))
-
-
 # -- all of them -----------------------------------------------------------------------------------
 def measure(
     workers: int = 1, seeds: Sequence[int] = SEEDS, recipes: tuple[Recipe, Recipe] = (DETECTOR, SPOTTER),
     tell: Callable[[int, int], None] = lambda done, of: None,
 ) -> Document:  # fmt: skip
     """The same for any number of workers. tell: told how many experiments are done, of how many."""
-    jobs = list(_jobs(seeds, *recipes))
-    results: list[Document | None] = [None] * len(jobs)
-    if workers == 1:
-        for place, job in enumerate(jobs):
-            tell(place, len(jobs))
-            results[place] = job()
-    else:
-        with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-            places = {pool.submit(job): place for place, job in enumerate(jobs)}
-            for done, future in enumerate(as_completed(places)):
-                tell(done, len(jobs))
-                results[places[future]] = future.result()
-    return sum((result for result in results if result is not None), Document())
+    jobs, found = list(_jobs(seeds, *recipes)), dict[int, Document]()
+    with Workers(Platform.preset(PLATFORM), None, workers) as pool:
+        tell(0, len(jobs))
+        for number, document in pool.run(_experiment, [(job,) for job in jobs]):
+            found[number] = document
+            tell(len(found), len(jobs))
+    return sum((found[number] for number in range(len(jobs))), Document())
+
+
+def _experiment(meter: Meter, job: Callable[[], Document]) -> Document:
+    """In one of the processes, whose meter is for plans."""
+    return job()
 
 
 def _jobs(seeds: Sequence[int], detecting: Recipe, spotting: Recipe) -> Iterator[Callable[[], Document]]:

@@ -38,13 +38,13 @@ def test_experiments_give_the_same_in_one_process_and_in_two() -> None:
 def test_every_way_begins_with_the_trained_network() -> None:
     found = learning.detector(tiny(DETECTOR, Way("last", "last:1"), Way("all", "all")), 0).adapted
     assert [(one.way, one.replayed) for one in found] == [
-        ("as loaded", 0), ("adaptive standardisation", 0), ("last", 0), ("last", 60), ("all", 0), ("all", 60),
+        ("as loaded", 0), ("adaptive standardisation", 0), ("last", 0), ("last", 30), ("all", 0), ("all", 30),
     ]  # fmt: skip
     assert len({(one.new, one.known) for one in found}) > 1
-    assert [one.spent.steps for one in found] == [0, 0, 60, 120, 60, 120]
+    assert [one.spent.steps for one in found] == [0, 0, 30, 60, 30, 60]
     last, every = found[2].spent, found[4].spent
     assert last.step_cycles < every.step_cycles and every.milliseconds < found[5].spent.milliseconds
-    assert (last.kept_bytes, every.kept_bytes) == (60 * 4 * (128 + 640), 60 * 4 * 640)
+    assert (last.kept_bytes, every.kept_bytes) == (30 * 4 * (128 + 640), 30 * 4 * 640)
 
 
 def test_a_microphone_adds_the_same_to_every_frame() -> None:

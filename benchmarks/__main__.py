@@ -157,6 +157,34 @@ def tuning(workers: int | None, check: bool, as_json: bool) -> None:
 
 
 @main.command()
+@click.option("--workers", default=None, type=click.IntRange(1), help="Processes to learn in (default: all cores).")
+@click.option("--check", is_flag=True, help="Write nothing; exit 1 with the differences if the page is not up to date.")
+@json_option
+def learning(workers: int | None, check: bool, as_json: bool) -> None:
+    """Networks trained and adapted to machines, microphones and speakers; writes docs/learning.md and .json."""
+    from benchmarks import learning as found
+    from benchmarks import learning_page as shown
+    from benchmarks.tuning import differences
+
+    stage, begin = Stage("learning"), time.monotonic()
+
+    def tell(done: int, of: int) -> None:
+        stage.text = f"learning: {done} of {of} experiments done"
+
+    with progress(stage):
+        document = found.measure(workers or os.cpu_count() or 1, tell=tell)
+    click.echo(f"measured in {time.monotonic() - begin:.0f} s", err=True)
+    texts = {shown.PAGE: shown.page(document), shown.DOCUMENT: shown.text_of(document)}
+    click.echo(texts[shown.DOCUMENT if as_json else shown.PAGE])
+    if not check:
+        for path, text in texts.items():
+            write_atomically(path, text.encode())
+    elif lines := differences(texts):
+        click.echo("\n".join([*lines, "docs are out of date: run `python -m benchmarks learning`"]), err=True)
+        raise SystemExit(1)
+
+
+@main.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 with what is not up to date.")
 def figures(names: tuple[str, ...], check: bool) -> None:

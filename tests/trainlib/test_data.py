@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from pulpsim.errors import PulpsimError
 from trainlib.data import Features, Labelled, as_samples, load_features, load_labelled
+from trainlib.data.samples import Standard
 from trainlib.errors import DataError, ModelError, PlanError
 
 
@@ -574,3 +575,36 @@ def test_a_labelled_file_that_does_not_fit_is_refused(
 def test_a_file_without_labels_is_no_labelled_one_and_the_other_way_round(tmp_path: Path) -> None:
     assert "x has the shape [10, 2, 3]: must have two dimensions, [rows, width]" in message(labelled(tmp_path))
     assert "no such file" in refusal(tmp_path / "none.npz")
+
+
+@given(
+    x=arrays.arrays(np.float64, st.tuples(st.integers(1, 6), st.integers(1, 3), st.just(2)), elements=st.floats(-9, 9)),
+    horizon=st.floats(1, 50), cut=st.integers(1, 6),
+)  # fmt: skip
+def test_adaptive_standardisation_weighs_the_past_down(x: NDArray[Any], horizon: float, cut: int) -> None:
+    """By what a moving average is: the start and every sample with a weight of its own; however the stream is cut."""
+    start = Standard(np.array([1, -2], np.float32), np.array([2, 0.5], np.float32), "mine")
+    left = 1 - 1 / horizon
+    weights = np.array([left ** len(x), *(left ** (len(x) - 1 - place) / horizon for place in range(len(x)))])
+    means = np.vstack([start.mean, x.mean(axis=1)])
+    squares = np.vstack([start.mean**2 + start.deviation**2, (x**2).mean(axis=1)])
+    variance = np.maximum(weights @ squares - (weights @ means) ** 2, 0)
+    cut_short = start.follow(x[:cut], horizon)
+    for found in (start.follow(x, horizon), cut_short.follow(x[cut:], horizon) if cut < len(x) else cut_short):
+        assert np.allclose(found.mean, weights @ means, atol=1e-4)
+        usual = variance > 1e-3
+        assert np.allclose(found.deviation[usual], np.sqrt(variance[usual]), rtol=1e-3) and (found.deviation > 0).all()
+    assert start.mean.tolist() == [1, -2] and start.deviation.tolist() == [2, 0.5]
+
+
+def test_adaptive_standardisation_says_what_it_takes() -> None:
+    start = Standard.over(ramp(), "mine")
+    assert start.follow(ramp(4), 10).of == "mine, and 4 samples of a stream"
+    for x, horizon, words in (
+        (ramp(4), 0.5, "horizon = 0.5: must be a number of samples, at least 1"),
+        (ramp(4), np.inf, "horizon = inf: must be"),
+        (ramp(4)[0], 9, "a sample of shape [3]: must be several, [n, *shape of one]"),
+        (ramp(4, 2), 9, "samples of shape [4, 2]: those of mine have 3 features"),
+    ):
+        with pytest.raises(DataError, match=re.escape(words)):
+            start.follow(x, horizon)

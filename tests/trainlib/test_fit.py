@@ -149,6 +149,16 @@ def test_stored_outputs_give_the_same_weights() -> None:
     assert one.cost.cycles < other.cost.cycles == 21 * other.step().cycles
 
 
+def test_the_upper_half_of_an_autoencoder_has_a_cost_alone() -> None:
+    """Its target is the sample, which is no longer its input."""
+    layers = (FullyConnected("a", 6, 4), FullyConnected("b", 4, 6, relu=False))
+    trainer = Trainer(Model("coder", layers, target_is_input=True).last(1), "pulp-2022")
+    x = np.random.default_rng(0).standard_normal((2, 6)).astype(np.float32)
+    given = Samples("made", x, None, (), Standard.over(x, "made"))
+    trainer.fit(given, 3, latent=True)
+    assert trainer.cost.stored_bytes == 2 * 4 * 4 and trainer.step().cycles * 6 < trainer.cost.cycles
+
+
 def test_what_is_frozen_must_put_out_the_same() -> None:
     layers = (FullyConnected("a", 4, 4), Dropout("drop", 0.5), FullyConnected("b", 4, 3, relu=False))
     trainer = Trainer(Model("drops", layers, loss="cross-entropy").last(1), "pulp-2022")

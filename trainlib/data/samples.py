@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pulpsim.arguments import text, whole
+from pulpsim.arguments import real, text, whole
 from pulpsim.errors import nearest
 from trainlib.errors import DataError
 
@@ -49,14 +49,40 @@ class Standard:
 
     def apply(self, x: ArrayLike) -> Floats:
         """In FP64, rounded once: the bits do not hang on how many are standardised together. Raises DataError."""
+        centred = self._values(x) - self.mean.astype(np.float64)
+        return (centred / self.deviation.astype(np.float64)).astype(np.float32)
+
+    def follow(self, x: ArrayLike, horizon: float) -> Standard:
+        """Adaptive standardisation: running mean and deviation after samples [n, *shape] of a stream, in their order.
+
+        From one sample to the next what was known keeps a share of 1 - 1/horizon: of what this one knows 37 % are left
+        after `horizon` samples. A feature that has become constant keeps its deviation. Raises DataError.
+        """
+        values, samples = self._values(x), real(horizon)
+        if values.ndim <= self.mean.ndim:
+            raise DataError(f"a sample of shape {list(values.shape)}: must be several, [n, *shape of one]")
+        if samples is None or not 1 <= samples < np.inf:
+            raise DataError(f"horizon = {horizon!r}: must be a number of samples, at least 1")
+        mean, variance = self.mean.astype(np.float64).reshape(-1), self.deviation.astype(np.float64).reshape(-1) ** 2
+        for one in values if self.mean.ndim == 1 else np.moveaxis(values, -3, -1):
+            off = one.reshape(-1, len(mean)) - mean
+            step = off.mean(axis=0) / samples
+            variance = variance + ((off**2).mean(axis=0) - variance) / samples - step**2
+            mean = mean + step
+        deviation = np.sqrt(np.maximum(variance, 0)).astype(np.float32).reshape(self.deviation.shape)
+        deviation = np.where(deviation > 0, deviation, self.deviation)
+        of = f"{self.of}, and {len(values):,} samples of a stream"
+        return Standard(mean.astype(np.float32).reshape(self.mean.shape), deviation, of)
+
+    def _values(self, x: ArrayLike) -> NDArray[np.float64]:
+        """Raises DataError for samples of other features or channels."""
         values, place = np.asarray(x), -self.mean.ndim
         if values.shape[place:][:1] != self.mean.shape[:1]:
             what = "channels" if self.mean.ndim > 1 else "features in the last dimension"
             raise DataError(
                 f"samples of shape {list(values.shape)}: those of {self.of} have {len(self.mean)} {what}"
             )
-        centred = values.astype(np.float64) - self.mean.astype(np.float64)
-        return (centred / self.deviation.astype(np.float64)).astype(np.float32)
+        return values.astype(np.float64)
 
 
 @dataclass(frozen=True, eq=False)

@@ -43,7 +43,7 @@ def mfcc(wave: Array) -> Array:
     """
     wave = np.pad(wave, (0, CLIP - len(wave)))
     magnitudes = np.abs(np.fft.rfft(_windows(wave, WINDOW, STEP), FFT))
-    return np.log(magnitudes @ _word_triangles() + LEAST) @ _cosines()
+    return np.log(magnitudes @ _word_triangles() + LEAST) @ cosine_transform()
 
 
 def loudest_is_one(wave: Array) -> Array:
@@ -115,8 +115,8 @@ def _word_triangles() -> Array:
 
 
 @functools.cache
-def _cosines() -> Array:
-    """[40, 10]: the cosine transform (DCT-II), of which the first coefficients."""
+def cosine_transform() -> Array:
+    """[40, 10]: of bands' logarithms the first coefficients (DCT-II)."""
     angles = np.pi / WORD_BANDS * np.outer(np.arange(WORD_BANDS) + 0.5, np.arange(COEFFICIENTS))
     return 2 * np.cos(angles) / np.sqrt(2 * WORD_BANDS)
 

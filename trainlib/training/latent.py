@@ -47,7 +47,8 @@ def latent_bytes(model: Model) -> int:
 
 
 def head_of(model: Model) -> Model:
-    """The network of what is computed at every step, on the stored value as its sample: what a step costs then.
+    """The network of what is computed at every step, on the stored value as its sample: what a step costs then. Where
+    the sample is what is learned, it now is a target beside the stored value.
 
     Raises DataError where that reads several values.
     """
@@ -63,4 +64,4 @@ def head_of(model: Model) -> Model:
         before = (layers[-1].name if layers else SAMPLE,)
         changed: dict[str, Any] = {"inputs": () if sources == before else sources}
         layers.append(replace(node.layer, **changed))
-    return replace(model, layers=tuple(layers), input_shape=value.shape)
+    return replace(model, layers=tuple(layers), input_shape=value.shape, target_is_input=False)

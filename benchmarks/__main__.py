@@ -164,6 +164,7 @@ def learning(workers: int | None, check: bool, as_json: bool) -> None:
     """Networks trained and adapted to machines, microphones and speakers; writes docs/learning.md and .json."""
     from benchmarks import learning as found
     from benchmarks import learning_page as shown
+    from benchmarks import learning_torch as others
     from benchmarks.tuning import differences
 
     stage, begin = Stage("learning"), time.monotonic()
@@ -173,6 +174,8 @@ def learning(workers: int | None, check: bool, as_json: bool) -> None:
 
     with progress(stage):
         document = found.measure(workers or os.cpu_count() or 1, tell=tell)
+        stage.text = "learning: PyTorch's networks"
+        document += others.measured() if others.installed() else found.Document(theirs=shown.written().theirs)
     click.echo(f"measured in {time.monotonic() - begin:.0f} s", err=True)
     texts = {shown.PAGE: shown.page(document), shown.DOCUMENT: shown.text_of(document)}
     click.echo(texts[shown.DOCUMENT if as_json else shown.PAGE])

@@ -79,14 +79,25 @@ class Adapted(msgspec.Struct, frozen=True):
     spent: Spent
 
 
+class Theirs(msgspec.Struct, frozen=True):
+    """A network that PyTorch has trained: see `learning_torch`. batch: samples of one."""
+
+    network: str
+    seed: int
+    epochs: int
+    batch: int
+    score: float
+
+
 class Document(msgspec.Struct, frozen=True):
     """Everything that is measured."""
 
     trained: list[Trained] = []
     adapted: list[Adapted] = []
+    theirs: list[Theirs] = []
 
     def __add__(self, other: Document) -> Document:
-        return Document(self.trained + other.trained, self.adapted + other.adapted)
+        return Document(self.trained + other.trained, self.adapted + other.adapted, self.theirs + other.theirs)
 
 
 # -- what is done ----------------------------------------------------------------------------------

@@ -77,6 +77,11 @@ ABOUT = {
 }
 
 
+def written() -> Document:
+    """The records that the page was last made of."""
+    return msgspec.json.decode(DOCUMENT.read_bytes(), type=Document) if DOCUMENT.exists() else Document()
+
+
 def text_of(document: Document) -> str:
     """For machines."""
     return msgspec.json.format(msgspec.json.encode(document), indent=1).decode() + "\n"
@@ -137,7 +142,7 @@ def _from_nothing(document: Document) -> Iterator[str]:
         ours = _spread(network, [one.scores[-1] for one in trained])
         yield (
             f"- `{network}`: {ours} {KINDS[network].score}; {parts}. {_how(recipe)}. Published with the set: {score}, "
-            f"{how} ({file})."
+            f"{how} ({file}).{_theirs(document, network)}"
         )
     yield ""
     yield (
@@ -145,6 +150,16 @@ def _from_nothing(document: Document) -> Iterator[str]:
         "epochs were chosen on them. The keywords' score is for known voices, of samples not learned from. What was "
         "published with the sets was measured as they were made, with other code, which this command does not run."
     )
+
+
+def _theirs(document: Document, network: str) -> str:
+    """What `learning_torch` found."""
+    found = [one for one in document.theirs if one.network == network]
+    if not found:
+        return ""
+    scores = _spread(network, [one.score for one in found])
+    how = f"{found[0].epochs} epochs of Adam in batches of {found[0].batch}"
+    return f" PyTorch, these layers with batch normalisation, {how}, on the same seeds: {scores}."
 
 
 def _how(recipe: Recipe) -> str:

@@ -149,8 +149,9 @@ def _from_nothing(document: Document) -> Iterator[str]:
     yield (
         "The AUC is by clip, the mean over the machines, of the test clips; the keywords' score is for known voices, "
         "of samples not learned from. Rates, epochs and variations were chosen by these very scores: the engines have "
-        "no other clips with faults. What was published with the sets was measured as they were made, with other code, "
-        "which this command does not run; PyTorch's own figures on `ds_cnn_paper` are not there."
+        "no other clips with faults. What was published with the sets was measured as they were made, with other code. "
+        "PyTorch's networks, not tuned further, are trained by this command where it is installed; elsewhere their "
+        "records are kept."
     )
 
 

@@ -166,8 +166,9 @@ def _what_is_compared() -> Iterator[str]:
         f"`{detecting.network}`, {spotting.horizon:g} for `{spotting.network}`); that takes no labels and a few "
         "additions a feature, which are not timed. All other ways are measured against it. They train, "
         f"`{detecting.network}` for {detecting.adapting_epochs} epochs at a rate of {detecting.adapting_rate:g}, "
-        f"`{spotting.network}` for {spotting.adapting_epochs} at {spotting.adapting_rate:g}; with replay {REPLAYED} samples of what was known "
-        "are mixed in. Rates, epochs and horizons were chosen by looking at these test samples, with one seed or two."
+        f"`{spotting.network}` for {spotting.adapting_epochs} at {spotting.adapting_rate:g}; with replay {REPLAYED} "
+        "samples of what was known are mixed in. Rates, epochs and horizons were chosen by looking at these test "
+        "samples, with one seed or two."
     )
     yield ""
     yield (

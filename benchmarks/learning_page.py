@@ -101,7 +101,7 @@ def _page(document: Document) -> Iterator[str]:
     yield (
         f"Batch size 1, SGD, FP32; times and energy of `{PLATFORM}`, whose power figures are a band. Seeds: "
         f"{', '.join(map(str, seeds))}; spreads are from the lowest to the highest of them. Written by `python -m "
-        "benchmarks learning`, which takes some minutes on two cores; docs/learning.json has every record."
+        "benchmarks learning`, which takes about ten minutes on two cores; docs/learning.json has every record."
     )
     yield from ["", "## From nothing", "", markdown(trained_table(document)), "", *_from_nothing(document)]
     yield from ["", "## Ways to meet what is new", "", *_what_is_compared(), ""]
@@ -180,10 +180,11 @@ def _what_is_compared() -> Iterator[str]:
         f"A trained network meets something new. *{ADAPTIVE.name.capitalize()}* trains nothing: mean and deviation "
         f"that standardise samples follow the stream (`Standard.follow`, horizon {detecting.horizon:g} samples for "
         f"`{detecting.network}`, {spotting.horizon:g} for `{spotting.network}`); that takes no labels and a few "
-        "additions a feature, which are not timed. All other ways are measured against it. They train for "
-        f"{detecting.adapting_epochs} epochs at a rate of {detecting.adapting_rate:g}, of `{spotting.network}` "
-        f"{spotting.adapting_epochs} at {spotting.adapting_rate:g}; with replay {REPLAYED} samples of what was known "
-        "are mixed in. Rates, epochs and horizons were chosen by looking at these test samples, with one seed or two."
+        "additions a feature, which are not timed. All other ways are measured against it. They train, "
+        f"`{detecting.network}` for {detecting.adapting_epochs} epochs at a rate of {detecting.adapting_rate:g}, "
+        f"`{spotting.network}` for {spotting.adapting_epochs} at {spotting.adapting_rate:g}; with replay {REPLAYED} "
+        "samples of what was known are mixed in. Rates, epochs and horizons were chosen by looking at these test "
+        "samples, with one seed or two."
     )
     yield ""
     yield (
@@ -225,7 +226,7 @@ def ways_table(records: Sequence[Adapted]) -> Table:
     kind = KINDS[records[0].network]
     columns = [
         words("way"), number("replayed"), words("new", f"{kind.score}, new"), words("gain", "gained"),
-        words("beyond", "beyond adaptive"), words("better", "better than it in"), words("known", kind.known),
+        words("beyond", "beyond adaptive"), words("better", "better than adaptive in"), words("known", kind.known),
         words("lost"), *_spent_columns(),
     ]  # fmt: skip
     return Table(columns, [_way(records, own) for own in _by_way(records)], keys=2)

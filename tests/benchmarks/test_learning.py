@@ -76,7 +76,7 @@ def test_the_page_is_the_documents() -> None:
 def test_what_was_reached_holds() -> None:
     """Detectors and spotters trained from nothing, and speakers adapted to; what replay keeps."""
     found = shipped()
-    for network, least in (("autoencoder", 0.85), ("ds_cnn_paper", 0.84)):
+    for network, least in (("autoencoder", 0.85), ("ds_cnn_paper", 0.86)):
         assert np.mean([one.scores[-1] for one in found.trained if one.network == network]) >= least
     speakers = [one for one in found.adapted if one.experiment == "unseen speaker"]
 

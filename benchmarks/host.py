@@ -34,7 +34,7 @@ def measure(name: str, seconds: float) -> dict[str, Any]:
     row: dict[str, Any] = {
         "network": model.name,
         "step_us": _microseconds(lambda: trainer.functional_step(xs[0], target), seconds),
-        "sample_us": _microseconds(lambda: trainer.predict_all(xs), seconds) / SAMPLES,
+        "sample_us": _microseconds(lambda: trainer.predict_all(xs, 1), seconds) / SAMPLES,
         "threads": threads,
         "threaded_sample_us": _microseconds(lambda: trainer.predict_all(xs, threads), seconds) / SAMPLES,
     }

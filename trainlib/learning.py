@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -140,7 +139,7 @@ def learn(
 def _held_out(trainer: Trainer, lessons: Lessons) -> tuple[float, float | None]:
     """(mean loss, share of right classes)."""
     model = trainer.model
-    outputs = trainer.predict_all(lessons.held_out, os.cpu_count() or 1)
+    outputs = trainer.predict_all(lessons.held_out)
     targets = lessons.held_out if model.target_is_input else lessons.held_out_targets
     losses = [trainer.loss_of(y, target) for y, target in zip(outputs, targets, strict=True)]
     if model.loss != "cross-entropy":

@@ -287,8 +287,9 @@ class Trainer:
         """Every layer's output for one sample, float32."""
         return functional.forward(self.model, self.parameters, self._sample(x), self._outside)
 
-    def predict_all(self, xs: Iterable[ArrayLike], threads: int = 1) -> NDArray[np.float32]:
-        """The network's output for every sample, [samples, *its shape]: the same for any number of threads."""
+    def predict_all(self, xs: Iterable[ArrayLike], threads: int | None = None) -> NDArray[np.float32]:
+        """The network's output for every sample, [samples, *its shape]: the same for any number of threads, which
+        None leaves to the network's size."""
         samples = [self._sample(x) for x in xs]
         return functional.forward_all(self.model, self.parameters, samples, threads, self._outside)
 

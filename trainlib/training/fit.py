@@ -3,7 +3,6 @@ goes on to the same bits."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -197,7 +196,7 @@ def evaluate(trainer: Trainer, samples: Samples) -> Evaluation:
         )
     model, x = trainer.model, standardised(trainer, samples)
     targets = x if model.target_is_input else targets_of(model, samples)
-    outputs = trainer.predict_all(x, os.cpu_count() or 1)
+    outputs = trainer.predict_all(x)
     losses = np.array([trainer.loss_of(*pair) for pair in zip(outputs, targets, strict=True)], np.float64)
     if model.loss == "cross-entropy":
         said = outputs.reshape(len(x), -1).argmax(axis=1).astype(np.int64)

@@ -222,6 +222,18 @@ def models_command(as_json: bool) -> None:
         print_table(models_table(), ruled=True)
 
 
+@main.command()
+@click.argument("model")
+@click.option("--json", "as_json", is_flag=True, help="JSON in the place of TOML.")
+def describe(model: str, as_json: bool) -> None:
+    """Print MODEL as plain text, which every command takes in the place of its name: NET.toml, NET.json."""
+    from trainlib import models
+    from trainlib.models import description
+
+    network = models.get(model)
+    click.echo(description.as_json(network) if as_json else description.as_toml(network), nl=False)
+
+
 @main.command(name="plan")
 @click.argument("model")
 @platform_options

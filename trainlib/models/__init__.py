@@ -1,4 +1,4 @@
-"""The networks that come with the library, by name."""
+"""The networks that come with the library, by name, and those that files describe."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pulpsim.errors import nearest
 from trainlib.errors import ModelError
 from trainlib.model import Model
 from trainlib.models.autoencoder import autoencoder
+from trainlib.models.description import ENDINGS, read
 from trainlib.models.ds_cnn import ds_cnn, ds_cnn_paper
 from trainlib.models.lenet5 import lenet5
 from trainlib.models.mobilenet_v1 import mobilenet_v1
@@ -25,7 +26,9 @@ MODELS = {
 
 
 def get(name: str) -> Model:
-    """A shipped model. Raises ModelError."""
+    """A shipped model, or the one that a file describes, .toml or .json. Raises ModelError."""
+    if (text(name) or "").endswith(ENDINGS):
+        return read(name)
     if text(name) not in MODELS:
         raise ModelError(f"no model {name!r}{nearest(name, MODELS)}; models: {', '.join(sorted(MODELS))}")
     return MODELS[name]()

@@ -26,7 +26,7 @@ from pulpsim.console import (
 )
 from pulpsim.tables import records
 from trainlib import DEFAULT_LEARNING_RATE
-from trainlib.cli_learning import RunAsked, adapt, evaluate, train_run
+from trainlib.cli_learning import RunAsked, adapt, evaluate, predict, train_run
 
 if TYPE_CHECKING:
     from pulpsim.platform import Platform
@@ -56,6 +56,7 @@ def main() -> None:
 
 main.add_command(evaluate)
 main.add_command(adapt)
+main.add_command(predict)
 
 
 @main.command()

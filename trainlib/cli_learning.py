@@ -19,6 +19,7 @@ from pulpsim.console import (
     progress,
     starting,
     table_console,
+    write_atomically,
 )
 from pulpsim.tables import Table, band, number, text, words
 
@@ -196,6 +197,44 @@ def evaluate(model: str | None, weights: str, data: str | None, part: str, as_js
     console.print(evaluation_line(found))
     if (parts := parts_table(found)) is not None:
         console.print(text(parts))
+
+
+@click.command()
+@click.argument("model")
+@click.option("--weights", metavar="FILE.npz", default=None, help="What Trainer.save has written (default: as made).")
+@click.option("--data", metavar="NAME|FILE.npz", required=True, help="A shipped set, or a file with an array x.")
+@click.option("--out", metavar="FILE.npy", required=True, help="Where the outputs go, float32, a row a sample.")
+@json_option
+def predict(model: str, weights: str | None, data: str, out: str, as_json: bool) -> None:
+    """Write MODEL's outputs for every row of samples, computed on the host in the cores' own arithmetic.
+
+    Samples are standardised as those were that the weights learned from; without weights they are taken as they are.
+    """
+    import io
+
+    import numpy as np
+
+    from trainlib import datasets, models
+    from trainlib.data import as_samples
+    from trainlib.functional import forward_all
+    from trainlib.training import checkpoint
+
+    if not out.endswith(".npy") or not Path(out).absolute().parent.is_dir():
+        raise InputError(f"--out {out}: must be a file whose name ends in .npy, in a folder that there is")
+    with progress(Stage(f"computing outputs{starting('')}")):
+        network, x = models.get(model), datasets.rows(data)
+        parameters = network.initial_parameters()
+        if weights is not None:
+            parameters, standard = checkpoint.weights_of(checkpoint.read(weights), network)
+            x = x if standard is None else standard.apply(x)
+        outputs = forward_all(network, parameters, as_samples(x, network.input_shape))
+        content = io.BytesIO()
+        np.save(content, outputs)
+        write_atomically(out, content.getvalue())
+    if as_json:
+        print_json({"file": out, "shape": list(outputs.shape), "weights": weights})
+    else:
+        click.echo(f"written to {out}: {len(outputs):,} outputs {list(outputs.shape[1:])}")
 
 
 @click.command()

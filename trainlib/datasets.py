@@ -26,7 +26,7 @@ from trainlib.data.augment import Augmentation, Mask, Noise, Shift
 from trainlib.data.samples import Dataset, Person, Places, Samples, Standard
 from trainlib.errors import DataError
 
-__all__ = ["Augmentation", "Dataset", "Mask", "Noise", "Person", "Samples", "Shift", "Standard", "load"]
+__all__ = ["Augmentation", "Dataset", "Mask", "Noise", "Person", "Samples", "Shift", "Standard", "load", "rows"]
 
 #: sets that come with the library
 SHIPPED = {"engines": ENGINES, "keywords": KEYWORDS}
@@ -62,6 +62,12 @@ def load(name: str | Path) -> Dataset:
         if part not in parts and other in parts:
             parts[part] = parts[other]
     return Dataset(file.stem, classes, parts)
+
+
+def rows(name: str | Path) -> NDArray[np.float32]:
+    """`x` of a set, every row in the file's order, float32 [rows, *shape], not standardised. Raises DataError."""
+    file = _file(name)
+    return samples_of(file, read_archive(file, ("x",)), dimensions=(2, 3, 4))
 
 
 def _file(name: str | Path) -> Path:

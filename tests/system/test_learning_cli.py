@@ -14,6 +14,8 @@ from click.testing import CliRunner, Result
 
 from trainlib import datasets
 from trainlib.cli import main
+from trainlib.data import as_samples
+from trainlib.errors import DataError
 from trainlib.trainer import Trainer
 
 
@@ -37,6 +39,40 @@ def test_an_evaluation_counts_classes(weights: str) -> None:
     assert sum(map(sum, found["confusion"])) == 117 and 0 <= found["accuracy"] <= 1
     text = call("evaluate", "ds_cnn_paper", "--weights", weights, "--part", "human").stdout
     assert text.startswith("117 samples: mean loss ") and f"{100 * found['accuracy']:.1f} %" in text
+
+
+def test_outputs_are_written_for_every_row(weights: str, tmp_path: Path) -> None:
+    file = tmp_path / "y.npy"
+    given = ("predict", "ds_cnn_paper", "--data", "keywords", "--out", str(file))
+    assert call(*given, "--weights", weights).stdout == f"written to {file}: 3,213 outputs [12]\n"
+    outputs, trainer = np.load(file), Trainer.load(weights)
+    human = datasets.load("keywords").part("human")
+    assert trainer.evaluate(human).accuracy is not None
+    x = as_samples(trainer.standard_of(human).apply(datasets.rows("keywords")[5:6]), trainer.model.input_shape)
+    np.testing.assert_array_equal(outputs[5], trainer.predict(x[0])[-1])
+    assert call(*given).exit_code == 0 and (np.load(file) != outputs).any()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("ds_cnn_paper", "--data", "keywords", "--out", "y.npz"), "--out y.npz: must be a file whose name ends in"),
+        (("ds_cnn_paper", "--data", "keywords", "--out", "no/y.npy"), "in a folder that there is"),
+        (("ds_cnn_paper", "--data", "engines", "--out", "y.npy"), "samples of shape [640] do not fit"),
+        (("lenet5", "--weights", "{}", "--data", "keywords", "--out", "y.npy"), "which is not 'lenet5' as it is here"),
+    ],
+)
+def test_slips_of_outputs_are_told(
+    weights: str, arguments: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = call("predict", *(argument.format(weights) for argument in arguments))
+    assert result.exit_code and message in result.output + str(result.exception) and not list(tmp_path.iterdir())
+
+
+def test_images_with_channels_last_are_told_how_they_would_fit() -> None:
+    with pytest.raises(DataError, match=r"channels last: x\.transpose\(0, 3, 1, 2\) would fit"):
+        as_samples(np.zeros((2, 32, 30, 3), np.float32), (3, 32, 30))
 
 
 def test_adapting_says_what_it_brings_and_costs(weights: str, tmp_path: Path) -> None:

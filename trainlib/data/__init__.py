@@ -189,7 +189,9 @@ def as_samples(x: NDArray[np.float32], input_shape: tuple[int, ...]) -> NDArray[
         if first >= 0 and columns >= width:
             return np.ascontiguousarray(x[:, None, first : first + height, :width])
     if shape != input_shape:
-        raise DataError(f"samples of shape {list(shape)} do not fit a network that takes {list(input_shape)}")
+        hint = ", the channels last: x.transpose(0, 3, 1, 2) would fit"
+        hint = hint if shape[-1:] + shape[:-1] == input_shape else ""
+        raise DataError(f"samples of shape {list(shape)} do not fit a network that takes {list(input_shape)}{hint}")
     return np.ascontiguousarray(x)
 
 

@@ -23,7 +23,7 @@ from pulpsim.console import InputError, write_atomically
 from trainlib import models
 from trainlib.data.samples import Standard
 from trainlib.errors import DataError, ModelError
-from trainlib.model import Model
+from trainlib.model import Model, Parameters
 from trainlib.optimizers import SGD, Adam, AdamW, Batch, Optimizer
 from trainlib.optimizers.schedule import Cosine, Epochs, Schedule, StepDecay, Warmup
 from trainlib.training.fit import Progress
@@ -215,18 +215,36 @@ def _ways(about: Mapping[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def weights_of(checkpoint: Checkpoint, model: Model) -> tuple[Parameters, Standard | None]:
+    """A file's parameters for its network, and what standardises samples. Raises DataError."""
+    arrays, about = checkpoint.arrays, checkpoint.about
+    model_of(checkpoint, model)
+    try:
+        found = [np.ascontiguousarray(arrays[f"p{place}"]) for place in range(len(model.parameter_shapes))]
+        model.check_parameters(found)
+        standard = about["standard"]
+        return found, None if standard is None else Standard(arrays["mean"], arrays["deviation"], str(standard))
+    except (KeyError, TypeError, ValueError, ModelError) as error:
+        raise _lacking(checkpoint, error) from None
+
+
+def _lacking(checkpoint: Checkpoint, error: Exception) -> DataError:
+    return DataError(f"{checkpoint.file}: does not hold what its network needs ({error}): {ACCEPTED}")
+
+
 def restore(trainer: Trainer, checkpoint: Checkpoint, goes_on: bool) -> None:
     """Put a file's weights into a trainer of its network; goes_on: and all else. Raises DataError."""
     arrays, about = checkpoint.arrays, checkpoint.about
+    parameters, standard = weights_of(checkpoint, trainer.model)
     try:
-        trainer.parameters = [np.ascontiguousarray(arrays[f"p{place}"]) for place in range(len(trainer.parameters))]
+        trainer.parameters = parameters
         trainer.seed, trainer.classes = int(about["seed"]), tuple(about["classes"])
-        if about["standard"] is not None:
-            trainer.standard = Standard(arrays["mean"], arrays["deviation"], str(about["standard"]))
+        if standard is not None:
+            trainer.standard = standard
         if goes_on:
             _go_on(trainer, arrays, about)
     except (KeyError, TypeError, ValueError, ModelError) as error:
-        raise DataError(f"{checkpoint.file}: does not hold what its network needs ({error}): {ACCEPTED}") from None
+        raise _lacking(checkpoint, error) from None
 
 
 def _go_on(trainer: Trainer, arrays: Mapping[str, NDArray[Any]], about: Mapping[str, Any]) -> None:

@@ -165,6 +165,7 @@ def learning(workers: int | None, check: bool, as_json: bool) -> None:
     from benchmarks import learning as found
     from benchmarks import learning_page as shown
     from benchmarks import learning_torch as others
+    from benchmarks.host import torch_installed
     from benchmarks.tuning import differences
 
     stage, begin = Stage("learning"), time.monotonic()
@@ -175,7 +176,7 @@ def learning(workers: int | None, check: bool, as_json: bool) -> None:
     with progress(stage):
         document = found.measure(workers or os.cpu_count() or 1, tell=tell)
         stage.text = "learning: PyTorch's networks"
-        document += others.measured() if others.installed() else found.Document(theirs=shown.written().theirs)
+        document += others.measured() if torch_installed() else found.Document(theirs=shown.written().theirs)
     click.echo(f"measured in {time.monotonic() - begin:.0f} s", err=True)
     texts = {shown.PAGE: shown.page(document), shown.DOCUMENT: shown.text_of(document)}
     click.echo(texts[shown.DOCUMENT if as_json else shown.PAGE])

@@ -38,7 +38,7 @@ def measure(name: str, seconds: float) -> dict[str, Any]:
         "threads": threads,
         "threaded_sample_us": _microseconds(lambda: trainer.predict_all(xs, threads), seconds) / SAMPLES,
     }
-    if find_spec("torch") is None:
+    if not torch_installed():
         return row
     theirs = _microseconds(torch_step(trainer, xs[0], target), seconds)
     return row | {"torch_step_us": theirs, "ratio": theirs / row["step_us"]}
@@ -69,6 +69,10 @@ def _microseconds(run: Callable[[], object], seconds: float) -> float:
 
 
 # -- PyTorch -----------------------------------------------------------------------------------------
+def torch_installed() -> bool:
+    return find_spec("torch") is not None
+
+
 def torch_step(trainer: Trainer, x: Any, target: int | None) -> Callable[[], object]:
     """The same training step in PyTorch, eager and on one thread."""
     torch: Any = import_module("torch")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -19,11 +18,6 @@ from trainlib.training.metrics import of_sounds
 
 #: epochs, samples of a batch, and the rate, which goes down to 0 along half a cosine
 HOW = {"autoencoder": (100, 128, 1e-3), "ds_cnn_paper": (80, 32, 3e-3)}
-
-
-def installed() -> bool:
-    """Whether there is PyTorch."""
-    return find_spec("torch") is not None
 
 
 def measured() -> Document:
@@ -45,7 +39,7 @@ def theirs(recipe: Recipe, seed: int) -> Theirs:
     whole = train.standard.apply(train.x)
     for epoch in range(epochs):
         rng = np.random.default_rng([seed, epoch])
-        x = _taken(model, np.stack([_varied(recipe, one, rng) for one in whole]))
+        x = as_samples(np.stack([_varied(recipe, one, rng) for one in whole]), model.input_shape)
         for places in np.array_split(rng.permutation(len(x)), -(-len(x) // size)):
             optimizer.zero_grad()
             given = torch.from_numpy(x[places])
@@ -55,7 +49,7 @@ def theirs(recipe: Recipe, seed: int) -> Theirs:
         schedule.step()
     network.eval()
     with torch.no_grad():
-        given = torch.from_numpy(_taken(model, train.standard.apply(test.x)))
+        given = torch.from_numpy(as_samples(train.standard.apply(test.x), model.input_shape))
         y = network(given)
         losses = _losses(torch, model, y, given, test, np.arange(len(test))).numpy().astype(np.float64)
     return Theirs(recipe.network, seed, epochs, size, _score(test, y.argmax(1).numpy(), losses))
@@ -65,10 +59,6 @@ def _varied(recipe: Recipe, x: NDArray[np.float32], rng: np.random.Generator) ->
     for one in recipe.augment:
         x = one.vary(x, rng)
     return x
-
-
-def _taken(model: Model, x: NDArray[np.float32]) -> NDArray[np.float32]:
-    return as_samples(x, model.input_shape)
 
 
 def _score(test: Samples, said: NDArray[Any], losses: NDArray[np.float64]) -> float:

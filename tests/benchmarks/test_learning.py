@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import learning, learning_page, learning_torch
+from benchmarks import host, learning, learning_page
 from benchmarks.__main__ import main
 from benchmarks.learning import ADAPTIVE, DETECTOR, LOADED, SPOTTER, Adapted, Document, Recipe, Spent, Way
 from trainlib.data import spectra
@@ -122,7 +122,7 @@ def test_the_command_writes_checks_and_prints(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(learning_page, "PAGE", page)
     monkeypatch.setattr(learning_page, "DOCUMENT", document)
     monkeypatch.setattr(learning, "measure", lambda workers, tell: found)
-    monkeypatch.setattr(learning_torch, "installed", lambda: False)
+    monkeypatch.setattr(host, "torch_installed", lambda: False)
 
     def run(*options: str) -> tuple[int, str]:
         result = CliRunner().invoke(main, ["learning", *options])

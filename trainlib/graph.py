@@ -27,7 +27,8 @@ class Value:
     """What nodes read: the sample, number 0, or the output of node n, number n + 1.
 
     relu: it is the output of a ReLU that belongs to a layer of another kind, which gradients are taken back through
-    before they are handed on. shared: it is read more than once.
+    before they are handed on. shared: it is read more than once. wanted: its gradient is needed: some layer up to it is
+    trained.
     """
 
     number: int
@@ -35,6 +36,7 @@ class Value:
     shape: Shape
     relu: bool = False
     shared: bool = False
+    wanted: bool = False
 
     @property
     def tensor(self) -> str:
@@ -74,6 +76,12 @@ class Node:
     def shapes(self) -> tuple[Shape, Shape]:
         """Of the first input and of the output."""
         return self.shape, self.output.shape
+
+    @cached_property
+    def computed(self) -> tuple[int, ...]:
+        """Which inputs' gradients the node computes: those needed that it does not pass on."""
+        passes = self.layer.passes(self)
+        return tuple(which for which, value in enumerate(self.inputs) if value.wanted and passes[which] is None)
 
     def limits(self, step: str) -> tuple[int, int, int]:
         """The largest rows, columns and lines of a tile of a step."""
@@ -200,7 +208,8 @@ def nodes_of(layers: Sequence[Layer], input_shape: Shape) -> tuple[Node, ...]:
         relu = layer.relu
         if layer.RESHAPES and number < len(layers) - 1:  # the only reader: it hands the ReLU on to its own
             relu = inputs[0].relu and _readers(layers, inputs[0].name) == 1
-        output = Value(number + 1, layer.name, shape, relu, _readers(layers, layer.name) > 1)
+        wanted = layer.trained or any(value.wanted for value in inputs)
+        output = Value(number + 1, layer.name, shape, relu, _readers(layers, layer.name) > 1, wanted)
         values[layer.name] = output
         nodes.append(Node(number, layer, inputs, output))
     return tuple(nodes)
@@ -234,24 +243,13 @@ class Graph:
                 found[value.name].append((node, which))
         return {name: tuple(readers) for name, readers in found.items()}
 
-    @cached_property
-    def _wanted(self) -> frozenset[str]:
-        found: set[str] = set()
-        for node in self.nodes:
-            if node.layer.trained or any(value.name in found for value in node.inputs):
-                found.add(node.name)
-        return frozenset(found)
-
     def wanted(self, value: Value) -> bool:
-        """Whether a value's gradient is needed: some layer up to it is trained."""
-        return value.name in self._wanted
+        """As `Value.wanted`."""
+        return value.wanted
 
     def computed(self, node: Node) -> tuple[int, ...]:
-        """Which inputs' gradients the node computes: those needed that it does not pass on."""
-        passes = node.layer.passes(node)
-        return tuple(
-            which for which, value in enumerate(node.inputs) if self.wanted(value) and passes[which] is None
-        )
+        """As `Node.computed`."""
+        return node.computed
 
     def around(self, node: Node) -> tuple[object, ...]:
         """What the tasks of a node's steps hang on beside its layer: equal for two, they differ in names only."""
@@ -308,7 +306,8 @@ class Graph:
 
     def _turn(self, node: Node) -> Turn:
         value, summed = node.output, self.gradient(node.output).summed
-        given = [self.gradient(node.inputs[which]).by(node, which) for which in self.computed(node)]
+        # the last input's first: of a value that is read twice it is the first to be there
+        given = [self.gradient(node.inputs[which]).by(node, which) for which in reversed(self.computed(node))]
         computed = tuple((one, self._parts(node.inputs[one.which], one.adds)) for one in given)
         return Turn(node, self._parts(value, summed or (value.gradient,)), bool(summed), computed)
 

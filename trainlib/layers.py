@@ -10,15 +10,17 @@ from trainlib.operators.dropout import Dropout
 from trainlib.operators.flatten import Flatten
 from trainlib.operators.fully_connected import FullyConnected
 from trainlib.operators.layer import Layer, Parametric, Shape, shape_of
+from trainlib.operators.matmul import MatMul
 from trainlib.operators.norms import InstanceNorm, LayerNorm
 from trainlib.operators.pooling import AveragePool, AveragePool1D, GlobalAveragePool, MaxPool, MaxPool1D, Pool
+from trainlib.operators.softmax import Softmax
 from trainlib.operators.window import Window
 
 #: the kinds there are
 KINDS: tuple[type[Layer], ...] = (
     FullyConnected, Conv2D, PointWise, DepthWise, AveragePool, MaxPool, GlobalAveragePool,
     ReLU, LeakyReLU, Sigmoid, Tanh, ReLU6, HardSwish, GELU, BatchNorm, InstanceNorm, LayerNorm, Dropout,
-    Add, Concat, Flatten,
+    Add, Concat, Flatten, MatMul, Softmax,
 )  # fmt: skip
 
 __all__ = [
@@ -42,6 +44,7 @@ __all__ = [
     "Layer",
     "LayerNorm",
     "LeakyReLU",
+    "MatMul",
     "MaxPool",
     "MaxPool1D",
     "Parametric",
@@ -51,6 +54,7 @@ __all__ = [
     "ReLU6",
     "Shape",
     "Sigmoid",
+    "Softmax",
     "Tanh",
     "Window",
     "shape_of",

@@ -217,17 +217,17 @@ class Model:
         if not set(step.split("+")) <= {"fw", "wg", "ig", "sum", "update"}:
             accepted = "fw, wg, ig, sum or update, or some of them with +"
             raise ModelError(f"{self.name}: no step {step!r}: must be {accepted}")
-        return self.layers[index].macs(step, self.shapes[index][0])
+        return self.layers[index].multiplications(self.nodes[index], step)[0]
 
     @property
     def step_macs(self) -> int:
         """MACs of one training step: fw of every layer, wg of those trained, ig where a gradient is needed."""
-        return sum(node.layer.macs(step, node.shape) for node, step in self._multiplying())
+        return sum(node.layer.multiplications(node, step)[0] for node, step in self._multiplying())
 
     @property
     def least_macs(self) -> int:
         """Multiplications of one training step that kernels do at least."""
-        return sum(node.layer.least_macs(step, node.shape) for node, step in self._multiplying())
+        return sum(node.layer.multiplications(node, step)[1] for node, step in self._multiplying())
 
     def _multiplying(self) -> Iterator[tuple[Node, str]]:
         for node in self.nodes:

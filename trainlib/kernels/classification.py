@@ -5,6 +5,8 @@ exponentials and their sum, the product with 1 / sum. The last core, which has t
 sums and divides. partial: FP32 [2 * cores + 1] in L1; word i is the sum of core i, word `cores` 1 / sum,
 then the loss if there is one, word cores + 1 + i the largest element of core i (-infinity of none).
 
+Of rows that are each for themselves, a core takes whole ones: nothing is shared but the work.
+
 Logits that come in parts of all cores' shares take a kernel a pass, over all parts before the next pass. What they
 keep in `partial` then takes FP32 [3 * cores + 2]: after the above, of which word `cores` is the loss alone, a word a
 core with the logit of the class where that core has it, else 0, and last 1 / sum.
@@ -17,14 +19,14 @@ from functools import cache
 import numpy as np
 
 from pulpsim import Builder, Program
-from pulpsim.program import Register
+from pulpsim.program import Label, Register
 from trainlib.kernels import Call, Words, chunk_of
-from trainlib.kernels.functions import EXP_NOT_POSITIVE_CONSTANTS, exp_not_positive, log
+from trainlib.kernels.functions import EXP_NOT_POSITIVE_CONSTANTS, UNROLL, exp_not_positive, log
 from trainlib.kernels.loss import add_partials, barrier, begin_partial, store_partial
-from trainlib.kernels.partition import Part, take_share
-from trainlib.kernels.pieces import add_scaled
+from trainlib.kernels.partition import Part, advance_pointer, take_share
+from trainlib.kernels.pieces import add_scaled, repeat_counted
 from trainlib.kernels.touched import Given, Touched, array, touches, vectors
-from trainlib.kernels.vector import Rate, bits, load_constants, minus
+from trainlib.kernels.vector import Constants, Rate, bits, load_constants, minus
 from trainlib.numerics.functions import ONE
 
 _NOTHING = bits(-np.float32(np.inf))
@@ -151,6 +153,15 @@ def _exponentials(
 ) -> None:
     """Emit: target[i] = exp(source[i] - largest), total += their sum in order. Steps both pointers."""
     k = load_constants(b, EXP_NOT_POSITIVE_CONSTANTS)
+    _add_exponentials(b, k, source, target, count, largest, total, step)
+    b.free(*k.values())
+
+
+def _add_exponentials(
+    b: Builder, k: Constants, source: Register, target: Register, count: Register, largest: Register, total: Register,
+    step: int,
+) -> None:  # fmt: skip
+    """Emit: as `_exponentials`, with its constants in registers."""
     with b.temporary("difference", "e", "n") as [difference, e, n]:
         b.mv(e, "x0")
         with b.loop(0, count):
@@ -160,7 +171,6 @@ def _exponentials(
             exp_not_positive(b, k, difference, e, n)
             b("p.sw", e, (target, step, "!"))
         b("fadd.s", total, total, e)
-    b.free(*k.values())
 
 
 def _invert(b: Builder, cores: int, core: Register, partial: Register, total: Register) -> None:
@@ -189,6 +199,109 @@ def _multiply(b: Builder, source: Register, count: Register, factor: Register, s
         b("lw", exponential, (source, 0))
         b("fmul.s", exponential, exponential, factor)
         b("p.sw", exponential, (source, step, "!"))
+
+
+# -- rows, each for itself -------------------------------------------------------------------------
+@touches(lambda a: ([array(a.x, a.rows, a.n)], [array(a.y, a.rows, a.n)]))
+def softmax_rows(x: int, y: int, rows: int, n: int, cores: int) -> Call:
+    """y [rows, n] = the softmax of every row of x; y may be x. A core takes whole rows and waits for none."""
+    return Call(softmax_rows_program(), "softmax_rows", (x, y, rows, n, chunk_of(rows, cores)))
+
+
+@cache
+def softmax_rows_program() -> Program:
+    b = Builder("softmax_rows")
+    b.entry("softmax_rows")
+    x, y, rows, n, chunk = b.arguments("x", "y", "rows", "n", "chunk")
+    done, largest, total = b.label("done"), b.register("largest"), b.register("total")
+    left = _take_rows(b, rows, chunk, n, (x, y), done)
+    k = load_constants(b, EXP_NOT_POSITIVE_CONSTANTS)
+    row = b.here("row")
+    b.li(largest, _NOTHING)
+    b.mv(total, "x0")
+    with b.temporary("place") as [place]:
+        b.mv(place, x)
+        _maximum(b, largest, place, n)
+        b.mv(place, y)
+        _add_exponentials(b, k, x, place, n, largest, total, 4)
+    b("fdiv.s", total, k[ONE], total)
+    _multiply(b, y, n, total)
+    b("addi", left, left, -1)
+    b("bne", left, "x0", row)
+    b.place(done)
+    b.ret()
+    return b.build()
+
+
+def _softmax_gradient_touches(a: Given) -> Touched:
+    dy, y, dx = (array(at, a.rows, a.n) for at in (a.dy, a.y, a.dx))
+    return [dy, y], [dx]
+
+
+@touches(_softmax_gradient_touches)
+def softmax_rows_gradient(dy: int, y: int, dx: int, rows: int, n: int, cores: int) -> Call:
+    """dx [rows, n] = (dy - the row's sum of y dy) * y; y is the softmax; dx may be dy."""
+    arguments = (dy, y, dx, rows, n, chunk_of(rows, cores))
+    return Call(softmax_rows_gradient_program(), "softmax_rows_bw", arguments)
+
+
+@cache
+def softmax_rows_gradient_program() -> Program:
+    b = Builder("softmax_rows_bw")
+    b.entry("softmax_rows_bw")
+    dy, y, dx, rows, n, chunk = b.arguments("dy", "y", "dx", "rows", "n", "chunk")
+    done, total = b.label("done"), b.register("total")
+    left = _take_rows(b, rows, chunk, n, (dy, y, dx), done)
+    gradient_of, value_of = b.registers("source", 2)
+
+    def load(count: int) -> tuple[list[Register], list[Register]]:
+        gradients, values = b.registers("gradient", count), b.registers("value", count)
+        for gradient, value in zip(gradients, values, strict=True):
+            b("p.lw", gradient, (gradient_of, 4, "!"))
+            b("p.lw", value, (value_of, 4, "!"))
+        return gradients, values
+
+    def add(count: int) -> None:
+        gradients, values = load(count)
+        for gradient, value in zip(gradients, values, strict=True):
+            b("fmadd.s", total, value, gradient, total)
+        b.free(*gradients, *values)
+
+    def subtract(count: int) -> None:
+        gradients, values = load(count)
+        for gradient in gradients:
+            b("fsub.s", gradient, gradient, total)
+        for gradient, value in zip(gradients, values, strict=True):
+            b("fmul.s", gradient, gradient, value)
+        for gradient in gradients:
+            b("p.sw", gradient, (dx, 4, "!"))
+        b.free(*gradients, *values)
+
+    row = b.here("row")
+    b.mv(total, "x0")
+    for body in (add, subtract):
+        b.mv(gradient_of, dy)
+        b.mv(value_of, y)
+        repeat_counted(b, n, UNROLL, body)
+    b.mv(dy, gradient_of)
+    b.mv(y, value_of)
+    b("addi", left, left, -1)
+    b("bne", left, "x0", row)
+    b.place(done)
+    b.ret()
+    return b.build()
+
+
+def _take_rows(
+    b: Builder, rows: Register, chunk: Register, n: Register, pointers: tuple[Register, ...], done: Label
+) -> Register:
+    """Emit the core's share of the rows: pointers to its first one. Returns how many there are."""
+    first, left = take_share(b, rows, chunk, done)
+    b("mul", first, first, n)
+    for pointer in pointers:
+        advance_pointer(b, pointer, first, 2)
+    b.free(first, rows)
+    return left
 
 
 # -- logits in parts -------------------------------------------------------------------------------

@@ -1,4 +1,5 @@
-"""Kernels that treat every element alike: copies, ReLU forward and backward, sums, gradient pairs, the SGD update."""
+"""Kernels that treat every element alike: copies, ReLU forward and backward, sums, multiples, gradient pairs, the SGD
+update."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from pulpsim import Builder, Program
 from pulpsim.program import Register
 from trainlib.kernels import Argument, Call, chunk_of
 from trainlib.kernels.touched import touches, vectors
-from trainlib.kernels.vector import Constants, Rate, minus, vector_program
+from trainlib.kernels.vector import Constants, Rate, bits, minus, vector_program
 
 UNROLL = 4
 
@@ -93,6 +94,28 @@ def add_program(relu: bool, scaled: bool = False) -> Program:
         b.free(*values, *others)
 
     return vector_program("add", ("a", "b", "y"), ("factor",) * scaled, body, UNROLL)
+
+
+@touches(vectors("x", "y"))
+def scale(x: int, y: int, number: float, n: int, cores: int) -> Call:
+    """y = x * number; y may be x."""
+    return Call(scale_program(), "scale", (x, y, bits(number), n, chunk_of(n, cores, UNROLL)))
+
+
+@cache
+def scale_program() -> Program:
+    def body(b: Builder, pointers: list[Register], k: Constants, unroll: int) -> None:
+        x, y = pointers
+        values = b.registers("value", unroll)
+        for value in values:
+            b("p.lw", value, (x, 4, "!"))
+        for value in values:
+            b("fmul.s", value, value, k["factor"])
+        for value in values:
+            b("p.sw", value, (y, 4, "!"))
+        b.free(*values)
+
+    return vector_program("scale", ("x", "y"), ("factor",), body, UNROLL)
 
 
 def _masked(b: Builder, x: Register, dx: Register, unroll: int) -> list[Register]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pulpsim.jit import canonical, compiled
+from pulpsim.jit import canonical, compiled, fma
 from trainlib.numerics.functions import exp, log
 
 
@@ -35,6 +35,28 @@ def _normalised(x, cores):
 def softmax(x, cores):
     """x [n] -> exp(x) / sum of exp(x), reduced over `cores` cores."""
     return _normalised(x, cores)[0]
+
+
+@compiled
+def softmax_rows(x):
+    """x [R, N] -> the softmax of every row, its sum in order."""
+    y = np.empty_like(x)
+    for r in range(x.shape[0]):
+        y[r] = _normalised(x[r], 1)[0]
+    return y
+
+
+@compiled
+def softmax_rows_gradient(dy, y):
+    """dy [R, N], y [R, N], the softmax -> dx: (dy - the row's sum of y dy, in order) * y."""
+    dx = np.empty_like(dy)
+    for r in range(dy.shape[0]):
+        total = np.float32(0)
+        for i in range(dy.shape[1]):
+            total = fma(y[r, i], dy[r, i], total)
+        for i in range(dy.shape[1]):
+            dx[r, i] = canonical(np.float32(np.float32(dy[r, i] - total) * y[r, i]))
+    return dx
 
 
 @compiled

@@ -61,3 +61,12 @@ def add(a, b):
     for i in range(a.shape[0]):
         y[i] = canonical(np.float32(a[i] + b[i]))
     return y
+
+
+@compiled
+def scale(x, number):
+    """x * number."""
+    y = np.empty_like(x)
+    for i in range(x.shape[0]):
+        y[i] = canonical(np.float32(x[i] * number))
+    return y

@@ -37,6 +37,7 @@ from trainlib.numerics import matmul as matmul_values
 from trainlib.operators.geometry import Geometry, Phase
 from trainlib.operators.layer import BUFFERINGS, Choice, Floats, Own, Parametric, Shape, Trainable, halvings
 from trainlib.operators.pieces import around, axes, parts
+from trainlib.operators.products import instructions, issue_cycles
 from trainlib.operators.values import finished, pixels, with_bias
 from trainlib.operators.window import (
     Padding,
@@ -121,7 +122,7 @@ class _Product(Parametric):
     def kernel_for(self, node: Node, step: str, tile: Tile, cores: int) -> str:
         """The one with the fewest instructions on the core with the most work."""
         n, m = self._sizes(node, step, tile)
-        return min(matmul.NAMES, key=partial(_instructions, n=n, m=m, cores=cores))
+        return min(matmul.NAMES, key=partial(instructions, n=n, m=m, cores=cores))
 
     def _sizes(self, node: Node, step: str, tile: Tile) -> tuple[int, int]:
         """N and M of a tile's matrix product."""
@@ -175,7 +176,7 @@ class _Product(Parametric):
             products = (((r, h * width, c * taps), count) for (r, c, h), count in parts(node, step))
         total = 0
         for (n, k, m), count in products:
-            per_k, outputs = _product(step.kernel, n, m, cores)
+            per_k, outputs = issue_cycles(step.kernel, n, m, cores)
             total += count * (k * per_k + outputs)
         return self.groups * total
 
@@ -353,34 +354,6 @@ def _gradient_of(at: Window, w: Floats, dy: Floats) -> Floats:
 def check_channels(name: str, inputs: int, outputs: int) -> None:
     if inputs < 1 or outputs < 1:
         raise ModelError(f"{name}: {inputs} input channels, {outputs} output channels: both must be at least 1")
-
-
-# -- instructions ----------------------------------------------------------------------------------
-def _instructions(name: str, n: int, m: int, cores: int) -> float:
-    """Instructions per step of K on the core with the most blocks, the leftovers as single sums.
-
-    U x V sums take U + V loads and U V multiplications.
-    """
-    geometry = matmul.GEOMETRIES[matmul.resolve(name, n, 1, m, cores)]
-    n, m = (n, m) if geometry.split == "N" else (m, n)
-    u, v = geometry.along, geometry.across
-    blocks = -(-(n // u) // cores)
-    left = n % u * -(-m // cores)  # leftover rows are shared out along the other dimension
-    per_block = m // v * (u * v + u + v) + m % v * u * 3
-    return blocks * per_block + left * 3 + (0.01 if u * v == 1 and geometry.unroll_k == 1 else 0)
-
-
-@cache
-def _product(kernel: str, n: int, m: int, cores: int) -> tuple[int, int]:
-    """Of the core with the most blocks: u + v + u v a block and step of k; its outputs, whose sums are set.
-
-    (That they are stored, `around` counts.)
-    """
-    geometry = matmul.GEOMETRIES[matmul.resolve(kernel, n, 1, m, cores)]
-    along, across = (n, m) if geometry.split == "N" else (m, n)
-    u, v = geometry.along, geometry.across
-    blocks, rest = -(-(along // u) // cores), across % v
-    return blocks * (across // v * (u + v + u * v) + (u + rest + u * rest if rest else 0)), blocks * u * across
 
 
 @cache

@@ -179,6 +179,10 @@ class Layer(ABC):
         """Multiplications that kernels do at least, for bounds: fewer than `macs` where they leave some out."""
         return self.macs(step, input_shape)
 
+    def multiplications(self, node: Node, step: str) -> tuple[int, int]:
+        """`macs` and `least_macs` of a step of a node: what kinds say that multiply one input by another."""
+        return self.macs(step, node.shape), self.least_macs(step, node.shape)
+
     def misfit(self, takes: str, input_shape: Shape, source: str) -> ModelError:
         """The error for an input that is not what the layer takes."""
         shown = str(input_shape[0]) if len(input_shape) == 1 else str(list(input_shape))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
@@ -38,12 +39,14 @@ from trainlib.layers import (
     Layer,
     LayerNorm,
     LeakyReLU,
+    MatMul,
     MaxPool,
     Parametric,
     PointWise,
     ReLU,
     ReLU6,
     Sigmoid,
+    Softmax,
     Tanh,
 )
 from trainlib.lowering.operations import Schedule
@@ -131,6 +134,7 @@ def layers(draw: st.DrawFn, name: str, shape: Shape) -> Layer:
         "swish": lambda: HardSwish(name),
         "gelu": lambda: GELU(name),
         "dropout": lambda: Dropout(name, draw(st.sampled_from([0.5, 0.0, 0.1, 0.9])), draw(st.integers(0, 3))),
+        "softmax": lambda: Softmax(name),
         "batch": lambda: BatchNorm(name, shape[0], **norm),
         "layer": lambda: LayerNorm(name, prod(shape), **norm, **eps),
     }
@@ -191,10 +195,12 @@ def networks(
     growing = _Growing([], {SAMPLE: given_shape}, [SAMPLE])
     while not growing.chosen or (len(growing.chosen) < most and draw(st.integers(0, 4))):  # easy to make small
         last = growing.chosen[-1].name if growing.chosen else SAMPLE
-        how = draw(st.sampled_from(["chain"] * 5 + ["branch", "add", "concat", "flatten"])) if branches else "chain"
+        how = draw(st.sampled_from(["chain"] * 5 + ["branch", "add", "concat", "product", "flatten"])) if branches else "chain"
         source = draw(st.sampled_from(sorted(growing.shapes))) if how == "branch" else last
         if how in ("add", "concat"):
             _join(draw, growing, last, how)
+        elif how == "product" and len(growing.shapes[last]) == 3:
+            _multiply(draw, growing, last)
         elif how == "flatten":
             growing.add(Flatten(growing.next_name), last)
         else:
@@ -224,6 +230,20 @@ def _join(draw: st.DrawFn, growing: _Growing, last: str, how: str) -> None:
     others = draw(st.lists(st.sampled_from(fitting), min_size=1, max_size=2))
     layer = Add(growing.next_name, relu=draw(flags)) if how == "add" else Concat(growing.next_name)
     growing.add(layer, last, *others)
+
+
+def _multiply(draw: st.DrawFn, growing: _Growing, last: str) -> None:
+    """A product of the last value and one that fits it, on either side; maybe of the last value and itself."""
+    found: list[tuple[MatMul, tuple[str, str]]] = []
+    scale = draw(st.sampled_from([1.0, 0.25, -0.7]))
+    for other, a, b, first in product(sorted(growing.shapes), (False, True), (False, True), (False, True)):
+        sources = (last, other) if first else (other, last)
+        layer = MatMul(growing.next_name, a, b, scale, inputs=sources)
+        with suppress(ModelError):  # they do not fit
+            layer.joined_shape([growing.shapes[source] for source in sources], sources)
+            found.append((layer, sources))
+    layer, sources = draw(st.sampled_from(found))
+    growing.add(layer, *sources)
 
 
 def _tie_up(growing: _Growing) -> None:

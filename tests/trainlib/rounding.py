@@ -32,11 +32,13 @@ from trainlib.layers import (
     Layer,
     LayerNorm,
     LeakyReLU,
+    MatMul,
     MaxPool,
     Parametric,
     ReLU,
     ReLU6,
     Sigmoid,
+    Softmax,
     Tanh,
 )
 from trainlib.model import Model, Parameters
@@ -57,6 +59,10 @@ def forward(host: Host, layer: Layer, own: list[Floats], x: Floats, *others: Flo
     if isinstance(layer, Concat | Flatten):
         exact = textbook.forward_layer(layer, [], double(x), *map(double, others))
         return Near(exact, np.zeros_like(exact), -1)
+    if isinstance(layer, MatMul):
+        return _scaled(layer, summed(lambda a, b: textbook.multiplied(layer, a, b), x, *others))
+    if isinstance(layer, Softmax):
+        return _softmax(double(x))
     if isinstance(layer, Dropout):
         return _masked(host, layer, x)
     if type(layer) in textbook.ACTIVATIONS:
@@ -103,6 +109,26 @@ def _masked(host: Host, layer: Dropout, x: Floats) -> Near:
     return Near(exact, np.abs(exact), 1)
 
 
+def _scaled(layer: MatMul, near: Near) -> Near:
+    """A product, which may have left FP32's range before it is scaled."""
+    scale = abs(float(np.float32(layer.scale)))
+    size = near.size * scale + TINY / UNIT * scale
+    return unless(near.size > LARGEST / 2, Near(near.exact * layer.scale, size, near.roundings + 2))
+
+
+def _softmax(x: Doubles) -> Near:
+    """A difference from the row's largest rounds, and its exponential by as much of itself."""
+    below, share = x - x.max(axis=-1, keepdims=True), textbook.softmax(x)
+    return Near(share, share, x.shape[-1] + 8 + 2 * np.abs(below).max(axis=-1, keepdims=True))
+
+
+def _through_softmax(d: Doubles, y: Doubles) -> Near:
+    """Given y in FP32, of which no error is excused."""
+    sums = np.abs(d) + np.abs(y * d).sum(axis=-1, keepdims=True)
+    near = Near(textbook.softmax_gradient(d, y), y * (sums + TINY / UNIT * y.shape[-1]), y.shape[-1] + 3)
+    return unless(sums > LARGEST / 2, near)
+
+
 def _off_by(layer: Layer, exact: Doubles) -> Doubles | float:
     """The error of an activation, in roundings of its result."""
     if isinstance(layer, ReLU | ReLU6):
@@ -117,6 +143,8 @@ def _off_by(layer: Layer, exact: Doubles) -> Doubles | float:
 
 # -- backward ----------------------------------------------------------------------------------------
 def input_gradient(host: Host, layer: Layer, own: list[Floats], d: Floats, x: Floats, y: Floats) -> Near:
+    if isinstance(layer, Softmax):
+        return _through_softmax(double(d), double(y))
     if isinstance(layer, Dropout):
         return _masked(host, layer, d)
     if type(layer) in textbook.ACTIVATIONS:
@@ -293,6 +321,11 @@ def _input_gradients(
     if isinstance(node.layer, Add | Concat | Flatten):
         own = node.layer.input_gradients({}, d, inputs, y)
         return [Near(double(part), np.abs(double(part)), -1) for part in own]
+    if isinstance(layer := node.layer, MatMul):
+        return [
+            _scaled(layer, summed(lambda *of, w=which: textbook.multiplied_gradients(layer, *of)[w], d, *inputs))
+            for which in range(2)
+        ]
     return [input_gradient(host, node.layer, _own(model, node.number, before), d, inputs[0], y)]
 
 

@@ -39,6 +39,7 @@ from trainlib.layers import (
     Layer,
     LayerNorm,
     LeakyReLU,
+    MatMul,
     MaxPool,
     Parametric,
     PointWise,
@@ -46,6 +47,7 @@ from trainlib.layers import (
     ReLU,
     ReLU6,
     Sigmoid,
+    Softmax,
     Tanh,
 )
 from trainlib.model import Model, Parameters
@@ -255,6 +257,22 @@ NETWORKS = {
             FullyConnected("fc", 200, 3, relu=False),
         ),
         input_shape=(2, 5, 4),
+        loss="cross-entropy",
+    ),
+    "attention": Model(
+        "attention",
+        (
+            PointWise("q", 2, 2, relu=False, bias=True),
+            PointWise("k", 2, 2, relu=False, inputs=("sample",)),
+            PointWise("v", 2, 2, inputs=("sample",)),
+            MatMul("scores", transpose_a=True, scale=3**-0.5, inputs=("q", "k")),
+            Softmax("p"),
+            MatMul("out", transpose_b=True, inputs=("v", "p")),
+            Add("sum", inputs=("out", "sample")),
+            MatMul("squares", transpose_b=True, scale=0.5, inputs=("sum", "sum")),
+            FullyConnected("fc", 18, 3, relu=False),
+        ),
+        input_shape=(2, 3, 5),
         loss="cross-entropy",
     ),
     "autoencoder": Model(
@@ -499,6 +517,14 @@ def torch_forward(torch: Any, layer: Layer, own: list[Any], x: Any, *more: Any, 
             return torch.cat([x, *more])
         case Flatten():
             return x.reshape(-1)
+        case MatMul():
+            a, b = (
+                value.transpose(1, 2) if turned else value
+                for value, turned in zip((x, *more), (layer.transpose_a, layer.transpose_b), strict=True)
+            )
+            return torch.bmm(a, b) * layer.scale
+        case Softmax():
+            return f.softmax(x, dim=-1)
         case Dropout():
             return x * torch.from_numpy(textbook.dropped(layer, np.ones(tuple(x.shape)), step).astype(np.float32))
         case BatchNorm():

@@ -32,11 +32,13 @@ from trainlib.layers import (
     Layer,
     LayerNorm,
     LeakyReLU,
+    MatMul,
     MaxPool,
     PointWise,
     ReLU,
     ReLU6,
     Sigmoid,
+    Softmax,
     Tanh,
 )
 from trainlib.learning import lessons_for
@@ -60,13 +62,13 @@ KNOWN: list[Layer] = [
     AveragePool("odd", 1), MaxPool("odd", 1), GlobalAveragePool("odd"), ReLU("odd"), LeakyReLU("odd"), Sigmoid("odd"),
     Tanh("odd"), ReLU6("odd"), HardSwish("odd"), GELU("odd"), BatchNorm("odd", 2), InstanceNorm("odd", 2),
     LayerNorm("odd", 24), Dropout("odd"), Add("odd", inputs=("head", "head")), Concat("odd", inputs=("head", "head")),
-    Flatten("odd"),
+    Flatten("odd"), MatMul("odd", True, inputs=("head", "head")), Softmax("odd"),
 ]  # fmt: skip
 
 
 def after(layer: Layer) -> int:
     """Numbers that come out of a layer above "head"."""
-    return 2 if isinstance(layer, GlobalAveragePool) else 48 if isinstance(layer, Concat) else 24
+    return {GlobalAveragePool: 2, Concat: 48, MatMul: 32}.get(type(layer), 24)
 
 
 def test_every_kind_that_is_known_has_a_place_in_every_dispatch() -> None:

@@ -33,12 +33,14 @@ from trainlib.layers import (
     Layer,
     LayerNorm,
     LeakyReLU,
+    MatMul,
     MaxPool,
     Parametric,
     PointWise,
     ReLU,
     ReLU6,
     Sigmoid,
+    Softmax,
     Tanh,
 )
 from trainlib.model import Model
@@ -126,6 +128,33 @@ def dropped(layer: Dropout, x: Doubles, step: int | None) -> Doubles:
     return np.where(kept, x / (1 - layer.rate), 0)
 
 
+# -- attention -------------------------------------------------------------------------------------
+def softmax(x: Doubles) -> Doubles:
+    """Along the last axis."""
+    powers = np.exp(x - x.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def softmax_gradient(d: Doubles, y: Doubles) -> Doubles:
+    return y * (d - (y * d).sum(axis=-1, keepdims=True))
+
+
+def multiplied(layer: MatMul, a: Doubles, b: Doubles) -> Doubles:
+    """Before the scale."""
+    return np.einsum(_letters(layer), a, b)
+
+
+def multiplied_gradients(layer: MatMul, d: Doubles, a: Doubles, b: Doubles) -> tuple[Doubles, Doubles]:
+    """Of a and of b, before the scale."""
+    operands, made = _letters(layer).split("->")
+    of_a, of_b = operands.split(",")
+    return np.einsum(f"{made},{of_b}->{of_a}", d, b), np.einsum(f"{made},{of_a}->{of_b}", d, a)
+
+
+def _letters(layer: MatMul) -> str:
+    return f"{'ikm' if layer.transpose_a else 'imk'},{'ink' if layer.transpose_b else 'ikn'}->imn"
+
+
 # -- layers ----------------------------------------------------------------------------------------
 
 
@@ -186,6 +215,10 @@ def forward_layer(
             return np.concatenate([x, *others])
         case Flatten():
             return x.reshape(-1)
+        case MatMul():
+            return multiplied(layer, x, *others) * float(np.float32(layer.scale))
+        case Softmax():
+            return softmax(x)
         case FullyConnected():
             y = own[0] @ x.reshape(-1)
         case Conv2D():
@@ -262,6 +295,8 @@ def input_gradient(layer: Layer, own: Sequence[Doubles], d: Doubles, x: Doubles)
         case InstanceNorm() | LayerNorm():
             g, known = rows(layer, d) * along(layer, own[0]), statistics(rows(layer, x), layer.eps)
             return normal_gradient(g, rows(layer, x), known).reshape(x.shape)
+        case Softmax():
+            return softmax_gradient(d, softmax(x))
     if not isinstance(layer, MaxPool):
         return _gather(shares(x, layer) * d[..., None, None], layer, x.shape)
     seen = windows(x, layer, -np.inf)
@@ -386,5 +421,6 @@ def plain_layers(draw: st.DrawFn) -> tuple[Layer, tuple[int, ...]]:
         GlobalAveragePool("global"),
         ReLU("relu"), LeakyReLU("leaky", 0.1), Sigmoid("sigmoid"), Tanh("tanh"),
         ReLU6("relu6"), HardSwish("swish"), GELU("gelu"), Dropout("dropout", draw(st.sampled_from([0.0, 0.3]))),
+        Softmax("softmax"),
     ]  # fmt: skip
     return draw(st.sampled_from(layers)), shape

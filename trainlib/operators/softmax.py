@@ -44,8 +44,8 @@ class Softmax(Layer):
         return prod(node.shape[:-1]), 1, 0
 
     def tile_bytes(self, node: Node, tile: LayerStep, vectors: Vectors) -> int:
-        """x and y, or dy and y."""
-        return 8 * tile.tile.rows * node.shape[-1]
+        """x and y, or y, dy and dx."""
+        return (8 if tile.step == "fw" else 12) * tile.tile.rows * node.shape[-1]
 
     def lower(self, work: Work, node: Node, step: LayerStep) -> None:
         (_forward if step.step == "fw" else _gradient)(_Rows(work, node, step))
@@ -90,15 +90,14 @@ def _forward(s: _Rows) -> None:
 
 
 def _gradient(s: _Rows) -> None:
-    """dx in the place of dy."""
-    y_slots, dy_slots = s.slots("y"), s.slots("dy")
+    y_slots, dy_slots, dx_slots = s.slots("y"), s.slots("dy"), s.slots("dx")
     for rows in s.parts:
         task, count = s.task(), size(rows)
         y = s.load(task, y_slots, s.node.output.tensor, rows)
-        dy = s.load(task, dy_slots, s.node.output.gradient, rows)
+        dy, dx = s.load(task, dy_slots, s.node.output.gradient, rows), s.place(dx_slots, rows)
 
-        def call(at: Addresses, y: str = y, dy: str = dy, count: int = count) -> Call:
-            return classification.softmax_rows_gradient(at(dy), at(y), at(dy), count, s.n, s.work.cores)
+        def call(at: Addresses, y: str = y, dy: str = dy, dx: str = dx, count: int = count) -> Call:
+            return classification.softmax_rows_gradient(at(dy), at(y), at(dx), count, s.n, s.work.cores)
 
-        task.compute(call, (dy, y), (dy,))
-        finish_gradient(s.work, s.node, task, dy, rows, (0, s.n), s.name, width=s.n)
+        task.compute(call, (dy, y), (dx,))
+        finish_gradient(s.work, s.node, task, dx, rows, (0, s.n), s.name, width=s.n)

@@ -195,7 +195,8 @@ def networks(
     growing = _Growing([], {SAMPLE: given_shape}, [SAMPLE])
     while not growing.chosen or (len(growing.chosen) < most and draw(st.integers(0, 4))):  # easy to make small
         last = growing.chosen[-1].name if growing.chosen else SAMPLE
-        how = draw(st.sampled_from(["chain"] * 5 + ["branch", "add", "concat", "product", "flatten"])) if branches else "chain"
+        others = ["branch", "add", "concat", "product", "flatten"]
+        how = draw(st.sampled_from(["chain"] * 5 + others)) if branches else "chain"
         source = draw(st.sampled_from(sorted(growing.shapes))) if how == "branch" else last
         if how in ("add", "concat"):
             _join(draw, growing, last, how)

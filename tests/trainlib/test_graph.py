@@ -181,7 +181,7 @@ def smooth(model: Model) -> Model:
 
     def straight(layer: Layer) -> Layer:
         if isinstance(layer, MaxPool):
-            return AveragePool(layer.name, layer.kernel, layer.stride, inputs=layer.inputs)
+            return AveragePool(layer.name, layer.kernel, layer.stride, layer.padding, inputs=layer.inputs)
         if isinstance(layer, ReLU | LeakyReLU | ReLU6 | HardSwish):
             return Tanh(layer.name, inputs=layer.inputs)
         if isinstance(layer, InstanceNorm | LayerNorm):  # what is of almost equal numbers is all rounding

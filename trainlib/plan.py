@@ -48,12 +48,12 @@ def _settle(described: object, *fields: str) -> None:
 class Tile:
     """What is in L1 at once.
 
-    rows: of W, which are outputs, output channels or channels. columns: of W, which are inputs or input channels;
-    of an activation, numbers, whole rows of [channels, pixels] or parts of one; else 1. lines: rows of the image, 0
-    for all: of the output in fw and wg, of the input in ig, of a pool with its padding; in fw of a pool with a single
-    output row, of its window.
-    padding: words between rows of W in L1; of convolutions, anything but 0 makes rows an odd number of words long, so
-    that they begin in different banks.
+    rows: of W, which are outputs, output channels or channels; of a softmax its rows, of products of two values whole
+    ones. columns: of W, which are inputs or input channels; of an activation, numbers, whole rows of [channels, pixels]
+    or parts of one; of products, see `operators.matmul`; else 1. lines: rows of the image, 0 for all: of the output in
+    fw and wg, of the input in ig, of a pool with its padding; in fw of a pool with a single output row, of its window.
+    padding: words between rows of W in L1; of convolutions and products, anything but 0 makes rows an odd number of
+    words long, so that they begin in different banks.
     """
 
     rows: int

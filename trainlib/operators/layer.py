@@ -8,7 +8,7 @@ dataclass derived from `Layer`, or from `Parametric` if it has parameters. It sa
 - which inputs get the output's gradient as it is: `passes`;
 - how a step may be planned: `limits`, `KERNELS`, `residents`, `unrolls`, `candidates`, `kernel_for`;
 - how a planned step is cut into tasks, with `kernels`: `lower`;
-- what it takes at least: `tile_bytes`, `floor`, `least_macs`.
+- what it takes at least: `tile_bytes`, `floor`, `least_macs`; of kinds that multiply inputs, `multiplications`.
 
 What a kind leaves out has a default that is right, if not the best: no kernels to choose from, no bound.
 """
@@ -180,7 +180,7 @@ class Layer(ABC):
         return self.macs(step, input_shape)
 
     def multiplications(self, node: Node, step: str) -> tuple[int, int]:
-        """`macs` and `least_macs` of a step of a node: what kinds say that multiply one input by another."""
+        """`macs` and `least_macs` of a step, for kinds where they hang on more than the first input."""
         return self.macs(step, node.shape), self.least_macs(step, node.shape)
 
     def misfit(self, takes: str, input_shape: Shape, source: str) -> ModelError:

@@ -97,7 +97,7 @@ class MatMul(Layer):
 
     @property
     def scaled(self) -> bool:
-        return np.float32(self.scale) != 1
+        return float(np.float32(self.scale)) != 1
 
     def output_shape(self, input_shape: Shape, source: str = "") -> Shape:
         """Of a value by itself."""
@@ -285,9 +285,7 @@ class _Step:
             task.load(slots.buffer, tensor, _stacked(items, rows, height), columns, 4 * stride, width=width)
         return _Matrices(slots.buffer, size(rows), stride), fresh
 
-    def turn(
-        self, task: Task, left: _Matrices, items: Range, rows: Range, depth: Range, fresh: bool
-    ) -> _Matrices:
+    def turn(self, task: Task, left: _Matrices, items: Range, rows: Range, depth: Range, fresh: bool) -> _Matrices:
         """Matrices [k, rows] as [rows, k], in a buffer that keeps them as long as `left` stays."""
         count, k, stride, cores = size(rows), size(depth), self.odd(size(depth)), self.work.cores
         turned = _Matrices(f"{self.name} turned", count, stride)
@@ -329,5 +327,5 @@ class _Step:
 
 
 def _stacked(items: Range, rows: Range, height: int) -> Range:
-    """Rows of matrices, so high, that lie one below the other: all of several, or some of one."""
+    """Where rows of matrices `height` high are, if these lie one below the other: all rows of several, or some of one."""
     return items[0] * height + rows[0], (items[1] - 1) * height + rows[1]

@@ -1,6 +1,6 @@
 """Softmax along the last axis: of a vector, or of every row of [channels, height, width].
 
-A tile is `rows` of these, whole. A core takes whole rows, so a single long one is one core's work.
+A tile is `rows` of these, whole.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Softmax(Layer):
-    """y = exp(x - the largest x of the row), by their sum: rows of positive numbers that add up to 1."""
+    """y = exp(x - the row's largest x), by their sum: every row becomes numbers that add up to 1.
+
+    A core takes whole rows: a single long one is one core's work.
+    """
 
     def output_shape(self, input_shape: Shape, source: str = "") -> Shape:
         if not input_shape:

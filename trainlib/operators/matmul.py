@@ -327,5 +327,5 @@ class _Step:
 
 
 def _stacked(items: Range, rows: Range, height: int) -> Range:
-    """Where rows of matrices `height` high are, if these lie one below the other: all rows of several, or some of one."""
+    """Where rows are, in matrices `height` high that lie one below the other: all rows of several, or some of one."""
     return items[0] * height + rows[0], (items[1] - 1) * height + rows[1]

@@ -193,7 +193,7 @@ def networks(draw: st.DrawFn, most: int = 9) -> Model:
     return Model("net", (a, GELU("b") if itself else b, layer, *rest), input_shape=(batch, height, width))
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(model=networks(), data=st.data(), cores=core_counts, seed=seeds)
 def test_any_tiles_give_the_same_bits(model: Model, data: st.DataObject, cores: int, seed: int) -> None:
     platform = Platform.preset("pulp-2022", {"cluster.cores": cores})

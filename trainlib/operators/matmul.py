@@ -230,7 +230,7 @@ class _Matrices:
 
 
 class _Step:
-    """One step, begun as a phase of its own. Its products share their buffers."""
+    """One step, begun as a phase of its own. Its products share buffers: for what lines cut, for what columns cut."""
 
     def __init__(self, work: Work, node: Node, layer: MatMul, step: LayerStep):
         self.work, self.node, self.layer, self.step = work, node, layer, step
@@ -238,7 +238,7 @@ class _Step:
         macs, least = layer.multiplications(node, step.step)
         work.begin(node.name, step.step, macs, step, least)
         self._first = len(work.tasks)
-        self.left, self.right, self.result = (self.slots(name) for name in ("left", "right", "result"))
+        self.by_lines, self.by_columns, self.made = (self.slots(name) for name in ("lines", "columns", "result"))
 
     def slots(self, name: str) -> Slots:
         return Slots(self.work, f"{self.name} {name}", 1 if self.single else 2)
@@ -260,14 +260,13 @@ class _Step:
     def tile(self, result: int, of: Product, items: Range, rows: Range, columns: Range) -> None:
         """Rows and columns of some results, each in a call of its own."""
         task, depth = self.work.task(self.single, self._first), (0, of.sizes(self.node)[1])
-        left, fresh = self.load(task, self.left, of, of.left, items, *((depth, rows) if of.turned else (rows, depth)))
+        lefts, rights = (self.by_columns, self.by_lines) if of.swapped else (self.by_lines, self.by_columns)
+        left, fresh = self.load(task, lefts, of, of.left, items, *((depth, rows) if of.turned else (rows, depth)))
         if of.turned:
             left = self.turn(task, left, items, rows, depth, fresh)
-        right, _ = self.load(
-            task, self.right, of, of.right, items, *((columns, depth) if of.trans_b else (depth, columns))
-        )
-        self.result.take((of, items, rows, columns), size(items) * size(rows) * size(columns))
-        made = _Matrices(self.result.buffer, size(rows), size(columns))
+        right, _ = self.load(task, rights, of, of.right, items, *((columns, depth) if of.trans_b else (depth, columns)))
+        self.made.take((of, items, rows, columns), size(items) * size(rows) * size(columns))
+        made = _Matrices(self.made.buffer, size(rows), size(columns))
         for item in range(size(items)):
             self.multiply(task, (left, right, made), item, size(depth), of.trans_b)
         if self.layer.scaled:

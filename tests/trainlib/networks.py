@@ -129,7 +129,7 @@ def layers(draw: st.DrawFn, name: str, shape: Shape) -> Layer:
         "tanh": lambda: Tanh(name),
         "relu6": lambda: ReLU6(name),
         "swish": lambda: HardSwish(name),
-        "gelu": lambda: GELU(name),
+        "gelu": lambda: GELU(name, draw(st.sampled_from(["tanh", "none"]))),
         "dropout": lambda: Dropout(name, draw(st.sampled_from([0.5, 0.0, 0.1, 0.9])), draw(st.integers(0, 3))),
         "batch": lambda: BatchNorm(name, shape[0], **norm),
         "layer": lambda: LayerNorm(name, prod(shape), **norm, **eps),

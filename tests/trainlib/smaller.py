@@ -30,6 +30,7 @@ from trainlib.plan import LayerStep, Plan, Tile, backward_choices, forward_steps
 PLAIN: dict[str, tuple[Any, ...]] = {
     "relu": (False,), "bias": (False,), "trainable": (True,), "stride": (1,), "padding": (0,), "kernel": (1, 2, 3),
     "groups": (1,), "dilation": (1,), "slope": (0.1,), "rate": (0.0, 0.5), "seed": (0,), "eps": (1e-5,),
+    "approximate": ("tanh",),
 }  # fmt: skip
 
 

@@ -230,7 +230,7 @@ NETWORKS = {
             Dropout("dropout", 0.25),
             PointWise("pw", 3, 4, relu=False, bias=True),
             InstanceNorm("instance", 4, relu=True),
-            GELU("gelu"),
+            GELU("gelu", "none"),
             FullyConnected("fc", 80, 5, relu=False),
             LayerNorm("norm", 5),
             ReLU6("relu6"),
@@ -513,7 +513,7 @@ def torch_forward(torch: Any, layer: Layer, own: list[Any], x: Any, *more: Any, 
         case HardSwish():
             return f.hardswish(x)
         case GELU():
-            return f.gelu(x, approximate="tanh")
+            return f.gelu(x, approximate=layer.approximate)
         case FullyConnected():
             y = f.linear(x.reshape(-1), own[0], b)
         case PointWise():

@@ -6,6 +6,7 @@ where a difference for every element would take too long; a test holds them to t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import product
@@ -45,6 +46,7 @@ from trainlib.model import Model
 from trainlib.operators.window import Window
 
 Doubles = NDArray[np.float64]
+_erfc: Callable[[Doubles], Doubles] = np.vectorize(math.erfc, otypes=[np.float64])
 
 ACTIVATIONS: dict[type[Layer], Callable[[Doubles, Layer], Doubles]] = {
     ReLU: lambda x, layer: np.maximum(x, 0),
@@ -53,13 +55,16 @@ ACTIVATIONS: dict[type[Layer], Callable[[Doubles, Layer], Doubles]] = {
     Tanh: lambda x, layer: np.tanh(x),
     ReLU6: lambda x, layer: np.clip(x, 0, 6),
     HardSwish: lambda x, layer: x * np.clip(x + 3, 0, 6) / 6,
-    GELU: lambda x, layer: x * _gate(x)[0],
+    GELU: lambda x, layer: x * _gate(x, layer)[0],
 }
 
 
 @np.errstate(over="ignore")
-def _gate(x: Doubles) -> tuple[Doubles, Doubles]:
-    """What GELU multiplies x by, (1 + tanh(u)) / 2 with u = sqrt(2 / pi) (x + 0.044715 x^3), and its slope."""
+def _gate(x: Doubles, layer: Layer) -> tuple[Doubles, Doubles]:
+    """What GELU multiplies x by, and its slope: (1 + tanh(u)) / 2 with u = sqrt(2 / pi) (x + 0.044715 x^3), or
+    (1 + erf(x / sqrt(2))) / 2."""
+    if layer.approximate == "none":
+        return _erfc(-x / np.sqrt(2)) / 2, np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi)
     u, slope = x + 0.044715 * x**3, 1 + 3 * 0.044715 * x**2
     gate, factor = 1 / (1 + np.exp(-np.sqrt(8 / np.pi) * u)), np.sqrt(8 / np.pi)
     return gate, factor * slope * gate * (1 - gate)
@@ -69,7 +74,7 @@ def activation_gradient(layer: Layer, d: Doubles, x: Doubles) -> Doubles:
     """Of functions whose slope is found from x."""
     if isinstance(layer, HardSwish):
         return d * np.where(np.abs(x) < 3, x / 3 + 0.5, x >= 3)
-    gate, slope = _gate(x)
+    gate, slope = _gate(x, layer)
     return d * (gate + x * slope)
 
 
@@ -385,6 +390,7 @@ def plain_layers(draw: st.DrawFn) -> tuple[Layer, tuple[int, ...]]:
         AveragePool("average", **options, count_padding=draw(st.booleans())), MaxPool("max", **options),
         GlobalAveragePool("global"),
         ReLU("relu"), LeakyReLU("leaky", 0.1), Sigmoid("sigmoid"), Tanh("tanh"),
-        ReLU6("relu6"), HardSwish("swish"), GELU("gelu"), Dropout("dropout", draw(st.sampled_from([0.0, 0.3]))),
+        ReLU6("relu6"), HardSwish("swish"), GELU("gelu"), GELU("erf", "none"),
+        Dropout("dropout", draw(st.sampled_from([0.0, 0.3]))),
     ]  # fmt: skip
     return draw(st.sampled_from(layers)), shape

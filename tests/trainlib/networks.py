@@ -43,6 +43,7 @@ from trainlib.layers import (
     PointWise,
     ReLU,
     ReLU6,
+    Reshape,
     Sigmoid,
     Tanh,
 )
@@ -158,6 +159,20 @@ shapes: st.SearchStrategy[Shape] = st.one_of(
 )
 
 
+@st.composite
+def shapes_of(draw: st.DrawFn, count: int) -> Shape:
+    """A vector or an image of so many numbers."""
+    if draw(flags):
+        return (count,)
+    channels = draw(st.sampled_from(divisors(count)))
+    height = draw(st.sampled_from(divisors(count // channels)))
+    return channels, height, count // channels // height
+
+
+def divisors(count: int) -> list[int]:
+    return [part for part in range(1, count + 1) if count % part == 0]
+
+
 @dataclass
 class _Growing:
     """A network under way: its layers, the shapes of its values, and who is read by nobody yet."""
@@ -179,6 +194,10 @@ class _Growing:
         return f"l{len(self.chosen)}"
 
 
+#: a network goes on
+HOW = ["chain"] * 5 + ["branch", "add", "concat", "flatten", "reshape"]
+
+
 @st.composite
 def networks(
     draw: st.DrawFn, most: int = 4, given: st.SearchStrategy[Shape] = small_images, branches: bool = True
@@ -191,12 +210,14 @@ def networks(
     growing = _Growing([], {SAMPLE: given_shape}, [SAMPLE])
     while not growing.chosen or (len(growing.chosen) < most and draw(st.integers(0, 4))):  # easy to make small
         last = growing.chosen[-1].name if growing.chosen else SAMPLE
-        how = draw(st.sampled_from(["chain"] * 5 + ["branch", "add", "concat", "flatten"])) if branches else "chain"
+        how = draw(st.sampled_from(HOW)) if branches else "chain"
         source = draw(st.sampled_from(sorted(growing.shapes))) if how == "branch" else last
         if how in ("add", "concat"):
             _join(draw, growing, last, how)
         elif how == "flatten":
             growing.add(Flatten(growing.next_name), last)
+        elif how == "reshape":
+            growing.add(Reshape(growing.next_name, draw(shapes_of(prod(growing.shapes[last])))), last)
         else:
             growing.add(draw(layers(growing.next_name, growing.shapes[source])), source)
     _tie_up(growing)

@@ -36,6 +36,7 @@ from trainlib.layers import (
     Parametric,
     ReLU,
     ReLU6,
+    Reshape,
     Sigmoid,
     Tanh,
 )
@@ -54,7 +55,7 @@ def forward(host: Host, layer: Layer, own: list[Floats], x: Floats, *others: Flo
     if isinstance(layer, Add):
         near = summed(lambda *values: sum(values[1:], start=values[0]), x, *others)
         return replace(near, exact=np.maximum(near.exact, 0)) if layer.relu else near
-    if isinstance(layer, Concat | Flatten):
+    if isinstance(layer, Concat | Flatten | Reshape):
         exact = textbook.forward_layer(layer, [], double(x), *map(double, others))
         return Near(exact, np.zeros_like(exact), -1)
     if isinstance(layer, Dropout):
@@ -290,7 +291,7 @@ def _input_gradients(
     model: Model, node: Node, host: Host, before: Parameters, d: Floats, inputs: list[Floats], y: Floats
 ) -> list[Near]:
     """What a node gives to each of its inputs."""
-    if isinstance(node.layer, Add | Concat | Flatten):
+    if isinstance(node.layer, Add | Concat | Flatten | Reshape):
         own = node.layer.input_gradients({}, d, inputs, y)
         return [Near(double(part), np.abs(double(part)), -1) for part in own]
     return [input_gradient(host, node.layer, _own(model, node.number, before), d, inputs[0], y)]

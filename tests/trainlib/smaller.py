@@ -22,6 +22,7 @@ from trainlib.layers import (
     LayerNorm,
     Parametric,
     PointWise,
+    Reshape,
 )
 from trainlib.model import Model
 from trainlib.plan import LayerStep, Plan, Tile, backward_choices, forward_steps, tile_limits
@@ -122,6 +123,8 @@ def _taking(layer: Layer, shape: Shape) -> Layer:
             return replace(layer, channels=shape[0])
         case LayerNorm():
             return replace(layer, features=prod(shape))
+        case Reshape() if prod(shape) != prod(layer.shape):
+            return replace(layer, shape=shape)
     return layer
 
 

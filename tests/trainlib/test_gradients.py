@@ -45,6 +45,7 @@ from trainlib.layers import (
     Pool,
     ReLU,
     ReLU6,
+    Reshape,
     Sigmoid,
     Tanh,
 )
@@ -250,7 +251,8 @@ NETWORKS = {
             PointWise("pw", 8, 2, bias=True),
             Tanh("tanh", inputs=("both",)),
             Flatten("flat", inputs=("pw",)),
-            Flatten("wide", inputs=("tanh",)),
+            Reshape("tall", (4, 40, 1), inputs=("tanh",)),
+            Flatten("wide", inputs=("tall",)),
             Concat("ends", inputs=("flat", "wide")),
             FullyConnected("fc", 200, 3, relu=False),
         ),
@@ -499,6 +501,8 @@ def torch_forward(torch: Any, layer: Layer, own: list[Any], x: Any, *more: Any, 
             return torch.cat([x, *more])
         case Flatten():
             return x.reshape(-1)
+        case Reshape():
+            return x.reshape(layer.shape)
         case Dropout():
             return x * torch.from_numpy(textbook.dropped(layer, np.ones(tuple(x.shape)), step).astype(np.float32))
         case BatchNorm():

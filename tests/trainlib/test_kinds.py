@@ -36,6 +36,7 @@ from trainlib.layers import (
     PointWise,
     ReLU,
     ReLU6,
+    Reshape,
     Sigmoid,
     Tanh,
 )
@@ -60,7 +61,7 @@ KNOWN: list[Layer] = [
     AveragePool("odd", 1), MaxPool("odd", 1), GlobalAveragePool("odd"), ReLU("odd"), LeakyReLU("odd"), Sigmoid("odd"),
     Tanh("odd"), ReLU6("odd"), HardSwish("odd"), GELU("odd"), BatchNorm("odd", 2), InstanceNorm("odd", 2),
     LayerNorm("odd", 24), Dropout("odd"), Add("odd", inputs=("head", "head")), Concat("odd", inputs=("head", "head")),
-    Flatten("odd"),
+    Flatten("odd"), Reshape("odd", (4, 2, 3)),
 ]  # fmt: skip
 
 

@@ -39,6 +39,7 @@ from trainlib.layers import (
     PointWise,
     ReLU,
     ReLU6,
+    Reshape,
     Sigmoid,
     Tanh,
 )
@@ -191,6 +192,8 @@ def forward_layer(
             return np.concatenate([x, *others])
         case Flatten():
             return x.reshape(-1)
+        case Reshape():
+            return x.reshape(layer.shape)
         case FullyConnected():
             y = own[0] @ x.reshape(-1)
         case Conv2D():

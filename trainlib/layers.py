@@ -7,20 +7,21 @@ from trainlib.operators.concat import Concat
 from trainlib.operators.convolution import Conv1D, Conv2D, PointWise
 from trainlib.operators.depthwise import DepthWise
 from trainlib.operators.dropout import Dropout
-from trainlib.operators.flatten import Flatten
 from trainlib.operators.fully_connected import FullyConnected
 from trainlib.operators.layer import Layer, Parametric, Shape, shape_of
+from trainlib.operators.layer_norm_2d import LayerNorm2D
 from trainlib.operators.matmul import MatMul
 from trainlib.operators.norms import InstanceNorm, LayerNorm
 from trainlib.operators.pooling import AveragePool, AveragePool1D, GlobalAveragePool, MaxPool, MaxPool1D, Pool
+from trainlib.operators.reshape import Flatten, Reshape
 from trainlib.operators.softmax import Softmax
 from trainlib.operators.window import Window
 
 #: the kinds there are
 KINDS: tuple[type[Layer], ...] = (
     FullyConnected, Conv2D, PointWise, DepthWise, AveragePool, MaxPool, GlobalAveragePool,
-    ReLU, LeakyReLU, Sigmoid, Tanh, ReLU6, HardSwish, GELU, BatchNorm, InstanceNorm, LayerNorm, Dropout,
-    Add, Concat, Flatten, MatMul, Softmax,
+    ReLU, LeakyReLU, Sigmoid, Tanh, ReLU6, HardSwish, GELU, BatchNorm, InstanceNorm, LayerNorm, LayerNorm2D, Dropout,
+    Add, Concat, Flatten, Reshape, MatMul, Softmax,
 )  # fmt: skip
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "InstanceNorm",
     "Layer",
     "LayerNorm",
+    "LayerNorm2D",
     "LeakyReLU",
     "MatMul",
     "MaxPool",
@@ -52,6 +54,7 @@ __all__ = [
     "Pool",
     "ReLU",
     "ReLU6",
+    "Reshape",
     "Shape",
     "Sigmoid",
     "Softmax",

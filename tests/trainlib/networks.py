@@ -38,6 +38,7 @@ from trainlib.layers import (
     InstanceNorm,
     Layer,
     LayerNorm,
+    LayerNorm2D,
     LeakyReLU,
     MatMul,
     MaxPool,
@@ -45,6 +46,7 @@ from trainlib.layers import (
     PointWise,
     ReLU,
     ReLU6,
+    Reshape,
     Sigmoid,
     Softmax,
     Tanh,
@@ -132,7 +134,7 @@ def layers(draw: st.DrawFn, name: str, shape: Shape) -> Layer:
         "tanh": lambda: Tanh(name),
         "relu6": lambda: ReLU6(name),
         "swish": lambda: HardSwish(name),
-        "gelu": lambda: GELU(name),
+        "gelu": lambda: GELU(name, draw(st.sampled_from(["tanh", "none"]))),
         "dropout": lambda: Dropout(name, draw(st.sampled_from([0.5, 0.0, 0.1, 0.9])), draw(st.integers(0, 3))),
         "softmax": lambda: Softmax(name),
         "batch": lambda: BatchNorm(name, shape[0], **norm),
@@ -146,6 +148,7 @@ def layers(draw: st.DrawFn, name: str, shape: Shape) -> Layer:
         "average": lambda: AveragePool(name, **draw(windows(*image)), count_padding=draw(flags)),
         "max": lambda: MaxPool(name, **draw(windows(*image))),
         "instance": lambda: InstanceNorm(name, channels, **norm, **eps),
+        "layer 2d": lambda: LayerNorm2D(name, channels, **norm, **eps),
     }
     names = [*images, *images, *kinds] if image else ["fc", "fc", *kinds]  # images end at the first "fc"
     return (images | kinds)[draw(st.sampled_from(names))]()
@@ -160,6 +163,20 @@ shapes: st.SearchStrategy[Shape] = st.one_of(
     st.tuples(st.integers(1, 3), st.integers(1, 24), st.just(1)),
     st.tuples(st.integers(1, 12), st.integers(1, 16), st.integers(1, 16)),
 )
+
+
+@st.composite
+def shapes_of(draw: st.DrawFn, count: int) -> Shape:
+    """A vector or an image of so many numbers."""
+    if draw(flags):
+        return (count,)
+    channels = draw(st.sampled_from(divisors(count)))
+    height = draw(st.sampled_from(divisors(count // channels)))
+    return channels, height, count // channels // height
+
+
+def divisors(count: int) -> list[int]:
+    return [part for part in range(1, count + 1) if count % part == 0]
 
 
 @dataclass
@@ -183,6 +200,10 @@ class _Growing:
         return f"l{len(self.chosen)}"
 
 
+#: a network goes on
+HOW = ["chain"] * 5 + ["branch", "add", "concat", "product", "flatten", "reshape"]
+
+
 @st.composite
 def networks(
     draw: st.DrawFn, most: int = 4, given: st.SearchStrategy[Shape] = small_images, branches: bool = True
@@ -195,8 +216,7 @@ def networks(
     growing = _Growing([], {SAMPLE: given_shape}, [SAMPLE])
     while not growing.chosen or (len(growing.chosen) < most and draw(st.integers(0, 4))):  # easy to make small
         last = growing.chosen[-1].name if growing.chosen else SAMPLE
-        others = ["branch", "add", "concat", "product", "flatten"]
-        how = draw(st.sampled_from(["chain"] * 5 + others)) if branches else "chain"
+        how = draw(st.sampled_from(HOW)) if branches else "chain"
         source = draw(st.sampled_from(sorted(growing.shapes))) if how == "branch" else last
         if how in ("add", "concat"):
             _join(draw, growing, last, how)
@@ -204,6 +224,8 @@ def networks(
             _multiply(draw, growing, last)
         elif how == "flatten":
             growing.add(Flatten(growing.next_name), last)
+        elif how == "reshape":
+            growing.add(Reshape(growing.next_name, draw(shapes_of(prod(growing.shapes[last])))), last)
         else:
             growing.add(draw(layers(growing.next_name, growing.shapes[source])), source)
     _tie_up(growing)

@@ -20,8 +20,10 @@ from trainlib.layers import (
     InstanceNorm,
     Layer,
     LayerNorm,
+    LayerNorm2D,
     Parametric,
     PointWise,
+    Reshape,
 )
 from trainlib.model import Model
 from trainlib.plan import LayerStep, Plan, Tile, backward_choices, forward_steps, tile_limits
@@ -31,6 +33,7 @@ PLAIN: dict[str, tuple[Any, ...]] = {
     "relu": (False,), "bias": (False,), "trainable": (True,), "stride": (1,), "padding": (0,), "kernel": (1, 2, 3),
     "groups": (1,), "dilation": (1,), "slope": (0.1,), "rate": (0.0, 0.5), "seed": (0,), "eps": (1e-5,),
     "scale": (1.0,),
+    "approximate": ("tanh",),
 }  # fmt: skip
 
 
@@ -118,10 +121,12 @@ def _taking(layer: Layer, shape: Shape) -> Layer:
             return replace(layer, in_features=prod(shape))
         case Conv2D() | PointWise():
             return replace(layer, in_channels=shape[0])
-        case DepthWise() | BatchNorm() | InstanceNorm():
+        case DepthWise() | BatchNorm() | InstanceNorm() | LayerNorm2D():
             return replace(layer, channels=shape[0])
         case LayerNorm():
             return replace(layer, features=prod(shape))
+        case Reshape() if prod(shape) != prod(layer.shape):
+            return replace(layer, shape=shape)
     return layer
 
 

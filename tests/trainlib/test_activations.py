@@ -107,6 +107,13 @@ ACTIVATIONS = {
         lambda dy, x, v: twin.gelu_backward(dy, x),
         of_input=True,
     ),
+    "gelu_erf": Activation(
+        lambda x, y, v: activations.gelu_erf_forward(x, y, v.n, v.cores),
+        lambda dy, x, dx, v: activations.gelu_erf_backward(dy, x, dx, v.n, v.cores),
+        lambda x, v: twin.gelu_erf(x),
+        lambda dy, x, v: twin.gelu_erf_backward(dy, x),
+        of_input=True,
+    ),
 }
 names = pytest.mark.parametrize("name", ACTIVATIONS)
 
@@ -196,9 +203,12 @@ def test_gelu_is_as_exact_as_it_says_and_close_to_the_form_with_erf() -> None:
     exact, slope = gelu_in_float64(x)
     assert_within(twin.gelu(x), exact, np.where(x >= 0, 2.5 * ulps(exact), 2.0**-24), "gelu")
     assert_within(twin.gelu_backward(np.ones_like(x), x), slope, 2.0**-22, "its slope")
-    some = x[:3000].astype(np.float64)
-    with_erf = some / 2 * np.array([1 + math.erf(number) for number in some / math.sqrt(2)])
-    assert_within(twin.gelu(x[:3000]), with_erf, 4.8e-4)
+    share = np.array([math.erfc(-number / math.sqrt(2)) / 2 for number in x.tolist()])
+    wide, exact = x.astype(np.float64), x * share
+    assert_within(twin.gelu(x), exact, 4.8e-4, "with tanh beside erf")
+    assert_within(twin.gelu_erf(x), exact, np.where(x >= 0, 2.5 * ulps(exact), 2.0**-23), "with erf")
+    slope = share + wide * np.exp(-(wide**2) / 2) / np.sqrt(2 * np.pi)
+    assert_within(twin.gelu_erf_backward(np.ones_like(x), x), slope, 1.5e-7, "its slope")
 
 
 def test_hard_swish_is_as_exact_as_it_says() -> None:
@@ -230,18 +240,18 @@ def test_leaky_relu_keeps_what_is_positive_and_scales_the_rest(kind: str, seed: 
         assert_same_bits(twin.leaky_relu_backward(dy, x, factor), np.where(x > 0, dy, dy * factor))
 
 
-#: number, leaky ReLU with slope 1/2, sigmoid, tanh, ReLU6, HardSwish, GELU
+#: number, leaky ReLU with slope 1/2, sigmoid, tanh, ReLU6, HardSwish, GELU with tanh and with erf
 SPECIAL = np.array(
     [
-        (0.0, 0.0, 0.5, 0.0, 0.0, 0.0, 0.0),
-        (-0.0, -0.0, 0.5, -0.0, 0.0, -0.0, -0.0),
-        (np.inf, np.inf, 1, 1, 6, np.inf, np.inf),
-        (-np.inf, -np.inf, 0, -1, 0, np.nan, np.nan),
-        (np.nan, np.nan, np.nan, np.nan, 0, np.nan, np.nan),
-        (1e-45, 1e-45, 0.5, 1e-45, 1e-45, 0, 0),
-        (-3e-45, -1e-45, 0.5, -3e-45, 0, -1e-45, -1e-45),
-        (3e38, 3e38, 1, 1, 6, 3e38, 3e38),
-        (-3e38, -1.5e38, 0, -1, 0, -0.0, -0.0),
+        (0.0, 0.0, 0.5, 0.0, 0.0, 0.0, 0.0, 0.0),
+        (-0.0, -0.0, 0.5, -0.0, 0.0, -0.0, -0.0, -0.0),
+        (np.inf, np.inf, 1, 1, 6, np.inf, np.inf, np.inf),
+        (-np.inf, -np.inf, 0, -1, 0, np.nan, np.nan, np.nan),
+        (np.nan, np.nan, np.nan, np.nan, 0, np.nan, np.nan, np.nan),
+        (1e-45, 1e-45, 0.5, 1e-45, 1e-45, 0, 0, 0),
+        (-3e-45, -1e-45, 0.5, -3e-45, 0, -1e-45, -1e-45, -1e-45),
+        (3e38, 3e38, 1, 1, 6, 3e38, 3e38, 3e38),
+        (-3e38, -1.5e38, 0, -1, 0, -0.0, -0.0, -0.0),
     ],
     np.float32,
 )

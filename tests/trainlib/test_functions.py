@@ -1,9 +1,10 @@
-"""Protects exp, log, quotients and the root of kernels: their errors, the special numbers, the bits of `numerics`, and
-that neither they nor the kernels made of them take a time that depends on data.
+"""Protects exp, log, erf, quotients and the root of kernels: their errors, the special numbers, the bits of `numerics`,
+and that neither they nor the kernels made of them take a time that depends on data.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -83,6 +84,13 @@ def test_log_is_within_an_ulp_everywhere() -> None:
     for x in (every(509, 1e-45, 3.4e38), every(5, 0.4, 1.6), every(1, 0.999, 1.001)):
         exact = np.log(x.astype(np.float64))
         assert_within(apply(twin.log, x), exact, 0.94 * ulps(exact), "log")
+
+
+def test_erf_is_as_exact_as_it_says_and_has_the_sign_of_its_argument() -> None:
+    for x in (every(997, 0.0, 3e38), every(331, 0.1, 4), every(3001, 1e-45, 1e-4)):
+        exact = np.array([math.erf(number) for number in x.tolist()])
+        assert_within(apply(twin.erf, x), exact, 1.0e-7, "erf")
+        assert_same_bits(apply(twin.erf, -x), -apply(twin.erf, x), "erf of -x")
 
 
 def test_the_quotient_is_within_one_ulp_and_exact_at_the_ends() -> None:
@@ -188,6 +196,12 @@ def _exp_not_positive(b: Builder, k: functions.Constants, x: Register) -> None:
         functions.exp_not_positive(b, k, argument, x, n)
 
 
+def _erf(b: Builder, k: functions.Constants, x: Register) -> None:
+    with b.temporary("y", "q", "n") as [y, q, n]:
+        functions.erf(b, k, x, y, q, n)
+        b("fadd.s", x, y, "x0")  # makes every NaN the positive one
+
+
 def _quotient(b: Builder, k: functions.Constants, x: Register) -> None:
     with b.temporary("a", "d", "r") as [a, d, r]:
         b("fsub.s", a, x, k[ONE])
@@ -229,6 +243,11 @@ KERNELS: dict[str, tuple[Program, Callable[[Floats], Floats], Callable[[Floats],
         kernel(lambda b, k, x: functions.log(b, x, normal=True), ()),
         lambda x: apply(twin.log, x),
         lambda x: np.isnan(x) | (np.isfinite(x) & (x >= 2.0**-126)),
+    ),
+    "erf": (
+        kernel(_erf, functions.ERF_CONSTANTS),
+        lambda x: apply(twin.erf, x) + np.float32(0),
+        lambda x: np.ones(x.shape, bool),
     ),
     "quotient": (
         kernel(_quotient, (*RECIPROCAL_COEFFICIENTS, ONE)),
@@ -299,6 +318,8 @@ def _calls() -> list[Call]:
         activations.hard_swish_backward(a, b, c, n, cores),
         activations.gelu_forward(a, b, n, cores),
         activations.gelu_backward(a, b, c, n, cores),
+        activations.gelu_erf_forward(a, b, n, cores),
+        activations.gelu_erf_backward(a, b, c, n, cores),
         classification.softmax(a, b, partial, n, cores),
         classification.cross_entropy(a, label, b, partial, n, cores),
         loss.mse_gradient(a, b, c, partial, n, cores),

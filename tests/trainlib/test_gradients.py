@@ -38,6 +38,7 @@ from trainlib.layers import (
     InstanceNorm,
     Layer,
     LayerNorm,
+    LayerNorm2D,
     LeakyReLU,
     MatMul,
     MaxPool,
@@ -46,6 +47,7 @@ from trainlib.layers import (
     Pool,
     ReLU,
     ReLU6,
+    Reshape,
     Sigmoid,
     Softmax,
     Tanh,
@@ -232,7 +234,8 @@ NETWORKS = {
             Dropout("dropout", 0.25),
             PointWise("pw", 3, 4, relu=False, bias=True),
             InstanceNorm("instance", 4, relu=True),
-            GELU("gelu"),
+            LayerNorm2D("pixels", 4, relu=True),
+            GELU("gelu", "none"),
             FullyConnected("fc", 80, 5, relu=False),
             LayerNorm("norm", 5),
             ReLU6("relu6"),
@@ -252,7 +255,8 @@ NETWORKS = {
             PointWise("pw", 8, 2, bias=True),
             Tanh("tanh", inputs=("both",)),
             Flatten("flat", inputs=("pw",)),
-            Flatten("wide", inputs=("tanh",)),
+            Reshape("tall", (4, 40, 1), inputs=("tanh",)),
+            Flatten("wide", inputs=("tall",)),
             Concat("ends", inputs=("flat", "wide")),
             FullyConnected("fc", 200, 3, relu=False),
         ),
@@ -525,6 +529,8 @@ def torch_forward(torch: Any, layer: Layer, own: list[Any], x: Any, *more: Any, 
             return torch.bmm(a, b) * layer.scale
         case Softmax():
             return f.softmax(x, dim=-1)
+        case Reshape():
+            return x.reshape(layer.shape)
         case Dropout():
             return x * torch.from_numpy(textbook.dropped(layer, np.ones(tuple(x.shape)), step).astype(np.float32))
         case BatchNorm():
@@ -534,12 +540,14 @@ def torch_forward(torch: Any, layer: Layer, own: list[Any], x: Any, *more: Any, 
             y = f.instance_norm(x[None], weight=own[0], bias=b, eps=layer.eps)[0]
         case LayerNorm():
             y = f.layer_norm(x.reshape(-1), (layer.features,), own[0], b, layer.eps).reshape(x.shape)
+        case LayerNorm2D():  # tokens last
+            y = f.layer_norm(x.permute(1, 2, 0), (layer.channels,), own[0], b, layer.eps).permute(2, 0, 1)
         case ReLU6():
             return f.relu6(x)
         case HardSwish():
             return f.hardswish(x)
         case GELU():
-            return f.gelu(x, approximate="tanh")
+            return f.gelu(x, approximate=layer.approximate)
         case FullyConnected():
             y = f.linear(x.reshape(-1), own[0], b)
         case PointWise():

@@ -32,12 +32,14 @@ from trainlib.layers import (
     InstanceNorm,
     Layer,
     LayerNorm,
+    LayerNorm2D,
     LeakyReLU,
     MaxPool,
     Parametric,
     PointWise,
     ReLU,
     ReLU6,
+    Reshape,
     Tanh,
 )
 from trainlib.lowering.memory_map import Tensor, aligned
@@ -94,6 +96,7 @@ A, B = pw("a", 2, 3), pw("b", 2, 3, "sample")
             (A, Flatten("flat"), Concat("join", inputs=("a", "flat"))),
             "net: join joins images of one height and width, or vectors: a gives [3, 2, 2], flat [12]",
         ),
+        ((A, Reshape("r", (2, 2, 4))), "net: r takes 16 numbers, for [2, 2, 4], a gives [3, 2, 2]"),
         ((A, pw("b", 4, 3, "a")), "net: b takes [4, height, width], a gives [3, 2, 2]"),
         ((A, B), "net: nothing reads a: only the output, which is that of b, may lead nowhere"),
         (
@@ -184,7 +187,7 @@ def smooth(model: Model) -> Model:
             return AveragePool(layer.name, layer.kernel, layer.stride, layer.padding, inputs=layer.inputs)
         if isinstance(layer, ReLU | LeakyReLU | ReLU6 | HardSwish):
             return Tanh(layer.name, inputs=layer.inputs)
-        if isinstance(layer, InstanceNorm | LayerNorm):  # what is of almost equal numbers is all rounding
+        if isinstance(layer, InstanceNorm | LayerNorm | LayerNorm2D):  # what is of almost equal numbers is all rounding
             return replace(layer, relu=False, eps=1.0)
         return replace(layer, relu=False) if isinstance(layer, Parametric | Add) else layer  # type: ignore[type-var]
 
@@ -233,6 +236,26 @@ def test_what_only_reshapes_changes_no_bit() -> None:
     assert reports[0].loss == reports[1].loss
     for one, other in zip(trainers[0].parameters, trainers[1].parameters, strict=True):
         assert_same_bits(one, other)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        (Reshape("r", (2, 1, 4)), A, Reshape("s", (1, 6, 2)), pw("b", 1, 2, relu=True), Reshape("t", (24,))),
+        (replace(A, relu=True), Reshape("r", (2, 2, 3)), Reshape("s", (12,)), FullyConnected("fc", 12, 3, relu=False)),
+        (  # a value with a ReLU read as it is and reshaped, which is read by several
+            replace(A, relu=True), Reshape("r", (2, 2, 3), inputs=("a",)), pw("b", 2, 3, "r", relu=True),
+            Reshape("s", (3, 2, 3), inputs=("b",)), pw("c", 3, 2, "s"), Add("d", relu=True, inputs=("r", "c")),
+            Flatten("f", inputs=("d",)), Reshape("g", (3, 2, 2), inputs=("f",)), Add("e", inputs=("a", "g")),
+        ),
+        (FullyConnected("fc", 8, 6), Reshape("r", (3, 2, 1)), FullyConnected("gc", 6, 6), Reshape("s", (1, 2, 3))),
+    ],
+)  # fmt: skip
+def test_images_reshaped_to_images_and_vectors_take_the_steps_they_should(layers: tuple[Layer, ...]) -> None:
+    model = Model("net", layers, input_shape=(2, 2, 2))
+    plan = default_plan(model, ROOMY)
+    for names in ((), optional_sums(model)):
+        check(Case(model, with_sums(plan, model, names), ROOMY, 3, steps=2))
 
 
 # -- sums ------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tests.trainlib.textbook import parametric_layers, plain_layers, window_options
 from trainlib.errors import ModelError
 from trainlib.layers import (
+    GELU,
     AveragePool,
     AveragePool1D,
     Conv1D,
@@ -29,6 +30,7 @@ from trainlib.layers import (
     Parametric,
     PointWise,
     ReLU,
+    Reshape,
     Sigmoid,
     Tanh,
     Window,
@@ -263,6 +265,11 @@ PAIR = "must be a whole number, at least 1, or two (vertical, horizontal)"
         (lambda: MaxPool1D("a", 0), f"a: kernel = (1, 0): {PAIR}"),
         (lambda: AveragePool("a", 2, count_padding=1), "a: count_padding = 1: must be True or False"),
         (lambda: LeakyReLU("a", 0), "a: slope = 0: must be above 0 and at most 1"),
+        (
+            lambda: Reshape("a", (3, 4)),
+            "a: shape = (3, 4): must be (n,) or (channels, height, width), each at least 1",
+        ),
+        (lambda: GELU("a", "erf"), "a: approximate = 'erf': must be \"tanh\" or \"none\""),
         (lambda: LeakyReLU("a", float("nan")), "a: slope = nan: must be above 0 and at most 1"),
     ],
 )

@@ -6,6 +6,7 @@ where a difference for every element would take too long; a test holds them to t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import product
@@ -32,6 +33,7 @@ from trainlib.layers import (
     InstanceNorm,
     Layer,
     LayerNorm,
+    LayerNorm2D,
     LeakyReLU,
     MatMul,
     MaxPool,
@@ -39,6 +41,7 @@ from trainlib.layers import (
     PointWise,
     ReLU,
     ReLU6,
+    Reshape,
     Sigmoid,
     Softmax,
     Tanh,
@@ -47,6 +50,7 @@ from trainlib.model import Model
 from trainlib.operators.window import Window
 
 Doubles = NDArray[np.float64]
+_erfc: Callable[[Doubles], Doubles] = np.vectorize(math.erfc, otypes=[np.float64])
 
 ACTIVATIONS: dict[type[Layer], Callable[[Doubles, Layer], Doubles]] = {
     ReLU: lambda x, layer: np.maximum(x, 0),
@@ -55,13 +59,16 @@ ACTIVATIONS: dict[type[Layer], Callable[[Doubles, Layer], Doubles]] = {
     Tanh: lambda x, layer: np.tanh(x),
     ReLU6: lambda x, layer: np.clip(x, 0, 6),
     HardSwish: lambda x, layer: x * np.clip(x + 3, 0, 6) / 6,
-    GELU: lambda x, layer: x * _gate(x)[0],
+    GELU: lambda x, layer: x * _gate(x, layer)[0],
 }
 
 
 @np.errstate(over="ignore")
-def _gate(x: Doubles) -> tuple[Doubles, Doubles]:
-    """What GELU multiplies x by, (1 + tanh(u)) / 2 with u = sqrt(2 / pi) (x + 0.044715 x^3), and its slope."""
+def _gate(x: Doubles, layer: Layer) -> tuple[Doubles, Doubles]:
+    """What GELU multiplies x by, and its slope: (1 + tanh(u)) / 2 with u = sqrt(2 / pi) (x + 0.044715 x^3), or
+    (1 + erf(x / sqrt(2))) / 2."""
+    if layer.approximate == "none":
+        return _erfc(-x / np.sqrt(2)) / 2, np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi)
     u, slope = x + 0.044715 * x**3, 1 + 3 * 0.044715 * x**2
     gate, factor = 1 / (1 + np.exp(-np.sqrt(8 / np.pi) * u)), np.sqrt(8 / np.pi)
     return gate, factor * slope * gate * (1 - gate)
@@ -71,19 +78,26 @@ def activation_gradient(layer: Layer, d: Doubles, x: Doubles) -> Doubles:
     """Of functions whose slope is found from x."""
     if isinstance(layer, HardSwish):
         return d * np.where(np.abs(x) < 3, x / 3 + 0.5, x >= 3)
-    gate, slope = _gate(x)
+    gate, slope = _gate(x, layer)
     return d * (gate + x * slope)
 
 
 # -- normalisation ---------------------------------------------------------------------------------
 def rows(layer: Layer, x: Doubles) -> Doubles:
-    """[rows, numbers]: each channel, or all numbers as one row."""
+    """[rows, numbers]: each channel, each pixel, or all numbers as one row."""
+    if isinstance(layer, LayerNorm2D):
+        return x.reshape(len(x), -1).T
     return x.reshape(1 if isinstance(layer, LayerNorm) else len(x), -1)
+
+
+def from_rows(layer: Layer, found: Doubles, shape: tuple[int, ...]) -> Doubles:
+    """The inverse."""
+    return (found.T if isinstance(layer, LayerNorm2D) else found).reshape(shape)
 
 
 def along(layer: Layer, own: Doubles) -> Doubles:
     """A parameter in the shape that NumPy takes along `rows`."""
-    return own.reshape(1, -1) if isinstance(layer, LayerNorm) else own.reshape(-1, 1)
+    return own.reshape(1, -1) if isinstance(layer, LayerNorm | LayerNorm2D) else own.reshape(-1, 1)
 
 
 def statistics(x: Doubles, eps: float) -> Doubles:
@@ -219,6 +233,8 @@ def forward_layer(
             return multiplied(layer, x, *others) * float(np.float32(layer.scale))
         case Softmax():
             return softmax(x)
+        case Reshape():
+            return x.reshape(layer.shape)
         case FullyConnected():
             y = own[0] @ x.reshape(-1)
         case Conv2D():
@@ -227,9 +243,9 @@ def forward_layer(
             y = np.einsum("oc,cyx->oyx", own[0], x)
         case DepthWise():
             y = np.einsum("cij,cyxij->cyx", own[0], windows(x, layer))
-        case BatchNorm() | InstanceNorm() | LayerNorm():
+        case BatchNorm() | InstanceNorm() | LayerNorm() | LayerNorm2D():
             w, b = (along(layer, own[place]) for place in range(2))
-            y = (_normalised(layer, own, x) * w + b).reshape(x.shape)
+            y = from_rows(layer, _normalised(layer, own, x) * w + b, x.shape)
         case AveragePool():
             return (windows(x, layer) * shares(x, layer)).sum(axis=(3, 4))
         case MaxPool():
@@ -254,7 +270,7 @@ def _gather(parts: Doubles, layer: Layer, shape: tuple[int, ...]) -> Doubles:
 
 def parameter_gradients(layer: Parametric, own: Sequence[Doubles], d: Doubles, x: Doubles) -> dict[str, Doubles]:
     """Of what is trained; d: the gradient before the layer's own ReLU."""
-    if isinstance(layer, BatchNorm | InstanceNorm | LayerNorm):
+    if isinstance(layer, BatchNorm | InstanceNorm | LayerNorm | LayerNorm2D):
         terms = {"w": rows(layer, d) * _normalised(layer, own, x), "b": rows(layer, d)}
         return {name: _sums(layer, term) for name, term in terms.items()}
     found = {"w": weight_gradient(layer, d, x)}
@@ -263,7 +279,7 @@ def parameter_gradients(layer: Parametric, own: Sequence[Doubles], d: Doubles, x
 
 def _sums(layer: Layer, terms: Doubles) -> Doubles:
     """Over all that one number of gamma or beta is used for."""
-    return terms[0] if isinstance(layer, LayerNorm) else terms.sum(axis=1)
+    return terms.sum(axis=0 if isinstance(layer, LayerNorm | LayerNorm2D) else 1)
 
 
 def weight_gradient(layer: Layer, d: Doubles, x: Doubles) -> Doubles:
@@ -292,9 +308,9 @@ def input_gradient(layer: Layer, own: Sequence[Doubles], d: Doubles, x: Doubles)
             return _gather(np.einsum("ocij,oyx->cyxij", _of_all(layer, own[0]), d), layer, x.shape)
         case BatchNorm():
             return (rows(layer, d) * along(layer, own[0] * own[3])).reshape(x.shape)
-        case InstanceNorm() | LayerNorm():
+        case InstanceNorm() | LayerNorm() | LayerNorm2D():
             g, known = rows(layer, d) * along(layer, own[0]), statistics(rows(layer, x), layer.eps)
-            return normal_gradient(g, rows(layer, x), known).reshape(x.shape)
+            return from_rows(layer, normal_gradient(g, rows(layer, x), known), x.shape)
         case Softmax():
             return softmax_gradient(d, softmax(x))
     if not isinstance(layer, MaxPool):
@@ -403,8 +419,9 @@ def parametric_layers(draw: st.DrawFn) -> tuple[Parametric, tuple[int, ...]]:
 @st.composite
 def normalisations(draw: st.DrawFn) -> tuple[Parametric, tuple[int, ...]]:
     """A normalisation and a shape that it takes."""
-    kind, image = draw(st.sampled_from([BatchNorm, InstanceNorm, LayerNorm])), (draw(st.integers(1, 4)), 4, 5)
-    shape = image if kind is InstanceNorm else draw(st.sampled_from([image, (12,)]))
+    kind = draw(st.sampled_from([BatchNorm, InstanceNorm, LayerNorm, LayerNorm2D]))
+    image = draw(st.integers(1, 4)), 4, 5
+    shape = image if kind in (InstanceNorm, LayerNorm2D) else draw(st.sampled_from([image, (12,)]))
     size = int(np.prod(shape)) if kind is LayerNorm else shape[0]
     eps = {} if kind is BatchNorm else {"eps": draw(st.sampled_from([1e-5, 1.0]))}
     return kind("norm", size, relu=draw(st.booleans()), **eps), shape
@@ -420,7 +437,7 @@ def plain_layers(draw: st.DrawFn) -> tuple[Layer, tuple[int, ...]]:
         AveragePool("average", **options, count_padding=draw(st.booleans())), MaxPool("max", **options),
         GlobalAveragePool("global"),
         ReLU("relu"), LeakyReLU("leaky", 0.1), Sigmoid("sigmoid"), Tanh("tanh"),
-        ReLU6("relu6"), HardSwish("swish"), GELU("gelu"), Dropout("dropout", draw(st.sampled_from([0.0, 0.3]))),
-        Softmax("softmax"),
+        ReLU6("relu6"), HardSwish("swish"), GELU("gelu"), GELU("erf", "none"),
+        Dropout("dropout", draw(st.sampled_from([0.0, 0.3]))), Softmax("softmax"),
     ]  # fmt: skip
     return draw(st.sampled_from(layers)), shape

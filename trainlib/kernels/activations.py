@@ -1,4 +1,5 @@
-"""Activations forward and backward, element by element: leaky ReLU, ReLU6, sigmoid, tanh, HardSwish and GELU.
+"""Activations forward and backward, element by element: leaky ReLU, ReLU6, sigmoid, tanh, HardSwish and GELU, with
+tanh or erf.
 
 (ReLU is in `elementwise`.) Backward kernels read the layer's output, those of HardSwish and GELU its input. An
 output may lie where the input of the same index is. Sigmoid, tanh and GELU are one element a turn: 20 and more
@@ -16,9 +17,11 @@ from pulpsim import Builder, Program
 from pulpsim.program import Register
 from trainlib.kernels import Call, chunk_of
 from trainlib.kernels.functions import (
+    ERF_CONSTANTS,
     EXP_NOT_POSITIVE_CONSTANTS,
     UNROLL,
     Reduction,
+    erf,
     exp_not_positive,
     quotient,
     reciprocal,
@@ -30,6 +33,8 @@ from trainlib.numerics.activations import (
     GELU_HIGHEST,
     GELU_LINEAR,
     GELU_SLOPE,
+    INVERSE_ROOT_PI,
+    ROOT_HALF,
     SIX,
     SIXTH,
     TANH_LOWEST,
@@ -242,7 +247,7 @@ _SHARE_CONSTANTS = (*EXP_NOT_POSITIVE_CONSTANTS, *RECIPROCAL_COEFFICIENTS, GELU_
 def gelu_forward(x: int, y: int, n: int, cores: int) -> Call:
     """y = x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x**3))), within 2.5 ulp where x >= 0, below within 2**-24.
 
-    That is PyTorch's `approximate="tanh"`, up to 4.8e-4 from the form with erf, which takes a longer polynomial.
+    That is PyTorch's `approximate="tanh"`, up to 4.8e-4 from the form with erf.
     """
     return Call(gelu_forward_program(), "gelu_fw", (x, y, n, chunk_of(n, cores)))
 
@@ -290,6 +295,47 @@ def gelu_backward_program() -> Program:
             b("fmul.s", dy, dy, t)
 
     return _backward_program("gelu_bw", derivative, (), (*_SHARE_CONSTANTS, GELU_SLOPE, GELU_HIGHEST), 1)
+
+
+@touches(vectors("x", "y"))
+def gelu_erf_forward(x: int, y: int, n: int, cores: int) -> Call:
+    """y = x / 2 * (1 + erf(x / sqrt(2))), within 2.5 ulp where x >= 0, below within 2**-23."""
+    return Call(gelu_erf_forward_program(), "gelu_erf_fw", (x, y, n, chunk_of(n, cores)))
+
+
+@cache
+def gelu_erf_forward_program() -> Program:
+    def function(b: Builder, k: Constants, x: Register, z: Register, y: Register, t: Register) -> None:
+        b("fmul.s", z, x, k[ROOT_HALF])
+        with b.temporary("n") as [n]:
+            erf(b, k, z, y, t, n)
+        b("fmadd.s", y, y, k[HALF], k[HALF])
+        b("fmul.s", y, x, y)
+
+    return _forward_program("gelu_erf_fw", function, (*ERF_CONSTANTS, ROOT_HALF))
+
+
+@touches(vectors("dy x", "dx"))
+def gelu_erf_backward(dy: int, x: int, dx: int, n: int, cores: int) -> Call:
+    """dx = dy times the derivative of `gelu_erf_forward` at x, within 2**-22; x is the layer's input."""
+    return Call(gelu_erf_backward_program(), "gelu_erf_bw", (dy, x, dx, n, chunk_of(n, cores)))
+
+
+@cache
+def gelu_erf_backward_program() -> Program:
+    def derivative(b: Builder, k: Constants, dy: Register, x: Register) -> None:
+        with b.temporary("share", "bell", "t", "n") as [share, bell, t, n]:
+            b("fmul.s", x, x, k[ROOT_HALF])
+            erf(b, k, x, share, t, n)
+            b("fmadd.s", share, share, k[HALF], k[HALF])
+            b("fnmsub.s", t, x, x, "x0")
+            exp_not_positive(b, k, t, bell, n)
+            b.li(t, bits(INVERSE_ROOT_PI))
+            b("fmul.s", x, x, t)
+            b("fmadd.s", share, x, bell, share)
+            b("fmul.s", dy, dy, share)
+
+    return _backward_program("gelu_erf_bw", derivative, (), (*ERF_CONSTANTS, ROOT_HALF), 1)
 
 
 # -- pieces ----------------------------------------------------------------------------------------

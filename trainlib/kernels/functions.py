@@ -1,4 +1,4 @@
-"""What kernels over vectors share: exp, log, quotients and a square root.
+"""What kernels over vectors share: exp, log, erf, quotients and a square root.
 
 An emitter takes a Builder and registers and emits a function of one number, without a branch: time never
 depends on data. It takes its constants from registers that `load_constants` filled before the loop. Where
@@ -17,6 +17,7 @@ from pulpsim import Builder
 from pulpsim.program import Register
 from trainlib.kernels.vector import Constants, bits
 from trainlib.numerics.functions import (
+    ERF_COEFFICIENTS,
     EXP_COEFFICIENTS,
     EXP_LOWEST,
     INVERSE_START,
@@ -108,6 +109,28 @@ def exp_not_positive(b: Builder, k: Constants, x: Register, y: Register, n: Regi
     b("slli", n, n, 23)
     b("add", y, y, n)
     b("fmul.s", y, y, k[_UNBIAS])
+
+
+# -- erf -------------------------------------------------------------------------------------------
+ERF_CONSTANTS = (*EXP_NOT_POSITIVE_CONSTANTS, *ERF_COEFFICIENTS[2:])
+
+
+def erf(b: Builder, k: Constants, x: Register, y: Register, q: Register, n: Register) -> None:
+    """y = erf(x), within 1.0e-7: 28 instructions. Needs ERF_CONSTANTS; q and n are lost.
+
+    The first two coefficients are loaded as it goes, one instruction each: there are few registers.
+    """
+    first, second, *others = ERF_COEFFICIENTS
+    b("fsgnjx.s", y, x, x)
+    b.li(q, bits(first))
+    b.li(n, bits(second))
+    b("fmadd.s", q, q, y, n)
+    for c in others:
+        b("fmadd.s", q, q, y, k[c])
+    b("fmul.s", q, q, y)
+    exp_not_positive(b, k, q, y, n)
+    b("fsub.s", y, k[ONE], y)
+    b("fsgnj.s", y, y, x)
 
 
 # -- quotients -------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from pulpsim.arguments import real
+from pulpsim.arguments import real, text
 from trainlib.errors import ModelError
 from trainlib.kernels import Call, activations, elementwise
 from trainlib.lowering.elementwise import ElementwiseStep
@@ -26,6 +26,9 @@ from trainlib.plan import LayerStep, Vectors
 
 if TYPE_CHECKING:
     from trainlib.graph import Node
+
+#: how GELU may be computed
+APPROXIMATIONS = ("tanh", "none")
 
 
 class Activation(Layer):
@@ -214,18 +217,33 @@ class HardSwish(Activation):
 
 @dataclass(frozen=True, slots=True)
 class GELU(Activation):
-    """x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))), which PyTorch calls approximate="tanh"."""
+    """x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) or, with approximate="none", x / 2 (1 + erf(x / sqrt(2))).
+
+    Both as PyTorch calls them, where "none" is the default. Raises ModelError for another word.
+    """
+
+    approximate: Literal["tanh", "none"] = "tanh"
 
     SLOPE_FROM: ClassVar[Literal["x", "y"]] = "x"
 
+    def __post_init__(self) -> None:
+        self.check_name()
+        word = text(self.approximate)
+        if word not in APPROXIMATIONS:
+            accepted = " or ".join(f'"{accepted}"' for accepted in APPROXIMATIONS)
+            raise ModelError(f"{self.name}: approximate = {self.approximate!r}: must be {accepted}")
+        self.settle("approximate", word)
+
     def function(self, x: Floats) -> Floats:
-        return values.gelu(x)
+        return values.gelu_erf(x) if self.approximate == "none" else values.gelu(x)
 
     def derivative(self, dy: Floats, at: Floats) -> Floats:
-        return values.gelu_backward(dy, at)
+        return values.gelu_erf_backward(dy, at) if self.approximate == "none" else values.gelu_backward(dy, at)
 
     def function_call(self, x: int, y: int, n: int, cores: int) -> Call:
-        return activations.gelu_forward(x, y, n, cores)
+        forward = activations.gelu_erf_forward if self.approximate == "none" else activations.gelu_forward
+        return forward(x, y, n, cores)
 
     def derivative_call(self, dy: int, at: int, dx: int, n: int, cores: int) -> Call:
-        return activations.gelu_backward(dy, at, dx, n, cores)
+        backward = activations.gelu_erf_backward if self.approximate == "none" else activations.gelu_backward
+        return backward(dy, at, dx, n, cores)

@@ -73,7 +73,8 @@ class Product:
 class MatMul(Layer):
     """y[i] = scale op(a[i]) op(b[i]) for every matrix i of two values [batch, rows, columns]; op transposes, or not.
 
-    The sum is multiplied by the scale, in FP32; by 1 it is not. Raises ModelError.
+    [batch, M, K] by [batch, K, N] gives [batch, M, N]; the batch may be an attention's heads. Each sum is multiplied by
+    the scale, in FP32; by 1 it is not. Raises ModelError.
     """
 
     transpose_a: bool = False

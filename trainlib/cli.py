@@ -27,6 +27,7 @@ from pulpsim.console import (
 from pulpsim.tables import records
 from trainlib import DEFAULT_LEARNING_RATE
 from trainlib.cli_learning import RunAsked, adapt, evaluate, predict, train_run
+from trainlib.cli_networks import Asked, describe, export_command, import_command, network_argument
 
 if TYPE_CHECKING:
     from pulpsim.platform import Platform
@@ -54,19 +55,21 @@ def main() -> None:
     """Train neural networks on a simulated PULP cluster: every cycle, and what it was spent on."""
 
 
-main.add_command(evaluate)
-main.add_command(adapt)
-main.add_command(predict)
+for command in (import_command, describe, evaluate, adapt, predict, export_command):
+    main.add_command(command)
 
 
 @main.command()
-@click.argument("model")
+@network_argument()
 @platform_options
 @click.option("--steps", type=int, default=None, metavar="N", help="On-line training steps (default: 200).")
 @click.option(
     "--optimizer", type=click.Choice(OPTIMIZERS), default="sgd", show_default=True, help="How gradients change weights."
 )
-@click.option("--lr", default=DEFAULT_LEARNING_RATE, show_default=True, help="Learning rate; Adam wants a smaller one.")
+@click.option(
+    "--lr", type=float, default=None,
+    help=f"Learning rate (default: MODEL's, if it says one, else {DEFAULT_LEARNING_RATE}); Adam wants a smaller one.",
+)
 @click.option("--momentum", default=0.0, show_default=True, help="Of sgd: v = momentum v + gradient; w -= lr v.")
 @click.option("--weight-decay", default=0.0, show_default=True, help="Added to the gradient, times the weight.")
 @click.option("--accumulate", default=1, show_default=True, help="Samples whose gradients are added up for an update.")
@@ -87,7 +90,10 @@ main.add_command(predict)
 @click.option(
     "--validate/--no-validate", default=True, show_default=True, help="Of --epochs: evaluate after each, for the curve."
 )
-@click.option("--save", metavar="FILE.npz", default=None, help="Keep what is learned; a run goes on from there.")
+@click.option(
+    "--save", metavar="FILE.npz|.onnx", default=None,
+    help="Keep what is learned: .npz, from which a run goes on, or .onnx, MODEL's own file with these weights.",
+)
 @click.option("--init", metavar="FILE.npz", default=None, help="Begin with these weights.")
 @click.option("--seed", default=0, show_default=True, help="Of weights, orders and variations.")
 @click.option(
@@ -96,11 +102,11 @@ main.add_command(predict)
 @out_option("report.json, plan.json and timeline.json (Perfetto)")
 @json_option
 def train(
-    model: str,
+    model: Asked,
     platform: Platform,
     steps: int | None,
     optimizer: str,
-    lr: float,
+    lr: float | None,
     momentum: float,
     weight_decay: float,
     accumulate: int,
@@ -124,7 +130,6 @@ def train(
     (the last) is simulated on the cluster and describes them all.
     """
     from pulpsim.trace import Timeline
-    from trainlib import models
     from trainlib.learning import lessons_for
     from trainlib.learning_report import cost_line, cost_record
     from trainlib.plan import Plan
@@ -134,17 +139,20 @@ def train(
 
     if epochs is not None and steps is not None:
         raise InputError(f"--epochs {epochs} and --steps {steps}: a run has one of them")
-    if epochs is not None or any((schedule, shift, mask, save, init)):
+    network = model.get().trained_as(trained)
+    given_rate = None if network.origin is None else network.origin.rate
+    lr = lr if lr is not None else given_rate or DEFAULT_LEARNING_RATE
+    if epochs is not None or any((schedule, shift, mask, save, init)) or (network.origin is not None and data):
         run = RunAsked(epochs, steps, schedule, shift, mask, validate, save, init, seed, data)
         rule = _optimizer(optimizer, lr, momentum, weight_decay)
-        train_run(run, model, platform, plan, trained, rule, accumulate, out, as_json)
+        train_run(run, network, platform, plan, rule, accumulate, out, as_json)
         return
     steps = DEFAULT_STEPS if steps is None else steps
     if steps < 1:
         raise InputError(f"--steps {steps}: must be at least 1")
     if not LOWEST_RATE <= lr <= HIGHEST_RATE:
         raise InputError(f"--lr {lr}: must be a positive number, one that FP32 holds")
-    network, timeline = models.get(model).trained_as(trained), Timeline() if out is not None else None
+    timeline = Timeline() if out is not None else None
     with progress(stage := Stage(f"planning a training step of {model}"), PLANNING_SECONDS):
         lessons = lessons_for(network, data)
         given = None if plan is None else Plan.load(plan)
@@ -223,35 +231,22 @@ def models_command(as_json: bool) -> None:
         print_table(models_table(), ruled=True)
 
 
-@main.command()
-@click.argument("model")
-@click.option("--json", "as_json", is_flag=True, help="JSON in the place of TOML.")
-def describe(model: str, as_json: bool) -> None:
-    """Print MODEL as plain text, which every command takes in the place of its name: NET.toml, NET.json."""
-    from trainlib import models
-    from trainlib.models import description
-
-    network = models.get(model)
-    click.echo(description.as_json(network) if as_json else description.as_toml(network), nl=False)
-
-
 @main.command(name="plan")
-@click.argument("model")
+@network_argument()
 @platform_options
 @click.option("--plan", metavar="FILE.json", default=None, help="A plan of your own (default: as `train`).")
 @click.option("--verify", is_flag=True, help="Replay it: which operations touch bytes they must not? If any, exit 1.")
 @json_option
-def plan_command(model: str, platform: Platform, plan: str | None, verify: bool, as_json: bool) -> None:
+def plan_command(model: Asked, platform: Platform, plan: str | None, verify: bool, as_json: bool) -> None:
     """Show MODEL's plan: tiles, kernels, buffers, memory maps, bytes moved and bounds.
 
     No training step is simulated; plans are, to choose one, where cores or L1 are not the preset's.
     """
-    from trainlib import models
     from trainlib.overview import plan_record, print_plan
     from trainlib.plan import Plan
     from trainlib.plans import origin, plan_for
 
-    network = models.get(model)
+    network = model.get()
     with progress(Stage(f"planning a training step of {model}"), PLANNING_SECONDS):
         chosen = plan_for(network, platform) if plan is None else Plan.load(plan)
         record = plan_record(network, chosen, platform, verify) | {"origin": plan or origin(chosen, platform)}

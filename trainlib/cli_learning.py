@@ -22,6 +22,7 @@ from pulpsim.console import (
     write_atomically,
 )
 from pulpsim.tables import Table, band, number, text, words
+from trainlib.cli_networks import Asked, network_argument, require_folder
 
 if TYPE_CHECKING:
     from pulpsim.platform import Platform
@@ -50,6 +51,11 @@ class RunAsked:
     data: str | None
 
     @property
+    def exports(self) -> bool:
+        """Whether what is learned goes into a file like the one that the network came from."""
+        return self.save is not None and self.save.endswith(".onnx")
+
+    @property
     def augment(self) -> list[Augmentation]:
         from trainlib.data.augment import Mask, Shift
 
@@ -74,24 +80,28 @@ class RunAsked:
 
 
 def train_run(
-    asked: RunAsked, model: str, platform: Platform, plan: str | None, trained: str, optimizer: Optimizer,
-    accumulate: int, out: OutFolder | None, as_json: bool,
+    asked: RunAsked, network: Model, platform: Platform, plan: str | None, optimizer: Optimizer, accumulate: int,
+    out: OutFolder | None, as_json: bool,
 ) -> None:  # fmt: skip
     """`train` in epochs, or with a file: what was learned, epoch by epoch, and what that takes on the device."""
     from pulpsim.trace import Timeline
-    from trainlib import datasets, models
+    from trainlib import datasets
     from trainlib import learning_report as shown
+    from trainlib.importing.writing import require_places
     from trainlib.plans import origin
     from trainlib.report import as_json as step_json
     from trainlib.report import print_report
 
     timeline = Timeline() if out is not None else None
-    with progress(stage := Stage(f"planning a training step of {model}")):
-        network = models.get(model).trained_as(trained)
+    with progress(stage := Stage(f"planning a training step of {network.name}")):
         known = datasets.load(asked.data or _set_for(network))
         epochs = asked.epochs_over(len(known.train))
-        if asked.save is not None and not Path(asked.save).absolute().parent.is_dir():  # before work that takes minutes
-            raise InputError(f"--save {asked.save}: there is no folder {Path(asked.save).parent}")
+        require_folder("--save", asked.save)
+        if asked.exports and network.origin is None:
+            own = f"{network.name} comes from no file of another library"
+            raise InputError(f"--save {asked.save}: {own}: give a FILE.npz")
+        if asked.exports:
+            require_places(network)
         trainer = _begun(asked, network, platform, plan, optimizer, accumulate)
         trainer.meets(known.train)
         stage.text = f"evaluating{starting('')}"
@@ -105,8 +115,10 @@ def train_run(
 
         history = trainer.fit(
             known.train, epochs, validate=known.validation if asked.validate else None, augment=asked.augment,
-            file=asked.save, tell=tell, steps=asked.steps,
+            file=None if asked.exports else asked.save, tell=tell, steps=asked.steps,
         )  # fmt: skip
+        if asked.exports and asked.save is not None:
+            trainer.save(asked.save)
         stage.text = f"timing a training step{starting('')}"
         after, report, cost = trainer.evaluate(known.validation), trainer.step(timeline), trainer.cost
     source = plan or origin(trainer.plan, platform)
@@ -155,7 +167,7 @@ def _begun(
 
     if asked.schedule is not None:
         optimizer.lr = schedules.steps(asked.rates)
-    goes_on = asked.save is not None and Path(asked.save).exists()
+    goes_on = asked.save is not None and not asked.exports and Path(asked.save).exists()
     if asked.init is not None and not goes_on:
         return Trainer.load(
             asked.init, platform, model=model, plan=plan, optimizer=optimizer, accumulate=accumulate, seed=asked.seed
@@ -173,12 +185,12 @@ data_option = click.option(
 
 
 @click.command()
-@click.argument("model", required=False)
+@network_argument(required=False)
 @weights_option
 @data_option
 @click.option("--part", default="test", show_default=True, help="Of the samples, as the set calls it.")
 @json_option
-def evaluate(model: str | None, weights: str, data: str | None, part: str, as_json: bool) -> None:
+def evaluate(model: Asked | None, weights: str, data: str | None, part: str, as_json: bool) -> None:
     """How good a trained network is on samples: loss, and right classes or, of detectors, areas under curves.
 
     MODEL: where the file's network is to be checked against one of the library's.
@@ -188,7 +200,7 @@ def evaluate(model: str | None, weights: str, data: str | None, part: str, as_js
     from trainlib.trainer import Trainer
 
     with progress(Stage(f"evaluating {Path(weights).name}{starting('')}")):
-        trainer = Trainer.load(weights, model=model)
+        trainer = Trainer.load(weights, model=None if model is None else model.get())
         found = trainer.evaluate(datasets.load(data or _set_for(trainer.model)).part(part))
     if as_json:
         print_json(evaluation_record(found))
@@ -200,12 +212,12 @@ def evaluate(model: str | None, weights: str, data: str | None, part: str, as_js
 
 
 @click.command()
-@click.argument("model")
-@click.option("--weights", metavar="FILE.npz", default=None, help="What Trainer.save has written (default: as made).")
+@network_argument()
+@click.option("--weights", metavar="FILE.npz", default=None, help="What --save has written (default: MODEL's own).")
 @click.option("--data", metavar="NAME|FILE.npz", required=True, help="A shipped set, or a file with an array x.")
 @click.option("--out", metavar="FILE.npy", required=True, help="Where the outputs go, float32, a row a sample.")
 @json_option
-def predict(model: str, weights: str | None, data: str, out: str, as_json: bool) -> None:
+def predict(model: Asked, weights: str | None, data: str, out: str, as_json: bool) -> None:
     """Write MODEL's outputs for every row of samples, computed on the host in the cores' own arithmetic.
 
     Samples are standardised as those were that the weights learned from; without weights they are taken as they are.
@@ -214,7 +226,7 @@ def predict(model: str, weights: str | None, data: str, out: str, as_json: bool)
 
     import numpy as np
 
-    from trainlib import datasets, models
+    from trainlib import datasets
     from trainlib.data import as_samples
     from trainlib.functional import forward_all
     from trainlib.training import checkpoint
@@ -222,12 +234,14 @@ def predict(model: str, weights: str | None, data: str, out: str, as_json: bool)
     if not out.endswith(".npy") or not Path(out).absolute().parent.is_dir():
         raise InputError(f"--out {out}: must be a file whose name ends in .npy, in a folder that there is")
     with progress(Stage(f"computing outputs{starting('')}")):
-        network, x = models.get(model), datasets.rows(data)
+        network, x = model.get(), datasets.rows(data)
         parameters = network.initial_parameters()
         if weights is not None:
             parameters, standard = checkpoint.weights_of(checkpoint.read(weights), network)
             x = x if standard is None else standard.apply(x)
         outputs = forward_all(network, parameters, as_samples(x, network.input_shape))
+        if network.origin is not None:
+            outputs = network.origin.finished(outputs)
         content = io.BytesIO()
         np.save(content, outputs)
         write_atomically(out, content.getvalue())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -16,8 +17,10 @@ from trainlib.model import Model, Parameters
 LINEAR = (FullyConnected, Conv2D, PointWise, DepthWise)
 
 
-def folded(model: Model, parameters: Parameters) -> tuple[Model, Parameters]:
-    """The network without those BatchNorms that the layer before can take in, and its parameters.
+def folded(
+    model: Model, parameters: Parameters, names: Collection[str] | None = None
+) -> tuple[Model, Parameters]:
+    """The network without those BatchNorms that the layer before can take in, and its parameters. names: of these only.
 
     That is a fully-connected layer or a convolution of any kind, without a ReLU of its own, whose output nobody else
     reads. It keeps its name and what is trained of it, and gets a bias, and the ReLU of the BatchNorm if that has one:
@@ -25,7 +28,8 @@ def folded(model: Model, parameters: Parameters) -> tuple[Model, Parameters]:
     there on differs: gamma is no parameter any more. Raises ModelError for parameters that are not the network's.
     """
     model.check_parameters(parameters)
-    taken = {node.inputs[0].name: node for node in model.nodes if _can_fold(model.graph, node)}
+    taken = {node.inputs[0].name: node for node in model.nodes
+             if _can_fold(model.graph, node) and (names is None or node.name in names)}  # fmt: skip
     renamed = {norm.name: name for name, norm in taken.items()}
     layers: list[Layer] = []
     arrays: Parameters = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate, pairwise
 from math import prod
@@ -17,6 +17,7 @@ from pulpsim.errors import nearest
 from trainlib.errors import ModelError
 from trainlib.graph import Graph, Node, in_order, nodes_of
 from trainlib.layers import FullyConnected, Layer, Shape, shape_of
+from trainlib.origin import Origin
 
 #: float32 arrays, each layer's "w" and then its "b", in layer order; a layer has those of `Layer.parameters`
 Parameters = list[NDArray[np.float32]]
@@ -43,7 +44,8 @@ class Model:
 
     input_shape: of a sample, (n,) or (channels, height, width); a first layer that is fully connected says it
     by itself. target_is_input: an autoencoder. loss: "mse", the mean of squared differences from the target;
-    "l1", the mean of absolute ones; "cross-entropy" of the softmax of the outputs, the target being a class.
+    "l1", the mean of absolute ones; "cross-entropy" of the softmax of the outputs, the target being a class. origin: of
+    a network from outside, whose weights training begins with.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Model:
     target_is_input: bool = False
     input_shape: Shape = ()
     loss: Loss = "mse"
+    origin: Origin | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         self._check_kinds()
@@ -299,7 +302,8 @@ class Model:
         )
 
     def initial_parameters(self, seed: int = 0) -> Parameters:
-        """He initialisation, biases of zero, and with mse or l1 a last layer of zeros, if it is trained.
+        """Of a network from outside its own; else He initialisation, biases of zero, and with mse or l1 a last layer of
+        zeros, if it is trained.
 
         He: normal, deviation sqrt(2 / fan-in). With mse or l1 and a random last layer the first steps of
         on-line SGD only shrink its output: on the autoencoder they kill all eight units of the bottleneck,
@@ -310,6 +314,8 @@ class Model:
         number = whole(seed)
         if number is None or number < 0:
             raise ModelError(f"{self.name}: seed = {seed!r}: must be a whole number, at least 0")
+        if self.origin is not None:
+            return [array.copy() for array in self.origin.parameters]
         rng = np.random.default_rng(number)
         own = [layer for layer in self.layers if layer.parameters]
         parameters = [array for layer in own for array in layer.initial(rng).values()]

@@ -381,13 +381,13 @@ class Trainer:
 
     def meets(self, samples: Samples) -> None:
         """The first set that is learned from gives what standardises all samples from then on, each its classes."""
-        if self.standard is None:
-            self.standard = samples.standard
+        self.standard = self.standard_of(samples)
         self.classes = samples.classes or self.classes
 
     def standard_of(self, samples: Samples) -> Standard:
-        """What standardises samples: that of the set that was learned from, of no set their own."""
-        return self.standard or samples.standard
+        """What standardises samples: that of the set that was learned from, of no set their own. A network from outside
+        has learned from samples as they are."""
+        return self.standard or (samples.standard if self.model.origin is None else samples.standard.neutral)
 
     def latents(self, x: NDArray[np.float32]) -> list[dict[str, NDArray[np.float32]]]:
         """What frozen layers put out for samples [n, *input_shape] and others read. Raises DataError if none does."""
@@ -399,8 +399,16 @@ class Trainer:
 
     def save(self, path: str | Path) -> None:
         """Weights, optimizer, standardisation, classes, steps and the run under way, whole or not at all, without
-        pickles. Raises DataError."""
-        checkpoint.save(self, path)
+        pickles. To a name that ends in .onnx: the file that the network came from, with these weights.
+
+        Raises DataError; ModelError for a network that came from no file, or whose weights have no place there.
+        """
+        if str(path).endswith(".onnx"):
+            from trainlib.importing.writing import save_onnx
+
+            save_onnx(self.model, self.parameters, path)
+        else:
+            checkpoint.save(self, path)
 
     def resume(self, path: str | Path) -> None:
         """Go on where a trainer made like this one was when it wrote the file, to the same bits. Raises DataError for a

@@ -47,6 +47,11 @@ class Standard:
         """Of samples [n, *shape]."""
         return cls(*statistics(x), of)
 
+    @property
+    def neutral(self) -> Standard:
+        """One that leaves samples as they are."""
+        return Standard(np.zeros_like(self.mean), np.ones_like(self.deviation), "nothing: samples as they are")
+
     def apply(self, x: ArrayLike) -> Floats:
         """In FP64, rounded once: the bits do not hang on how many are standardised together. Raises DataError."""
         centred = self._values(x) - self.mean.astype(np.float64)

@@ -80,6 +80,7 @@ def about_of(trainer: Trainer) -> dict[str, Any]:
         "pulpsim": __version__,
         "model": trainer.model.name,
         "network": network_key(trainer.model),
+        "file": None if trainer.model.origin is None else trainer.model.origin.file,
         "trained": [list(layer.trained_parameters) for layer in trainer.model.layers],
         "optimizer": _plain(optimizer, ("state", "steps", "epoch")),
         "steps": [trainer.steps, optimizer.steps, optimizer.epoch],
@@ -149,13 +150,13 @@ def read(path: str | Path) -> Checkpoint:
 
 def model_of(checkpoint: Checkpoint, given: Model | str | None) -> Model:
     """The network that a file's weights are of. Raises DataError if that is another one."""
-    name = str(checkpoint.about["model"])
+    name = str(checkpoint.about.get("file") or checkpoint.about["model"])
     try:
         model = models.of(name if given is None else given)
     except ModelError:
         if given is not None:
             raise
-        what = f"is of the network {name}, which is none of the library's: give model="
+        what = f"is of the network {name}, which is none of the library's, nor a file here: give its file as MODEL"
         raise DataError(f"{checkpoint.file}: {what}") from None
     if network_key(model) != checkpoint.about["network"]:
         what = f"is of a network {name!r}, which is not {model.name!r} as it is here: layers or shapes differ"

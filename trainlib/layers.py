@@ -9,6 +9,7 @@ from trainlib.operators.depthwise import DepthWise
 from trainlib.operators.dropout import Dropout
 from trainlib.operators.fully_connected import FullyConnected
 from trainlib.operators.layer import Layer, Parametric, Shape, shape_of
+from trainlib.operators.layer_norm_2d import LayerNorm2D
 from trainlib.operators.norms import InstanceNorm, LayerNorm
 from trainlib.operators.pooling import AveragePool, AveragePool1D, GlobalAveragePool, MaxPool, MaxPool1D, Pool
 from trainlib.operators.reshape import Flatten, Reshape
@@ -17,7 +18,7 @@ from trainlib.operators.window import Window
 #: the kinds there are
 KINDS: tuple[type[Layer], ...] = (
     FullyConnected, Conv2D, PointWise, DepthWise, AveragePool, MaxPool, GlobalAveragePool,
-    ReLU, LeakyReLU, Sigmoid, Tanh, ReLU6, HardSwish, GELU, BatchNorm, InstanceNorm, LayerNorm, Dropout,
+    ReLU, LeakyReLU, Sigmoid, Tanh, ReLU6, HardSwish, GELU, BatchNorm, InstanceNorm, LayerNorm, LayerNorm2D, Dropout,
     Add, Concat, Flatten, Reshape,
 )  # fmt: skip
 
@@ -41,6 +42,7 @@ __all__ = [
     "InstanceNorm",
     "Layer",
     "LayerNorm",
+    "LayerNorm2D",
     "LeakyReLU",
     "MaxPool",
     "MaxPool1D",

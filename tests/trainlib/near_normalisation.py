@@ -56,9 +56,9 @@ def input_gradient(dy: Doubles, x: Doubles, gamma: Doubles, known: Doubles) -> N
 
 
 def parameter_gradients(dy: Doubles, x: Doubles, known: Doubles, summed: bool) -> dict[str, Near]:
-    """summed: over each row; else a number for each one of the row."""
+    """summed: over each row; else a number for each one of a row, over all rows."""
     xhat = textbook.normal(x, known)
-    axis, terms = (1, x.shape[1]) if summed else (0, 1)
+    axis, terms = (1, x.shape[1]) if summed else (0, x.shape[0])
     underflow = TINY * (1 + np.abs(dy).sum(axis=axis))
     return {
         name: within(

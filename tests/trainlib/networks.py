@@ -37,6 +37,7 @@ from trainlib.layers import (
     InstanceNorm,
     Layer,
     LayerNorm,
+    LayerNorm2D,
     LeakyReLU,
     MaxPool,
     Parametric,
@@ -143,6 +144,7 @@ def layers(draw: st.DrawFn, name: str, shape: Shape) -> Layer:
         "average": lambda: AveragePool(name, **draw(windows(*image)), count_padding=draw(flags)),
         "max": lambda: MaxPool(name, **draw(windows(*image))),
         "instance": lambda: InstanceNorm(name, channels, **norm, **eps),
+        "layer 2d": lambda: LayerNorm2D(name, channels, **norm, **eps),
     }
     names = [*images, *images, *kinds] if image else ["fc", "fc", *kinds]  # images end at the first "fc"
     return (images | kinds)[draw(st.sampled_from(names))]()

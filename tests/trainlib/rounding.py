@@ -30,7 +30,6 @@ from trainlib.layers import (
     HardSwish,
     InstanceNorm,
     Layer,
-    LayerNorm,
     LeakyReLU,
     MaxPool,
     Parametric,
@@ -42,6 +41,7 @@ from trainlib.layers import (
 )
 from trainlib.model import Model, Parameters
 from trainlib.operators.layer import Host
+from trainlib.operators.norms import Norm
 from trainlib.optimizers import Batch, Optimizer
 
 #: ulps by which a function of its own may be off, as its kernel states
@@ -78,11 +78,16 @@ def _linear(layer: Parametric, own: list[Floats], x: Floats) -> Near:
     linear: Any = replace(layer, relu=False)  # type: ignore[type-var]
     if isinstance(layer, BatchNorm):
         return _affine(linear, [double(array) for array in own], double(x))
-    if isinstance(layer, InstanceNorm | LayerNorm):
+    if isinstance(layer, Norm):
         w, b = (textbook.along(layer, double(array)) for array in own)
         near = near_normalisation.normal(textbook.rows(layer, double(x)), w, b, layer.eps)
-        return Near(near.exact.reshape(x.shape), near.size.reshape(x.shape), near.roundings)
+        return _from_rows(layer, near, x)
     return summed(lambda values, *mine: textbook.forward_layer(linear, mine, values), x, *own)
+
+
+def _from_rows(layer: Layer, near: Near, x: Floats) -> Near:
+    exact, size = (textbook.from_rows(layer, array, x.shape) for array in (near.exact, near.size))
+    return Near(exact, size, near.roundings)
 
 
 def _affine(layer: BatchNorm, own: list[Doubles], x: Doubles) -> Near:
@@ -122,10 +127,10 @@ def input_gradient(host: Host, layer: Layer, own: list[Floats], d: Floats, x: Fl
         return _masked(host, layer, d)
     if type(layer) in textbook.ACTIVATIONS:
         return _through_activation(layer, double(d), double(x), double(y))
-    if isinstance(layer, InstanceNorm | LayerNorm):
+    if isinstance(layer, Norm):
         dy, rows, w, known = _of_rows(host, layer, own, d, x)
         near = near_normalisation.input_gradient(dy, rows, w, known)
-        return Near(near.exact.reshape(x.shape), near.size.reshape(x.shape), near.roundings)
+        return _from_rows(layer, near, x)
     if isinstance(layer, Parametric):
         near = summed(lambda d, *own: textbook.input_gradient(layer, own, d, double(x)), d, *own)
         if not isinstance(layer, BatchNorm):
@@ -138,7 +143,7 @@ def input_gradient(host: Host, layer: Layer, own: list[Floats], d: Floats, x: Fl
 
 
 def _of_rows(
-    host: Host, layer: InstanceNorm | LayerNorm, own: list[Floats], d: Floats, x: Floats
+    host: Host, layer: Norm, own: list[Floats], d: Floats, x: Floats
 ) -> tuple[Doubles, Doubles, Doubles, Doubles]:
     """dy, x and w as rows, and the step's own statistics, which are near to x's."""
     rows, (w, b) = textbook.rows(layer, double(x)), own
@@ -172,7 +177,7 @@ def parameter_gradients(
     host: Host, layer: Parametric, own: list[Floats], d: Floats, x: Floats
 ) -> dict[str, Near]:
     """Of w and of b, also of those that are not trained."""
-    if isinstance(layer, InstanceNorm | LayerNorm):
+    if isinstance(layer, Norm):
         dy, rows, _, known = _of_rows(host, layer, own, d, x)
         return near_normalisation.parameter_gradients(dy, rows, known, isinstance(layer, InstanceNorm))
     if isinstance(layer, BatchNorm):

@@ -20,6 +20,7 @@ from trainlib.layers import (
     InstanceNorm,
     Layer,
     LayerNorm,
+    LayerNorm2D,
     Parametric,
     PointWise,
     Reshape,
@@ -119,7 +120,7 @@ def _taking(layer: Layer, shape: Shape) -> Layer:
             return replace(layer, in_features=prod(shape))
         case Conv2D() | PointWise():
             return replace(layer, in_channels=shape[0])
-        case DepthWise() | BatchNorm() | InstanceNorm():
+        case DepthWise() | BatchNorm() | InstanceNorm() | LayerNorm2D():
             return replace(layer, channels=shape[0])
         case LayerNorm():
             return replace(layer, features=prod(shape))

@@ -38,6 +38,7 @@ from trainlib.layers import (
     InstanceNorm,
     Layer,
     LayerNorm,
+    LayerNorm2D,
     LeakyReLU,
     MaxPool,
     Parametric,
@@ -231,6 +232,7 @@ NETWORKS = {
             Dropout("dropout", 0.25),
             PointWise("pw", 3, 4, relu=False, bias=True),
             InstanceNorm("instance", 4, relu=True),
+            LayerNorm2D("pixels", 4, relu=True),
             GELU("gelu", "none"),
             FullyConnected("fc", 80, 5, relu=False),
             LayerNorm("norm", 5),
@@ -512,6 +514,8 @@ def torch_forward(torch: Any, layer: Layer, own: list[Any], x: Any, *more: Any, 
             y = f.instance_norm(x[None], weight=own[0], bias=b, eps=layer.eps)[0]
         case LayerNorm():
             y = f.layer_norm(x.reshape(-1), (layer.features,), own[0], b, layer.eps).reshape(x.shape)
+        case LayerNorm2D():  # tokens last
+            y = f.layer_norm(x.permute(1, 2, 0), (layer.channels,), own[0], b, layer.eps).permute(2, 0, 1)
         case ReLU6():
             return f.relu6(x)
         case HardSwish():

@@ -32,6 +32,7 @@ from trainlib.layers import (
     InstanceNorm,
     Layer,
     LayerNorm,
+    LayerNorm2D,
     LeakyReLU,
     MaxPool,
     Parametric,
@@ -186,7 +187,7 @@ def smooth(model: Model) -> Model:
             return AveragePool(layer.name, layer.kernel, layer.stride, layer.padding, inputs=layer.inputs)
         if isinstance(layer, ReLU | LeakyReLU | ReLU6 | HardSwish):
             return Tanh(layer.name, inputs=layer.inputs)
-        if isinstance(layer, InstanceNorm | LayerNorm):  # what is of almost equal numbers is all rounding
+        if isinstance(layer, InstanceNorm | LayerNorm | LayerNorm2D):  # what is of almost equal numbers is all rounding
             return replace(layer, relu=False, eps=1.0)
         return replace(layer, relu=False) if isinstance(layer, Parametric | Add) else layer  # type: ignore[type-var]
 

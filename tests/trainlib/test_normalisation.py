@@ -20,6 +20,7 @@ from tests.trainlib.bench import Bench
 from tests.trainlib.near import assert_near, double
 from trainlib.kernels import Call
 from trainlib.kernels import normalisation as kernels
+from trainlib.kernels import pixel_normalisation as pixel_kernels
 from trainlib.numerics import fc_forward
 from trainlib.numerics import normalisation as numerics
 
@@ -180,6 +181,87 @@ def backward(case: Case, engine: Engine = "jit") -> list[Result]:
             g = dy[-1] * gamma[-1] if case.layer else dy[-1]
             bench.expect(at_partial, partial_products(g, x[-1], statistics[-1], case.cores))
     return bench.run(*calls)
+
+
+# -- of pixels ---------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Pixels:
+    """x [channels, pixels] in tiles of whole pixels. cuts: where they begin."""
+
+    channels: int
+    pixels: int
+    cuts: tuple[int, ...]
+    eps: float
+    in_place: bool
+    cores: int
+    kind: str
+    seed: int
+
+    @property
+    def tiles(self) -> list[tuple[int, int]]:
+        return list(pairwise([0, *sorted({cut for cut in self.cuts if 0 < cut < self.pixels}), self.pixels]))
+
+
+pixels = st.builds(
+    Pixels, counts, counts, st.lists(st.integers(1, 40), max_size=2).map(tuple), st.sampled_from([1e-5, 1.0]),
+    st.booleans(), core_counts, st.sampled_from(ALL_KINDS), seeds,
+)  # fmt: skip
+TOKENS = Pixels(64, 40, (), 1e-5, False, 8, "plain", 0)
+
+
+def of_pixels(case: Pixels, engine: Engine = "jit") -> list[Result]:
+    """Forward and backward on every tile, sums of gamma and beta from tile to tile: as if there were one. On a machine
+    that may have more cores than share the work."""
+    bench, shape = Bench(8, case.seed, engine), (case.channels, case.pixels)
+    x, dy = values(bench.rng, shape, case.kind), values(bench.rng, shape, case.kind)
+    gamma, beta = (values(bench.rng, case.channels, "zeros") for _ in range(2))
+    y, statistics = numerics.layer_norm_2d(x, gamma, beta, np.float32(case.eps))
+    dx, dgamma, dbeta = numerics.layer_norm_2d_gradient(dy, x, gamma, statistics)
+    if case.kind in FINITE:
+        wide, row, known = double(x).T, double(gamma)[None], double(statistics)
+        assert_near(statistics, near.statistics(wide, case.eps), "statistics")
+        assert_near(y.T, near.normal(wide, row, double(beta)[None], case.eps), "y")
+        assert_near(dx.T, near.input_gradient(double(dy).T, wide, row, known), "dx")
+        expected = near.parameter_gradients(double(dy).T, wide, known, summed=False)
+        assert_near(dgamma, expected["w"], "dgamma")
+        assert_near(dbeta, expected["b"], "dbeta")
+    at_gamma, at_beta = bench.place(gamma), bench.place(beta)
+    at_dgamma, at_dbeta = bench.space(case.channels), bench.space(case.channels)
+    calls: list[Call] = []
+    for first, end in case.tiles:
+        size, n = (case.channels, end - first), case.channels * (end - first)
+        at_x, at_dy = (bench.place(np.ascontiguousarray(array[:, first:end])) for array in (x, dy))
+        at_y, at_statistics = bench.space(n), bench.space(2 * (end - first))
+        at_dx = at_dy if case.in_place else bench.space(n)
+        calls += [
+            pixel_kernels.layer_norm_2d(at_x, at_y, at_gamma, at_beta, at_statistics, *size, case.eps, case.cores),
+            pixel_kernels.layer_norm_2d_parameters(
+                at_dy, at_x, at_dgamma, at_dbeta, at_statistics, *size, first > 0, case.cores
+            ),
+            pixel_kernels.layer_norm_2d_gradient(at_dy, at_x, at_dx, at_gamma, at_statistics, *size, case.cores),
+        ]
+        for at, array in ((at_y, y), (at_dx, dx)):
+            bench.expect(at, np.ascontiguousarray(array[:, first:end]))
+        bench.expect(at_statistics, statistics[first:end])
+    bench.expect(at_dgamma, dgamma)
+    bench.expect(at_dbeta, dbeta)
+    return bench.run(*calls)
+
+
+@settings(max_examples=40)
+@given(case=pixels)
+@example(case=TOKENS)
+@example(case=replace(TOKENS, channels=1, pixels=3))
+@example(case=replace(TOKENS, pixels=1, in_place=True))
+def test_pixels_are_normalised_as_numerics_has_it_in_tiles_of_any_size(case: Pixels) -> None:
+    of_pixels(case)
+
+
+def test_pixels_are_normalised_alike_by_both_engines_and_by_all_cores() -> None:
+    small = replace(TOKENS, channels=5, pixels=9, cuts=(4,))
+    assert of_pixels(small) == of_pixels(small, "reference")
+    for alone, together in zip(of_pixels(replace(TOKENS, cores=1)), of_pixels(TOKENS), strict=True):
+        assert together.cycles < alone.cycles / 6
 
 
 KERNELS = [forward, backward]

@@ -33,6 +33,7 @@ from trainlib.layers import (
     InstanceNorm,
     Layer,
     LayerNorm,
+    LayerNorm2D,
     LeakyReLU,
     MaxPool,
     Parametric,
@@ -81,13 +82,20 @@ def activation_gradient(layer: Layer, d: Doubles, x: Doubles) -> Doubles:
 
 # -- normalisation ---------------------------------------------------------------------------------
 def rows(layer: Layer, x: Doubles) -> Doubles:
-    """[rows, numbers]: each channel, or all numbers as one row."""
+    """[rows, numbers]: each channel, each pixel, or all numbers as one row."""
+    if isinstance(layer, LayerNorm2D):
+        return x.reshape(len(x), -1).T
     return x.reshape(1 if isinstance(layer, LayerNorm) else len(x), -1)
+
+
+def from_rows(layer: Layer, found: Doubles, shape: tuple[int, ...]) -> Doubles:
+    """The inverse."""
+    return (found.T if isinstance(layer, LayerNorm2D) else found).reshape(shape)
 
 
 def along(layer: Layer, own: Doubles) -> Doubles:
     """A parameter in the shape that NumPy takes along `rows`."""
-    return own.reshape(1, -1) if isinstance(layer, LayerNorm) else own.reshape(-1, 1)
+    return own.reshape(1, -1) if isinstance(layer, LayerNorm | LayerNorm2D) else own.reshape(-1, 1)
 
 
 def statistics(x: Doubles, eps: float) -> Doubles:
@@ -202,9 +210,9 @@ def forward_layer(
             y = np.einsum("oc,cyx->oyx", own[0], x)
         case DepthWise():
             y = np.einsum("cij,cyxij->cyx", own[0], windows(x, layer))
-        case BatchNorm() | InstanceNorm() | LayerNorm():
+        case BatchNorm() | InstanceNorm() | LayerNorm() | LayerNorm2D():
             w, b = (along(layer, own[place]) for place in range(2))
-            y = (_normalised(layer, own, x) * w + b).reshape(x.shape)
+            y = from_rows(layer, _normalised(layer, own, x) * w + b, x.shape)
         case AveragePool():
             return (windows(x, layer) * shares(x, layer)).sum(axis=(3, 4))
         case MaxPool():
@@ -229,7 +237,7 @@ def _gather(parts: Doubles, layer: Layer, shape: tuple[int, ...]) -> Doubles:
 
 def parameter_gradients(layer: Parametric, own: Sequence[Doubles], d: Doubles, x: Doubles) -> dict[str, Doubles]:
     """Of what is trained; d: the gradient before the layer's own ReLU."""
-    if isinstance(layer, BatchNorm | InstanceNorm | LayerNorm):
+    if isinstance(layer, BatchNorm | InstanceNorm | LayerNorm | LayerNorm2D):
         terms = {"w": rows(layer, d) * _normalised(layer, own, x), "b": rows(layer, d)}
         return {name: _sums(layer, term) for name, term in terms.items()}
     found = {"w": weight_gradient(layer, d, x)}
@@ -238,7 +246,7 @@ def parameter_gradients(layer: Parametric, own: Sequence[Doubles], d: Doubles, x
 
 def _sums(layer: Layer, terms: Doubles) -> Doubles:
     """Over all that one number of gamma or beta is used for."""
-    return terms[0] if isinstance(layer, LayerNorm) else terms.sum(axis=1)
+    return terms.sum(axis=0 if isinstance(layer, LayerNorm | LayerNorm2D) else 1)
 
 
 def weight_gradient(layer: Layer, d: Doubles, x: Doubles) -> Doubles:
@@ -267,9 +275,9 @@ def input_gradient(layer: Layer, own: Sequence[Doubles], d: Doubles, x: Doubles)
             return _gather(np.einsum("ocij,oyx->cyxij", _of_all(layer, own[0]), d), layer, x.shape)
         case BatchNorm():
             return (rows(layer, d) * along(layer, own[0] * own[3])).reshape(x.shape)
-        case InstanceNorm() | LayerNorm():
+        case InstanceNorm() | LayerNorm() | LayerNorm2D():
             g, known = rows(layer, d) * along(layer, own[0]), statistics(rows(layer, x), layer.eps)
-            return normal_gradient(g, rows(layer, x), known).reshape(x.shape)
+            return from_rows(layer, normal_gradient(g, rows(layer, x), known), x.shape)
     if not isinstance(layer, MaxPool):
         return _gather(shares(x, layer) * d[..., None, None], layer, x.shape)
     seen = windows(x, layer, -np.inf)
@@ -376,8 +384,9 @@ def parametric_layers(draw: st.DrawFn) -> tuple[Parametric, tuple[int, ...]]:
 @st.composite
 def normalisations(draw: st.DrawFn) -> tuple[Parametric, tuple[int, ...]]:
     """A normalisation and a shape that it takes."""
-    kind, image = draw(st.sampled_from([BatchNorm, InstanceNorm, LayerNorm])), (draw(st.integers(1, 4)), 4, 5)
-    shape = image if kind is InstanceNorm else draw(st.sampled_from([image, (12,)]))
+    kind = draw(st.sampled_from([BatchNorm, InstanceNorm, LayerNorm, LayerNorm2D]))
+    image = draw(st.integers(1, 4)), 4, 5
+    shape = image if kind in (InstanceNorm, LayerNorm2D) else draw(st.sampled_from([image, (12,)]))
     size = int(np.prod(shape)) if kind is LayerNorm else shape[0]
     eps = {} if kind is BatchNorm else {"eps": draw(st.sampled_from([1e-5, 1.0]))}
     return kind("norm", size, relu=draw(st.booleans()), **eps), shape

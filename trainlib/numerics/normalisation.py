@@ -114,3 +114,31 @@ def layer_norm_gradient(dy, x, gamma, statistics, shares):
     total, products = _sums(g, x, statistics, shares)
     _input_gradient(g, x, statistics, total, products, statistics[1], dx)
     return dx, dgamma, dy.copy()
+
+
+@compiled
+def layer_norm_2d(x, gamma, beta, eps):
+    """As `layer_norm` of every column of x [channels, pixels]; statistics [pixels, 2]."""
+    y, statistics = np.empty_like(x), np.empty((x.shape[1], 2), np.float32)
+    for p in range(x.shape[1]):
+        column = x[:, p].copy()
+        statistics[p] = _statistics(column, eps, 1)
+        for c in range(x.shape[0]):
+            y[c, p] = canonical(fma(_normal(column[c], statistics[p]), gamma[c], beta[c]))
+    return y, statistics
+
+
+@compiled
+def layer_norm_2d_gradient(dy, x, gamma, statistics):
+    """(dx [channels, pixels], dgamma [channels], dbeta [channels]): sums over pixels go in their order."""
+    dx, dgamma, dbeta = np.empty_like(x), np.zeros_like(gamma), np.zeros_like(gamma)
+    g, column, of_column = np.empty_like(gamma), np.empty_like(gamma), np.empty_like(gamma)
+    for p in range(x.shape[1]):
+        for c in range(x.shape[0]):
+            g[c], column[c] = np.float32(dy[c, p] * gamma[c]), x[c, p]
+            dgamma[c] = canonical(fma(dy[c, p], _normal(x[c, p], statistics[p]), dgamma[c]))
+            dbeta[c] = canonical(np.float32(dbeta[c] + dy[c, p]))
+        total, products = _sums(g, column, statistics[p], 1)
+        _input_gradient(g, column, statistics[p], total, products, statistics[p, 1], of_column)
+        dx[:, p] = of_column
+    return dx, dgamma, dbeta

@@ -1,4 +1,4 @@
-"""Normalisation by statistics of the sample itself: of each channel, or of all numbers.
+"""Normalisation by statistics of the sample itself: of each channel, or of all numbers. (Of pixels: `layer_norm_2d`.)
 
 Mean and inverse deviation are found in the forward step and kept in L2 for the backward pass. Sums that all cores share
 have bits that hang on their number: it is that of the cluster, whatever the plan.
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 STATISTICS = "statistics"
 
 
-class _Norm(Parametric):
-    """What both kinds are: rows of numbers, each normalised, then w times that, plus b.
+class Norm(Parametric):
+    """What all kinds are: rows of numbers, each normalised, then w times that, plus b.
 
-    A row is a channel, or all of the sample; w and b have a number for each row, or for each number of the one row.
+    A row is a channel, all of the sample, or a pixel; w and b have a number for each row or for each number of a row.
     """
 
     __slots__ = ()
@@ -75,11 +75,11 @@ class _Norm(Parametric):
     # -- values on the host ------------------------------------------------------------------------
     @abstractmethod
     def normal(self, own: Own, x: Floats, cores: int) -> tuple[Floats, Floats]:
-        """(y before the ReLU, statistics), as rows."""
+        """(y before the ReLU, statistics of every row)."""
 
     @abstractmethod
     def slopes(self, own: Own, dy: Floats, x: Floats, cores: int) -> tuple[Floats, Floats, Floats]:
-        """(dx, dw, db) as rows."""
+        """(dx, dw, db)."""
 
     def forward(self, own: Own, *inputs: Floats) -> Floats:
         return self.forward_on(Host(), own, inputs)
@@ -104,6 +104,45 @@ class _Norm(Parametric):
         return {"w": dw, "b": db}
 
     # -- on the cluster ----------------------------------------------------------------------------
+    def remembers(self, node: Node) -> dict[str, Shape]:
+        return {STATISTICS: (self.rows(node), 2)}
+
+    @abstractmethod
+    def rows(self, node: Node) -> int:
+        """How many there are."""
+
+
+class ChannelNorm(Norm):
+    """Those of images, with a number of w and of b for each channel."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:  # fields
+
+        @property
+        def channels(self) -> int: ...
+
+    def __post_init__(self) -> None:
+        self.settle_numbers("channels")
+        self.settle_eps()
+        if self.channels < 1:
+            raise ModelError(f"{self.name}: {self.channels} channels: must be at least 1")
+
+    @property
+    def weight_shape(self) -> Shape:
+        return (self.channels,)
+
+    def output_shape(self, input_shape: Shape, source: str = "") -> Shape:
+        if len(input_shape) != 3 or input_shape[0] != self.channels:
+            raise self.misfit(f"[{self.channels}, height, width]", input_shape, source)
+        return input_shape
+
+
+class _RowNorm(Norm):
+    """Those whose rows lie one behind the other: a tile is whole rows."""
+
+    __slots__ = ()
+
     @abstractmethod
     def forward_call(self, at: Sequence[int], rows: int, n: int, cores: int) -> Call:
         """at: x, y, gamma, beta, statistics, partial sums."""
@@ -112,15 +151,7 @@ class _Norm(Parametric):
     def gradient_call(self, at: Sequence[int], rows: int, n: int, cores: int) -> Call:
         """at: dy, x, dx, gamma, dgamma, dbeta, statistics, partial sums."""
 
-    def remembers(self, node: Node) -> dict[str, Shape]:
-        return {STATISTICS: (self.rows(node), 2)}
-
-    @abstractmethod
-    def rows(self, node: Node) -> int:
-        """How many there are."""
-
     def limits(self, node: Node, step: str) -> tuple[int, int, int]:
-        """A tile is whole rows."""
         return self.rows(node), 1, 0
 
     def tile_bytes(self, node: Node, tile: LayerStep, vectors: Vectors) -> int:
@@ -136,7 +167,7 @@ class _Norm(Parametric):
 class _Rows(ChannelStep):
     """The steps of a layer on tiles of rows."""
 
-    def __init__(self, work: Work, node: Node, step: LayerStep, layer: _Norm):
+    def __init__(self, work: Work, node: Node, step: LayerStep, layer: _RowNorm):
         super().__init__(work, node, step)
         self.layer, self.count = layer, layer.rows(node)
         self.parts = work.parts(self.count, step.tile.rows)
@@ -202,7 +233,7 @@ class _Rows(ChannelStep):
 
 
 @dataclass(frozen=True, slots=True)
-class InstanceNorm(_Norm):
+class InstanceNorm(_RowNorm, ChannelNorm):
     """Each channel of an image less its mean, by its deviation; then w times that, plus b, a number a channel each.
 
     Raises ModelError.
@@ -212,21 +243,6 @@ class InstanceNorm(_Norm):
     eps: float = 1e-5
     relu: bool = False
     trainable: Trainable = True
-
-    def __post_init__(self) -> None:
-        self.settle_numbers("channels")
-        self.settle_eps()
-        if self.channels < 1:
-            raise ModelError(f"{self.name}: {self.channels} channels: must be at least 1")
-
-    @property
-    def weight_shape(self) -> Shape:
-        return (self.channels,)
-
-    def output_shape(self, input_shape: Shape, source: str = "") -> Shape:
-        if len(input_shape) != 3 or input_shape[0] != self.channels:
-            raise self.misfit(f"[{self.channels}, height, width]", input_shape, source)
-        return input_shape
 
     def rows(self, node: Node) -> int:
         return self.channels
@@ -257,7 +273,7 @@ class InstanceNorm(_Norm):
 
 
 @dataclass(frozen=True, slots=True)
-class LayerNorm(_Norm):
+class LayerNorm(_RowNorm):
     """All numbers less their mean, by their deviation; then w times that, plus b, a number for each of them.
 
     features: how many there are, of an image in all its channels. Raises ModelError.

@@ -11,6 +11,7 @@ from trainlib.operators.fully_connected import FullyConnected
 from trainlib.operators.layer import Layer, Parametric, Shape, shape_of
 from trainlib.operators.layer_norm_2d import LayerNorm2D
 from trainlib.operators.norms import InstanceNorm, LayerNorm
+from trainlib.operators.offset import Offset
 from trainlib.operators.pooling import AveragePool, AveragePool1D, GlobalAveragePool, MaxPool, MaxPool1D, Pool
 from trainlib.operators.reshape import Flatten, Reshape
 from trainlib.operators.window import Window
@@ -19,7 +20,7 @@ from trainlib.operators.window import Window
 KINDS: tuple[type[Layer], ...] = (
     FullyConnected, Conv2D, PointWise, DepthWise, AveragePool, MaxPool, GlobalAveragePool,
     ReLU, LeakyReLU, Sigmoid, Tanh, ReLU6, HardSwish, GELU, BatchNorm, InstanceNorm, LayerNorm, LayerNorm2D, Dropout,
-    Add, Concat, Flatten, Reshape,
+    Offset, Add, Concat, Flatten, Reshape,
 )  # fmt: skip
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "LeakyReLU",
     "MaxPool",
     "MaxPool1D",
+    "Offset",
     "Parametric",
     "PointWise",
     "Pool",

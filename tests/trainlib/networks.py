@@ -40,7 +40,7 @@ from trainlib.layers import (
     LayerNorm2D,
     LeakyReLU,
     MaxPool,
-    Parametric,
+    Offset,
     PointWise,
     ReLU,
     ReLU6,
@@ -134,6 +134,7 @@ def layers(draw: st.DrawFn, name: str, shape: Shape) -> Layer:
         "gelu": lambda: GELU(name, draw(st.sampled_from(["tanh", "none"]))),
         "dropout": lambda: Dropout(name, draw(st.sampled_from([0.5, 0.0, 0.1, 0.9])), draw(st.integers(0, 3))),
         "batch": lambda: BatchNorm(name, shape[0], **norm),
+        "offset": lambda: Offset(name, shape, norm["trainable"]),
         "layer": lambda: LayerNorm(name, prod(shape), **norm, **eps),
     }
     images = {
@@ -227,7 +228,7 @@ def networks(
     last, chosen = growing.chosen[-1].name, growing.chosen
     if itself and prod(growing.shapes[last]) != prod(given_shape):
         growing.add(FullyConnected(growing.next_name, prod(growing.shapes[last]), prod(given_shape)), last)
-    if isinstance(chosen[-1], Parametric | Add):
+    if chosen[-1].relu:
         chosen[-1] = replace(chosen[-1], relu=False)  # type: ignore[type-var]
     loss = draw(st.sampled_from(LOSSES[:2] if itself else LOSSES))
     try:

@@ -32,6 +32,7 @@ from trainlib.layers import (
     Layer,
     LeakyReLU,
     MaxPool,
+    Offset,
     Parametric,
     ReLU,
     ReLU6,
@@ -75,13 +76,15 @@ def forward(host: Host, layer: Layer, own: list[Floats], x: Floats, *others: Flo
 
 def _linear(layer: Parametric, own: list[Floats], x: Floats) -> Near:
     """Before the layer's own ReLU."""
-    linear: Any = replace(layer, relu=False)  # type: ignore[type-var]
+    linear: Any = replace(layer, relu=False) if layer.relu else layer  # type: ignore[type-var]
     if isinstance(layer, BatchNorm):
         return _affine(linear, [double(array) for array in own], double(x))
     if isinstance(layer, Norm):
         w, b = (textbook.along(layer, double(array)) for array in own)
         near = near_normalisation.normal(textbook.rows(layer, double(x)), w, b, layer.eps)
         return _from_rows(layer, near, x)
+    if isinstance(layer, Offset):
+        return summed(np.add, x, *own)
     return summed(lambda values, *mine: textbook.forward_layer(linear, mine, values), x, *own)
 
 
@@ -180,6 +183,8 @@ def parameter_gradients(
     if isinstance(layer, Norm):
         dy, rows, _, known = _of_rows(host, layer, own, d, x)
         return near_normalisation.parameter_gradients(dy, rows, known, isinstance(layer, InstanceNorm))
+    if isinstance(layer, Offset):
+        return {"w": Near(double(d), np.abs(double(d)), -1)}
     if isinstance(layer, BatchNorm):
         return {"w": _gamma_gradient(layer, own, d, x), "b": bias_gradient(d)}
     return {"w": summed(lambda d, x: textbook.weight_gradient(layer, d, x), d, x), "b": bias_gradient(d)}
@@ -296,7 +301,7 @@ def _input_gradients(
     model: Model, node: Node, host: Host, before: Parameters, d: Floats, inputs: list[Floats], y: Floats
 ) -> list[Near]:
     """What a node gives to each of its inputs."""
-    if isinstance(node.layer, Add | Concat | Flatten | Reshape):
+    if isinstance(node.layer, Add | Concat | Flatten | Reshape | Offset):
         own = node.layer.input_gradients({}, d, inputs, y)
         return [Near(double(part), np.abs(double(part)), -1) for part in own]
     return [input_gradient(host, node.layer, _own(model, node.number, before), d, inputs[0], y)]

@@ -34,6 +34,7 @@ from trainlib.layers import (
     LayerNorm2D,
     LeakyReLU,
     MaxPool,
+    Offset,
     PointWise,
     ReLU,
     ReLU6,
@@ -61,8 +62,9 @@ KNOWN: list[Layer] = [
     FullyConnected("odd", 24, 24), Conv2D("odd", 2, 2, 1), PointWise("odd", 2, 2), DepthWise("odd", 2, 1),
     AveragePool("odd", 1), MaxPool("odd", 1), GlobalAveragePool("odd"), ReLU("odd"), LeakyReLU("odd"), Sigmoid("odd"),
     Tanh("odd"), ReLU6("odd"), HardSwish("odd"), GELU("odd"), BatchNorm("odd", 2), InstanceNorm("odd", 2),
-    LayerNorm("odd", 24), LayerNorm2D("odd", 2), Dropout("odd"), Add("odd", inputs=("head", "head")),
-    Concat("odd", inputs=("head", "head")), Flatten("odd"), Reshape("odd", (4, 2, 3)),
+    LayerNorm("odd", 24), LayerNorm2D("odd", 2), Dropout("odd"), Offset("odd", (2, 3, 4)),
+    Add("odd", inputs=("head", "head")), Concat("odd", inputs=("head", "head")),
+    Flatten("odd"), Reshape("odd", (4, 2, 3)),
 ]  # fmt: skip
 
 

@@ -36,6 +36,7 @@ from trainlib.layers import (
     LayerNorm2D,
     LeakyReLU,
     MaxPool,
+    Offset,
     Parametric,
     PointWise,
     ReLU,
@@ -202,6 +203,8 @@ def forward_layer(
             return x.reshape(-1)
         case Reshape():
             return x.reshape(layer.shape)
+        case Offset():
+            y = x + own[0]
         case FullyConnected():
             y = own[0] @ x.reshape(-1)
         case Conv2D():
@@ -252,6 +255,8 @@ def _sums(layer: Layer, terms: Doubles) -> Doubles:
 def weight_gradient(layer: Layer, d: Doubles, x: Doubles) -> Doubles:
     """Of layers that are linear in x."""
     match layer:
+        case Offset():
+            return d
         case FullyConnected():
             return np.outer(d, x.reshape(-1))
         case PointWise():
@@ -265,6 +270,8 @@ def weight_gradient(layer: Layer, d: Doubles, x: Doubles) -> Doubles:
 def input_gradient(layer: Layer, own: Sequence[Doubles], d: Doubles, x: Doubles) -> Doubles:
     """Of all but activations; of maxima the first one takes all. d: before the layer's own ReLU."""
     match layer:
+        case Offset():
+            return d
         case FullyConnected():
             return (own[0].T @ d).reshape(x.shape)
         case PointWise():
@@ -383,12 +390,15 @@ def parametric_layers(draw: st.DrawFn) -> tuple[Parametric, tuple[int, ...]]:
 
 @st.composite
 def normalisations(draw: st.DrawFn) -> tuple[Parametric, tuple[int, ...]]:
-    """A normalisation and a shape that it takes."""
-    kind = draw(st.sampled_from([BatchNorm, InstanceNorm, LayerNorm, LayerNorm2D]))
+    """A normalisation, or an offset, and a shape that it takes."""
+    kind = draw(st.sampled_from([BatchNorm, InstanceNorm, LayerNorm, LayerNorm2D, Offset]))
     image = draw(st.integers(1, 4)), 4, 5
     shape = image if kind in (InstanceNorm, LayerNorm2D) else draw(st.sampled_from([image, (12,)]))
+    if kind is Offset:
+        return Offset("offset", shape), shape
     size = int(np.prod(shape)) if kind is LayerNorm else shape[0]
-    eps = {} if kind is BatchNorm else {"eps": draw(st.sampled_from([1e-5, 1.0]))}
+    few = kind is LayerNorm2D  # numbers of a pixel: if they are almost equal, what is normal is all rounding
+    eps = {} if kind is BatchNorm else {"eps": draw(st.sampled_from([1.0] if few else [1e-5, 1.0]))}
     return kind("norm", size, relu=draw(st.booleans()), **eps), shape
 
 

@@ -14,13 +14,14 @@ from trainlib.operators.norms import InstanceNorm, LayerNorm
 from trainlib.operators.offset import Offset
 from trainlib.operators.pooling import AveragePool, AveragePool1D, GlobalAveragePool, MaxPool, MaxPool1D, Pool
 from trainlib.operators.reshape import Flatten, Reshape
+from trainlib.operators.transpose import Transpose
 from trainlib.operators.window import Window
 
 #: the kinds there are
 KINDS: tuple[type[Layer], ...] = (
     FullyConnected, Conv2D, PointWise, DepthWise, AveragePool, MaxPool, GlobalAveragePool,
     ReLU, LeakyReLU, Sigmoid, Tanh, ReLU6, HardSwish, GELU, BatchNorm, InstanceNorm, LayerNorm, LayerNorm2D, Dropout,
-    Offset, Add, Concat, Flatten, Reshape,
+    Offset, Add, Concat, Flatten, Reshape, Transpose,
 )  # fmt: skip
 
 __all__ = [
@@ -57,6 +58,7 @@ __all__ = [
     "Shape",
     "Sigmoid",
     "Tanh",
+    "Transpose",
     "Window",
     "shape_of",
 ]

@@ -47,6 +47,7 @@ from trainlib.layers import (
     Reshape,
     Sigmoid,
     Tanh,
+    Transpose,
 )
 from trainlib.lowering.operations import Schedule
 from trainlib.lowering.schedule import compile_schedule, execute
@@ -114,6 +115,17 @@ def convolutions(draw: st.DrawFn, name: str, shape: Shape, outputs: int, common:
 
 
 @st.composite
+def transposes(draw: st.DrawFn, name: str, shape: Shape) -> Transpose:
+    """Of the axes that a shape has, or of any."""
+    dims, rest = list[int](), prod(shape)
+    for _ in range(draw(st.integers(0, 4))):
+        dims.append(draw(st.sampled_from(divisors(rest))))
+        rest //= dims[-1]
+    axes = len(dims) + 1 if dims else len(shape)
+    return Transpose(name, tuple(draw(st.permutations(range(axes)))), (*dims, rest) if dims else None)
+
+
+@st.composite
 def layers(draw: st.DrawFn, name: str, shape: Shape) -> Layer:
     """Any layer that takes `shape`."""
     norm: dict[str, Any] = {"relu": draw(flags), "trainable": draw(st.sampled_from([True, True, False]))}
@@ -134,6 +146,7 @@ def layers(draw: st.DrawFn, name: str, shape: Shape) -> Layer:
         "gelu": lambda: GELU(name, draw(st.sampled_from(["tanh", "none"]))),
         "dropout": lambda: Dropout(name, draw(st.sampled_from([0.5, 0.0, 0.1, 0.9])), draw(st.integers(0, 3))),
         "batch": lambda: BatchNorm(name, shape[0], **norm),
+        "transpose": lambda: draw(transposes(name, shape)),
         "offset": lambda: Offset(name, shape, norm["trainable"]),
         "layer": lambda: LayerNorm(name, prod(shape), **norm, **eps),
     }

@@ -39,6 +39,7 @@ from trainlib.layers import (
     Reshape,
     Sigmoid,
     Tanh,
+    Transpose,
 )
 from trainlib.model import Model, Parameters
 from trainlib.operators.layer import Host
@@ -56,7 +57,7 @@ def forward(host: Host, layer: Layer, own: list[Floats], x: Floats, *others: Flo
     if isinstance(layer, Add):
         near = summed(lambda *values: sum(values[1:], start=values[0]), x, *others)
         return replace(near, exact=np.maximum(near.exact, 0)) if layer.relu else near
-    if isinstance(layer, Concat | Flatten | Reshape):
+    if isinstance(layer, Concat | Flatten | Reshape | Transpose):
         exact = textbook.forward_layer(layer, [], double(x), *map(double, others))
         return Near(exact, np.zeros_like(exact), -1)
     if isinstance(layer, Dropout):
@@ -128,6 +129,9 @@ def _off_by(layer: Layer, exact: Doubles) -> Doubles | float:
 def input_gradient(host: Host, layer: Layer, own: list[Floats], d: Floats, x: Floats, y: Floats) -> Near:
     if isinstance(layer, Dropout):
         return _masked(host, layer, d)
+    if isinstance(layer, Transpose):
+        exact = textbook.input_gradient(layer, [], double(d), double(x))
+        return Near(exact, np.zeros_like(exact), -1)
     if type(layer) in textbook.ACTIVATIONS:
         return _through_activation(layer, double(d), double(x), double(y))
     if isinstance(layer, Norm):

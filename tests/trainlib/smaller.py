@@ -23,6 +23,7 @@ from trainlib.layers import (
     Offset,
     PointWise,
     Reshape,
+    Transpose,
 )
 from trainlib.model import Model
 from trainlib.plan import LayerStep, Plan, Tile, backward_choices, forward_steps, tile_limits
@@ -125,6 +126,8 @@ def _taking(layer: Layer, shape: Shape) -> Layer:
             return replace(layer, features=prod(shape))
         case Offset():
             return replace(layer, shape=shape)
+        case Transpose() if prod(layer.dims or shape) != prod(shape) or len(layer.order) != len(layer.dims or shape):
+            return replace(layer, order=tuple(range(len(shape)))[::-1], dims=None)
         case Reshape() if prod(shape) != prod(layer.shape):
             return replace(layer, shape=shape)
     return layer

@@ -50,6 +50,7 @@ from trainlib.layers import (
     Reshape,
     Sigmoid,
     Tanh,
+    Transpose,
 )
 from trainlib.model import Model, Parameters
 from trainlib.operators import values as values_of_layers
@@ -256,7 +257,8 @@ NETWORKS = {
             Flatten("flat", inputs=("pw",)),
             Reshape("tall", (4, 40, 1), inputs=("tanh",)),
             Offset("offset", (4, 40, 1)),
-            Flatten("wide", inputs=("offset",)),
+            Transpose("turned", (2, 0, 3, 1), (4, 5, 8, 1), inputs=("offset",)),
+            Flatten("wide", inputs=("turned",)),
             Concat("ends", inputs=("flat", "wide")),
             FullyConnected("fc", 200, 3, relu=False),
         ),
@@ -507,6 +509,8 @@ def torch_forward(torch: Any, layer: Layer, own: list[Any], x: Any, *more: Any, 
             return x.reshape(-1)
         case Reshape():
             return x.reshape(layer.shape)
+        case Transpose():
+            return x.reshape(layer.dims or x.shape).permute(layer.order).reshape(layer.output_shape(tuple(x.shape)))
         case Offset():
             return x + own[0]
         case Dropout():

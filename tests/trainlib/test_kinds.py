@@ -41,6 +41,7 @@ from trainlib.layers import (
     Reshape,
     Sigmoid,
     Tanh,
+    Transpose,
 )
 from trainlib.learning import lessons_for
 from trainlib.lowering.schedule import compile_schedule, compile_step, cut_step
@@ -64,7 +65,7 @@ KNOWN: list[Layer] = [
     Tanh("odd"), ReLU6("odd"), HardSwish("odd"), GELU("odd"), BatchNorm("odd", 2), InstanceNorm("odd", 2),
     LayerNorm("odd", 24), LayerNorm2D("odd", 2), Dropout("odd"), Offset("odd", (2, 3, 4)),
     Add("odd", inputs=("head", "head")), Concat("odd", inputs=("head", "head")),
-    Flatten("odd"), Reshape("odd", (4, 2, 3)),
+    Flatten("odd"), Reshape("odd", (4, 2, 3)), Transpose("odd", (1, 2, 0)),
 ]  # fmt: skip
 
 

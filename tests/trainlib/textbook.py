@@ -44,6 +44,7 @@ from trainlib.layers import (
     Reshape,
     Sigmoid,
     Tanh,
+    Transpose,
 )
 from trainlib.model import Model
 from trainlib.operators.window import Window
@@ -203,6 +204,8 @@ def forward_layer(
             return x.reshape(-1)
         case Reshape():
             return x.reshape(layer.shape)
+        case Transpose():
+            return x.reshape(layer.dims or x.shape).transpose(layer.order).reshape(layer.output_shape(x.shape))
         case Offset():
             y = x + own[0]
         case FullyConnected():
@@ -270,6 +273,9 @@ def weight_gradient(layer: Layer, d: Doubles, x: Doubles) -> Doubles:
 def input_gradient(layer: Layer, own: Sequence[Doubles], d: Doubles, x: Doubles) -> Doubles:
     """Of all but activations; of maxima the first one takes all. d: before the layer's own ReLU."""
     match layer:
+        case Transpose():
+            moved = np.arange(x.size).reshape(layer.dims or x.shape).transpose(layer.order)
+            return d.reshape(-1)[np.argsort(moved.reshape(-1))].reshape(x.shape)
         case Offset():
             return d
         case FullyConnected():
@@ -414,5 +420,7 @@ def plain_layers(draw: st.DrawFn) -> tuple[Layer, tuple[int, ...]]:
         ReLU("relu"), LeakyReLU("leaky", 0.1), Sigmoid("sigmoid"), Tanh("tanh"),
         ReLU6("relu6"), HardSwish("swish"), GELU("gelu"), GELU("erf", "none"),
         Dropout("dropout", draw(st.sampled_from([0.0, 0.3]))),
+        Transpose("axes", tuple(draw(st.permutations(range(3))))),
+        Transpose("more", (3, 1, 0, 2), (shape[0], 1, *shape[1:])),
     ]  # fmt: skip
     return draw(st.sampled_from(layers)), shape

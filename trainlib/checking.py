@@ -17,6 +17,7 @@ from trainlib.data import as_samples
 from trainlib.data.samples import Samples
 from trainlib.errors import DataError, ModelError
 from trainlib.model import Model, Parameters
+from trainlib.operators.layer import Host
 from trainlib.optimizers import SGD
 
 Floats = NDArray[np.float32]
@@ -133,7 +134,7 @@ class _Run:
     def step(self, sample: Floats, target: Any) -> None:
         torch, model = self._torch, self._model
         before = [array.copy() for array in self._parameters]
-        ours = functional.forward(model, self._parameters, sample, functional.Host(self._step))
+        ours = functional.forward(model, self._parameters, sample, Host(self._step))
         own = None if model.target_is_input else target
         functional.step(model, self._parameters, sample, own, SGD(self._lr), number=self._step)
         found = counterpart.outputs(torch, model, self._theirs, torch.from_numpy(sample), self._step)
@@ -233,8 +234,10 @@ def _apart(found: Floats, expected: NDArray[Any]) -> float:
 def _change_apart(before: NDArray[Any], after: NDArray[Any], step: NDArray[Any]) -> float:
     """Of a step, without what rounding the new parameters takes."""
     largest = float(np.abs(step).max(initial=0.0))
+    if not largest:
+        return float(np.abs(after - before).max(initial=0))
     apart = np.abs(after.astype(np.float64) - (before.astype(np.float64) + step)) - np.spacing(np.abs(after))
-    return max(float(apart.max(initial=0.0)), 0.0) / largest if largest else float(np.abs(after - before).max(initial=0))
+    return max(float(apart.max(initial=0.0)), 0.0) / largest
 
 
 __all__ = ["Check", "LayerCheck", "ModelError", "check"]

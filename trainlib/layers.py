@@ -12,16 +12,18 @@ from trainlib.operators.layer import Layer, Parametric, Shape, shape_of
 from trainlib.operators.layer_norm_2d import LayerNorm2D
 from trainlib.operators.matmul import MatMul
 from trainlib.operators.norms import InstanceNorm, LayerNorm
+from trainlib.operators.offset import Offset
 from trainlib.operators.pooling import AveragePool, AveragePool1D, GlobalAveragePool, MaxPool, MaxPool1D, Pool
 from trainlib.operators.reshape import Flatten, Reshape
 from trainlib.operators.softmax import Softmax
+from trainlib.operators.transpose import Transpose
 from trainlib.operators.window import Window
 
 #: the kinds there are
 KINDS: tuple[type[Layer], ...] = (
     FullyConnected, Conv2D, PointWise, DepthWise, AveragePool, MaxPool, GlobalAveragePool,
     ReLU, LeakyReLU, Sigmoid, Tanh, ReLU6, HardSwish, GELU, BatchNorm, InstanceNorm, LayerNorm, LayerNorm2D, Dropout,
-    Add, Concat, Flatten, Reshape, MatMul, Softmax,
+    Offset, Add, Concat, Flatten, Reshape, Transpose, MatMul, Softmax,
 )  # fmt: skip
 
 __all__ = [
@@ -49,6 +51,7 @@ __all__ = [
     "MatMul",
     "MaxPool",
     "MaxPool1D",
+    "Offset",
     "Parametric",
     "PointWise",
     "Pool",
@@ -59,6 +62,7 @@ __all__ = [
     "Sigmoid",
     "Softmax",
     "Tanh",
+    "Transpose",
     "Window",
     "shape_of",
 ]

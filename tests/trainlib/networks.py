@@ -42,7 +42,7 @@ from trainlib.layers import (
     LeakyReLU,
     MatMul,
     MaxPool,
-    Parametric,
+    Offset,
     PointWise,
     ReLU,
     ReLU6,
@@ -50,6 +50,7 @@ from trainlib.layers import (
     Sigmoid,
     Softmax,
     Tanh,
+    Transpose,
 )
 from trainlib.lowering.operations import Schedule
 from trainlib.lowering.schedule import compile_schedule, execute
@@ -117,6 +118,17 @@ def convolutions(draw: st.DrawFn, name: str, shape: Shape, outputs: int, common:
 
 
 @st.composite
+def transposes(draw: st.DrawFn, name: str, shape: Shape) -> Transpose:
+    """Of the axes that a shape has, or of any."""
+    dims, rest = list[int](), prod(shape)
+    for _ in range(draw(st.integers(0, 4))):
+        dims.append(draw(st.sampled_from(divisors(rest))))
+        rest //= dims[-1]
+    axes = len(dims) + 1 if dims else len(shape)
+    return Transpose(name, tuple(draw(st.permutations(range(axes)))), (*dims, rest) if dims else None)
+
+
+@st.composite
 def layers(draw: st.DrawFn, name: str, shape: Shape) -> Layer:
     """Any layer that takes `shape`."""
     norm: dict[str, Any] = {"relu": draw(flags), "trainable": draw(st.sampled_from([True, True, False]))}
@@ -138,6 +150,8 @@ def layers(draw: st.DrawFn, name: str, shape: Shape) -> Layer:
         "dropout": lambda: Dropout(name, draw(st.sampled_from([0.5, 0.0, 0.1, 0.9])), draw(st.integers(0, 3))),
         "softmax": lambda: Softmax(name),
         "batch": lambda: BatchNorm(name, shape[0], **norm),
+        "transpose": lambda: draw(transposes(name, shape)),
+        "offset": lambda: Offset(name, shape, norm["trainable"]),
         "layer": lambda: LayerNorm(name, prod(shape), **norm, **eps),
     }
     images = {
@@ -233,7 +247,7 @@ def networks(
     last, chosen = growing.chosen[-1].name, growing.chosen
     if itself and prod(growing.shapes[last]) != prod(given_shape):
         growing.add(FullyConnected(growing.next_name, prod(growing.shapes[last]), prod(given_shape)), last)
-    if isinstance(chosen[-1], Parametric | Add):
+    if chosen[-1].relu:
         chosen[-1] = replace(chosen[-1], relu=False)  # type: ignore[type-var]
     loss = draw(st.sampled_from(LOSSES[:2] if itself else LOSSES))
     try:

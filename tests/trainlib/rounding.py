@@ -33,6 +33,7 @@ from trainlib.layers import (
     LeakyReLU,
     MatMul,
     MaxPool,
+    Offset,
     Parametric,
     ReLU,
     ReLU6,
@@ -40,6 +41,7 @@ from trainlib.layers import (
     Sigmoid,
     Softmax,
     Tanh,
+    Transpose,
 )
 from trainlib.model import Model, Parameters
 from trainlib.operators.layer import Host
@@ -57,7 +59,7 @@ def forward(host: Host, layer: Layer, own: list[Floats], x: Floats, *others: Flo
     if isinstance(layer, Add):
         near = summed(lambda *values: sum(values[1:], start=values[0]), x, *others)
         return replace(near, exact=np.maximum(near.exact, 0)) if layer.relu else near
-    if isinstance(layer, Concat | Flatten | Reshape):
+    if isinstance(layer, Concat | Flatten | Reshape | Transpose):
         exact = textbook.forward_layer(layer, [], double(x), *map(double, others))
         return Near(exact, np.zeros_like(exact), -1)
     if isinstance(layer, MatMul):
@@ -81,13 +83,15 @@ def forward(host: Host, layer: Layer, own: list[Floats], x: Floats, *others: Flo
 
 def _linear(layer: Parametric, own: list[Floats], x: Floats) -> Near:
     """Before the layer's own ReLU."""
-    linear: Any = replace(layer, relu=False)  # type: ignore[type-var]
+    linear: Any = replace(layer, relu=False) if layer.relu else layer  # type: ignore[type-var]
     if isinstance(layer, BatchNorm):
         return _affine(linear, [double(array) for array in own], double(x))
     if isinstance(layer, Norm):
         w, b = (textbook.along(layer, double(array)) for array in own)
         near = near_normalisation.normal(textbook.rows(layer, double(x)), w, b, layer.eps)
         return _from_rows(layer, near, x)
+    if isinstance(layer, Offset):
+        return summed(np.add, x, *own)
     return summed(lambda values, *mine: textbook.forward_layer(linear, mine, values), x, *own)
 
 
@@ -153,6 +157,9 @@ def input_gradient(host: Host, layer: Layer, own: list[Floats], d: Floats, x: Fl
         return _through_softmax(double(d), double(y))
     if isinstance(layer, Dropout):
         return _masked(host, layer, d)
+    if isinstance(layer, Transpose):
+        exact = textbook.input_gradient(layer, [], double(d), double(x))
+        return Near(exact, np.zeros_like(exact), -1)
     if type(layer) in textbook.ACTIVATIONS:
         return _through_activation(layer, double(d), double(x), double(y))
     if isinstance(layer, Norm):
@@ -208,6 +215,8 @@ def parameter_gradients(
     if isinstance(layer, Norm):
         dy, rows, _, known = _of_rows(host, layer, own, d, x)
         return near_normalisation.parameter_gradients(dy, rows, known, isinstance(layer, InstanceNorm))
+    if isinstance(layer, Offset):
+        return {"w": Near(double(d), np.abs(double(d)), -1)}
     if isinstance(layer, BatchNorm):
         return {"w": _gamma_gradient(layer, own, d, x), "b": bias_gradient(d)}
     return {"w": summed(lambda d, x: textbook.weight_gradient(layer, d, x), d, x), "b": bias_gradient(d)}
@@ -324,7 +333,7 @@ def _input_gradients(
     model: Model, node: Node, host: Host, before: Parameters, d: Floats, inputs: list[Floats], y: Floats
 ) -> list[Near]:
     """What a node gives to each of its inputs."""
-    if isinstance(node.layer, Add | Concat | Flatten | Reshape):
+    if isinstance(node.layer, Add | Concat | Flatten | Reshape | Offset):
         own = node.layer.input_gradients({}, d, inputs, y)
         return [Near(double(part), np.abs(double(part)), -1) for part in own]
     if isinstance(layer := node.layer, MatMul):

@@ -12,7 +12,6 @@ from pulpsim.platform import Platform
 from tests.trainlib.networks import Case, Shape, platform_settings, smallest_step
 from trainlib.graph import SAMPLE
 from trainlib.layers import (
-    Add,
     BatchNorm,
     Conv2D,
     DepthWise,
@@ -21,9 +20,10 @@ from trainlib.layers import (
     Layer,
     LayerNorm,
     LayerNorm2D,
-    Parametric,
+    Offset,
     PointWise,
     Reshape,
+    Transpose,
 )
 from trainlib.model import Model
 from trainlib.plan import LayerStep, Plan, Tile, backward_choices, forward_steps, tile_limits
@@ -109,7 +109,7 @@ def with_layers(case: Case, layers: tuple[Layer, ...], shape: Shape) -> Case:
         shapes[layer.name], last = taking.joined_shape([shapes[source] for source in sources], sources), layer.name
     if fitted and model.target_is_input and isinstance(fitted[-1], FullyConnected):
         fitted[-1] = replace(fitted[-1], out_features=prod(shape))
-    if fitted and isinstance(fitted[-1], Parametric | Add):
+    if fitted and fitted[-1].relu:
         fitted[-1] = replace(fitted[-1], relu=False)  # type: ignore[type-var]
     changed = replace(model, layers=tuple(fitted), input_shape=shape)
     return replace(case, model=changed, plan=case.plan and with_steps_for(changed, case.plan))
@@ -125,6 +125,10 @@ def _taking(layer: Layer, shape: Shape) -> Layer:
             return replace(layer, channels=shape[0])
         case LayerNorm():
             return replace(layer, features=prod(shape))
+        case Offset():
+            return replace(layer, shape=shape)
+        case Transpose() if prod(layer.dims or shape) != prod(shape) or len(layer.order) != len(layer.dims or shape):
+            return replace(layer, order=tuple(range(len(shape)))[::-1], dims=None)
         case Reshape() if prod(shape) != prod(layer.shape):
             return replace(layer, shape=shape)
     return layer

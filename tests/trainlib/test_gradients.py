@@ -42,6 +42,7 @@ from trainlib.layers import (
     LeakyReLU,
     MatMul,
     MaxPool,
+    Offset,
     Parametric,
     PointWise,
     Pool,
@@ -51,6 +52,7 @@ from trainlib.layers import (
     Sigmoid,
     Softmax,
     Tanh,
+    Transpose,
 )
 from trainlib.model import Model, Parameters
 from trainlib.operators import values as values_of_layers
@@ -88,7 +90,7 @@ def test_a_layer_with_parameters_computes_its_definition_and_its_slopes(
     assert_near(y, textbook.forward_layer(layer, exact, x.astype(np.float64)), "forward")
     dy = random(rng, y.shape)
     d = values_of_layers.through_relu(layer, dy, y)
-    linear = replace(layer, relu=False)  # differences across a ReLU's bend are no slopes
+    linear: Any = replace(layer, relu=False) if layer.relu else layer  # differences across a ReLU's bend are no slopes
     assert_same_bits(d, np.where(y > 0, dy, np.float32(0)) if layer.relu else dy, "through the ReLU")
     d64, x64 = d.astype(np.float64), x.astype(np.float64)
 
@@ -130,7 +132,7 @@ def test_the_rules_of_the_oracle_are_the_slopes(case: tuple[Layer, tuple[int, ..
     if isinstance(layer, Dropout):
         return
     rng = np.random.default_rng(seed)
-    linear: Any = replace(layer, relu=False) if isinstance(layer, Parametric) else layer
+    linear: Any = replace(layer, relu=False) if layer.relu else layer
     own = [rng.standard_normal(size) for size in linear.parameters.values()]
     x = rng.permutation(np.linspace(-2, 2, int(np.prod(shape)))).reshape(shape)  # no two alike: no tie of a maximum
     d = rng.standard_normal(layer.output_shape(shape))
@@ -234,7 +236,7 @@ NETWORKS = {
             Dropout("dropout", 0.25),
             PointWise("pw", 3, 4, relu=False, bias=True),
             InstanceNorm("instance", 4, relu=True),
-            LayerNorm2D("pixels", 4, relu=True),
+            LayerNorm2D("pixels", 4, eps=0.1, relu=True),
             GELU("gelu", "none"),
             FullyConnected("fc", 80, 5, relu=False),
             LayerNorm("norm", 5),
@@ -256,7 +258,9 @@ NETWORKS = {
             Tanh("tanh", inputs=("both",)),
             Flatten("flat", inputs=("pw",)),
             Reshape("tall", (4, 40, 1), inputs=("tanh",)),
-            Flatten("wide", inputs=("tall",)),
+            Offset("offset", (4, 40, 1)),
+            Transpose("turned", (2, 0, 3, 1), (4, 5, 8, 1), inputs=("offset",)),
+            Flatten("wide", inputs=("turned",)),
             Concat("ends", inputs=("flat", "wide")),
             FullyConnected("fc", 200, 3, relu=False),
         ),
@@ -531,6 +535,10 @@ def torch_forward(torch: Any, layer: Layer, own: list[Any], x: Any, *more: Any, 
             return f.softmax(x, dim=-1)
         case Reshape():
             return x.reshape(layer.shape)
+        case Transpose():
+            return x.reshape(layer.dims or x.shape).permute(layer.order).reshape(layer.output_shape(tuple(x.shape)))
+        case Offset():
+            return x + own[0]
         case Dropout():
             return x * torch.from_numpy(textbook.dropped(layer, np.ones(tuple(x.shape)), step).astype(np.float32))
         case BatchNorm():

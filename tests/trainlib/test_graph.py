@@ -35,7 +35,6 @@ from trainlib.layers import (
     LayerNorm2D,
     LeakyReLU,
     MaxPool,
-    Parametric,
     PointWise,
     ReLU,
     ReLU6,
@@ -189,7 +188,7 @@ def smooth(model: Model) -> Model:
             return Tanh(layer.name, inputs=layer.inputs)
         if isinstance(layer, InstanceNorm | LayerNorm | LayerNorm2D):  # what is of almost equal numbers is all rounding
             return replace(layer, relu=False, eps=1.0)
-        return replace(layer, relu=False) if isinstance(layer, Parametric | Add) else layer  # type: ignore[type-var]
+        return replace(layer, relu=False) if layer.relu else layer  # type: ignore[type-var]
 
     loss = "mse" if model.loss == "l1" else model.loss
     return replace(model, layers=tuple(map(straight, model.layers)), loss=loss)

@@ -35,6 +35,7 @@ from trainlib.layers import (
     LeakyReLU,
     MatMul,
     MaxPool,
+    Offset,
     PointWise,
     ReLU,
     ReLU6,
@@ -42,6 +43,7 @@ from trainlib.layers import (
     Sigmoid,
     Softmax,
     Tanh,
+    Transpose,
 )
 from trainlib.learning import lessons_for
 from trainlib.lowering.schedule import compile_schedule, compile_step, cut_step
@@ -63,9 +65,10 @@ KNOWN: list[Layer] = [
     FullyConnected("odd", 24, 24), Conv2D("odd", 2, 2, 1), PointWise("odd", 2, 2), DepthWise("odd", 2, 1),
     AveragePool("odd", 1), MaxPool("odd", 1), GlobalAveragePool("odd"), ReLU("odd"), LeakyReLU("odd"), Sigmoid("odd"),
     Tanh("odd"), ReLU6("odd"), HardSwish("odd"), GELU("odd"), BatchNorm("odd", 2), InstanceNorm("odd", 2),
-    LayerNorm("odd", 24), LayerNorm2D("odd", 2), Dropout("odd"), Add("odd", inputs=("head", "head")),
-    Concat("odd", inputs=("head", "head")), Flatten("odd"), Reshape("odd", (4, 2, 3)),
-    MatMul("odd", True, inputs=("head", "head")), Softmax("odd"),
+    LayerNorm("odd", 24), LayerNorm2D("odd", 2), Dropout("odd"), Offset("odd", (2, 3, 4)),
+    Add("odd", inputs=("head", "head")), Concat("odd", inputs=("head", "head")), Flatten("odd"),
+    Reshape("odd", (4, 2, 3)), Transpose("odd", (1, 2, 0)), MatMul("odd", True, inputs=("head", "head")),
+    Softmax("odd"),
 ]  # fmt: skip
 
 

@@ -27,12 +27,14 @@ from trainlib.layers import (
     LeakyReLU,
     MaxPool,
     MaxPool1D,
+    Offset,
     Parametric,
     PointWise,
     ReLU,
     Reshape,
     Sigmoid,
     Tanh,
+    Transpose,
     Window,
 )
 
@@ -70,6 +72,9 @@ def refused(action: Callable[[], Any]) -> str:
         (Conv2D("a", 4, 6, kernel=3, stride=2, dilation=3, padding="same", groups=2), (4, 5, 6), (6, 3, 3)),
         (Conv1D("a", 2, 3, kernel=5, stride=2, padding=(4, 0)), (2, 1, 16), (3, 1, 8)),
         (Conv1D("a", 2, 4, kernel=3, padding="same", dilation=8, groups=2), (2, 1, 16), (4, 1, 16)),
+        (Transpose("a", (1, 2, 0)), (4, 3, 2), (3, 2, 4)),
+        (Transpose("a", (1, 2, 0), (6, 2, 2)), (24,), (2, 2, 6)),
+        (Transpose("a", (1, 0), (6, 4)), (4, 3, 2), (24,)),
         (PointWise("a", 4, 9), (4, 3, 2), (9, 3, 2)),
         (DepthWise("a", 4, kernel=3, padding=1), (4, 25, 5), (4, 25, 5)),
         (DepthWise("a", 4, kernel=3, stride=2, padding="same"), (4, 5, 6), (4, 3, 3)),
@@ -268,6 +273,17 @@ PAIR = "must be a whole number, at least 1, or two (vertical, horizontal)"
         (
             lambda: Reshape("a", (3, 4)),
             "a: shape = (3, 4): must be (n,) or (channels, height, width), each at least 1",
+        ),
+        (lambda: Offset("a", (3, 4, 1)).output_shape((12,), "b"), "a takes [3, 4, 1], b gives 12"),
+        (lambda: Transpose("a", (0, 2)), "a: order = (0, 2): must be the numbers of all axes, each once, as in (1, 0)"),
+        (
+            lambda: Transpose("a", (1, 0), (3,)),
+            "a: dims = (3,): must be whole numbers of at least 1, one for each axis in order = (1, 0)",
+        ),
+        (lambda: Transpose("a", (1, 0)).output_shape((12,), "b"), "a takes an array of 2 axes, b gives 12"),
+        (
+            lambda: Transpose("a", (1, 0), (3, 5)).output_shape((12,), "b"),
+            "a takes 15 numbers, for [3, 5], b gives 12",
         ),
         (lambda: GELU("a", "erf"), "a: approximate = 'erf': must be \"tanh\" or \"none\""),
         (lambda: LeakyReLU("a", float("nan")), "a: slope = nan: must be above 0 and at most 1"),

@@ -37,6 +37,7 @@ from trainlib.layers import (
     LeakyReLU,
     MatMul,
     MaxPool,
+    Offset,
     Parametric,
     PointWise,
     ReLU,
@@ -45,6 +46,7 @@ from trainlib.layers import (
     Sigmoid,
     Softmax,
     Tanh,
+    Transpose,
 )
 from trainlib.model import Model
 from trainlib.operators.window import Window
@@ -235,6 +237,10 @@ def forward_layer(
             return softmax(x)
         case Reshape():
             return x.reshape(layer.shape)
+        case Transpose():
+            return x.reshape(layer.dims or x.shape).transpose(layer.order).reshape(layer.output_shape(x.shape))
+        case Offset():
+            y = x + own[0]
         case FullyConnected():
             y = own[0] @ x.reshape(-1)
         case Conv2D():
@@ -285,6 +291,8 @@ def _sums(layer: Layer, terms: Doubles) -> Doubles:
 def weight_gradient(layer: Layer, d: Doubles, x: Doubles) -> Doubles:
     """Of layers that are linear in x."""
     match layer:
+        case Offset():
+            return d
         case FullyConnected():
             return np.outer(d, x.reshape(-1))
         case PointWise():
@@ -298,6 +306,11 @@ def weight_gradient(layer: Layer, d: Doubles, x: Doubles) -> Doubles:
 def input_gradient(layer: Layer, own: Sequence[Doubles], d: Doubles, x: Doubles) -> Doubles:
     """Of all but activations; of maxima the first one takes all. d: before the layer's own ReLU."""
     match layer:
+        case Transpose():
+            moved = np.arange(x.size).reshape(layer.dims or x.shape).transpose(layer.order)
+            return d.reshape(-1)[np.argsort(moved.reshape(-1))].reshape(x.shape)
+        case Offset():
+            return d
         case FullyConnected():
             return (own[0].T @ d).reshape(x.shape)
         case PointWise():
@@ -418,12 +431,15 @@ def parametric_layers(draw: st.DrawFn) -> tuple[Parametric, tuple[int, ...]]:
 
 @st.composite
 def normalisations(draw: st.DrawFn) -> tuple[Parametric, tuple[int, ...]]:
-    """A normalisation and a shape that it takes."""
-    kind = draw(st.sampled_from([BatchNorm, InstanceNorm, LayerNorm, LayerNorm2D]))
+    """A normalisation, or an offset, and a shape that it takes."""
+    kind = draw(st.sampled_from([BatchNorm, InstanceNorm, LayerNorm, LayerNorm2D, Offset]))
     image = draw(st.integers(1, 4)), 4, 5
     shape = image if kind in (InstanceNorm, LayerNorm2D) else draw(st.sampled_from([image, (12,)]))
+    if kind is Offset:
+        return Offset("offset", shape), shape
     size = int(np.prod(shape)) if kind is LayerNorm else shape[0]
-    eps = {} if kind is BatchNorm else {"eps": draw(st.sampled_from([1e-5, 1.0]))}
+    few = kind is LayerNorm2D  # numbers of a pixel: if they are almost equal, what is normal is all rounding
+    eps = {} if kind is BatchNorm else {"eps": draw(st.sampled_from([1.0] if few else [1e-5, 1.0]))}
     return kind("norm", size, relu=draw(st.booleans()), **eps), shape
 
 
@@ -439,5 +455,7 @@ def plain_layers(draw: st.DrawFn) -> tuple[Layer, tuple[int, ...]]:
         ReLU("relu"), LeakyReLU("leaky", 0.1), Sigmoid("sigmoid"), Tanh("tanh"),
         ReLU6("relu6"), HardSwish("swish"), GELU("gelu"), GELU("erf", "none"),
         Dropout("dropout", draw(st.sampled_from([0.0, 0.3]))), Softmax("softmax"),
+        Transpose("axes", tuple(draw(st.permutations(range(3))))),
+        Transpose("more", (3, 1, 0, 2), (shape[0], 1, *shape[1:])),
     ]  # fmt: skip
     return draw(st.sampled_from(layers)), shape

@@ -175,9 +175,9 @@ def _file(shipped: Path, path: str | Path | None) -> Path:
 def as_samples(x: NDArray[np.float32], input_shape: tuple[int, ...]) -> NDArray[np.float32]:
     """x [n, *shape] as samples for a network, float32 [n, *input_shape], contiguous.
 
-    Images [n, height, width] become [n, 1, height, width], signals [n, channels, length] images of one row. A smaller input takes the middle rows and the first
-    columns: of frames of coefficients, the frames in the middle and the coefficients that tell most. Raises
-    DataError if the shapes allow neither.
+    Images [n, height, width] become [n, 1, height, width], signals [n, channels, length] images of one row: sizes of 1
+    do not count. A smaller input takes the middle rows and the first columns: of frames of coefficients, the frames in
+    the middle and the coefficients that tell most. Raises DataError if the shapes allow neither.
     """
     sizes: Any = input_shape
     if not isinstance(sizes, tuple) or None in map(whole, sizes) or not isinstance(x, np.ndarray):

@@ -48,7 +48,7 @@ class Node:
 class File:
     """nodes: in order. tensors: initialisers, by name; constants: likewise those of nodes Constant.
 
-    inputs, outputs: (name, sizes), of which None is not said. opset: of the standard operators. shapes: of values, as far as the file and ONNX's own inference know them.
+    inputs, outputs: (name, sizes), of which None is not said. opset: of the standard operators.
     """
 
     path: Path

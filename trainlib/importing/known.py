@@ -38,8 +38,8 @@ _SIZED = {"ConstantOfShape": 0, "Expand": 1}
 class Known:
     """An array, and where its numbers come from.
 
-    tensor: what holds them at `places`, in its shape as a vector, times `factor`; "" where they are computed of several.
-    is_weight: that is an initialiser, which a network learns, and no constant of its program.
+    tensor: what holds them at `places`, in its shape as a vector, times `factor`; "" where they are computed of
+    several. is_weight: that is an initialiser, which a network learns, and no constant of its program.
     """
 
     array: NDArray[Any]

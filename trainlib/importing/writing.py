@@ -72,8 +72,9 @@ def require_places(model: Model) -> None:
             used = taken.setdefault(kept.tensor, np.zeros(origin.source.arrays[kept.tensor].size, bool))
             if used[kept.places].any():
                 raise ModelError(
-                    f"{model.name}: {kept.tensor} is one tensor of {origin.file} that several layers read, {layer.name} "
-                    f"among them; here each trains numbers of its own, which have no place there: save as .npz"
+                    f"{model.name}: {kept.tensor} is one tensor of {origin.file} that several layers read, "
+                    f"{layer.name} among them; here each trains numbers of its own, which have no place there: save "
+                    f"as .npz"
                 )
             used[kept.places.reshape(-1)] = True
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -14,10 +16,10 @@ from trainlib.lowering.elementwise import ElementwiseStep
 from trainlib.lowering.finish import finish_gradient, update
 from trainlib.lowering.tasks import Addresses, Range, Slots, Task, Work, size
 from trainlib.numerics import normalisation as values
-from trainlib.operators.layer import Floats, Own, Trainable
+from trainlib.operators.layer import BUFFERINGS, STREAMED_TILES, Choice, Floats, Own, Trainable, halvings
 from trainlib.operators.norms import STATISTICS, ChannelNorm
 from trainlib.operators.values import pixels as as_matrix
-from trainlib.plan import LayerStep, Vectors
+from trainlib.plan import LayerStep, Tile, Vectors
 
 if TYPE_CHECKING:
     from trainlib.graph import Node
@@ -52,6 +54,14 @@ class LayerNorm2D(ChannelNorm):
     def limits(self, node: Node, step: str) -> tuple[int, int, int]:
         """A tile is `columns` pixels, with all their channels."""
         return 1, self.rows(node), 0
+
+    def candidates(self, node: Node, step: str, cores: int) -> Iterator[Choice]:
+        """Four tiles at least, as `streamed`, but of whole turns of the cores while these fit."""
+        pixels = self.rows(node)
+        most = min(-(-pixels // (STREAMED_TILES * cores)) * cores, pixels)
+        for least, buffering in product((cores, 1), BUFFERINGS):
+            for columns in halvings(most, least):
+                yield Tile(rows=1, columns=columns), buffering
 
     def tile_bytes(self, node: Node, tile: LayerStep, vectors: Vectors) -> int:
         """x and, in the backward pass, dy."""

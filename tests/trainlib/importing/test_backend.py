@@ -1,7 +1,7 @@
 """Protects operators against ONNX's own tests of them, which come with the package: those of one node or few, in FP32.
 
-Every operator that is imported is tested with all that ONNX has for it; what cannot be imported must be in LEFT_OUT, with
-the reason, and be refused.
+Every operator that is imported is tested with all that ONNX has for it; what cannot be imported must be in LEFT_OUT,
+with the reason, and be refused.
 """
 
 from __future__ import annotations

@@ -229,7 +229,7 @@ def test_all_that_cannot_be_imported_is_told_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("operator", "message"),
-    [("RequantShift", "is quantised: RequantShift (2)"), ("DequantizeLinear", "DequantizeLinear (2)"), ("Round", "Round")],
+    [("RequantShift", "is quantised: RequantShift (2)"), ("DequantizeLinear", "Linear (2)"), ("Round", "Round")],
 )
 def test_quantised_networks_are_told_once(operator: str, message: str, tmp_path: Path) -> None:
     made = small()

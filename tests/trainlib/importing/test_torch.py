@@ -153,8 +153,8 @@ def test_exported_programs_are_read_and_never_run(tmp_path: Path) -> None:
                 archive.writestr(name, content if "sample_inputs" in name else member)
         with pytest.raises(ModelError, match="would run what is in it"):
             get(str(file))
-    for content in (b"", content, b"PK\x03\x04", members[next(iter(members))]):
-        file.write_bytes(content)
-        with pytest.raises(ModelError, match="is no program of torch.export, or damaged"):
+    for damaged in (b"", content, b"PK\x03\x04", members[next(iter(members))]):
+        file.write_bytes(damaged)
+        with pytest.raises(ModelError, match=r"is no program of torch\.export, or damaged"):
             get(str(file))
     assert not marker.exists()

@@ -26,7 +26,7 @@ from trainlib.lowering.tensors import tensors_of, views_of
 from trainlib.lowering.update import update_step
 from trainlib.model import Model
 from trainlib.optimizers import PLAIN, Optimizer
-from trainlib.plan import SUM, LayerStep, Plan, Vectors, check_step, require_step
+from trainlib.plan import SUM, LayerStep, Plan, Vectors, check_step, forward_steps, require_step
 
 
 # -- cutting steps into tasks --------------------------------------------------------------------
@@ -191,6 +191,21 @@ def compile_schedule(
     if plan.cores > platform.cluster.cores:
         raise PlanError(f"plan: cores = {plan.cores}: {platform.name} has {platform.cluster.cores}")
     schedule = _assemble(tasks_of(model, plan, platform, optimizer), plan)
+    if debugging():
+        verify(schedule, platform)
+    return schedule
+
+
+def compile_forward(model: Model, plan: Plan, platform: Platform) -> Schedule:
+    """Compile the forward pass alone: the plan's steps "fw", those of layers that the model has. Raises as
+    `compile_schedule` does, but for what a plan says of other steps."""
+    work = Work(model, plan, platform, PLAIN)
+    steps = {step.layer: step for step in plan.steps if step.step == "fw"}
+    for node in model.nodes:
+        for _ in forward_steps(node):
+            check_step(model, node.number, steps[node.name], f"plan, {node.name} fw")
+            _cut(work, node, steps[node.name])
+    schedule = _assemble(work, plan)
     if debugging():
         verify(schedule, platform)
     return schedule

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pulpsim import Machine, Platform
 from pulpsim.trace import Timeline
 from trainlib.bounds import least_forward_bounds
+from trainlib.errors import L1Error
 from trainlib.graph import SAMPLE
 from trainlib.layers import Dropout, Layer
 from trainlib.lowering.operations import Schedule
@@ -22,9 +23,10 @@ from trainlib.step_report import ForwardReport, marked_run, own_bound, phases_of
 
 @dataclass(frozen=True)
 class ForwardPass:
-    """What a training step does before its loss, compiled alone: by the same tiles and kernels, layers `Dropout` left
-    out, in L1 and L2 what a prediction needs. It ends when its outputs are in L2, where parameters and sample are.
-    Loads for the loss and the backward pass, which a training step issues early, are not among it.
+    """What a training step does before its loss, compiled alone: by the same tiles and kernels, in the same buffers,
+    in L2 what a prediction needs. Layers `Dropout` are left out, and buffers are then placed anew. It ends when its
+    outputs are in L2, where parameters and sample are. Loads for the loss and the backward pass, which a training step
+    issues early, are not among it.
     """
 
     model: Model
@@ -32,10 +34,16 @@ class ForwardPass:
     schedule: Schedule
 
     @classmethod
-    def of(cls, model: Model, plan: Plan, platform: Platform) -> ForwardPass:
-        """plan: for training steps of the model. Raises L1Error, ModelError if it does not fit."""
+    def of(cls, model: Model, plan: Plan, platform: Platform, step: Schedule) -> ForwardPass:
+        """step: a training step of the model by the plan. Raises L1Error if without `Dropout` L1 has no room."""
         predicting = without_dropout(model)
-        return cls(predicting, platform, compile_forward(predicting, plan, platform))
+        if predicting == model:
+            return cls(model, platform, compile_forward(model, plan, platform, step))
+        try:
+            return cls(predicting, platform, compile_forward(predicting, plan, platform))
+        except L1Error:
+            awaited = replace(plan, stores="awaited")
+            return cls(predicting, platform, compile_forward(predicting, awaited, platform))
 
     def run(self, parameters: Parameters, x: NDArray[np.float32], timeline: Timeline | None = None) -> ForwardReport:
         """x: a sample. timeline: collects what core, controller and DMA did when. Raises ModelError for parameters that

@@ -328,7 +328,7 @@ class Trainer:
     @cached_property
     def _forward(self) -> ForwardPass:
         """Compiled when it is first asked for."""
-        return ForwardPass.of(self.model, self.plan, self.platform)
+        return ForwardPass.of(self.model, self.plan, self.platform, next(iter(self.schedules.values())))
 
     def step(self, timeline: Timeline | None = None) -> StepReport:
         """What a step costs, simulated once; nothing is learned. Of a batch its last one. After a run with stored

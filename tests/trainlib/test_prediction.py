@@ -3,8 +3,6 @@ their loss."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 from hypothesis import event, given, settings
@@ -21,16 +19,17 @@ from trainlib import models, prediction
 from trainlib.errors import DataError, ModelError
 from trainlib.layers import Add, Dropout, Flatten, FullyConnected, PointWise
 from trainlib.lowering.hazards import hazards
+from trainlib.lowering.operations import Begin, Issue, Schedule
 from trainlib.model import Model
 from trainlib.prediction import without_dropout
-from trainlib.step_report import ForwardReport
+from trainlib.step_report import ForwardReport, StepReport
 from trainlib.trainer import Trainer
 from trainlib.training.latent import head_of
 
-#: what the pass may take longer or shorter than in a step, beside the wait for its outputs: buffers lie elsewhere in
-#: L1, and no load for what follows is in the way
-SLACK = 0.06
-WAIT = 250
+#: what the pass may take longer or shorter than in a step, beside the wait for its outputs: no load for what follows is
+#: in the way
+SLACK = 0.1
+WAIT = 300
 
 
 def predicted(trainer: Trainer, x: Floats, seed: int = 0) -> tuple[ForwardReport, DirtyMachine]:
@@ -63,19 +62,34 @@ def check(case: Case, trainer: Trainer) -> None:
         assert_same_bits(parameter, was)
     assert (trainer.steps, trainer.batch.done) == (0, 0)
     if not dropouts(case.model):
-        assert_as_in_a_step(report, timed_step(trainer, x, target, case.seed)[0])
+        schedule = trainer.schedule
+        assert_as_in_a_step(report, timed_step(trainer, x, target, case.seed)[0], schedule)
 
 
-def assert_as_in_a_step(report: ForwardReport, step: Any) -> None:
-    """The same work, phase by phase, in about the same time."""
+def assert_as_in_a_step(report: ForwardReport, step: StepReport, schedule: Schedule) -> None:
+    """The same work, phase by phase: in the same cycles as long as the step issues no load for what follows, and in
+    about as many then."""
     forward = [phase for phase in step.phases if phase.step == "fw"]
+    alone = min(first_load_ahead(schedule, len(forward)), len(forward) - 1)
+    assert report.phases[:alone] == tuple(forward[:alone])
     same = ("layer", "step", "kernel", "tile", "buffering", "macs", "dma_bytes_in", "dma_bytes_out", "instructions")
     for one, other in zip(report.phases, forward, strict=True):
         for name in same:
             assert getattr(one, name) == getattr(other, name), (one.layer, name)
     cycles = sum(phase.cycles for phase in forward)
-    assert abs(report.cycles - cycles) <= SLACK * cycles + WAIT
-    assert report.l2_bytes <= step.l2_bytes
+    assert abs(report.cycles - cycles) <= SLACK * cycles + WAIT, (report.cycles, cycles)
+    assert report.l1_bytes <= step.l1_bytes and report.l2_bytes <= step.l2_bytes
+
+
+def first_load_ahead(schedule: Schedule, count: int) -> int:
+    """The first of so many phases in which a transfer of a later one is issued."""
+    now = 0
+    for operation in schedule.operations:
+        if isinstance(operation, Begin):
+            now = operation.phase
+        elif isinstance(operation, Issue) and operation.phase >= count:
+            return min(now, count)
+    return count
 
 
 @settings(max_examples=25)

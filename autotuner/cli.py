@@ -64,7 +64,8 @@ def tune(
     """Search the plan of MODEL's training step with the fewest simulated cycles.
 
     Points that were measured are kept: a search that was interrupted (Ctrl-C or SIGTERM, both with status 130) goes on
-    where it stopped, and shows and writes the best it had.
+    where it stopped, and shows and writes the best it had. The best plan of a network that is not shipped is kept, and
+    taken wherever one of the same layers is trained.
     """
     from autotuner.layer_spec import parse
     from autotuner.tuning import MAX_WORKERS
@@ -95,7 +96,7 @@ def tune(
     elif layer is not None:
         _tune_layer(network, platform, parts, count, candidates, out, as_json)
     else:
-        _tune_model(network, platform, parts, count, candidates, also, out, as_json)
+        _tune_model(str(model), network, platform, parts, count, candidates, also, out, as_json)
 
 
 def _parts(steps: str | None) -> tuple[str, ...]:
@@ -111,15 +112,17 @@ def _parts(steps: str | None) -> tuple[str, ...]:
 
 # -- what is run -----------------------------------------------------------------------------------
 def _tune_model(
-    model: Model, platform: Platform, parts: tuple[str, ...], workers: int, candidates: int, also: list[Plan],
-    out: OutFolder | None, as_json: bool,
+    given: str, model: Model, platform: Platform, parts: tuple[str, ...], workers: int, candidates: int,
+    also: list[Plan], out: OutFolder | None, as_json: bool,
 ) -> None:  # fmt: skip
+    """given: the model as the command names it."""
     from autotuner.points import default_path
     from autotuner.report import steps_table
+    from autotuner.tuning import keep
     from autotuner.tuning import tune as run
 
     settings = click.get_current_context().params["settings"]
-    made_by = " ".join([f"autotuner tune {model.name} --platform {platform.name}", *(f"--set {s}" for s in settings)])
+    made_by = " ".join([f"autotuner tune {given} --platform {platform.name}", *(f"--set {s}" for s in settings)])
     made_by += f" --steps {','.join(parts)}" if parts else ""
     made_by += f" --candidates {candidates}" if candidates else ""
     with _telling() as tell:
@@ -127,6 +130,7 @@ def _tune_model(
             model, platform, workers, default_path(),
             parts=parts, also=also, made_by=made_by, candidates=candidates, tell=tell,
         )  # fmt: skip
+    place = keep(tuned, model, platform, default_path())
     result = record(tuned, model, platform)
     _write(out, result, tuned.plan.to_json() if tuned.plan else None)
     if as_json:
@@ -135,6 +139,10 @@ def _tune_model(
         print_table(steps_table(f"{model.name} on {platform.name}: each step by itself", tuned.outcomes), ruled=True)
         _print_remarks(tuned.outcomes.values(), candidates)
         _print_whole(tuned, out)
+        if place is not None:
+            click.echo(f"kept, for trainlib train {given}: {place}")
+        elif tuned.plan is not None and given != model.name:
+            click.echo(f"not kept: {model.name} is the name of a shipped network; give it another one in {given}")
     if tuned.plan is None:
         raise InputError(f"no plan for {model.name}: {tuned.fault}")
     if not tuned.complete:

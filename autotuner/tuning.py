@@ -30,6 +30,7 @@ from trainlib.errors import PlanError
 from trainlib.kernels import depthwise, matmul
 from trainlib.model import Model
 from trainlib.plan import LayerStep, Plan, Vectors, backward_choices, forward_steps, kernels_of
+from trainlib.plans import kept
 from trainlib.tiling import check_l2, default_plan, settled
 
 Outcome = Found | Infeasible
@@ -229,6 +230,20 @@ def tune(
         with Points(path) as points:
             points.put_result(key, msgspec.json.encode(tuned).decode())
     return tuned
+
+
+def keep(tuned: Tuned, model: Model, platform: Platform, path: Path | None) -> Path | None:
+    """Keep the plan for `trainlib.plans.plan_for`, and say where; not in the place of one that is as fast here. None
+    where none is kept: the network is a shipped one. path: of the file of points. Raises InputError, PointsError."""
+    if tuned.plan is None or not kept.may_keep(model):
+        return None
+    before = kept.kept_plan(model, platform)
+    if before is not None:
+        with Points(path) as points:
+            total = _count(Meter(platform, points), model, before, None)[1][0]
+        if total is not None and total / len(SKEWS) <= tuned.cycles:
+            return kept.path_of(model, platform)
+    return kept.keep(model, platform, tuned.plan)
 
 
 def workers_of(workers: int) -> int:

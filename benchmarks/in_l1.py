@@ -15,7 +15,7 @@ from trainlib.lowering.operations import Begin, Fork
 from trainlib.lowering.schedule import compile_schedule, execute
 from trainlib.model import Model
 from trainlib.plan import Plan
-from trainlib.trainer import StepReport
+from trainlib.step_report import StepReport
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ from trainlib.data.samples import Samples, Standard
 from trainlib.optimizers import SGD
 from trainlib.plan import Plan
 from trainlib.plans import plan_for
-from trainlib.trainer import StepReport, Trainer
+from trainlib.step_report import StepReport
+from trainlib.trainer import Trainer
 
 Floats = NDArray[np.float32]
 

@@ -18,7 +18,8 @@ from pulpsim.tables import Table, markdown, number, records, words
 from trainlib import models
 from trainlib.optimizers import SGD, Adam, AdamW, Optimizer
 from trainlib.plan import Plan
-from trainlib.trainer import PhaseReport, StepReport, Trainer
+from trainlib.step_report import PhaseReport, StepReport
+from trainlib.trainer import Trainer
 
 PAGE = Path(__file__).parents[1] / "docs" / "networks.md"
 NETWORKS = ("autoencoder", "ds_cnn_paper", "ds_cnn", "tutorial_cnn", "lenet5", "resnet8", "mobilenet_v1")

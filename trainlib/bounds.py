@@ -31,3 +31,9 @@ def least_bounds(model: Model, platform: Platform, part: Part = "alone") -> dict
     )
     words_in = model.weights + backward + model.inputs
     return bounds(platform, model.least_macs, 4 * words_in, 4 * sum(layer.weights for layer in trained), 0)
+
+
+def least_forward_bounds(model: Model, platform: Platform) -> dict[str, int]:
+    """Likewise of the forward pass alone: weights and sample in, outputs out."""
+    macs = sum(node.layer.least_macs("fw", node.shape) for node in model.nodes)
+    return bounds(platform, macs, 4 * (model.weights + model.inputs), 4 * model.outputs, 0)

@@ -25,11 +25,15 @@ from pulpsim.tables import Table, band, number, text, words
 from trainlib.cli_networks import Asked, network_argument, require_folder
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from pulpsim.platform import Platform
     from trainlib.data.augment import Augmentation
     from trainlib.data.samples import Dataset, Person
-    from trainlib.model import Model
+    from trainlib.model import Model, Parameters
     from trainlib.optimizers import Optimizer
+    from trainlib.step_report import ForwardReport
     from trainlib.trainer import Trainer
     from trainlib.training.fit import Progress
     from trainlib.training.metrics import Evaluation
@@ -216,8 +220,14 @@ def evaluate(model: Asked | None, weights: str, data: str | None, part: str, as_
 @click.option("--weights", metavar="FILE.npz", default=None, help="What --save has written (default: MODEL's own).")
 @click.option("--data", metavar="NAME|FILE.npz", required=True, help="A shipped set, or a file with an array x.")
 @click.option("--out", metavar="FILE.npy", required=True, help="Where the outputs go, float32, a row a sample.")
+@click.option("--timed", is_flag=True, help="Simulate the first row's forward pass: cycles and energy, layer by layer.")
+@click.option("--plan", metavar="FILE.json", default=None, help="With --timed: tiles and kernels, as in `train`.")
+@platform_options
 @json_option
-def predict(model: Asked, weights: str | None, data: str, out: str, as_json: bool) -> None:
+def predict(
+    model: Asked, weights: str | None, data: str, out: str, timed: bool, plan: str | None, platform: Platform,
+    as_json: bool,
+) -> None:  # fmt: skip
     """Write MODEL's outputs for every row of samples, computed on the host in the cores' own arithmetic.
 
     Samples are standardised as those were that the weights learned from; without weights they are taken as they are.
@@ -229,26 +239,53 @@ def predict(model: Asked, weights: str | None, data: str, out: str, as_json: boo
     from trainlib import datasets
     from trainlib.data import as_samples
     from trainlib.functional import forward_all
+    from trainlib.operators.layer import Host
+    from trainlib.report import print_report, rows_json, rows_line
     from trainlib.training import checkpoint
 
+    if plan is not None and not timed:
+        raise InputError(f"--plan {plan}: goes with --timed")
     if not out.endswith(".npy") or not Path(out).absolute().parent.is_dir():
         raise InputError(f"--out {out}: must be a file whose name ends in .npy, in a folder that there is")
-    with progress(Stage(f"computing outputs{starting('')}")):
+    with progress(stage := Stage(f"computing outputs{starting('')}")):
         network, x = model.get(), datasets.rows(data)
         parameters = network.initial_parameters()
         if weights is not None:
             parameters, standard = checkpoint.weights_of(checkpoint.read(weights), network)
             x = x if standard is None else standard.apply(x)
-        outputs = forward_all(network, parameters, as_samples(x, network.input_shape))
+        samples = as_samples(x, network.input_shape)
+        outputs = forward_all(network, parameters, samples, host=Host(None, platform.cluster.cores))
+        stage.text = "timing a forward pass"
+        known = _timed(network, parameters, samples[0], outputs[0], platform, plan) if timed else None
         if network.origin is not None:
             outputs = network.origin.finished(outputs)
         content = io.BytesIO()
         np.save(content, outputs)
         write_atomically(out, content.getvalue())
     if as_json:
-        print_json({"file": out, "shape": list(outputs.shape), "weights": weights})
-    else:
-        click.echo(f"written to {out}: {len(outputs):,} outputs {list(outputs.shape[1:])}")
+        written = {"file": out, "shape": list(outputs.shape), "weights": weights}
+        print_json(written | ({} if known is None else rows_json(known[0], len(outputs)) | {"plan": known[1]}))
+        return
+    if known is not None:
+        print_report(known[0], table_console())
+        table_console().print(f"plan: {known[1]}\n{rows_line(known[0], len(outputs))}")
+    click.echo(f"written to {out}: {len(outputs):,} outputs {list(outputs.shape[1:])}")
+
+
+def _timed(
+    model: Model, parameters: Parameters, x: NDArray[np.float32], y: NDArray[np.float32], platform: Platform,
+    plan: str | None,
+) -> tuple[ForwardReport, str]:  # fmt: skip
+    """A simulated forward pass, and where its plan comes from. y: the host's outputs for x."""
+    from trainlib.plans import origin
+    from trainlib.trainer import Trainer
+
+    trainer = Trainer(model, platform, plan)
+    trainer.parameters = parameters
+    report = trainer.timed_prediction(x)
+    if report.outputs.tobytes() != y.tobytes():
+        raise AssertionError(f"{model.name}: the cluster's outputs are not the host's")
+    return report, plan or origin(trainer.plan, platform)
 
 
 @click.command()

@@ -15,7 +15,8 @@ from trainlib.data import as_samples, load_features, load_labelled
 from trainlib.data.synthetic import gratings
 from trainlib.errors import DataError, unknown_loss
 from trainlib.model import Model
-from trainlib.trainer import BatchReport, StepReport, Trainer
+from trainlib.step_report import BatchReport, StepReport
+from trainlib.trainer import Trainer
 
 #: samples of a set of random numbers, for networks that no set is shipped for
 RANDOM_SAMPLES = 120

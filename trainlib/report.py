@@ -1,4 +1,4 @@
-"""What a training step cost: JSON for machines, tables for people."""
+"""What a training step or a forward pass cost: JSON for machines, tables for people."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from pulpsim.counters import MEANINGS, Cause
 from pulpsim.tables import Table, band, kib, number, records, sizes, text, words
-from trainlib.trainer import BatchReport, PhaseReport, StepReport
+from trainlib.step_report import BatchReport, ForwardReport, PhaseReport, Report, StepReport
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
-def as_json(report: StepReport) -> dict[str, Any]:
+def as_json(report: Report) -> dict[str, Any]:
     """Plain data; cycles are cycles of the cluster, causes cycles summed over its cores."""
     return {
         "model": report.model,
@@ -29,7 +29,7 @@ def as_json(report: StepReport) -> dict[str, Any]:
         "dma_bytes_out": report.dma_bytes_out,
         "l1_bytes": report.l1_bytes,
         "l2_bytes": report.l2_bytes,
-        "trained": list(report.trained),
+        **({"trained": list(report.trained)} if isinstance(report, StepReport) else {}),
         "microjoules": _microjoules(report),
         "microjoules_by_part": None if report.energy is None else report.energy.parts,
         "causes": report.causes,
@@ -55,12 +55,27 @@ def batch_line(batch: BatchReport) -> str:
     )
 
 
-def print_report(report: StepReport, console: Console) -> None:
-    """The step on one screen: the totals, a line a phase, and where the cycles went."""
+def rows_json(report: ForwardReport, rows: int) -> dict[str, Any]:
+    """A forward pass, and so many of them."""
+    energy = report.energy and report.energy.times(rows)
+    return as_json(report) | {
+        "rows": rows, "cycles_of_all": rows * report.cycles, "milliseconds_of_all": rows * report.milliseconds,
+        "microjoules_of_all": energy and energy.microjoules,
+    }  # fmt: skip
+
+
+def rows_line(report: ForwardReport, rows: int) -> str:
+    """So many forward passes, each as long."""
+    energy = "" if report.energy is None else f", {band(report.energy.times(rows).microjoules)} µJ"
+    return f"all {rows:,} rows: {rows * report.cycles:,} cycles, {rows * report.milliseconds:,.3f} ms{energy}"
+
+
+def print_report(report: Report, console: Console) -> None:
+    """The step, or pass, on one screen: the totals, a line a phase, and where the cycles went."""
     distance = 100 * (report.cycles / report.lower_bound_cycles - 1)
     own = 100 * (report.cycles / report.issue_bound_cycles - 1)
     console.print(
-        f"{report.model} on {report.platform}: one training step = {report.cycles:,} cycles = "
+        f"{report.model} on {report.platform}: one {report.what} = {report.cycles:,} cycles = "
         f"{report.milliseconds:.3f} ms at {report.clock_hz / 1e6:g} MHz, {report.macs:,} MAC, "
         f"{report.macs_per_cycle:.2f} MAC/cycle"
     )
@@ -68,14 +83,14 @@ def print_report(report: StepReport, console: Console) -> None:
         f"lower bound {report.lower_bound_cycles:,} cycles (+{distance:.1f} %), this plan's own "
         f"{report.issue_bound_cycles:,} (+{own:.1f} %); L1 {report.l1_bytes:,} bytes, L2 {report.l2_bytes:,} bytes"
     )
-    if report.frozen:
+    if isinstance(report, StepReport) and report.frozen:
         console.print(f"trained: {', '.join(report.trained)}; frozen: {', '.join(report.frozen)}")
     console.print(_energy_line(report))
     console.print(text(phases_table(report)))
     console.print(text(causes_table(report)))
 
 
-def _energy_line(report: StepReport) -> str:
+def _energy_line(report: Report) -> str:
     if (energy := report.energy) is None:
         return f"energy: no power figures for {report.platform}"
     low, high = (microjoules / report.milliseconds for microjoules in energy.microjoules)
@@ -83,8 +98,8 @@ def _energy_line(report: StepReport) -> str:
     return f"energy {band(energy.microjoules)} µJ ({parts}); {low:.1f}-{high:.1f} mW"
 
 
-def phases_table(report: StepReport) -> Table:
-    """A row a phase, and the step's sum; JSON has their causes and bounds besides."""
+def phases_table(report: Report) -> Table:
+    """A row a phase, and their sum; JSON has their causes and bounds besides."""
     early = any(phase.cycles < phase.bound_cycles for phase in report.phases)
     note = "negative: part of its transfers ran while the step before computed" if early else ""
     known = [number("microjoules", "µJ", band)] if report.energy is not None else []
@@ -96,7 +111,7 @@ def phases_table(report: StepReport) -> Table:
         number("distance", shown="+z.0%", value=lambda row: row["cycles"] / row["bound_cycles"] - 1),
         words("kernel", "kernels"),
     ]  # fmt: skip
-    step = {"layer": "step", "bound": "", "bound_cycles": report.issue_bound_cycles} | {
+    step = {"layer": report.what.split()[-1], "bound": "", "bound_cycles": report.issue_bound_cycles} | {
         name: getattr(report, name) for name in ("cycles", "macs", "dma_bytes_in", "dma_bytes_out")
     }
     rows = [_phase_record(phase) for phase in report.phases]
@@ -111,11 +126,11 @@ def _phase_record(phase: PhaseReport) -> dict[str, Any]:
     return {name: getattr(phase, name) for name in names} | {"microjoules": _microjoules(phase)}
 
 
-def _microjoules(report: StepReport | PhaseReport) -> tuple[float, float] | None:
+def _microjoules(report: Report | PhaseReport) -> tuple[float, float] | None:
     return None if report.energy is None else report.energy.microjoules
 
 
-def causes_table(report: StepReport) -> Table:
+def causes_table(report: Report) -> Table:
     """The causes there were, the largest first."""
     columns = [
         words("cause"), number("cycles", "cycles per core", ",.0f"), number("share", shown=".1%"),

@@ -7,22 +7,20 @@ describe a long run.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pulpsim import Controller, Machine, Platform
+from pulpsim import Machine, Platform
 from pulpsim.arguments import flag, whole
-from pulpsim.counters import Cause, Work
-from pulpsim.energy import Counts, Energy, energy, total
-from pulpsim.machine import Process
 from pulpsim.trace import Timeline
 from trainlib import DEFAULT_LEARNING_RATE, functional, models
-from trainlib.bounds import bounds, least_bounds
+from trainlib.bounds import least_bounds
 from trainlib.data.augment import Augmentation
 from trainlib.data.samples import Samples, Standard
 from trainlib.errors import DataError, DivergedError, FixedError, ModelError
@@ -30,7 +28,7 @@ from trainlib.graph import SAMPLE
 from trainlib.layers import Shape
 from trainlib.lowering.memory_map import LOSS, TARGET
 from trainlib.lowering.operations import Schedule
-from trainlib.lowering.schedule import compile_schedule, execute
+from trainlib.lowering.schedule import compile_schedule
 from trainlib.model import Model, Parameters
 from trainlib.numerics import elementwise
 from trainlib.operators.layer import Host
@@ -40,126 +38,14 @@ from trainlib.optimizers.accumulating import kinds_of
 from trainlib.optimizers.batch import Part
 from trainlib.plan import Plan
 from trainlib.plans import plan_for
+from trainlib.prediction import ForwardPass
+from trainlib.step_report import BatchReport, ForwardReport, Mark, StepReport, marked_run, own_bound, phases_of
 from trainlib.training import checkpoint, cost, fit
 from trainlib.training.cost import Cost
 from trainlib.training.fit import Progress
 from trainlib.training.history import History
 from trainlib.training.latent import Stored, latent_bytes, stored_values
 from trainlib.training.metrics import Evaluation
-
-
-@dataclass(frozen=True)
-class PhaseReport:
-    """What one step of one layer cost. Bounds in cycles; causes: cycles of all cores by cause.
-
-    energy: None if there are no power figures for the platform.
-    """
-
-    layer: str
-    step: str
-    kernel: str
-    tile: dict[str, int]
-    buffering: str
-    cycles: int
-    macs: int
-    dma_bytes_in: int
-    dma_bytes_out: int
-    instructions: int
-    energy: Energy | None
-    causes: dict[str, int]
-    bounds: dict[str, int]
-
-    @property
-    def bound(self) -> str:
-        """Which resource limits the phase."""
-        return max(self.bounds, key=lambda name: self.bounds[name])
-
-    @property
-    def bound_cycles(self) -> int:
-        return self.bounds[self.bound]
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """One timed training step; phases in order, their cycles add up to `cycles`.
-
-    trained, frozen: the layers with parameters whose parameters it changes, and the others.
-    """
-
-    model: str
-    platform: str
-    clock_hz: int
-    cores: int
-    cycles: int
-    macs: int
-    loss: float
-    trained: tuple[str, ...]
-    frozen: tuple[str, ...]
-    phases: tuple[PhaseReport, ...]
-    lower_bound_cycles: int
-    issue_bound_cycles: int
-    l1_bytes: int
-    l2_bytes: int
-
-    @property
-    def milliseconds(self) -> float:
-        return 1e3 * self.cycles / self.clock_hz
-
-    @property
-    def macs_per_cycle(self) -> float:
-        return self.macs / self.cycles
-
-    @property
-    def dma_bytes_in(self) -> int:
-        return sum(phase.dma_bytes_in for phase in self.phases)
-
-    @property
-    def dma_bytes_out(self) -> int:
-        return sum(phase.dma_bytes_out for phase in self.phases)
-
-    @property
-    def energy(self) -> Energy | None:
-        """The sum of the phases'; None if there are no power figures for the platform."""
-        return total([phase.energy for phase in self.phases])
-
-    @property
-    def causes(self) -> dict[str, int]:
-        """Cycles of all cores by cause; their sum is cycles x cores."""
-        return {name: sum(phase.causes[name] for phase in self.phases) for name in self.phases[0].causes}
-
-
-@dataclass(frozen=True)
-class BatchReport:
-    """The steps of a batch, in order: those that add up gradients, and the last one, which updates."""
-
-    steps: tuple[StepReport, ...]
-
-    @property
-    def cycles(self) -> int:
-        return sum(step.cycles for step in self.steps)
-
-    @property
-    def cycles_per_sample(self) -> float:
-        """The mean."""
-        return self.cycles / len(self.steps)
-
-    @property
-    def accumulating(self) -> StepReport:
-        """A step that adds to the sums; of two samples the one that begins them."""
-        return self.steps[-2 if len(self.steps) > 1 else -1]
-
-    @property
-    def updating(self) -> StepReport:
-        return self.steps[-1]
-
-
-class _Mark(NamedTuple):
-    """Where a phase begins: cycle, and what all cores together have spent and done."""
-
-    now: int
-    counters: NDArray[np.int64]
-    work: NDArray[np.int64]
-
 
 #: a trainer's attributes that its schedule is compiled from
 COMPILED_IN = ("model", "platform", "plan", "schedules", "optimizer", "batch")
@@ -442,6 +328,16 @@ class Trainer:
         return trainer
 
     # -- on the cluster ----------------------------------------------------------------------------
+    def timed_prediction(self, x: ArrayLike, timeline: Timeline | None = None) -> ForwardReport:
+        """One sample's outputs computed by the simulated cluster, the bits of `predict(x)[-1]`, and what they took:
+        the same for every sample. What is run: see `ForwardPass`. timeline: as in `timed_step`. Raises DataError."""
+        return self._forward.run(self.parameters, self._sample(x), timeline)
+
+    @cached_property
+    def _forward(self) -> ForwardPass:
+        """Compiled when it is first asked for."""
+        return ForwardPass.of(self.model, self.plan, self.platform, next(iter(self.schedules.values())))
+
     def step(self, timeline: Timeline | None = None) -> StepReport:
         """What a step costs, simulated once; nothing is learned. Of a batch its last one. After a run with stored
         outputs of frozen layers: what is above them. timeline: as in `timed_step`."""
@@ -504,19 +400,7 @@ class Trainer:
             memory.write(tensors[TARGET].address, np.array([label], np.int32))
         elif target is not None:
             memory.write(tensors[TARGET].address, np.asarray(target, np.float32))
-        marks: list[_Mark] = []
-
-        def controller(cluster: Controller) -> Process:
-            def mark(phase: int) -> None:
-                marks.append(_Mark(cluster.now, cluster.counters().sum(axis=0), cluster.work().sum(axis=0)))
-
-            yield from execute(schedule, cluster, mark, scalars=self._scalars())
-            mark(-1)
-
-        machine.simulate(controller, timeline=timeline)
-        if timeline is not None:
-            for phase, begin, end in zip(schedule.phases, marks, marks[1:], strict=False):
-                timeline.span("layer and step", f"{phase.layer} {phase.step}", begin.now, end.now)
+        marks = marked_run(machine, schedule, self._scalars(), timeline)
         shapes = self.model.parameter_shapes
         self._parameters[:] = [memory.read(at, shape) for at, shape in zip(places, shapes, strict=True)]
         for slot, state, place in self._state_places() if batch.part in ("alone", "last") else ():
@@ -563,45 +447,16 @@ class Trainer:
         functional.loss(self.model, np.zeros(self.model.outputs, np.float32), wanted)
         return int(np.asarray(wanted))
 
-    def _report(self, marks: list[_Mark], loss: float) -> StepReport:
-        phases = []
-        moved = self.schedule.bytes_moved()
-        for number, phase in enumerate(self.schedule.phases):
-            begin, end = marks[number], marks[number + 1]
-            spent, (inward, outward) = end.counters - begin.counters, moved[number]
-            fp_operations, l1_words = (int((end.work - begin.work)[work]) for work in Work)
-            cycles, instructions = end.now - begin.now, int(spent[Cause.ISSUE])
-            waiting = int(spent.sum()) - instructions
-            counts = Counts(cycles, instructions, waiting, fp_operations, l1_words, inward + outward)
-            phases.append(
-                PhaseReport(
-                    phase.layer,
-                    phase.step,
-                    ", ".join(phase.kernels),
-                    phase.tile,
-                    phase.buffering,
-                    cycles,
-                    phase.macs,
-                    inward,
-                    outward,
-                    instructions,
-                    energy(counts, self.platform),
-                    {cause.name.lower(): int(spent[cause]) for cause in Cause},
-                    bounds(self.platform, phase.least_macs, inward, outward, instructions),
-                )
-            )
-        total_in, total_out = (sum(way) for way in zip(*moved, strict=True))
-        instructions = sum(phase.instructions for phase in phases)
-        macs = self.model.step_macs
-        best = least_bounds(self.model, self.platform, self.batch.part)
-        own = bounds(self.platform, self.model.least_macs, total_in, total_out, instructions)
-        trained = tuple(layer.name for layer in self.model.layers if layer.trained)
-        frozen = tuple(name for name in self.model.parametric if name not in trained)
+    def _report(self, marks: list[Mark], loss: float) -> StepReport:
+        model, platform, schedule = self.model, self.platform, self.schedule
+        phases = phases_of(schedule, marks, platform)
+        best = max(least_bounds(model, platform, self.batch.part).values())
+        trained = tuple(layer.name for layer in model.layers if layer.trained)
+        frozen = tuple(name for name in model.parametric if name not in trained)
         return StepReport(
-            self.model.name, self.platform.name, self.platform.clock_hz, self.platform.cluster.cores,
-            marks[-1].now - marks[0].now, macs, loss, trained, frozen, tuple(phases),
-            max(best.values()), max(own.values()),
-            self.schedule.l1_bytes, self.schedule.l2_bytes,
+            model.name, platform.name, platform.clock_hz, platform.cluster.cores, marks[-1].now - marks[0].now,
+            model.step_macs, phases, best, own_bound(phases, platform, model.least_macs), schedule.l1_bytes,
+            schedule.l2_bytes, loss, trained, frozen,
         )  # fmt: skip
 
 

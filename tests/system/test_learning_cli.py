@@ -53,9 +53,27 @@ def test_outputs_are_written_for_every_row(weights: str, tmp_path: Path) -> None
     assert call(*given).exit_code == 0 and (np.load(file) != outputs).any()
 
 
+def test_a_timed_prediction_says_what_the_device_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.savez("x.npz", x=np.random.default_rng(0).standard_normal((3, 8, 8, 8)).astype(np.float32))
+    given = ("predict", "tutorial_cnn", "--data", "x.npz", "--out", "y.npy", "--timed", "--platform", "vega")
+    result = call(*given, "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert {phase["step"] for phase in found["phases"]} == {"fw"} and "trained" not in found
+    assert sum(phase["cycles"] for phase in found["phases"]) == found["cycles"]
+    assert (found["rows"], found["cycles_of_all"]) == (3, 3 * found["cycles"])
+    assert found["microjoules_of_all"] == pytest.approx([3 * one for one in found["microjoules"]])
+    text = call(*given).stdout
+    assert text.startswith(f"tutorial_cnn on vega: one forward pass = {found['cycles']:,} cycles = ")
+    assert f"all 3 rows: {3 * found['cycles']:,} cycles, " in text and f"plan: {found['plan']}\n" in text
+    assert text.endswith(f"written to y.npy: 3 outputs {list(np.load('y.npy').shape[1:])}\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("ds_cnn_paper", "--data", "keywords", "--out", "y.npy", "--plan", "p.json"), "--plan p.json: goes with"),
         (("ds_cnn_paper", "--data", "keywords", "--out", "y.npz"), "--out y.npz: must be a file whose name ends in"),
         (("ds_cnn_paper", "--data", "keywords", "--out", "no/y.npy"), "in a folder that there is"),
         (("ds_cnn_paper", "--data", "engines", "--out", "y.npy"), "samples of shape [640] do not fit"),

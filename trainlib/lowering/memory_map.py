@@ -148,8 +148,13 @@ def place_in_l1(buffers: list[Buffer], platform: Platform) -> int:
                 available,
             )
         placed.append(buffer)
+    return used_bytes(placed, platform)
+
+
+def used_bytes(placed: list[Buffer], platform: Platform) -> int:
+    """Bytes of L1 up to the last buffer, on either side of the stacks."""
     return sum(
-        max((b.end for b in placed if low <= b.address < high), default=low) - low for low, high in ranges
+        max((b.end for b in placed if low <= b.address < high), default=low) - low for low, high in l1_ranges(platform)
     )
 
 

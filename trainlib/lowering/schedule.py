@@ -18,7 +18,7 @@ from trainlib.errors import PlanError
 from trainlib.graph import Node
 from trainlib.lowering.hazards import debugging, verify
 from trainlib.lowering.loss import loss_step
-from trainlib.lowering.memory_map import Buffer, Tensor, place_in_l1, place_in_l2
+from trainlib.lowering.memory_map import Buffer, Tensor, place_in_l1, place_in_l2, used_bytes
 from trainlib.lowering.operations import Begin, Fork, Issue, Operation, Schedule, Wait
 from trainlib.lowering.sum import sum_step
 from trainlib.lowering.tasks import WEIGHT_SLOTS, Compute, Move, Phase, Task, Work
@@ -26,7 +26,7 @@ from trainlib.lowering.tensors import tensors_of, views_of
 from trainlib.lowering.update import update_step
 from trainlib.model import Model
 from trainlib.optimizers import PLAIN, Optimizer
-from trainlib.plan import SUM, LayerStep, Plan, Vectors, check_step, require_step
+from trainlib.plan import SUM, LayerStep, Plan, Vectors, check_step, forward_steps, require_step
 
 
 # -- cutting steps into tasks --------------------------------------------------------------------
@@ -196,6 +196,24 @@ def compile_schedule(
     return schedule
 
 
+def compile_forward(model: Model, plan: Plan, platform: Platform, step: Schedule | None = None) -> Schedule:
+    """Compile the forward pass alone: the plan's steps "fw", those of layers that the model has.
+
+    step: the model's whole step by the plan, in whose buffers it runs; what else is there in a step never makes a
+    buffer of the forward pass live shorter. Raises PlanError for a step "fw", L1Error, ModelError and HazardError.
+    """
+    work = Work(model, plan, platform, PLAIN)
+    steps = {step.layer: step for step in plan.steps if step.step == "fw"}
+    for node in model.nodes:
+        for _ in forward_steps(node):
+            check_step(model, node.number, steps[node.name], f"plan, {node.name} fw")
+            _cut(work, node, steps[node.name])
+    schedule = _assemble(work, plan, {} if step is None else {buffer.name: buffer for buffer in step.buffers})
+    if debugging():
+        verify(schedule, platform)
+    return schedule
+
+
 def compile_step(
     model: Model, index: int, step: LayerStep, platform: Platform, vectors: Vectors = "resident"
 ) -> Schedule:
@@ -222,15 +240,22 @@ def _whole(work: Work) -> dict[str, str]:
     return {view.name: view.of for view in views_of(work).values()}
 
 
-def _place_buffers(work: Work, plan: Plan, issued: list[list[tuple[int, Move]]]) -> tuple[list[Buffer], int]:
+def _place_buffers(
+    work: Work, plan: Plan, issued: list[list[tuple[int, Move]]], known: Mapping[str, Buffer] | None = None
+) -> tuple[list[Buffer], int]:
+    """known: buffers that have their places."""
     buffers = _lifetimes(work.tasks, issued, work.sizes, linger=plan.stores == "overlapped")
-    return buffers, place_in_l1(buffers, work.platform)
+    if not known:
+        return buffers, place_in_l1(buffers, work.platform)
+    for buffer in buffers:
+        buffer.address = known[buffer.name].address
+    return buffers, used_bytes(buffers, work.platform)
 
 
-def _assemble(work: Work, plan: Plan) -> Schedule:
+def _assemble(work: Work, plan: Plan, known: Mapping[str, Buffer] | None = None) -> Schedule:
     platform, whole = work.platform, _whole(work)
     issued = _issue_times(work.tasks, whole)
-    buffers, l1_bytes = _place_buffers(work, plan, issued)
+    buffers, l1_bytes = _place_buffers(work, plan, issued, known)
     code_bytes = _code_bytes(work.tasks)
     tensors = place_in_l2(tensors_of(work), code_bytes, platform)
     emitter = _Emitter(tensors, buffers, work.phases, platform, whole)

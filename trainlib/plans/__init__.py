@@ -2,7 +2,8 @@
 
 Each file names in `made_by` the command that found it: most were searched in 63 KiB of L1, so that they also fit
 beside the stack of a ninth core; those of the largest networks are a first look, none of their steps is proven. They
-can be read with `Plan.load`, and be given to other platforms and to `autotuner tune --from`.
+can be read with `Plan.load`, and be given to other platforms and to `autotuner tune --from`. `kept` has those of
+networks of the user's own.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from trainlib.lowering.schedule import compile_schedule
 from trainlib.model import Model
 from trainlib.optimizers import PLAIN, Optimizer
 from trainlib.plan import Plan
+from trainlib.plans.kept import decides, kept_plan
 from trainlib.tiling import default_plan, fits
 from trainlib.timing import Relaxed, cycles_of
 
@@ -42,12 +44,14 @@ def tuned_plan(model: Model, platform: Platform) -> Plan | None:
 def plan_for(model: Model | str, platform: Platform | str, optimizer: Optimizer = PLAIN) -> Plan:
     """What a training uses unless a plan is given.
 
-    The tuned plan where there is one; else the fastest of the rule's for this platform and of its preset's plans that
-    fit it, on as many cores as they are for and on all: so that more hardware is not slower by default. optimizer:
-    its states need room. Raises PlanError, ModelError if nothing fits.
+    The tuned plan where there is one, shipped or kept for a network of the user's own; else the fastest of the rule's
+    for this platform and of its preset's plans that fit it, on as many cores as they are for and on all: so that more
+    hardware is not slower by default. optimizer: its states need room. Raises PlanError, ModelError if nothing fits.
     """
     model, platform = models.of(model), Platform.of(platform)
     tuned = tuned_plan(model, platform)
+    if tuned is None:
+        tuned = kept_plan(model, platform)
     if tuned is not None and fits(model, tuned, platform, optimizer):
         return tuned
     plans = [default_plan(model, platform, optimizer)]
@@ -90,7 +94,7 @@ def _shipped(model: Model, preset: str) -> Plan | None:
 
 def _alike(preset: Platform, platform: Platform) -> bool:
     """Whether a good plan for the one is one for the other."""
-    return (preset.cluster, preset.l1.size_bytes) == (platform.cluster, platform.l1.size_bytes)
+    return decides(preset) == decides(platform)
 
 
 def origin(plan: Plan, platform: Platform) -> str:
@@ -100,5 +104,6 @@ def origin(plan: Plan, platform: Platform) -> str:
         return "by rule" + cores
     if plan.made_by.startswith("by rule"):
         return plan.made_by + cores
-    changed = plan.platform in Platform.presets() and Platform.preset(plan.platform) != platform
+    shipped = plan.model in models.MODELS and plan.platform in Platform.presets()
+    changed = shipped and Platform.preset(plan.platform) != platform
     return "tuned" + (f" for {plan.platform} as it comes" if changed else "") + f" ({plan.made_by})" + cores

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from pulpsim.trace import Timeline
     from trainlib.model import Model
     from trainlib.optimizers.batch import Part
-    from trainlib.trainer import StepReport, Trainer
+    from trainlib.step_report import StepReport
+    from trainlib.trainer import Trainer
 
 
 @dataclass(frozen=True)

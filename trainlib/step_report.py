@@ -1,0 +1,213 @@
+"""What a simulated training step or forward pass cost, phase by phase: made of marks that its run leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pulpsim import Controller, Machine, Platform
+from pulpsim.counters import Cause, Work
+from pulpsim.energy import Counts, Energy, energy, total
+from pulpsim.machine import Process
+from pulpsim.trace import Timeline
+from trainlib.bounds import bounds
+from trainlib.lowering.operations import Schedule
+from trainlib.lowering.schedule import execute
+
+
+# -- reports ---------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class PhaseReport:
+    """What one step of one layer cost. Bounds in cycles; causes: cycles of all cores by cause.
+
+    energy: None if there are no power figures for the platform.
+    """
+
+    layer: str
+    step: str
+    kernel: str
+    tile: dict[str, int]
+    buffering: str
+    cycles: int
+    macs: int
+    dma_bytes_in: int
+    dma_bytes_out: int
+    instructions: int
+    energy: Energy | None
+    causes: dict[str, int]
+    bounds: dict[str, int]
+
+    @property
+    def bound(self) -> str:
+        """Which resource limits the phase."""
+        return max(self.bounds, key=lambda name: self.bounds[name])
+
+    @property
+    def bound_cycles(self) -> int:
+        return self.bounds[self.bound]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the cluster did; phases in order, their cycles add up to `cycles`.
+
+    lower_bound_cycles: of the best conceivable plan; issue_bound_cycles: of this one.
+    """
+
+    #: in words
+    what: ClassVar[str]
+
+    model: str
+    platform: str
+    clock_hz: int
+    cores: int
+    cycles: int
+    macs: int
+    phases: tuple[PhaseReport, ...]
+    lower_bound_cycles: int
+    issue_bound_cycles: int
+    l1_bytes: int
+    l2_bytes: int
+
+    @property
+    def milliseconds(self) -> float:
+        return 1e3 * self.cycles / self.clock_hz
+
+    @property
+    def macs_per_cycle(self) -> float:
+        return self.macs / self.cycles
+
+    @property
+    def dma_bytes_in(self) -> int:
+        return sum(phase.dma_bytes_in for phase in self.phases)
+
+    @property
+    def dma_bytes_out(self) -> int:
+        return sum(phase.dma_bytes_out for phase in self.phases)
+
+    @property
+    def energy(self) -> Energy | None:
+        """The sum of the phases'; None if there are no power figures for the platform."""
+        return total([phase.energy for phase in self.phases])
+
+    @property
+    def causes(self) -> dict[str, int]:
+        """Cycles of all cores by cause; their sum is cycles x cores."""
+        return {name: sum(phase.causes[name] for phase in self.phases) for name in self.phases[0].causes}
+
+
+@dataclass(frozen=True)
+class StepReport(Report):
+    """One timed training step. trained, frozen: the layers with parameters whose parameters it changes, and the
+    others."""
+
+    what = "training step"
+
+    loss: float
+    trained: tuple[str, ...]
+    frozen: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ForwardReport(Report):
+    """One timed forward pass: phases "fw", and the network's outputs as it leaves them in L2."""
+
+    what = "forward pass"
+
+    outputs: NDArray[np.float32] = field(compare=False)
+
+
+@dataclass(frozen=True)
+class BatchReport:
+    """The steps of a batch, in order: those that add up gradients, and the last one, which updates."""
+
+    steps: tuple[StepReport, ...]
+
+    @property
+    def cycles(self) -> int:
+        return sum(step.cycles for step in self.steps)
+
+    @property
+    def cycles_per_sample(self) -> float:
+        """The mean."""
+        return self.cycles / len(self.steps)
+
+    @property
+    def accumulating(self) -> StepReport:
+        """A step that adds to the sums; of two samples the one that begins them."""
+        return self.steps[-2 if len(self.steps) > 1 else -1]
+
+    @property
+    def updating(self) -> StepReport:
+        return self.steps[-1]
+
+
+# -- from a run to its report ----------------------------------------------------------------------
+class Mark(NamedTuple):
+    """Where a phase begins: cycle, and what all cores together have spent and done."""
+
+    now: int
+    counters: NDArray[np.int64]
+    work: NDArray[np.int64]
+
+
+def marked_run(
+    machine: Machine, schedule: Schedule, scalars: Mapping[str, np.generic], timeline: Timeline | None
+) -> list[Mark]:
+    """Run a schedule: a mark as each phase begins, and one at the end. timeline: also gets the phases."""
+    marks: list[Mark] = []
+
+    def controller(cluster: Controller) -> Process:
+        def mark(phase: int) -> None:
+            marks.append(Mark(cluster.now, cluster.counters().sum(axis=0), cluster.work().sum(axis=0)))
+
+        yield from execute(schedule, cluster, mark, scalars=scalars)
+        mark(-1)
+
+    machine.simulate(controller, timeline=timeline)
+    if timeline is not None:
+        for phase, begin, end in zip(schedule.phases, marks, marks[1:], strict=False):
+            timeline.span("layer and step", f"{phase.layer} {phase.step}", begin.now, end.now)
+    return marks
+
+
+def phases_of(schedule: Schedule, marks: list[Mark], platform: Platform) -> tuple[PhaseReport, ...]:
+    """What lies between the marks of a run."""
+    phases = []
+    for number, (phase, (inward, outward)) in enumerate(zip(schedule.phases, schedule.bytes_moved(), strict=True)):
+        begin, end = marks[number], marks[number + 1]
+        spent = end.counters - begin.counters
+        fp_operations, l1_words = (int((end.work - begin.work)[work]) for work in Work)
+        cycles, instructions = end.now - begin.now, int(spent[Cause.ISSUE])
+        waiting = int(spent.sum()) - instructions
+        counts = Counts(cycles, instructions, waiting, fp_operations, l1_words, inward + outward)
+        phases.append(
+            PhaseReport(
+                phase.layer,
+                phase.step,
+                ", ".join(phase.kernels),
+                phase.tile,
+                phase.buffering,
+                cycles,
+                phase.macs,
+                inward,
+                outward,
+                instructions,
+                energy(counts, platform),
+                {cause.name.lower(): int(spent[cause]) for cause in Cause},
+                bounds(platform, phase.least_macs, inward, outward, instructions),
+            )
+        )
+    return tuple(phases)
+
+
+def own_bound(phases: tuple[PhaseReport, ...], platform: Platform, least_macs: int) -> int:
+    """Cycles below which nothing goes that moves and issues what these phases do."""
+    inward, outward, instructions = (
+        sum(getattr(phase, name) for phase in phases) for name in ("dma_bytes_in", "dma_bytes_out", "instructions")
+    )
+    return max(bounds(platform, least_macs, inward, outward, instructions).values())

@@ -27,6 +27,7 @@ from pulpsim.console import (
     table_console,
     version_option,
 )
+from trainlib.cli_networks import Asked, network_argument
 
 if TYPE_CHECKING:
     from autotuner.tuning import Job, Outcome, Progress, Tuned
@@ -44,7 +45,7 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("model", required=False)
+@network_argument(required=False)
 @click.option("--layer", metavar="SPEC", default=None, help='One layer instead of a model: "PW 64x25x5 64 relu".')
 @platform_options
 @click.option("--steps", default=None, metavar="fw,wg,ig", help="Search these only (default: all, with the update).")
@@ -58,7 +59,7 @@ def main() -> None:
 @out_option("plan.json and tuning.json")
 @json_option
 def tune(
-    model: str | None, layer: str | None, platform: Platform, steps: str | None, published: bool, start: str | None,
+    model: Asked | None, layer: str | None, platform: Platform, steps: str | None, published: bool, start: str | None,
     workers: int | None, candidates: int, out: OutFolder | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Search the plan of MODEL's training step with the fewest simulated cycles.
@@ -69,7 +70,6 @@ def tune(
     """
     from autotuner.layer_spec import parse
     from autotuner.tuning import MAX_WORKERS
-    from trainlib import models
     from trainlib.plan import Plan
 
     count = workers if workers is not None else os.cpu_count() or 1
@@ -86,17 +86,17 @@ def tune(
     if candidates and published:
         raise InputError("--candidates: goes without --published")
     parts = _parts(steps)
-    network = parse(layer) if layer is not None else models.get(str(model))
+    network = parse(str(layer)) if model is None else model.get()
     also = [Plan.load(start)] if start is not None else []
     layers = () if layer is None else (1,)
     if out is not None:
         out.make()
     if published:
         _compare(network, platform, parts, layers, count, out, as_json)
-    elif layer is not None:
+    elif model is None:
         _tune_layer(network, platform, parts, count, candidates, out, as_json)
     else:
-        _tune_model(str(model), network, platform, parts, count, candidates, also, out, as_json)
+        _tune_model(f"{model}{model.options}", network, platform, parts, count, candidates, also, out, as_json)
 
 
 def _parts(steps: str | None) -> tuple[str, ...]:

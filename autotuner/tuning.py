@@ -193,7 +193,8 @@ def tune(
     workers. Ctrl-C ends the search with what has been found; a second run goes on from the points. Raises TuningError,
     PlanError for `also`, ModelError, PlatformError, PointsError, WorkersError.
     """
-    model, platform, path = models.of(model), Platform.of(platform), file_of(path)
+    platform, path = Platform.of(platform), file_of(path)
+    model = replace(models.of(model), origin=None)  # weights need not go to every process
     workers, parts = workers_of(workers), _words("parts", parts, PARTS)
     allowed = _words("allowed", allowed, (*matmul.NAMES, *depthwise.NAMES))
     most = candidates_of(candidates)

@@ -163,6 +163,7 @@ def train(
         learned = _learn(trainer, lessons, steps, timeline, stage)
     source = plan if plan is not None else origin(trainer.plan, platform)
     result = _result(learned, lr, lessons.name) | {"plan": source, "run": cost_record(trainer.cost)}
+    result["notes"] = list(network.notes)
     if out is not None and timeline is not None:
         out.write(report=result, plan=trainer.plan.to_json().encode(), timeline=timeline.to_json())
     if as_json:
@@ -175,6 +176,8 @@ def train(
     console.print(f"plan: {source}")
     console.print(_summary(learned, lr, lessons.name))
     console.print(cost_line(trainer.cost))
+    for note in network.notes:
+        console.print(f"note: {note}")
     if out is not None:
         console.print(out.line("open it in ui.perfetto.dev"))
 

@@ -129,7 +129,7 @@ def train_run(
     result = step_json(report) | {
         "plan": source, "data": known.name, "standardised_by": trainer.standard_of(known.train).of,
         "epochs": shown.history_records(history), "before": shown.evaluation_record(before),
-        "after": shown.evaluation_record(after), "run": shown.cost_record(cost),
+        "after": shown.evaluation_record(after), "run": shown.cost_record(cost), "notes": list(network.notes),
     }  # fmt: skip
     if out is not None and timeline is not None:
         out.write(report=result, plan=trainer.plan.to_json().encode(), timeline=timeline.to_json())
@@ -149,6 +149,8 @@ def train_run(
     for part in ("train", "validation"):
         if missing := known.part(part).missing:
             console.print(f"note: no {part} samples of {', '.join(missing)}")
+    for note in network.notes:
+        console.print(f"note: {note}")
     if out is not None:
         console.print(out.line("open the timeline in ui.perfetto.dev"))
 
@@ -182,7 +184,10 @@ def _begun(
     return trainer
 
 
-weights_option = click.option("--weights", metavar="FILE.npz", required=True, help="What Trainer.save has written.")
+weights_option = click.option("--weights", metavar="FILE.npz", required=True, help="What --save has written.")
+own_weights_option = click.option(
+    "--weights", metavar="FILE.npz", default=None, help="What --save has written (default: MODEL's own)."
+)
 data_option = click.option(
     "--data", metavar="NAME|FILE.npz", default=None, help="A shipped set, or a file (default: the network's set)."
 )
@@ -190,21 +195,27 @@ data_option = click.option(
 
 @click.command()
 @network_argument(required=False)
-@weights_option
+@own_weights_option
 @data_option
 @click.option("--part", default="test", show_default=True, help="Of the samples, as the set calls it.")
 @json_option
-def evaluate(model: Asked | None, weights: str, data: str | None, part: str, as_json: bool) -> None:
+def evaluate(model: Asked | None, weights: str | None, data: str | None, part: str, as_json: bool) -> None:
     """How good a trained network is on samples: loss, and right classes or, of detectors, areas under curves.
 
-    MODEL: where the file's network is to be checked against one of the library's.
+    MODEL: its network, where that is in no file of --weights, or to be checked against it.
     """
     from trainlib import datasets
     from trainlib.learning_report import evaluation_line, evaluation_record, parts_table
     from trainlib.trainer import Trainer
 
-    with progress(Stage(f"evaluating {Path(weights).name}{starting('')}")):
-        trainer = Trainer.load(weights, model=None if model is None else model.get())
+    if model is None and weights is None:
+        raise InputError("give a MODEL or --weights, or both")
+    with progress(Stage(f"evaluating{starting('')}")):
+        network = None if model is None else model.get()
+        if weights is None and network is not None:
+            trainer = Trainer(network)
+        else:
+            trainer = Trainer.load(str(weights), model=network)
         found = trainer.evaluate(datasets.load(data or _set_for(trainer.model)).part(part))
     if as_json:
         print_json(evaluation_record(found))
@@ -217,7 +228,7 @@ def evaluate(model: Asked | None, weights: str, data: str | None, part: str, as_
 
 @click.command()
 @network_argument()
-@click.option("--weights", metavar="FILE.npz", default=None, help="What --save has written (default: MODEL's own).")
+@own_weights_option
 @click.option("--data", metavar="NAME|FILE.npz", required=True, help="A shipped set, or a file with an array x.")
 @click.option("--out", metavar="FILE.npy", required=True, help="Where the outputs go, float32, a row a sample.")
 @click.option("--timed", is_flag=True, help="Simulate the first row's forward pass: cycles and energy, layer by layer.")

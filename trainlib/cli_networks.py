@@ -92,7 +92,7 @@ def import_command(model: Asked, as_json: bool) -> None:
         return
     console = table_console()
     console.print(text(_layers_table(network)))
-    for note in network.origin.notes if network.origin is not None else ():
+    for note in network.notes:
         click.echo(f"note: {note}")
     weights = sum(array.size for array in network.initial_parameters())
     click.echo(f"{network.name}: {list(network.input_shape)} to {list(network.shapes[-1][1])}, loss {network.loss}, "
@@ -104,7 +104,7 @@ def network_record(network: Model) -> dict[str, Any]:
     origin = network.origin
     return {
         "name": network.name, "input_shape": list(network.input_shape), "loss": network.loss,
-        "layers": _layer_records(network), "notes": list(origin.notes) if origin is not None else [],
+        "layers": _layer_records(network), "notes": list(network.notes),
         "head": origin.head if origin is not None else "", "rate": origin.rate if origin is not None else None,
         "step_macs": network.step_macs,
     }  # fmt: skip

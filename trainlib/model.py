@@ -146,6 +146,11 @@ class Model:
         return tuple(node.shapes for node in self.nodes)
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What is otherwise than in the file that the network is of."""
+        return () if self.origin is None else self.origin.notes
+
+    @property
     def inputs(self) -> int:
         """Numbers in a sample."""
         return prod(self.input_shape)

@@ -22,8 +22,11 @@ from trainlib.plan import Plan
 
 
 def may_keep(model: Model) -> bool:
-    """Not under the name of a shipped network, nor for a part of one: these train as they come, whatever is kept."""
-    return model.name not in models.MODELS
+    """Not for a shipped network, nor for a part of one: these train as they come, whatever is kept."""
+    if model.name not in models.MODELS:
+        return True
+    shipped = {layer.name for layer in models.get(model.name).layers}
+    return any(layer.name not in shipped for layer in model.layers)
 
 
 def path_of(model: Model, platform: Platform) -> Path:

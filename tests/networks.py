@@ -43,7 +43,7 @@ from trainlib.errors import PlanError
 
 MOST_LAYERS = 8
 L1_KIB = (64, 8, 12, 16, 20, 24, 32, 48, 96, 128, 256)
-#: beside the stacks, where L1 is to be scarce: None leaves it as it is
+#: beside the stacks, where L1 is to be scarce: None leaves it as it is, as for networks that would be too many tiles
 ROOM_BYTES = (None, 1 << 10, 2 << 10, 4 << 10, 8 << 10)
 CORES = 16
 L2_KIB = 1024
@@ -57,7 +57,7 @@ BATCH, SHRINKING = 100, 60.0
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
     model, platform = draw(networks(MOST_LAYERS, shapes)), draw(platforms(CORES, L1_KIB, L2_KIB))
-    room = draw(st.sampled_from(ROOM_BYTES))
+    room = draw(st.sampled_from(ROOM_BYTES if model.weights < MANY_TILES else ROOM_BYTES[:1]))
     rule = draw(st.sampled_from(["SGD", *RULES]))
     few_tiles = room is None and model.weights < MANY_TILES  # batches are compiled three times
     accumulate = draw(st.sampled_from([1, 1, 1, 2, 3])) if few_tiles else 1

@@ -317,7 +317,7 @@ def test_pruning_loses_nothing(layer: tuple[Model, str]) -> None:
     assert pruned.space == whole.space == len(list(candidates(model, 1, step)))
 
 
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(searched(), st.sets(st.sampled_from(matmul.NAMES), min_size=1, max_size=6), st.sampled_from(matmul.NAMES))
 def test_a_larger_space_never_gives_a_slower_step(layer: tuple[Model, str], few: set[str], more: str) -> None:
     model, step = layer
@@ -327,7 +327,7 @@ def test_a_larger_space_never_gives_a_slower_step(layer: tuple[Model, str], few:
     assert smaller.space <= larger.space
 
 
-@settings(max_examples=5)
+@settings(max_examples=3)
 @given(searched(6), st.integers(9, 16), st.integers(17, 160))
 def test_more_l1_never_gives_a_slower_step(layer: tuple[Model, str], less: int, more: int) -> None:
     model, step = layer
@@ -338,7 +338,7 @@ def test_more_l1_never_gives_a_slower_step(layer: tuple[Model, str], less: int, 
 
 
 @pytest.mark.parametrize("conflicts", [False, True])
-@settings(max_examples=4)
+@settings(max_examples=3)
 @given(layer=searched(6))
 def test_more_dma_bandwidth_never_gives_a_slower_step(conflicts: bool, layer: tuple[Model, str]) -> None:
     """With conflicts within 2 %: other banks are taken at other times."""

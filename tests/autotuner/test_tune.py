@@ -100,9 +100,9 @@ def mean_cycles(model: Model, plan: Plan, platform: Platform = PLATFORM) -> floa
 
 
 # -- the plan --------------------------------------------------------------------------------------
-@pytest.mark.parametrize("workers", [2, 3])
-def test_any_number_of_workers_finds_the_same(workers: int, fresh: Fresh, path: Path) -> None:
-    assert result(tune(SMALL, PLATFORM, workers, path)) == result(fresh.tuned)
+def test_any_number_of_workers_finds_the_same(fresh: Fresh, path: Path) -> None:
+    """Two do so below, after others were killed."""
+    assert result(tune(SMALL, PLATFORM, 3, path)) == result(fresh.tuned)
     assert measured(path) == fresh.points
 
 
@@ -131,7 +131,7 @@ def test_it_is_faster_than_the_plan_by_rule(fresh: Fresh) -> None:
 )
 def test_it_is_never_slower_than_the_plan_by_rule(model: Model, changes: dict[str, Any]) -> None:
     platform = PLATFORM.replace(changes)
-    tuned = tune(model, platform, 1, None)
+    tuned = tune(model, platform, 1, None, candidates=20)
     plan_of(tuned).check(model)
     assert tuned.cycles == mean_cycles(model, plan_of(tuned), platform)
     assert tuned.cycles <= tuned.default_cycles == mean_cycles(model, default_plan(model, platform), platform)

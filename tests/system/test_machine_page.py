@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -95,14 +96,26 @@ def test_the_timing_model_is_on_it_word_for_word(text: str) -> None:
             assert " ".join(words(paragraph)) in rules
 
 
-@pytest.fixture(scope="module")
-def of_one() -> str:
-    return page([Platform.preset("pulp-2022")])
+@cache
+def of_one(rules: tuple[Rule, ...]) -> str:
+    """The page of a preset with these rules alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(machine_page, "RULES", rules)
+        return page([Platform.preset("pulp-2022")])
 
 
 @pytest.mark.parametrize("key", COUNTS)
-def test_an_edited_number_changes_the_page(key: str, of_one: str) -> None:
-    assert page([Platform.preset("pulp-2022", {key: other(key)})]) != of_one
+def test_an_edited_number_changes_the_page(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Already with no rules on it but those of the number."""
+    rules = tuple(rule for rule in RULES if key in rule.keys)
+    monkeypatch.setattr(machine_page, "RULES", rules)
+    assert page([Platform.preset("pulp-2022", {key: other(key)})]) != of_one(rules)
+
+
+def test_all_rules_hold_with_every_number_edited() -> None:
+    platform = Platform.preset("pulp-2022", {key: other(key) for key in COUNTS})
+    for rule in RULES:
+        assert rule.measured(platform) == rule.configured(platform), rule.what
 
 
 @pytest.mark.parametrize("name", Platform.presets())
@@ -126,6 +139,7 @@ def test_a_rule_that_the_engine_does_not_follow_stops_the_page(monkeypatch: pyte
 
 def test_check_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(machine_page, "PAGE", tmp_path / "machine.md")
+    monkeypatch.setattr(machine_page, "RULES", RULES[:1])
     missing = CliRunner().invoke(main, ["machine", "--check"])
     assert missing.exit_code == 1 and "run `python -m benchmarks machine`" in missing.stderr
     assert CliRunner().invoke(main, ["machine"]).exit_code == 0

@@ -356,12 +356,14 @@ def test_a_process_refuses_with_status_two_and_no_traceback() -> None:
 
 
 def test_a_process_in_a_pipe_says_what_it_does() -> None:
-    """Also while it compiles, which takes longest: nothing that takes long is silent."""
-    run = subprocess.run(
+    """Also while it compiles, which takes longest: nothing that takes long is silent. Two lines of it are enough."""
+    child = subprocess.Popen(
         [sys.executable, "-m", "trainlib", "train", "autoencoder", "--json", "--data", "small.npz", "--steps", "3"],
-        env=environment(PULPSIM_CACHE_DIR="cold"), capture_output=True, text=True, timeout=600, check=False,
+        env=environment(PULPSIM_CACHE_DIR="cold"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    assert run.returncode == 0 and said(run.stderr) == "" and set(json.loads(run.stdout)) == KEYS
-    lines = run.stderr.splitlines()
-    assert len(lines) >= 2 and "(the first run of a version compiles, for about twenty seconds), " in run.stderr
-    assert all(re.fullmatch(r"[^\r\033]+, \d+ s", line) for line in lines)
+    with child:
+        assert child.stderr is not None
+        lines = [child.stderr.readline() for _ in range(2)]
+        child.kill()
+    assert any("(the first run of a version compiles, for about twenty seconds), " in line for line in lines)
+    assert all(re.fullmatch(r"[^\r\033]+, \d+ s\n", line) for line in lines)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
+from pathlib import Path
 
 import click
 
@@ -121,6 +123,22 @@ def networks(check: bool, as_json: bool) -> None:
         write_atomically(found.PAGE, text.encode())
     elif not found.PAGE.exists() or found.PAGE.read_text(encoding="utf-8") != text:
         click.echo(f"docs/{found.PAGE.name} is out of date: run `python -m benchmarks networks`", err=True)
+        raise SystemExit(1)
+
+
+@main.command(name="your-network")
+@click.option("--check", is_flag=True, help="Write nothing; exit 1 if the page is not up to date.")
+def your_network(check: bool) -> None:
+    """Run the commands of docs/your-network.md, and write what they print there."""
+    from benchmarks import your_network as found
+
+    with progress(Stage(f"running the commands of {found.PAGE.name}")), tempfile.TemporaryDirectory() as folder:
+        found.prepare(Path(folder))
+        text = found.page(Path(folder))
+    if not check:
+        write_atomically(found.PAGE, text.encode())
+    elif found.PAGE.read_text(encoding="utf-8") != text:
+        click.echo(f"docs/{found.PAGE.name} is out of date: run `python -m benchmarks your-network`", err=True)
         raise SystemExit(1)
 
 

@@ -109,9 +109,9 @@ def mlp(*widths: int, bias: bool = False) -> Model:
 
 
 def test_layers_wider_than_l1_come_from_l2_in_parts() -> None:
-    """20,000 numbers are 80,000 bytes: neither the sample nor the first layer's output fits L1."""
+    """15,000 numbers are 60,000 bytes: neither the sample nor the first layer's output fits L1."""
     platform = Platform.preset("pulp-2022", {"l2.size_bytes": 8 << 20})
-    model = mlp(20_000, 3, 20_000, 2, bias=True)
+    model = mlp(15_000, 2, 15_000, 2, bias=True)
     assert default_plan(model, platform).vectors == "streamed"
     check(Case(model, None, platform, 3, momentum=0.9))
 

@@ -12,10 +12,7 @@ from typing import Any
 import numpy as np
 
 from pulpsim.tables import Table, number, words
-from trainlib import Trainer
-from trainlib.graph import SAMPLE
-from trainlib.layers import Conv2D, DepthWise, FullyConnected, GlobalAveragePool, Layer, PointWise
-from trainlib.model import Model
+from trainlib import Trainer, counterpart
 from trainlib.optimizers import SGD
 
 NETWORKS = ("autoencoder", "ds_cnn_paper", "ds_cnn")
@@ -80,40 +77,11 @@ def torch_step(trainer: Trainer, x: Any, target: int | None) -> Callable[[], obj
     model, sample = trainer.model, torch.from_numpy(x)
     parameters = [torch.from_numpy(array.copy()).requires_grad_() for array in trainer.parameters]
     optimizer = torch.optim.SGD(parameters, lr=RATE)
-    wanted = sample if target is None else torch.tensor([target])
-    measured = torch.nn.functional.mse_loss if target is None else torch.nn.functional.cross_entropy
 
     def step() -> None:
         optimizer.zero_grad()
-        y = _output(torch.nn.functional, model, parameters, sample)
-        measured(y if target is None else y.reshape(1, -1), wanted).backward()
+        y = counterpart.outputs(torch, model, parameters, sample)[model.layers[-1].name]
+        counterpart.loss(torch, model, y, sample if target is None else target).backward()
         optimizer.step()
 
     return step
-
-
-def _output(f: Any, model: Model, parameters: list[Any], x: Any) -> Any:
-    values = {SAMPLE: x}
-    for node, slots in zip(model.nodes, model.slots, strict=True):
-        own = [parameters[slot] for slot in slots.values()]
-        values[node.name] = _layer(f, node.layer, own, values[node.inputs[0].name])
-    return values[model.layers[-1].name]
-
-
-def _layer(f: Any, layer: Layer, own: list[Any], x: Any) -> Any:
-    """Of the kinds that `NETWORKS` have, without bias."""
-    match layer:
-        case FullyConnected():
-            y = f.linear(x.reshape(-1), own[0])
-        case GlobalAveragePool():
-            y = x.mean((1, 2))
-        case PointWise():
-            y = f.conv2d(x[None], own[0][:, :, None, None])[0]
-        case Conv2D() | DepthWise():
-            at = layer.window(tuple(x.shape))
-            padded = f.pad(x[None], (at.left, at.right, at.top, at.bottom))
-            w, groups = (own[0][:, None], layer.channels) if isinstance(layer, DepthWise) else (own[0], layer.groups)
-            y = f.conv2d(padded, w, stride=(at.stride_h, at.stride_w), groups=groups)[0]
-        case _:
-            raise NotImplementedError(f"{layer.name}: {type(layer).__name__}")
-    return f.relu(y) if layer.relu else y

@@ -18,10 +18,9 @@ from hypothesis import strategies as st
 from tests.trainlib import textbook
 from tests.trainlib.arrays import Floats, assert_same_bits, seeds
 from tests.trainlib.textbook import Doubles, normalisations, parametric_layers, plain_layers, slopes
-from trainlib import functional, numerics
+from trainlib import counterpart, functional, numerics
 from trainlib.errors import DataError, ModelError
 from trainlib.functional import SGD
-from trainlib.graph import SAMPLE
 from trainlib.layers import (
     GELU,
     Add,
@@ -45,7 +44,6 @@ from trainlib.layers import (
     Offset,
     Parametric,
     PointWise,
-    Pool,
     ReLU,
     ReLU6,
     Reshape,
@@ -514,97 +512,9 @@ def test_a_velocity_of_another_network_is_refused() -> None:
 
 
 # -- PyTorch's opinion -----------------------------------------------------------------------------
-def torch_forward(torch: Any, layer: Layer, own: list[Any], x: Any, *more: Any, step: int | None = None) -> Any:
-    """The mask of a dropout is ours."""
-    f = torch.nn.functional
-    b = own[1] if len(own) > 1 else None
-    match layer:
-        case Add():
-            y = sum(more, x)
-        case Concat():
-            return torch.cat([x, *more])
-        case Flatten():
-            return x.reshape(-1)
-        case MatMul():
-            a, b = (
-                value.transpose(1, 2) if turned else value
-                for value, turned in zip((x, *more), (layer.transpose_a, layer.transpose_b), strict=True)
-            )
-            return torch.bmm(a, b) * layer.scale
-        case Softmax():
-            return f.softmax(x, dim=-1)
-        case Reshape():
-            return x.reshape(layer.shape)
-        case Transpose():
-            return x.reshape(layer.dims or x.shape).permute(layer.order).reshape(layer.output_shape(tuple(x.shape)))
-        case Offset():
-            return x + own[0]
-        case Dropout():
-            return x * torch.from_numpy(textbook.dropped(layer, np.ones(tuple(x.shape)), step).astype(np.float32))
-        case BatchNorm():
-            mean, inverse = (array.detach() for array in own[2:])
-            y = f.batch_norm(x[None], mean, 1 / inverse**2, own[0], b, eps=0.0)[0]
-        case InstanceNorm():
-            y = f.instance_norm(x[None], weight=own[0], bias=b, eps=layer.eps)[0]
-        case LayerNorm():
-            y = f.layer_norm(x.reshape(-1), (layer.features,), own[0], b, layer.eps).reshape(x.shape)
-        case LayerNorm2D():  # tokens last
-            y = f.layer_norm(x.permute(1, 2, 0), (layer.channels,), own[0], b, layer.eps).permute(2, 0, 1)
-        case ReLU6():
-            return f.relu6(x)
-        case HardSwish():
-            return f.hardswish(x)
-        case GELU():
-            return f.gelu(x, approximate=layer.approximate)
-        case FullyConnected():
-            y = f.linear(x.reshape(-1), own[0], b)
-        case PointWise():
-            y = f.conv2d(x[None], own[0][:, :, None, None], b)[0]
-        case Conv2D() | DepthWise():
-            at = layer.window(tuple(x.shape))
-            padded = f.pad(x[None], (at.left, at.right, at.top, at.bottom))
-            groups = layer.channels if isinstance(layer, DepthWise) else layer.groups
-            w = own[0][:, None] if isinstance(layer, DepthWise) else own[0]
-            apart = at.dilation_h, at.dilation_w
-            y = f.conv2d(padded, w, b, (at.stride_h, at.stride_w), 0, apart, groups)[0]
-        case AveragePool() | MaxPool():
-            return torch_pool(f, layer, x)
-        case GlobalAveragePool():
-            return f.adaptive_avg_pool2d(x[None], 1)[0]
-        case ReLU():
-            return f.relu(x)
-        case LeakyReLU():
-            return f.leaky_relu(x, layer.slope)
-        case Sigmoid():
-            return torch.sigmoid(x)
-        case Tanh():
-            return torch.tanh(x)
-    return f.relu(y) if layer.relu else y
-
-
-def torch_pool(f: Any, layer: Pool, x: Any) -> Any:
-    at = layer.window(tuple(x.shape))
-    window = (at.kernel_h, at.kernel_w), (at.stride_h, at.stride_w)
-
-    def padded(x: Any, value: float) -> Any:  # by itself it takes padding on both sides alike, and half a kernel
-        return f.pad(x[None], (at.left, at.right, at.top, at.bottom), value=value)
-
-    if isinstance(layer, MaxPool):
-        return f.max_pool2d(padded(x, -np.inf), *window)[0]
-    counted = f.avg_pool2d(padded(x.detach() * 0 + 1, float(layer.count_padding)), *window)[0]
-    return f.avg_pool2d(padded(x, 0.0), *window)[0] / counted
-
-
 def torch_loss(torch: Any, model: Model, parameters: list[Any], x: Any, target: Any) -> Any:
-    f, values = torch.nn.functional, {SAMPLE: x}
-    for node, slots in zip(model.nodes, model.slots, strict=True):
-        own, inputs = [parameters[slot] for slot in slots.values()], [values[value.name] for value in node.inputs]
-        values[node.name] = torch_forward(torch, node.layer, own, *inputs, step=0)
-    value = values[model.layers[-1].name]
-    if model.loss == "cross-entropy":
-        return f.cross_entropy(value.reshape(1, -1), torch.tensor([target]))
-    wanted = x if target is None else torch.from_numpy(target)
-    return (f.mse_loss if model.loss == "mse" else f.l1_loss)(value, wanted)
+    y = counterpart.outputs(torch, model, parameters, x, step=0)[model.layers[-1].name]
+    return counterpart.loss(torch, model, y, x if target is None else target)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -642,7 +552,7 @@ def test_pytorch_computes_the_same_layers(made: tuple[Layer, tuple[int, ...]], s
     dy = random(rng, y.shape)
     theirs = [torch.from_numpy(array).requires_grad_() for array in own.values()]
     their_x = torch.from_numpy(x).requires_grad_()
-    their_y = torch_forward(torch, layer, theirs, their_x)
+    their_y = counterpart.forward(torch, layer, theirs, their_x)
     their_y.backward(torch.from_numpy(dy))
     assert_near(y, their_y.detach().numpy().astype(np.float64), "forward")
     d = values_of_layers.through_relu(layer, dy, y)

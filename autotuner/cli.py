@@ -142,7 +142,8 @@ def _tune_model(
         if place is not None:
             click.echo(f"kept, for trainlib train {given}: {place}")
         elif tuned.plan is not None and given != model.name:
-            click.echo(f"not kept: {model.name} is the name of a shipped network; give it another one in {given}")
+            why = f"{model.name} is a shipped network, which trains as it comes"
+            click.echo(f"not kept: {why}; give it another name in {given}")
     if tuned.plan is None:
         raise InputError(f"no plan for {model.name}: {tuned.fault}")
     if not tuned.complete:

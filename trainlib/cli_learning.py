@@ -264,6 +264,8 @@ def predict(
         if weights is not None:
             parameters, standard = checkpoint.weights_of(checkpoint.read(weights), network)
             x = x if standard is None else standard.apply(x)
+        if network.origin is not None and x.shape == network.origin.whole:  # one sample, in a file without a batch
+            x = x.reshape(1, *network.input_shape)
         samples = as_samples(x, network.input_shape)
         outputs = forward_all(network, parameters, samples, host=Host(None, platform.cluster.cores))
         stage.text = "timing a forward pass"

@@ -54,18 +54,13 @@ def own_of(model: Model, index: int, parameters: Parameters) -> Own:
 
 
 def numbers(what: str, values: ArrayLike, shapes: Collection[Shape], accepted: str) -> Floats:
-    """values in FP32, contiguous, in one of the shapes, sizes of 1 not counted. what, accepted: for the message. Raises
-    DataError."""
+    """values in FP32, contiguous, in one of the shapes. what, accepted: for the message. Raises DataError."""
     if type(values) is np.ndarray and values.dtype == np.float32 and values.shape in shapes:
         return np.ascontiguousarray(values)
     try:
         array = np.asarray(values)
     except ValueError:  # lists of different lengths
         raise DataError(f"{what} that is no array: must be {accepted}") from None
-    if array.shape not in shapes:
-        own = [size for size in array.shape if size > 1]
-        fitting = [shape for shape in shapes if own == [size for size in shape if size > 1]]
-        array = array.reshape(fitting[0]) if fitting else array
     if array.shape not in shapes:
         raise DataError(f"{what} of shape {list(array.shape)}: must be {accepted}")
     if array.dtype.kind not in "biuf":
@@ -74,9 +69,15 @@ def numbers(what: str, values: ArrayLike, shapes: Collection[Shape], accepted: s
         return np.ascontiguousarray(array, np.float32)
 
 
+def signal_of(shape: Shape) -> Shape:
+    """Images of one row are signals, [channels, length], too; others stay as they are."""
+    return (shape[0], shape[2]) if len(shape) == 3 and shape[1] == 1 else shape
+
+
 def _sample(model: Model, x: ArrayLike) -> Floats:
     shape = model.input_shape
-    return numbers(f"{model.name}: a sample", x, (shape, (model.inputs,)), f"{list(shape)}").reshape(shape)
+    shapes = shape, (model.inputs,), signal_of(shape)
+    return numbers(f"{model.name}: a sample", x, shapes, f"{list(shape)}").reshape(shape)
 
 
 def forward(

@@ -29,9 +29,10 @@ class Origin:
 
     parameters: that training begins with, as `Model.parameter_shapes` says. kept: by layer and parameter, where the
     file has it; what is not among them is computed there of several tensors, or is none of the file's. replaced:
-    tensors whose part others have taken, by what is written there. head: what follows the outputs in the file,
-    "softmax" or "log-softmax", which cross-entropy has within; "" for nothing. rate: the learning rate that the file
-    says. notes: what is otherwise here than there.
+    tensors whose part others have taken, by what is written there. output: sizes of an output in the file. whole: of
+    the input, where that is one sample without a batch. head: what follows the outputs in the file, "softmax" or
+    "log-softmax", which cross-entropy has within; "" for nothing. rate: the learning rate that the file says. notes:
+    what is otherwise here than there.
     """
 
     file: str
@@ -39,6 +40,8 @@ class Origin:
     parameters: tuple[Floats, ...]
     kept: Mapping[tuple[str, str], Kept]
     replaced: Mapping[str, Floats] = field(default_factory=dict)
+    output: tuple[int, ...] = ()
+    whole: tuple[int, ...] = ()
     head: str = ""
     rate: float | None = None
     notes: tuple[str, ...] = ()
@@ -46,8 +49,8 @@ class Origin:
     def finished(self, y: Floats) -> Floats:
         """Outputs [n, *shape] as the file gives them, computed in FP64 and rounded once."""
         if not self.head:
-            return y
+            return y.reshape(len(y), *self.output)
         rows = y.reshape(len(y), -1).astype(np.float64)
         shifted = rows - rows.max(axis=1, keepdims=True, initial=-np.inf)
         logs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-        return (np.exp(logs) if self.head == "softmax" else logs).astype(np.float32).reshape(y.shape)
+        return (np.exp(logs) if self.head == "softmax" else logs).astype(np.float32).reshape(len(y), *self.output)

@@ -142,7 +142,8 @@ class Trainer:
         """A contiguous vector of numbers that are finite, from one or from an array of the shape."""
         size = prod(shape)
         accepted = f"[{size}]" + (f" or {list(shape)}" if len(shape) > 1 else "")
-        vector = functional.numbers(f"{self.model.name}: a {what}", values, ((size,), shape), accepted).reshape(-1)
+        shapes = (size,), shape, functional.signal_of(shape) if what == "sample" else shape
+        vector = functional.numbers(f"{self.model.name}: a {what}", values, shapes, accepted).reshape(-1)
         if not elementwise.all_finite(vector):
             count = np.count_nonzero(~np.isfinite(vector))
             raise DataError(

@@ -28,7 +28,7 @@ KEYS = {
     "model", "platform", "clock_hz", "cores", "cycles", "milliseconds", "macs", "macs_per_cycle",
     "lower_bound_cycles", "issue_bound_cycles", "dma_bytes_in", "dma_bytes_out", "l1_bytes", "l2_bytes", "causes",
     "trained", "microjoules", "microjoules_by_part", "phases", "data", "steps", "lr", "held_out_loss", "loss", "plan",
-    "run",
+    "run", "notes",
 }  # fmt: skip
 PHASE_KEYS = {
     "layer", "step", "cycles", "macs", "dma_bytes_in", "dma_bytes_out", "kernel", "tile", "buffering", "instructions",
@@ -352,7 +352,10 @@ def test_a_process_refuses_with_status_two_and_no_traceback() -> None:
     run = process("train", "autoencodr")
     assert (run.returncode, run.stdout) == (2, "")
     known = "autoencoder, ds_cnn, ds_cnn_paper, lenet5, mobilenet_v1, resnet8, tutorial_cnn"
-    assert run.stderr == f"trainlib: no model 'autoencodr' (did you mean 'autoencoder'?); models: {known}\n"
+    files = ".toml, .json, .onnx, .pt2, .py"
+    assert run.stderr == (
+        f"trainlib: no model 'autoencodr' (did you mean 'autoencoder'?); models: {known}; files: {files}\n"
+    )
 
 
 def test_a_process_in_a_pipe_says_what_it_does() -> None:

@@ -244,8 +244,8 @@ def test_models_platforms_and_plans_by_name_or_file(tmp_path: Path) -> None:
 
 def test_what_is_said() -> None:
     assert refused(lambda: Trainer(3)) == (
-        "model of type int: must be a Model, or the name of one that is shipped: autoencoder, ds_cnn, ds_cnn_paper, "
-        "lenet5, mobilenet_v1, resnet8, tutorial_cnn"
+        "model of type int: must be a Model, a file, or the name of one that is shipped: autoencoder, ds_cnn, "
+        "ds_cnn_paper, lenet5, mobilenet_v1, resnet8, tutorial_cnn"
     )
     assert refused(lambda: Trainer("autoencodr")).startswith("no model 'autoencodr' (did you mean 'autoencoder'?)")
     assert refused(lambda: Trainer(NETWORK, 3)).startswith("platform of type int: must be a Platform, the name of a ")

@@ -366,4 +366,5 @@ def test_a_layer_without_size_is_refused() -> None:
 def test_an_unknown_model_names_the_nearest() -> None:
     text = refused(lambda: models.get("autoencodr"), ModelError)
     known = "autoencoder, ds_cnn, ds_cnn_paper, lenet5, mobilenet_v1, resnet8, tutorial_cnn"
-    assert text == f"no model 'autoencodr' (did you mean 'autoencoder'?); models: {known}"
+    files = ".toml, .json, .onnx, .pt2, .py"
+    assert text == f"no model 'autoencodr' (did you mean 'autoencoder'?); models: {known}; files: {files}"

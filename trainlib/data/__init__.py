@@ -175,9 +175,9 @@ def _file(shipped: Path, path: str | Path | None) -> Path:
 def as_samples(x: NDArray[np.float32], input_shape: tuple[int, ...]) -> NDArray[np.float32]:
     """x [n, *shape] as samples for a network, float32 [n, *input_shape], contiguous.
 
-    Images [n, height, width] become [n, 1, height, width], signals [n, channels, length] images of one row: sizes of 1
-    do not count. A smaller input takes the middle rows and the first columns: of frames of coefficients, the frames in
-    the middle and the coefficients that tell most. Raises DataError if the shapes allow neither.
+    Images [n, height, width] become [n, 1, height, width], signals [n, channels, length] images of one row. A smaller
+    input takes the middle rows and the first columns: of frames of coefficients, the frames in the middle and the
+    coefficients that tell most. Raises DataError if the shapes allow neither.
     """
     sizes: Any = input_shape
     if not isinstance(sizes, tuple) or None in map(whole, sizes) or not isinstance(x, np.ndarray):
@@ -188,9 +188,8 @@ def as_samples(x: NDArray[np.float32], input_shape: tuple[int, ...]) -> NDArray[
         first = (rows - height) // 2
         if first >= 0 and columns >= width:
             return np.ascontiguousarray(x[:, None, first : first + height, :width])
-    for samples, own in ((len(x), shape), (1, x.shape)):  # sizes of 1 do not count; all rows may be one sample
-        if shape != input_shape and [size for size in own if size > 1] == [size for size in input_shape if size > 1]:
-            return np.ascontiguousarray(x.reshape(samples, *input_shape))
+    if len(shape) == 2 and (*shape[:1], 1, *shape[1:]) == input_shape:
+        return np.ascontiguousarray(x[:, :, None])
     if shape != input_shape:
         hint = ", the channels last: x.transpose(0, 3, 1, 2) would fit"
         hint = hint if shape[-1:] + shape[:-1] == input_shape else ""

@@ -54,10 +54,12 @@ Value = Seen | Known | Padded | Head
 class Draft:
     """layers: by name, in order. parameters: of each layer, by name, as in the file. shapes: of what layers give.
 
-    notes: what a user should know. statistics: of batch normalisations, mean, variance and what is added to it.
+    whole: sizes of the sample, where the file has no batch. notes: what a user should know. statistics: of batch
+    normalisations, mean, variance and what is added to it.
     """
 
     input_shape: Shape
+    whole: tuple[int, ...] = ()
     layers: dict[str, Layer] = field(default_factory=dict)
     parameters: dict[str, dict[str, Known]] = field(default_factory=dict)
     shapes: dict[str, Shape] = field(default_factory=dict)
@@ -72,6 +74,11 @@ class Draft:
         """Once each."""
         if text not in self.notes:
             self.notes.append(text)
+
+    def forget(self, text: str) -> None:
+        """A note that is true no more."""
+        if text in self.notes:
+            self.notes.remove(text)
 
     def unique(self, name: str) -> str:
         """A name that no layer has."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,86 +16,23 @@ from numpy.typing import NDArray
 from trainlib.errors import ModelError
 from trainlib.folding import folded as fold_norms
 from trainlib.graph import SAMPLE
-from trainlib.importing import elementwise, moves, normalisations, parts, pools, products
-from trainlib.importing.draft import At, Draft, Head, Padded, Unsupported, Value
+from trainlib.importing.draft import Draft, Head, Padded, Value
 from trainlib.importing.file import File, Node, of_proto, read
 from trainlib.importing.fusing import fuse
-from trainlib.importing.known import FOLDED, Known, folded, of_constant
+from trainlib.importing.known import Known
 from trainlib.importing.patterns import joined
 from trainlib.importing.seen import Seen
 from trainlib.importing.training import Lesson, lesson_of
-from trainlib.layers import HardSwish, ReLU, Shape, Sigmoid, Tanh
+from trainlib.importing.walk import INSTEAD, Fault, Walk, is_handled, told
+from trainlib.layers import Shape
 from trainlib.model import LOSSES, Loss, Model
 from trainlib.origin import Floats, Kept, Origin
 
 #: what `--batch-norm` may be
 BATCH_NORMS = ("affine", "fold")
-BatchNorms = Literal["affine", "fold"]
-
-#: what makes layers of a node: its value, or that of every output
-Handler = Callable[[At], Value | list[Value]]
-HANDLERS: dict[str, Handler] = {
-    "Add": elementwise.add,
-    "AveragePool": pools.average_pool,
-    "BatchNormalization": normalisations.batch_normalization,
-    "Cast": moves.cast,
-    "CastLike": moves.cast_like,
-    "Clip": elementwise.clip,
-    "Concat": moves.concat,
-    "Conv": products.conv,
-    "Div": elementwise.divide,
-    "Dropout": moves.dropout,
-    "Flatten": moves.flatten,
-    "Gather": parts.gather,
-    "Gelu": elementwise.gelu,
-    "Gemm": products.gemm,
-    "GlobalAveragePool": pools.global_average_pool,
-    "GlobalMaxPool": pools.global_max_pool,
-    "HardSigmoid": elementwise.hard_sigmoid,
-    "HardSwish": elementwise.function(HardSwish),
-    "Identity": moves.identity,
-    "InstanceNormalization": normalisations.instance_normalization,
-    "LayerNormalization": normalisations.layer_normalization,
-    "LeakyRelu": elementwise.leaky_relu,
-    "LogSoftmax": elementwise.softmax("log-softmax"),
-    "MatMul": products.matmul,
-    "MaxPool": pools.max_pool,
-    "Mul": elementwise.multiply,
-    "Pad": moves.pad,
-    "ReduceMean": pools.reduce_mean,
-    "Relu": elementwise.function(ReLU),
-    "Reshape": moves.reshape,
-    "Shape": moves.shape,
-    "Sigmoid": elementwise.function(Sigmoid),
-    "Size": moves.size,
-    "Slice": parts.slice_,
-    "Softmax": elementwise.softmax("softmax"),
-    "Split": parts.split,
-    "Squeeze": moves.squeeze,
-    "Sub": elementwise.subtract,
-    "Sum": elementwise.add,
-    "Tanh": elementwise.function(Tanh),
-    "Transpose": moves.transpose,
-    "Unsqueeze": moves.unsqueeze,
-}
-#: names that other domains have for the same
-ALIASES = {"com.microsoft.Gelu": "Gelu"}
 #: what operators of quantised networks are called, or begin with
 QUANTISED = ("Quantize", "Dequantize", "DynamicQuantize", "QLinear", "ConvInteger", "MatMulInteger", "Requant", "Round",
              "com.microsoft.Q", "com.microsoft.Dequantize", "com.microsoft.Quantize")  # fmt: skip
-#: nodes of a kind that are named in a message
-NAMED = 3
-
-
-@dataclass(frozen=True)
-class Fault:
-    """A node that is no layer of the library's, and why."""
-
-    node: Node
-    what: str
-    instead: str
-
-
 def imported(path: str | Path, loss: str | None = None, batch_norm: str = "affine") -> Model:
     """The network of an ONNX file, its weights with it (`Model.origin`).
 
@@ -131,16 +68,11 @@ def _network(file: File, loss: str | None, batch_norm: str) -> Model:
         name, sizes = _sample(file, lesson)
     except ModelError as error:
         unknown = [Fault(node, "no such operator here", INSTEAD.get(node.operator, ""))
-                   for node in nodes if not _handled(node)]  # fmt: skip
-        raise ModelError("\n".join([str(error), *([_told(unknown, len(nodes))] if unknown else [])])) from None
+                   for node in nodes if not is_handled(node)]  # fmt: skip
+        raise ModelError("\n".join([str(error), *([told(unknown, len(nodes))] if unknown else [])])) from None
     end = lesson.output if loss in (None, "cross-entropy") else ""
     draft, value = drafted(file, nodes, name, sizes, lesson.output, end)
     return _model(file, lesson, draft, value, loss, batch_norm)
-
-
-def _handled(node: Node) -> bool:
-    operator = ALIASES.get(node.operator, node.operator)
-    return operator in HANDLERS or operator in FOLDED or operator == "Constant"
 
 
 def _check_quantised(file: File) -> None:
@@ -198,7 +130,7 @@ def drafted(
             raise
         whole = tuple(map(int, filter(None, sizes)))
         with suppress(ModelError):
-            one = Draft(_shape(whole))
+            one = Draft(_shape(whole), whole)
             one.note(f"no batch: {list(whole)} is one sample")
             return one, _walked(file, nodes, one, {name: Seen.stored(SAMPLE, whole)}, output, end)
         raise
@@ -210,11 +142,11 @@ def _walked(
     """batch: samples that the file takes at once, which must stay apart."""
     values: dict[str, Value] = {own: Known.of(own, array, True) for own, array in file.tensors.items()}
     values |= sample
-    walk = _Walk(file, draft, values, end, batch)
+    walk = Walk(file, draft, values, end, batch)
     for node in nodes:
         walk.take(node)
     if walk.faults:
-        raise ModelError(_told(walk.faults, len(nodes)))
+        raise ModelError(told(walk.faults, len(nodes)))
     value = values[output]
     if not isinstance(value, Seen | Head):
         what = "has zeros around it" if isinstance(value, Padded) else "is constant"
@@ -229,110 +161,14 @@ def _shape(dims: tuple[int, ...]) -> Shape:
     return dims if len(dims) in (1, 3) else (prod(dims),)
 
 
-class _Walk:
-    """From node to node: what each gives, and the faults so far."""
-
-    def __init__(self, file: File, draft: Draft, values: dict[str, Value], end: str, batch: int):
-        self._file, self._draft, self._values, self._end, self._batch = file, draft, values, end, batch
-        self.faults: list[Fault] = []
-        self._shapes: dict[str, tuple[int, ...]] | None = None
-
-    def take(self, node: Node) -> None:
-        """Make layers of a node, or say why not; what it gives is then known by its shape at most."""
-        handler = HANDLERS.get(ALIASES.get(node.operator, node.operator))
-        try:
-            found = self._given(node, handler)
-        except ModelError as error:
-            self._fault(node, error)
-            return
-        if found is None:
-            self._lose(node)
-        else:
-            self._values.update(zip(node.outputs, found, strict=False))
-
-    def _given(self, node: Node, handler: Handler | None) -> Sequence[Value] | None:
-        """Values of the outputs; None where an input is not known."""
-        if node.operator == "Constant":
-            return [of_constant(node)]
-        values = [self._values.get(name) if name else None for name in node.inputs]
-        there = [value for value in values if isinstance(value, Known)]
-        if node.operator in FOLDED and len(there) == len([name for name in node.inputs if name]):
-            return folded(node, there, self._file.opset)
-        if handler is None:
-            raise Unsupported("no such operator here", INSTEAD.get(node.operator, ""))
-        if any(name and value is None for name, value in zip(node.inputs, values, strict=True)):
-            return None
-        for name in node.inputs:
-            own = self._file.tensors.get(name)
-            if own is not None and own.dtype.kind == "f" and not np.isfinite(own).all():
-                bad = np.count_nonzero(~np.isfinite(own))
-                raise Unsupported(f"{name}: {bad:,} of {own.size:,} weights are not finite")
-        ends = bool(node.outputs) and node.outputs[0] == self._end
-        at = At(node, tuple(values), self._draft, self._file.opset, ends, self._batch)
-        if self._batch > 1 and any(isinstance(value, Seen) for value in values):
-            moves.check_samples_apart(at)
-        found = handler(at)
-        return found if isinstance(found, list) else [found]
-
-    def _fault(self, node: Node, error: ModelError) -> None:
-        instead = error.instead if isinstance(error, Unsupported) else ""
-        self.faults.append(Fault(node, str(error), instead))
-        self._lose(node)
-
-    def _lose(self, node: Node) -> None:
-        """Go on behind a node by what ONNX knows of shapes: so that all that is wrong is found at once."""
-        if not any(isinstance(self._values.get(name), Seen) for name in node.inputs):
-            return
-        if self._shapes is None:
-            self._shapes = self._file.shapes()
-        for name in filter(None, node.outputs):
-            if name in self._shapes:
-                lost = self._draft.unique(f"{node.name} ({name})")
-                self._draft.shapes[lost] = (prod(self._shapes[name]),)
-                self._values[name] = Seen.stored(lost, self._shapes[name])
-
-
-#: what would do in the place of operators that there are none of
-INSTEAD = {
-    "Attention": "the products and the Softmax that it is made of",
-    "ConvTranspose": "a convolution",
-    "Elu": "Relu, LeakyRelu or Gelu",
-    "Selu": "Relu, LeakyRelu or Gelu",
-    "Mish": "HardSwish or Gelu",
-    "Silu": "HardSwish",
-    "Softplus": "Relu",
-    "PRelu": "LeakyRelu",
-    "LpPool": "AveragePool",
-    "GroupNormalization": "BatchNormalization or InstanceNormalization",
-    "Resize": "a network without a decoder",
-    "LSTM": "convolutions along time",
-    "GRU": "convolutions along time",
-    "RNN": "convolutions along time",
-}
-
-
-def _told(faults: Sequence[Fault], nodes: int) -> str:
-    """All faults, those of a kind in one line."""
-    kinds: dict[tuple[str, str, str], list[str]] = {}
-    for fault in faults:
-        kinds.setdefault((fault.node.operator, fault.what, fault.instead), []).append(fault.node.name)
-    lines = [f"{len(faults)} of {nodes} nodes cannot be imported:"]
-    for (operator, what, instead), names in kinds.items():
-        others = f" and {len(names) - NAMED} others" if len(names) > NAMED else ""
-        would = f"; what would do: {instead}" if instead else ""
-        lines.append(f"  {operator} {', '.join(names[:NAMED])}{others}: {what}{would}")
-    return "\n".join(lines)
-
-
 # -- from the draft to a network -------------------------------------------------------------------
 def _model(file: File, lesson: Lesson, draft: Draft, value: Seen | Head, loss: str | None, batch_norm: str) -> Model:
     seen, head = (value.seen, value.kind) if isinstance(value, Head) else (value, "")
     lying = draft.stored(seen)
     if not draft.layers:
         raise ModelError("computes nothing that is a layer")
-    output = lying.source
-    fuse(draft, output)
-    _prune(draft, output if output in draft.layers else list(draft.layers)[-1])
+    output = fuse(draft, lying.source)
+    _prune(draft, output)
     trained = lesson.trained
     layers = [_trained(layer, draft.parameters[name], trained) for name, layer in draft.layers.items()]
     name = file.path.stem or "network"
@@ -351,9 +187,11 @@ def _model(file: File, lesson: Lesson, draft: Draft, value: Seen | Head, loss: s
         before = model
         model, parameters = fold_norms(model, parameters, draft.statistics)
         kept, replaced = _folded(before, model, draft, kept)
+    dims = seen.dims[1:] if seen.dims[:1] == (1,) else seen.dims
     origin = Origin(
-        str(file.path), file, tuple(parameters), kept, replaced, head, lesson.rate, tuple(draft.notes)
-    )
+        str(file.path), file, tuple(parameters), kept, replaced, dims, draft.whole, head, lesson.rate,
+        tuple(draft.notes),
+    )  # fmt: skip
     return replace(model, origin=origin)
 
 
@@ -424,18 +262,19 @@ def _notes(file: File, draft: Draft, lesson: Lesson, loss: str | None, what: Los
     if unread := [name for name in file.tensors if name not in read_by]:
         more = f" and {len(unread) - 1} others" if len(unread) > 1 else ""
         draft.note(f"no node reads the weights {unread[0]}{more}")
-    if shared := _shared(draft):
+    if shared := _shared(file, draft):
         draft.note(f"{shared} is read by several layers, each of which trains numbers of its own")
 
 
-def _shared(draft: Draft) -> str:
+def _shared(file: File, draft: Draft) -> str:
     """A weight of which layers read the same numbers, "" if there is none."""
-    seen: dict[str, list[NDArray[np.int64]]] = {}
+    taken: dict[str, NDArray[np.bool_]] = {}
     for name, own in draft.parameters.items():
         for known in own.values():
-            if known.places is not None and draft.layers[name].trained:
-                seen.setdefault(known.tensor, []).append(known.places.reshape(-1))
-    for tensor, places in seen.items():
-        if len(places) > 1 and sum(map(len, map(np.unique, places))) > len(np.unique(np.concatenate(places))):
-            return tensor
+            if known.places is None or not draft.layers[name].trained:
+                continue
+            used = taken.setdefault(known.tensor, np.zeros(file.arrays[known.tensor].size, bool))
+            if used[known.places].any():
+                return known.tensor
+            used[known.places] = True
     return ""

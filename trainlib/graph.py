@@ -9,6 +9,7 @@ of the layer that made the value. Where the last one hands over, or a plan wants
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -201,22 +202,20 @@ def nodes_of(layers: Sequence[Layer], input_shape: Shape) -> tuple[Node, ...]:
     """layers: in order. Raises ModelError for shapes that do not meet."""
     values = {SAMPLE: Value(0, SAMPLE, input_shape)}
     nodes: list[Node] = []
+    reads = [_sources(layers, number) for number in range(len(layers))]
+    readers = Counter(name for sources in reads for name in sources)
     for number, layer in enumerate(layers):
-        inputs = tuple(values[source] for source in _sources(layers, number))
+        inputs = tuple(values[source] for source in reads[number])
         names = [value.name if value.number else "the sample" for value in inputs]
         shape = layer.joined_shape([value.shape for value in inputs], names)
         relu = layer.relu
         if layer.RESHAPES and number < len(layers) - 1:  # the only reader: it hands the ReLU on to its own
-            relu = inputs[0].relu and _readers(layers, inputs[0].name) == 1
+            relu = inputs[0].relu and readers[inputs[0].name] == 1
         wanted = layer.trained or any(value.wanted for value in inputs)
-        output = Value(number + 1, layer.name, shape, relu, _readers(layers, layer.name) > 1, wanted)
+        output = Value(number + 1, layer.name, shape, relu, readers[layer.name] > 1, wanted)
         values[layer.name] = output
         nodes.append(Node(number, layer, inputs, output))
     return tuple(nodes)
-
-
-def _readers(layers: Sequence[Layer], name: str) -> int:
-    return sum(_sources(layers, place).count(name) for place in range(len(layers)))
 
 
 # -- the graph -------------------------------------------------------------------------------------

@@ -236,7 +236,7 @@ def _array(tensor: TensorProto, path: Path, room: _Room, what: str) -> NDArray[A
     if tensor.data_location == tensor.EXTERNAL:
         return np.frombuffer(_beside(tensor, path, size, what), dtype).reshape(shape)
     try:
-        return np.ascontiguousarray(package.numpy_helper.to_array(tensor))
+        return np.asarray(package.numpy_helper.to_array(tensor), order="C")  # a single number stays without dimensions
     except Exception:  # whatever NumPy or protobuf say
         held = len(tensor.raw_data) or max(len(getattr(tensor, kind)) for kind in _HELD)
         raise ModelError(f"{what} {list(shape)} of {dtype} does not hold that: {held:,} bytes or numbers") from None
@@ -285,6 +285,6 @@ def _inferred(proto: ModelProto) -> dict[str, tuple[int, ...]]:
     found = {}
     for value in [*graph.value_info, *graph.output]:
         sizes = [size.dim_value for size in value.type.tensor_type.shape.dim]
-        if all(size > 0 for size in sizes):
+        if value.type.tensor_type.HasField("shape") and all(size > 0 for size in sizes):
             found[value.name] = tuple(sizes)
     return found

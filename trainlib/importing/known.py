@@ -56,7 +56,7 @@ class Known:
     @cached_property
     def single(self) -> NDArray[np.float32]:
         """In FP32, contiguous."""
-        return np.ascontiguousarray(self.array, np.float32)
+        return np.asarray(self.array, np.float32, order="C")
 
     @property
     def shape(self) -> tuple[int, ...]:

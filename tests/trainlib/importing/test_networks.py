@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 
 from tests.trainlib.arrays import Floats
-from tests.trainlib.importing.files import assert_computes, computed, files, onnx, ours
+from tests.trainlib.importing.files import Made, assert_computes, computed, files, onnx, ours
 from trainlib.importing.network import of_model
 from trainlib.importing.writing import save_onnx
 
@@ -20,6 +20,26 @@ SLOW = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, He
 def test_random_files_compute_what_the_reference_does(case: tuple[Any, Floats]) -> None:
     assert_computes(*case)
     assert_computes(*case, batch_norm="fold")
+
+
+def test_shapes_that_are_computed_from_the_batch_are_known() -> None:
+    """As exporters write `x.reshape(len(x), -1)` where the batch is open."""
+    made = Made(("N", 2, 3, 4))
+    batch = made.add("Gather", made.add("Shape", "x"), made.tensor(np.array(0, np.int64)))
+    axes = made.tensor(np.array([0], np.int64))
+    rest = made.tensor(np.array([-1], np.int64))
+    shape = made.add("Concat", made.add("Unsqueeze", batch, axes), rest, axis=0)
+    proto = made.proto(made.add("Gemm", made.add("Reshape", "x", shape), made.weights(24, 3)))
+    assert_computes(proto, made.rng.standard_normal((1, 2, 3, 4)).astype(np.float32))
+
+
+def test_learned_factors_and_addends_are_trained_together() -> None:
+    made = Made((1, 3, 2, 2))
+    factors, addends = (made.weights(3, 1, 1, name=name) for name in ("gamma", "beta"))
+    made.add("Add", made.add("Mul", made.add("Tanh", "x"), factors), addends)
+    proto = made.proto(made.add("Gemm", made.add("Flatten", "n2"), made.weights(12, 2)))
+    model = assert_computes(proto, made.rng.standard_normal((1, 3, 2, 2)).astype(np.float32))
+    assert model.layers[1].trained_parameters == ("w", "b") and not any("not trained" in note for note in model.notes)
 
 
 @SLOW

@@ -25,7 +25,7 @@ from trainlib.optimizers import SGD
 RATE = 0.05
 #: (by its new exporter, operators, how)
 EXPORTS: dict[str, tuple[bool, int, dict[str, Any]]] = {
-    "old-13": (False, 13, {}),
+    "old-13": (False, 13, {"input_names": ["x"], "dynamic_axes": {"x": {0: "N"}}}),
     "old-16-plain": (
         False, 16, {"do_constant_folding": False, "training": torch.onnx.TrainingMode.PRESERVE},
     ),

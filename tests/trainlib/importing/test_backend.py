@@ -20,9 +20,10 @@ from tests.trainlib.importing.files import onnx
 from trainlib.errors import ModelError
 from trainlib.graph import SAMPLE, Graph, nodes_of
 from trainlib.importing.file import of_proto
-from trainlib.importing.network import HANDLERS, drafted
+from trainlib.importing.network import drafted
 from trainlib.importing.patterns import joined
 from trainlib.importing.seen import Seen
+from trainlib.importing.walk import HANDLERS
 from trainlib.operators.layer import Host
 
 #: beginnings of names, and why these are not imported

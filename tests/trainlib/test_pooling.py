@@ -495,7 +495,7 @@ def pools(draw: st.DrawFn) -> Model:
     return Model("pools", layers, input_shape=(2, at.height, at.width), loss=loss)
 
 
-@settings(max_examples=80)
+@settings(max_examples=40)
 @given(data=st.data(), model=pools(), cores=st.integers(1, 16), seed=seeds)
 def test_pools_in_tiles_of_any_lines_leave_the_bits_of_the_functional_step(
     data: st.DataObject, model: Model, cores: int, seed: int

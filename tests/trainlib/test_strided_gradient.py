@@ -64,14 +64,14 @@ def networks(draw: st.DrawFn) -> Model:
 
 
 # -- whole steps -------------------------------------------------------------------------------------
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(data=st.data(), cores=st.integers(1, 12), seed=seeds)
 def test_any_plan_leaves_the_bits_of_the_functional_step(data: st.DataObject, cores: int, seed: int) -> None:
     model = data.draw(networks())
     check(Case(model, data.draw(plans(model, cores)), PLATFORM.replace({"cluster.cores": cores}), seed))
 
 
-@settings(max_examples=12)
+@settings(max_examples=6)
 @given(data=st.data(), seed=seeds)
 def test_so_it_does_where_numbers_are_not_finite(data: st.DataObject, seed: int) -> None:
     """The zeros around dy meet the same weights in both: NaNs and infinities among them."""
@@ -145,7 +145,7 @@ def test_phases_meet_all_that_is_met(case: tuple[Conv2D, tuple[int, int, int]], 
 
 
 # -- bounds ------------------------------------------------------------------------------------------
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_no_schedule_goes_below_its_bounds(data: st.DataObject) -> None:
     cores = data.draw(st.integers(1, 8))

@@ -29,7 +29,7 @@ rules = st.sampled_from([PLAIN, SGD(0.1, 0.9), SGD(0.1, 0.0, 0.01)])
 
 
 # -- sizes without tiles -----------------------------------------------------------------------------
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(data=st.data(), rule=rules)
 def test_outlined_work_needs_the_buffers_of_all_of_it(data: st.DataObject, rule: SGD) -> None:
     model = data.draw(networks())

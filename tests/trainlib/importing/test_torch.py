@@ -34,7 +34,8 @@ EXPORTS: dict[str, tuple[bool, int, dict[str, Any]]] = {
     "new-25-plain": (True, 25, {"optimize": False}),
 }  # fmt: skip
 #: of which not every network is exported: it takes seconds
-RARE = {"new-18": ("residual", "tokens"), "new-25-plain": ("signal", "vectors", "tokens")}
+NEWEST = "signal", "vectors", "tokens"
+RARE = {"new-18": ("residual", "tokens"), "new-20-plain": set(MODULES) - set(NEWEST), "new-25-plain": NEWEST}
 CASES = [(name, how) for name in MODULES for how in EXPORTS if name in RARE.get(how, MODULES)]
 
 

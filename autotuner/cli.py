@@ -289,9 +289,13 @@ def _print_whole(tuned: Tuned, out: OutFolder | None) -> None:
 @click.argument("plan", metavar="PLAN.json")
 @click.option("--format", "form", default=FORMATS[0], show_default=True, help="What to write.")
 @out_file_option("it (default: standard output)")
+@network_argument(required=False)
 @platform_options
-def export_command(plan: str, form: str, out: OutFile, platform: Platform) -> None:
-    """Write PLAN.json for another library: kernels' ids and tiles of every layer and step, as a C header."""
+def export_command(plan: str, form: str, out: OutFile, model: Asked | None, platform: Platform) -> None:
+    """Write PLAN.json for another library: kernels' ids and tiles of every layer and step, as a C header.
+
+    MODEL: the file of its network, if that is not shipped.
+    """
     from autotuner.export import export
     from pulpsim.errors import nearest
     from trainlib import models
@@ -301,5 +305,6 @@ def export_command(plan: str, form: str, out: OutFile, platform: Platform) -> No
         raise InputError(f"--format {form}: no such format{nearest(form, FORMATS)}; formats: {', '.join(FORMATS)}")
     with progress(Stage(f"exporting {plan}")):
         chosen = Plan.load(plan)
-        text = export(chosen, models.get(chosen.model), platform)
+        network = models.get(chosen.model) if model is None else model.get()
+        text = export(chosen, network, platform)
     out.write(text)

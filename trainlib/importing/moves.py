@@ -30,7 +30,7 @@ def cast(at: At) -> Value:
 
 def cast_like(at: At) -> Value:
     value = at.value(0)
-    return Known(value.single) if isinstance(value, Known) else identity(at)
+    return value.moved(value.single, value.places) if isinstance(value, Known) else identity(at)
 
 
 def dropout(at: At) -> Value:

@@ -29,7 +29,8 @@ def batch_normalization(at: At) -> Value:
         name: Known(array)
         for name, array in BatchNorm.statistics(mean.array, variance.array, at.given("epsilon", 1e-5)).items()
     }
-    name = at.layer(BatchNorm, at.draft.channels_along(seen, [1]), parameters, channels=channels)
+    options = {"channels": channels, "trainable": _learned(at, scale, shift)}
+    name = at.layer(BatchNorm, at.draft.channels_along(seen, [1]), parameters, **options)
     at.draft.statistics[name] = (mean, variance, at.given("epsilon", 1e-5))
     return back_from(name, seen, [1])
 
@@ -38,8 +39,9 @@ def instance_normalization(at: At) -> Value:
     seen = at.seen()
     if len(seen.dims) < 3:
         raise Unsupported(f"on {list(seen.dims)}", "[1, channels, ...]")
-    options = {"channels": seen.dims[1], "eps": at.given("epsilon", 1e-5)}
     parameters = {"w": at.weights(1), "b": at.weights(2, "biases")}
+    learned = _learned(at, *parameters.values())
+    options = {"channels": seen.dims[1], "eps": at.given("epsilon", 1e-5), "trainable": learned}
     lying = at.draft.channels_along(seen, [1], image=True)
     return back_from(at.layer(InstanceNorm, lying, parameters, **options), seen, [1])
 
@@ -54,14 +56,13 @@ def layer_normalization(at: At) -> Value:
         if any(name for name in at.node.outputs[number : number + 1]):
             raise Unsupported("gives its statistics", "the normalised values alone")
     ones, zeros = (Known(np.full(normal, number, np.float32)) for number in (1, 0))
-    if w is None or b is None:
-        at.note("has no weights or bias of its own: they begin with 1 and 0, and are trained")
     parameters = {"w": w or ones, "b": b or zeros}
+    learned = _learned(at, *parameters.values())
     for name, own in parameters.items():
         if own.array.size != count:
             raise Unsupported(f"parameters {list(own.shape)} for {list(normal)}")
         parameters[name] = own.reshaped(count)
-    options = {"eps": at.given("epsilon", 1e-5)}
+    options = {"eps": at.given("epsilon", 1e-5), "trainable": learned}
     if prod(rest) == 1:
         plain = at.draft.stored(seen)
         name = at.layer(LayerNorm, at.draft.shaped(plain, (count,)), parameters, features=count, **options)
@@ -70,3 +71,10 @@ def layer_normalization(at: At) -> Value:
         raise Unsupported(f"axis = {axis} of {list(seen.dims)}", "all dimensions of the sample, or the last one")
     lying = at.draft.channels_along(seen, [axis], image=True)
     return back_from(at.layer(LayerNorm2D, lying, parameters, channels=count, **options), seen, [axis])
+
+
+def _learned(at: At, w: Known, b: Known) -> bool:
+    """Whether factors and addends are weights of the file: what is written there, or left out, is not trained."""
+    if w.is_weight != b.is_weight:
+        at.note("its factors and addends are trained both, of which the file has one as weights")
+    return w.is_weight or b.is_weight

@@ -27,15 +27,16 @@ class Residual(nn.Module):  # type: ignore[misc]
 
 
 class Joined(nn.Module):  # type: ignore[misc]
-    """Groups, a concatenation, a depthwise convolution, a leaky ReLU, an adaptive pool."""
+    """Groups, a concatenation, a depthwise convolution, normalisation of groups, a leaky ReLU, an adaptive pool."""
 
     def __init__(self) -> None:
         super().__init__()
         self.grouped, self.wide = nn.Conv2d(2, 4, 3, padding=1, groups=2), nn.Conv2d(2, 4, 5, padding=2)
         self.depthwise, self.fc = nn.Conv2d(8, 8, 3, groups=8, padding=1), nn.Linear(8, 3)
+        self.norm = nn.GroupNorm(4, 8)
 
     def forward(self, x: Any) -> Any:
-        y = f.leaky_relu(self.depthwise(torch.cat([self.grouped(x), self.wide(x)], 1)), 0.1)
+        y = f.leaky_relu(self.norm(self.depthwise(torch.cat([self.grouped(x), self.wide(x)], 1))), 0.1)
         return self.fc(torch.flatten(f.adaptive_avg_pool2d(y, 1), 1))
 
 
@@ -157,7 +158,7 @@ def made(name: str) -> tuple[Any, Any]:
         if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
             part.running_mean.normal_()
             part.running_var.uniform_(0.5, 2)
-        if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d | nn.LayerNorm | nn.InstanceNorm2d):
+        if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d | nn.GroupNorm | nn.LayerNorm | nn.InstanceNorm2d):
             nn.init.uniform_(part.weight, 0.5, 1.5)
             nn.init.normal_(part.bias)
     return module.eval(), torch.randn(1, *shape)

@@ -154,6 +154,9 @@ def test_a_tuned_plan_is_found_by_the_network_not_its_name(tmp_path: Path, monke
         (tmp_path / name).write_bytes(made.proto("n0").SerializeToString())
     tuned = said("tune", tmp_path / "one.onnx", "--candidates", 1, "--workers", 1, program=autotuner)
     trained = said("train", tmp_path / "resnet8.onnx", "--steps", 1)
+    (tmp_path / "plan.json").write_text(json.dumps(tuned["plan"]))
+    header = run("export", tmp_path / "plan.json", tmp_path / "one.onnx", program=autotuner)
+    assert header.exit_code == 0 and "PLAN_ONE_H" in header.output
     assert "one.onnx" in trained["plan"] and abs(trained["cycles"] - tuned["cycles"]) < 0.05 * tuned["cycles"]
 
 

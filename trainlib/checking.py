@@ -15,7 +15,7 @@ from pulpsim.tables import Table, markdown, number, words
 from trainlib import counterpart, datasets, functional, models
 from trainlib.data import as_samples
 from trainlib.data.samples import Samples
-from trainlib.errors import DataError, ModelError
+from trainlib.errors import DataError
 from trainlib.model import Model, Parameters
 from trainlib.operators.layer import Host
 from trainlib.optimizers import SGD
@@ -239,5 +239,3 @@ def _change_apart(before: NDArray[Any], after: NDArray[Any], step: NDArray[Any])
     apart = np.abs(after.astype(np.float64) - (before.astype(np.float64) + step)) - np.spacing(np.abs(after))
     return max(float(apart.max(initial=0.0)), 0.0) / largest
 
-
-__all__ = ["Check", "LayerCheck", "ModelError", "check"]

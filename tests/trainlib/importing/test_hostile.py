@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import zipfile
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.trainlib.importing.files import Made, onnx
+from tests.trainlib.importing.files import Evil, Made, onnx
 from trainlib.cli import main
 from trainlib.errors import ModelError
 from trainlib.importing.network import imported
@@ -30,16 +29,6 @@ def small(**changes: Any) -> Made:
 
 def proto() -> Any:
     return small().proto("n0")
-
-
-class Evil:
-    """What runs a command when it is unpickled."""
-
-    def __init__(self, marker: Path):
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.system, (f"touch {self.marker}",)
 
 
 def refused(content: bytes, folder: Path, name: str = "net.onnx") -> str:

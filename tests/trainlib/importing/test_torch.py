@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import pickle
 import warnings
 import zipfile
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.trainlib.importing.files import Evil
 from tests.trainlib.importing.modules import MODULES, made, nn, torch
 from trainlib import check, from_torch, functional
 from trainlib.errors import ModelError
@@ -127,16 +127,6 @@ def test_the_check_reports_the_whole_module_and_finds_what_differs() -> None:
 
     apart = check(Broken(), np.ones((1, 4), np.float32), steps=1).module
     assert apart is not None and apart.change is not None and apart.change > 0.1
-
-
-class Evil:
-    """What runs a command when it is unpickled."""
-
-    def __init__(self, marker: Path):
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.system, (f"touch {self.marker}",)
 
 
 def test_exported_programs_are_read_and_never_run(tmp_path: Path) -> None:

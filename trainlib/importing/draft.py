@@ -182,6 +182,8 @@ class Draft:
         return self.shaped(seen, (channels, 1, seen.size // channels))
 
 
+#: how a note ends on numbers that a file has as weights, and that stay as they are
+FROZEN = "are not trained"
 _PARAMETER = {"w": "weights", "b": "bias"}
 
 

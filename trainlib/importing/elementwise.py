@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from trainlib.importing.draft import At, Head, Unsupported, Value, back_from, by_channel, spread
+from trainlib.importing.draft import FROZEN, At, Head, Unsupported, Value, back_from, by_channel, spread
 from trainlib.importing.known import Known
 from trainlib.importing.seen import Seen
 from trainlib.layers import (
@@ -178,7 +178,7 @@ def _multiplied(at: At, source: str, known: Known, factors: Known) -> str:
     if known.array.size == 1:
         factors = Known(factors.array)  # a number of the network's, no weight
     elif known.is_weight:
-        at.note("factors are not trained")
+        at.note(f"factors {FROZEN}")
     return at.layer(BatchNorm, source, affine(factors), channels=len(factors.array), trainable=False)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 
-from trainlib.importing.draft import Draft, by_channel
+from trainlib.importing.draft import FROZEN, Draft, by_channel
 from trainlib.importing.elementwise import affine
 from trainlib.importing.known import Known
 from trainlib.layers import BatchNorm, Conv2D, DepthWise, FullyConnected, MatMul, Offset, PointWise, ReLU
@@ -66,7 +66,7 @@ def _affine(draft: Draft, name: str, source: str) -> bool:
     if addends is None or not addends.is_weight or addends.shape != factors.shape:
         return False
     draft.put(replace(draft.layers[source], trainable=True), affine(factors, addends))  # type: ignore[call-arg]
-    draft.forget(f"{source}: factors are not trained")
+    draft.forget(f"{source}: factors {FROZEN}")
     return True
 
 
@@ -86,7 +86,7 @@ def _by_channel(draft: Draft, name: str) -> None:
         return
     if (addends := by_channel(draft.parameters[name]["w"], layer.shape[0])) is not None:
         if addends.is_weight:
-            draft.note(f"{name}: addends by channel are not trained")
+            draft.note(f"{name}: addends by channel {FROZEN}")
         ones = affine(addends)["inverse"]
         draft.put(BatchNorm(name, layer.shape[0], trainable=False, inputs=layer.inputs), affine(ones, addends))
 

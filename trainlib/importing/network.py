@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from trainlib.errors import ModelError
 from trainlib.folding import folded as fold_norms
 from trainlib.graph import SAMPLE
-from trainlib.importing.draft import Draft, Head, Padded, Value
+from trainlib.importing.draft import FROZEN, Draft, Head, Padded, Value
 from trainlib.importing.file import File, Node, of_proto, read
 from trainlib.importing.fusing import fuse
 from trainlib.importing.known import Known
@@ -170,11 +170,14 @@ def _model(file: File, lesson: Lesson, draft: Draft, value: Seen | Head, loss: s
     output = fuse(draft, lying.source)
     _prune(draft, output)
     trained = lesson.trained
-    layers = [_trained(layer, draft.parameters[name], trained) for name, layer in draft.layers.items()]
+    for name, layer in draft.layers.items():
+        draft.layers[name] = _trained(layer, draft.parameters[name], trained)
+    if trained is not None:
+        _require_trained(draft, trained)
     name = file.path.stem or "network"
     what, itself = _loss(draft, output, loss, lesson, head)
     _notes(file, draft, lesson, loss, what, itself)
-    model = Model(name, tuple(layers), itself, draft.input_shape, what)
+    model = Model(name, tuple(draft.layers.values()), itself, draft.input_shape, what)
     parameters = [draft.parameters[layer.name][own].single for layer in model.layers for own in layer.parameters]
     kept = {
         (layer, own): Kept(known.tensor, known.places, known.factor)
@@ -240,6 +243,18 @@ def _trained(layer: Any, known: dict[str, Known], trained: frozenset[str] | None
         own = " and ".join(sorted(names))
         raise ModelError(f"{layer.name}: the file trains {own} of it and leaves {left} as it is: must be both, or b")
     return replace(layer, trainable=bool(names))
+
+
+def _require_trained(draft: Draft, trained: frozenset[str]) -> None:
+    """Raises ModelError unless all that the file trains is trained; what is frozen here is then frozen there too."""
+    found = {
+        draft.parameters[name][own].tensor for name, layer in draft.layers.items() for own in layer.trained_parameters
+    }
+    if left := sorted(trained - found):
+        more = f" and {len(left) - 1} others" if len(left) > 1 else ""
+        raise ModelError(f"the file trains {left[0]}{more}, which no layer here trains: a factor or addend of its own")
+    for note in [note for note in draft.notes if note.endswith(FROZEN)]:
+        draft.forget(note)
 
 
 def _loss(draft: Draft, output: str, loss: str | None, lesson: Lesson, head: str) -> tuple[Any, bool]:

@@ -146,6 +146,20 @@ def test_a_training_graph_says_what_is_trained_and_how_fast(tmp_path: Path) -> N
     assert said("train", tmp_path / "net.onnx", "--steps", 2)["lr"] == 0.25
 
 
+def test_what_a_file_trains_and_no_layer_does_is_told(tmp_path: Path) -> None:
+    """A factor of every channel stands alone there: it would stay as it is."""
+    made = Made((1, 3, 2, 2), opset=15)
+    made.add("Mul", made.add("Tanh", "x"), made.weights(3, 1, 1, name="gamma"))
+    made.add("Gemm", made.add("Flatten", "n1"), made.weights(12, 4, name="w"))
+    loss = made.add("SoftmaxCrossEntropyLoss", "n3", "labels")
+    made.add("SGD", "gamma", loss, lr=0.1)
+    proto = made.proto("n5")
+    proto.graph.input.append(onnx.helper.make_tensor_value_info("labels", onnx.TensorProto.INT64, [1]))
+    (tmp_path / "net.onnx").write_bytes(proto.SerializeToString())
+    result = run("import", tmp_path / "net.onnx")
+    assert result.exit_code == 2 and "the file trains gamma, which no layer here trains" in result.output
+
+
 def test_a_tuned_plan_is_found_by_the_network_not_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trainlib.plans.kept.cache_directory", lambda: tmp_path / "cache")
     made = Made((1, 6))

@@ -164,8 +164,9 @@ def _pool(draw: st.DrawFn, made: Made, value: str, dims: Dims) -> tuple[str, Dim
     strides = [draw(st.integers(1, 2)) for _ in kernel]
     options: dict[str, Any] = {"kernel_shape": kernel, "pads": pads, "strides": strides}
     if draw(st.booleans()):
-        if draw(st.booleans()):  # the reference fails where it rounds up beside padding
-            options |= {"ceil_mode": 1, "pads": [0] * len(pads)}
+        if draw(st.booleans()):  # the reference fails beside padding, and counts windows that begin behind the image
+            steps = list(map(min, strides, kernel))
+            options |= {"ceil_mode": 1, "pads": [0] * len(pads), "strides": steps}
         return _grown(made, made.add("MaxPool", value, **options))
     return _grown(made, made.add("AveragePool", value, **options, count_include_pad=draw(st.integers(0, 1))))
 

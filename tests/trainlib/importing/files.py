@@ -163,10 +163,10 @@ def _pool(draw: st.DrawFn, made: Made, value: str, dims: Dims) -> tuple[str, Dim
     pads = [draw(st.integers(0, (size - 1) // 2)) for size in [*kernel, *kernel]]
     strides = [draw(st.integers(1, 2)) for _ in kernel]
     options: dict[str, Any] = {"kernel_shape": kernel, "pads": pads, "strides": strides}
-    if draw(st.booleans()):
-        if draw(st.booleans()):  # the reference fails beside padding, and counts windows that begin behind the image
-            steps = list(map(min, strides, kernel))
-            options |= {"ceil_mode": 1, "pads": [0] * len(pads), "strides": steps}
+    if draw(st.booleans()):  # the reference knows padding alike on all sides only, and where it rounds up none
+        options["pads"] = [min(pads)] * len(pads)
+        if draw(st.booleans()):  # nor windows that begin behind the image
+            options |= {"ceil_mode": 1, "pads": [0] * len(pads), "strides": list(map(min, strides, kernel))}
         return _grown(made, made.add("MaxPool", value, **options))
     return _grown(made, made.add("AveragePool", value, **options, count_include_pad=draw(st.integers(0, 1))))
 

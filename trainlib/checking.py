@@ -46,19 +46,22 @@ class Check:
     module: LayerCheck | None
 
     @property
+    def rows(self) -> tuple[LayerCheck, ...]:
+        """Layers and module."""
+        return self.layers if self.module is None else (*self.layers, self.module)
+
+    @property
     def largest(self) -> float:
         """Of all differences."""
-        rows = [*self.layers, *([self.module] if self.module else [])]
-        return max(max(row.output, row.change or 0.0) for row in rows)
+        return max(max(row.output, row.change or 0.0) for row in self.rows)
 
     def __str__(self) -> str:
-        rows = [*self.layers, *([self.module] if self.module else [])]
         columns = [
             words("layer"), words("kind"), number("output", "outputs apart by", ".1e"),
             number("change", "changes apart by", ".1e"),
         ]  # fmt: skip
         title = f"{self.model} and PyTorch, {self.steps} steps: largest differences, as shares of the largest numbers"
-        return f"{title}\n\n{markdown(Table(columns, [vars(row) for row in rows]))}"
+        return f"{title}\n\n{markdown(Table(columns, [vars(row) for row in self.rows]))}"
 
 
 def check(

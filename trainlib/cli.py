@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -27,7 +26,7 @@ from pulpsim.console import (
 from pulpsim.tables import records
 from trainlib import DEFAULT_LEARNING_RATE
 from trainlib.cli_learning import RunAsked, adapt, evaluate, predict, train_run
-from trainlib.cli_networks import Asked, describe, export_command, import_command, network_argument
+from trainlib.cli_networks import Asked, describe, export_command, import_command, network_argument, require_folder
 
 if TYPE_CHECKING:
     from pulpsim.platform import Platform
@@ -201,8 +200,7 @@ def data_command(folder: str, out: str, features: str, words: str | None, every:
     from trainlib.overview import recordings_record, recordings_table
 
     target = OutFile(out)
-    if not Path(out).absolute().parent.is_dir():  # before work that takes minutes
-        raise InputError(f"--out {out}: there is no folder {Path(out).parent}")
+    require_folder("--out", out)
     stage = Stage(f"reading the names in {folder}")
 
     def advance(done: int, of: int) -> None:

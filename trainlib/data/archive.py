@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pulpsim.console import InputError, write_atomically
 from pulpsim.errors import nearest
 from trainlib.errors import DataError
 
@@ -179,3 +180,11 @@ def speakers_of(file: Path, arrays: Arrays, rows: int) -> tuple[NDArray[np.int64
     require_rows(file, arrays, ("speaker",), rows)
     speakers = names_in(file, arrays, "speakers", "the speakers' names")
     return places_in(file, arrays, "speaker", len(speakers), "speakers"), speakers
+
+
+def write_whole(path: str | Path, content: bytes) -> None:
+    """A file, or what was there before. Raises DataError."""
+    try:
+        write_atomically(path, content)
+    except InputError as error:
+        raise DataError(str(error)) from None

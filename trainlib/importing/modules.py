@@ -92,7 +92,7 @@ def _require_tensors_only(package: Any, content: bytes) -> None:
             if member.startswith(b"PK"):
                 try:
                     package.load(io.BytesIO(member), weights_only=True)
-                except Exception:
+                except Exception:  # whatever it says: the loader would try again without that limit
                     raise ModelError(f"{name} in it holds more than tensors, and would run what is in it") from None
 
 

@@ -25,7 +25,7 @@ from trainlib.importing.seen import Seen
 from trainlib.importing.training import Lesson, lesson_of
 from trainlib.importing.walk import INSTEAD, Fault, Walk, is_handled, told
 from trainlib.layers import Shape
-from trainlib.model import LOSSES, Loss, Model
+from trainlib.model import Loss, Model
 from trainlib.origin import Floats, Kept, Origin
 
 #: what `--batch-norm` may be
@@ -59,8 +59,6 @@ def of_model(proto: Any, name: str, loss: str | None = None, batch_norm: str = "
 def _network(file: File, loss: str | None, batch_norm: str) -> Model:
     if batch_norm not in BATCH_NORMS:
         raise ModelError(f"batch normalisation {batch_norm!r}: must be {' or '.join(BATCH_NORMS)}")
-    if loss is not None and loss not in LOSSES:
-        raise ModelError(f"no loss {loss!r}; losses: {', '.join(LOSSES)}")
     _check_quantised(file)
     lesson = lesson_of(file)
     nodes = _needed(joined(file, lesson.nodes), lesson.output)

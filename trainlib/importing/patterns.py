@@ -179,8 +179,11 @@ class _Joining:
         attributes = {"axes": axes, "axis": min(axes), "epsilon": eps}
         if list(axes) != list(range(min(axes), 0)):
             return None
+        parts += inner
+        if not self._closed(parts, end):
+            return None
         inputs = tuple(name for name in (start, weights, biases) if name)
-        return replace(end, operator="LayerNormalization", inputs=inputs, attributes=attributes), [*parts, *inner]
+        return replace(end, operator="LayerNormalization", inputs=inputs, attributes=attributes), parts
 
     def _with_constant(self, node: Node) -> tuple[str, Node] | None:
         """(the constant that it reads, the node that makes the other input), where nobody else reads that."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pulpsim.console import InputError, write_atomically
+from trainlib.data.archive import write_whole
 from trainlib.errors import DataError, ModelError
 from trainlib.importing.file import onnx
 from trainlib.layers import BatchNorm
@@ -103,7 +103,7 @@ def save_onnx(model: Model, parameters: Parameters, path: str | Path) -> None:
             own = package.numpy_helper.from_array(array, tensor.name)
             own.doc_string = tensor.doc_string
             tensor.CopyFrom(own)
-    _write(path, proto.SerializeToString(deterministic=True))
+    write_whole(path, proto.SerializeToString(deterministic=True))
 
 
 def _held(proto: Any) -> Iterator[tuple[str, Any]]:
@@ -164,9 +164,9 @@ def save_state(arrays: Arrays, path: str | Path) -> None:
     if ending == ".npz":
         content = io.BytesIO()
         np.savez(content, **arrays)  # type: ignore[arg-type]
-        _write(path, content.getvalue())
+        write_whole(path, content.getvalue())
     elif ending == ".safetensors":
-        _write(path, _safetensors(arrays))
+        write_whole(path, _safetensors(arrays))
     else:
         raise DataError(f"{path}: must be a file whose name ends in .npz or .safetensors")
 
@@ -184,10 +184,3 @@ def _safetensors(arrays: Arrays) -> bytes:
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     return struct.pack("<Q", len(text)) + text + b"".join(parts)
-
-
-def _write(path: str | Path, content: bytes) -> None:
-    try:
-        write_atomically(path, content)
-    except InputError as error:
-        raise DataError(str(error)) from None

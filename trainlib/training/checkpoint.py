@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pulpsim import __version__
-from pulpsim.console import InputError, write_atomically
 from trainlib import models
+from trainlib.data.archive import write_whole
 from trainlib.data.samples import Standard
 from trainlib.errors import DataError, ModelError
 from trainlib.model import Model, Parameters
@@ -66,10 +66,7 @@ def save(trainer: Trainer, path: str | Path) -> None:
     arrays["about"] = np.array(json.dumps(about_of(trainer)))
     content = io.BytesIO()
     np.savez(content, **arrays)  # type: ignore[arg-type]
-    try:
-        write_atomically(path, content.getvalue())
-    except InputError as error:
-        raise DataError(str(error)) from None
+    write_whole(path, content.getvalue())
 
 
 def about_of(trainer: Trainer) -> dict[str, Any]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 
 from tests.trainlib.arrays import Floats
 from tests.trainlib.importing.files import Made, assert_computes, computed, files, onnx, ours
+from trainlib.errors import ModelError
 from trainlib.importing.network import of_model
 from trainlib.importing.writing import save_onnx
 
@@ -31,6 +33,27 @@ def test_shapes_that_are_computed_from_the_batch_are_known() -> None:
     shape = made.add("Concat", made.add("Unsqueeze", batch, axes), rest, axis=0)
     proto = made.proto(made.add("Gemm", made.add("Reshape", "x", shape), made.weights(24, 3)))
     assert_computes(proto, made.rng.standard_normal((1, 2, 3, 4)).astype(np.float32))
+
+
+def test_a_normalisation_in_pieces_is_one_where_nobody_else_reads_them() -> None:
+    """Else its pieces stand, and what they cannot be is told."""
+    for shared in (False, True):
+        made = Made((1, 6))
+        mean = made.add("ReduceMean", "x", made.tensor(np.array([-1], np.int64)))
+        centred = made.add("Sub", "x", mean)
+        square = made.add("Pow", centred, made.tensor(np.array(2, np.float32)))
+        variance = made.add("ReduceMean", square, made.tensor(np.array([-1], np.int64)))
+        root = made.add("Sqrt", made.add("Add", variance, made.tensor(np.array(1e-3, np.float32))))
+        normal = made.add("Mul", made.add("Div", centred, root), made.weights(6))
+        if shared:
+            normal = made.add("Add", normal, centred)
+        proto = made.proto(made.add("Gemm", normal, made.weights(6, 2)))
+        if shared:
+            with pytest.raises(ModelError, match="Pow n2: no such operator here"):
+                of_model(proto, "made")
+        else:
+            model = assert_computes(proto, made.rng.standard_normal((1, 6)).astype(np.float32))
+            assert [type(layer).__name__ for layer in model.layers] == ["LayerNorm", "FullyConnected"]
 
 
 def test_learned_factors_and_addends_are_trained_together() -> None:

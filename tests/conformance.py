@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from pulpsim import isa
 from pulpsim.code import RETURN_ROW, Code, address_of, check_registers
-from pulpsim.engine import Engine, Kind, Report, Transfer
+from pulpsim.counters import ENGINE_CAUSES, Cause
+from pulpsim.engine import ENTRY, Engine, Entry, Kind, Report, Transfer
 from pulpsim.engine.jit import JitEngine
 from pulpsim.engine.reference import ReferenceEngine
 from pulpsim.errors import PulpsimError
@@ -123,6 +124,8 @@ class View:
     rows: tuple[int, ...]
     status: tuple[int, ...]
     trapped: int | None
+    profile: NDArray[np.int64]
+    entries: NDArray[np.int64]  # all that was written down; none before the end, or of an engine that was not watched
 
     def differences(self, other: View) -> Iterator[str]:
         """What differs, in words; nothing if they agree."""
@@ -142,6 +145,30 @@ class View:
                 if not np.array_equal(mine, theirs):
                     at = np.flatnonzero(np.not_equal(mine, theirs))
                     yield f"core {core}, {name} {at}: {np.ravel(mine)[at]} / {np.ravel(theirs)[at]}"
+            if len(self.entries) and len(other.entries):
+                yield from self._noted_otherwise(other, core)
+
+    def _noted_otherwise(self, other: View, core: int) -> Iterator[str]:
+        """What two engines that were watched noted of a core; memory accesses also in their order among all cores."""
+        if not np.array_equal(self.profile[core].sum(axis=0), self.counters[core, :ENGINE_CAUSES]):
+            yield f"core {core}: profile {self.profile[core].sum(axis=0)}, counters {self.counters[core]}"
+        if not np.array_equal(self.profile[core], other.profile[core]):
+            yield f"core {core}, profile: {self.profile[core].tolist()} / {other.profile[core].tolist()}"
+        mine, theirs = _in_order(self.entries, core), _in_order(other.entries, core)
+        if mine != theirs:
+            yield f"core {core}, entries: {_tail(tuple(mine), tuple(theirs))}"
+        if self.trapped is None and _accesses(self.entries) != _accesses(other.entries):
+            yield f"accesses: {_tail(tuple(_accesses(self.entries)), tuple(_accesses(other.entries)))}"
+
+
+def _in_order(entries: NDArray[np.int64], core: int) -> list[tuple[int, ...]]:
+    """Of a core: what was written of one event may come in any order."""
+    return sorted(tuple(entry) for entry in entries[entries[:, Entry.CORE] == core].tolist())
+
+
+def _accesses(entries: NDArray[np.int64]) -> list[list[int]]:
+    executed = entries[:, Entry.CAUSE] == Cause.ISSUE
+    return entries[executed & (entries[:, Entry.VALUE] >= 0)].tolist()
 
 
 def _tail(mine: Any, theirs: Any) -> str:
@@ -200,7 +227,12 @@ class _Player:
     """One case on one engine."""
 
     def __init__(
-        self, case: Case, platform: Platform, programs: Sequence[Program], engine_class: EngineClass
+        self,
+        case: Case,
+        platform: Platform,
+        programs: Sequence[Program],
+        engine_class: EngineClass,
+        watched: bool = False,
     ):
         self.case, self.platform = case, platform
         rng = np.random.default_rng(case.data_seed)
@@ -210,6 +242,9 @@ class _Player:
         self.rows = [code.load(program) for program in programs]
         self.values = data(rng, isa.REGISTERS * platform.cluster.cores).reshape(-1, isa.REGISTERS)
         self.engine = engine_class(platform, self.memory, code)
+        self.entries = [np.zeros((0, ENTRY), np.int64)]
+        if watched:
+            self.engine.watch(lambda entries: self.entries.append(entries.copy()))
         self.reports: list[Report] = []
         self.views: list[View] = []
         self.teams = list(case.teams)
@@ -226,7 +261,7 @@ class _Player:
             self.engine.start(start.core, self.rows[start.program], self.engine.now + start.delay, values)
         self.running = len(team)
 
-    def view(self) -> View:
+    def view(self, at_end: bool = False) -> View:
         engine, cores = self.engine, range(self.platform.cluster.cores)
         return View(
             engine.now,
@@ -239,6 +274,8 @@ class _Player:
             tuple(engine.row(core) for core in cores),
             tuple(int(engine.status(core)) for core in cores),
             self.trapped,
+            engine.profile(),
+            np.concatenate(self.entries if at_end else self.entries[:1]),
         )
 
     def advance(self, until: int) -> None:
@@ -271,7 +308,7 @@ class _Player:
             if self.engine.idle() and not waiting and not (self.teams and not self.running):
                 break
         self.advance(LIMIT)
-        self.views.append(self.view())
+        self.views.append(self.view(at_end=True))
         return self.views
 
 
@@ -296,11 +333,14 @@ def play(case: Case, engine_class: EngineClass, cuts: Sequence[int] | None = Non
 
 
 def disagreement(case: Case) -> list[str]:
-    """How the engines differ, or the fast one from itself when it is cut elsewhere; empty if they agree."""
+    """How the engines differ, watched, or the fast one from itself when it is cut elsewhere and not watched; empty if
+    they agree."""
     platform, programs = build(case)
     reference, fast, uncut = (
-        _Player(case, platform, programs, engine).play(cuts)
-        for engine, cuts in ((ReferenceEngine, case.cuts), (JitEngine, case.cuts), (JitEngine, ()))
+        _Player(case, platform, programs, engine, watched).play(cuts)
+        for engine, cuts, watched in (
+            (ReferenceEngine, case.cuts, True), (JitEngine, case.cuts, True), (JitEngine, (), False),
+        )
     )
     for number, (mine, theirs) in enumerate(zip(reference, fast, strict=False)):
         found = list(mine.differences(theirs))

@@ -81,12 +81,19 @@ misaligned access arbitrates for its first word's bank only.
 
 Left out: pipeline details of divided clock domains, L2 bank conflicts, DRAM.
 
+Watching. From `watch` on an engine counts, for every row and core, how often the instruction was executed and how
+long it waited for what (`profile`): summed over the rows that is what `counters` has gained. A refill belongs to the
+instruction that it brings, a barrier's wait to its p.elw. If asked, it also writes down each instruction (ISSUE) and
+each wait as an entry (`Entry`): those of one core in their order, and all that access memory in theirs. Neither
+changes a cycle or a byte.
+
 advance(until) handles all events before `until`; a cycle in which something is reported is finished
 and ends the call. `now` is the first cycle not handled.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple, Protocol
@@ -131,6 +138,24 @@ class Report(NamedTuple):
     time: int
     subject: int
     value: int = 0
+
+
+class Entry(IntEnum):
+    """What was written down of an instruction at its event, or of a wait when it was known."""
+
+    TIME = 0
+    CORE = 1
+    ROW = 2
+    CAUSE = 3  # ISSUE: it was executed
+    VALUE = 4  # executed: the address of its access to memory, or -1; else cycles waited
+    RD = 5  # what it wrote, as an unsigned pattern; 0 if it writes no register
+    BASE = 6  # what a post-increment wrote, likewise
+
+
+#: numbers of an entry, some of them unused
+ENTRY = 8
+#: takes entries, int64 [n, ENTRY], which are gone afterwards
+Sink = Callable[[NDArray[np.int64]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +207,12 @@ class Engine(Protocol):
 
         Counted on platforms with power figures only, else zeros.
         """
+
+    def watch(self, sink: Sink | None) -> None:
+        """Count by instruction from now on, and hand entries to a sink, if there is one, before `advance` returns."""
+
+    def profile(self) -> NDArray[np.int64]:
+        """Executions and cycles waited since `watch`, int64 [cores, rows, ENGINE_CAUSES]; see above."""
 
     def registers(self, core: int) -> NDArray[np.uint32]:
         """A copy of a core's registers, uint32 [64]."""

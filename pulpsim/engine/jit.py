@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pulpsim.code import ALIGN_ROWS, RETURN_ROW, Code
-from pulpsim.counters import CAUSES, Work
-from pulpsim.engine import FOREVER, Kind, Report, Status, Transfer, icache, loop
+from pulpsim.counters import CAUSES, ENGINE_CAUSES, Work
+from pulpsim.engine import ENTRY, FOREVER, Kind, Report, Sink, Status, Transfer, icache, loop
 from pulpsim.engine import layout as at
 from pulpsim.engine.decoding import decode, needs_control
 from pulpsim.engine.ports import begin
+from pulpsim.engine.watching import LOG, LOG_FULL
 from pulpsim.memory import Memory
 from pulpsim.platform import Platform
 
@@ -31,15 +32,20 @@ class JitEngine:
         self._registers = np.zeros(self._cores * at.REGISTER_STRIDE, np.int32)
         self._tags = icache.empty(platform)
         self._present = np.zeros((self._cores, 0), np.uint8)
+        self._counts: NDArray[np.int64] | None = None  # by instruction, while it is watched
+        self._log = np.zeros((0, ENTRY), np.int64)
+        self._sink: Sink | None = None
         self._see()
 
     def _see(self) -> None:
         """What `loop.advance` works on, put together once: it is called thousands of times a second."""
         l1, l2, rows = self._memory.l1, self._memory.l2, self._rows
+        watch = None if self._counts is None else (self._counts, self._log)
         self._arrays = (
             self._state, rows, rows.view(np.uint32), self._registers,
-            l1, l1.view(np.int32), l2, l2.view(np.int32), self._tags, self._present.reshape(-1), self._full,
-            self._counted,
+            l1, l1.view(np.int32), l2, l2.view(np.int32), self._tags, self._present.reshape(-1),
+            self._full if watch is None else True,  # one engine that is watched is enough: it can do all
+            self._counted if watch is None else True, watch,
         )  # fmt: skip
 
     @property
@@ -100,12 +106,32 @@ class JitEngine:
     def _advance(self, until: int) -> list[Report]:
         s = self._state
         trapped = loop.advance(until, *self._arrays)
+        while self._hand_over() and not trapped and not s[at.REPORTS]:
+            trapped = loop.advance(until, *self._arrays)
         if s[at.REPORTS]:
             table = s[at.REPORT : at.REPORT + at.FIELDS * s[at.REPORTS]].reshape(-1, at.FIELDS)
             return [Report(Kind(kind), *values) for kind, *values in table[:, :4].tolist()]
         if not trapped and until < FOREVER:
             s[at.NOW] = max(self.now, until)
         return []
+
+    def _hand_over(self) -> bool:
+        """Empty the log; whether it was full, which ends `loop.advance` early."""
+        count = int(self._state[at.LOGGED])
+        if count and self._sink is not None:
+            self._sink(self._log[:count])
+        self._state[at.LOGGED] = 0
+        return count > LOG_FULL
+
+    def watch(self, sink: Sink | None) -> None:
+        self._counts = np.zeros((self._cores, len(self._rows)), np.int64)
+        self._sink, self._state[at.LOGGING] = sink, sink is not None
+        self._log = np.zeros((LOG if sink is not None else 0, ENTRY), np.int64)
+        self._see()
+
+    def profile(self) -> NDArray[np.int64]:
+        counts = np.zeros((self._cores, 0), np.int64) if self._counts is None else self._counts
+        return counts.reshape(self._cores, -1, at.ROW)[:, :, :ENGINE_CAUSES].copy()
 
     def _refresh(self) -> None:
         """fence.i: what has been written where programs lie counts from the next cycle on."""
@@ -126,6 +152,8 @@ class JitEngine:
         self._present = np.pad(self._present, ((0, 0), (0, new_lines)), constant_values=present)
         self._present[:, RETURN_ROW // ALIGN_ROWS] = 1  # `<return>` is not fetched
         self._tags = np.pad(self._tags, (0, new_lines))
+        if self._counts is not None:
+            self._counts = np.pad(self._counts, ((0, 0), (0, decoded.size - self._counts.shape[1])))
         self._see()
 
     def idle(self) -> bool:

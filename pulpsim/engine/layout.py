@@ -31,7 +31,9 @@ REPORT_ROWS = 2 * QUEUE + 2 * STREAMS
 (PLACE, STATUS, START0, END0, COUNT0, START1, END1, COUNT1) = range(8)
 (STALL, SINCE, WAIT_COST, NEXT, FPU_INDEX, WAY, COUNT) = range(8, 15)
 DID_FP_OPERATIONS, DID_L1_WORDS = (COUNT + CAUSES + work for work in Work)
+HELD_ROW = DID_L1_WORDS + 1  # of the access that waits for a grant, if the engine is watched
 CORE_FIELDS = 32
+assert HELD_ROW < CORE_FIELDS
 # one DMA direction; transfers have sequence numbers: OPEN the oldest not reported, SEQUENCE the one whose words are
 # taken, TAIL the next to come. Of the run of RUN words at hand LEFT are left, the next one at INSIDE and OUTSIDE, not
 # before EARLIEST; WORD is the first one behind the run. PORTS: when each is free, then whose word each took last
@@ -104,6 +106,8 @@ CORE = 64  # behind the scalars
     SHARED_WAYS,
     PRIVATE_REFILL,
     SHARED_REFILL,
+    LOGGING,  # every instruction is written down, so many have been: see `watching`
+    LOGGED,
     SHARED_WAY,  # shift registers of the shared banks, MAX_SHARED_BANKS of them
     *_spare,
 ) = range(CORE)
@@ -118,7 +122,8 @@ BANK_FREE = FPU_FREE + MAX_CORES  # next free cycle; under round-robin the agent
 WAITING = BANK_FREE + MAX_BANKS  # bit masks under round-robin: cores, then ports inward, then outward
 CSRS = WAITING + MAX_BANKS  # of each core: positions from CSRS + core * CSR_FIELDS
 CSR_FIELDS = 64
-STATE = CSRS + MAX_CORES * CSR_FIELDS
+BEFORE = CSRS + MAX_CORES * CSR_FIELDS  # a core's counters at its event, if the engine is watched
+STATE = BEFORE + CAUSES
 NO_CONFLICTS, FIFO, ROUND_ROBIN = range(3)
 
 # decoded rows: int32 [n, ROW]; registers are flat numbers, x0 as a target is SINK

@@ -19,6 +19,7 @@ from pulpsim.engine.control import exception, place_at, reset, uncommon
 from pulpsim.engine.icache import refill
 from pulpsim.engine.operations import FUSED, Alu, Div, Jump, Loop
 from pulpsim.engine.ports import served, stream_event
+from pulpsim.engine.watching import LOG_FULL, executed, remember, waited, waited_since
 from pulpsim.jit import heapless, inlined, leading_zeros, lowest_bit, unlikely
 from pulpsim.memory import BARRIER_OFFSET, EVENT_UNIT_BASE, L1_BASE, L2_BASE
 
@@ -90,7 +91,7 @@ def _check_deadlock(c, s):
 
 
 @heapless
-def _arrive(c, next_place, stall, s):
+def _arrive(c, next_place, stall, s, watch):
     """A core reaches the barrier; the last one releases all, and is the first from then on."""
     now, k = s[at.NOW], at.CORE + c * at.CORE_FIELDS
     s[k + at.STATUS], s[k + at.NEXT], s[k + at.SINCE], s[k + at.STALL] = WAITING, next_place, now, stall
@@ -108,6 +109,8 @@ def _arrive(c, next_place, stall, s):
         if s[at.TEAM] >> other & 1:
             k = at.CORE + other * at.CORE_FIELDS
             s[k + at.COUNT + BARRIER] += release - s[k + at.SINCE] - 1
+            if watch is not None:
+                waited(other, s[k + at.PLACE] & at.PLACES, BARRIER, release - s[k + at.SINCE] - 1, s, watch)
             s[k + at.STATUS], s[k + at.PLACE] = RUNNING, s[k + at.NEXT]
             s[at.QUEUED] += 1
             queue(at.LAST_CORE - other, release + s[k + at.STALL], s)
@@ -179,7 +182,7 @@ def _fmadd(base, row, fields, registers):
 
 
 @inlined
-def _run_ahead(place, time, horizon, c, k, base, s, rows, fields, registers, present, counted):
+def _run_ahead(place, time, horizon, c, k, base, s, rows, fields, registers, present, counted, watch):
     """Execute what concerns nobody else, one instruction a cycle. Returns the next place and its cycle."""
     products = np.int64(0)  # what _fmadd did: a store for each would cost time
     while time < horizon and place <= at.PLACES:
@@ -192,6 +195,8 @@ def _run_ahead(place, time, horizon, c, k, base, s, rows, fields, registers, pre
             last = row + at.ROW * more
             while row < last:
                 _fmadd(base, row, fields, registers)
+                if watch is not None:
+                    executed(c, row, time, -1, s, fields, registers, watch)
                 row = row + at.ROW & at.PLACES
                 time += 1
             _fmadd(base, row, fields, registers)
@@ -205,6 +210,8 @@ def _run_ahead(place, time, horizon, c, k, base, s, rows, fields, registers, pre
             _private(kind, c, k, row, time, s, rows, registers, counted)
         else:
             break
+        if watch is not None:
+            executed(c, row, time, -1, s, fields, registers, watch)
         time += 1
         place = row + at.ROW
         if fields[row + at.R_KIND] > at.KIND:
@@ -245,8 +252,16 @@ def _word_access(kind, row, now, base, k, s, fields, registers, words, counted):
     return wait
 
 
+@inlined
+def _address(row, base, fields, registers):
+    """Of a load or store: where its access is."""
+    origin = np.int64(registers[base + np.int64(fields[row + at.R_RS1])])
+    offset = np.int64(registers[base + np.int64(fields[row + at.R_RS3])]) + np.int32(fields[row + at.R_IMM])
+    return origin + (offset & np.int32(fields[row + at.R_PRE])) & MASK
+
+
 @heapless
-def _event(c, k, row, stall, cause, s, rows, registers, l1, l2, fields, present, full, counted):
+def _event(c, k, row, stall, cause, s, rows, registers, l1, l2, fields, present, full, counted, watch):
     """One instruction that the hot loop does not handle itself, at its event.
 
     full: None if no program has instructions of `control`; that module is not compiled then. Returns the
@@ -258,13 +273,13 @@ def _event(c, k, row, stall, cause, s, rows, registers, l1, l2, fields, present,
     rd, sub, immediate = rows[row + at.R_RD], np.int64(rows[row + at.R_SUB]), np.int64(rows[row + at.R_IMM])
     a = np.int64(registers[base + rows[row + at.R_RS1]])
     b = np.int64(registers[base + rows[row + at.R_RS2]])
-    cost, following, trap = 1 + stall, np.int64(-1), np.int64(-1)
+    cost, following, trap, touched = 1 + stall, np.int64(-1), np.int64(-1), np.int64(-1)
     address = (a + immediate) & MASK
     if kind == at.K_LOAD or kind == at.K_STORE or at.LAST_PRIVATE < kind <= at.LAST_WORD:
         store = kind == at.K_STORE or kind == at.K_STORE_WORD
         offset = np.int64(registers[base + rows[row + at.R_RS3]]) + immediate
         address = (a + (offset & rows[row + at.R_PRE])) & MASK
-        size = sub & 7
+        size, touched = sub & 7, address
         state = access(c, address, size, store, b, s, l1, l2)
         if state == at.TRAPPED:
             trap = np.int64(ADDRESS)
@@ -279,6 +294,8 @@ def _event(c, k, row, stall, cause, s, rows, registers, l1, l2, fields, present,
             if state == at.BLOCKED:
                 s[k + at.SINCE], s[k + at.WAIT_COST] = now, cost
                 cost = np.int64(0)
+                if watch is not None:
+                    s[k + at.HELD_ROW] = row
     elif kind <= at.LAST_PRIVATE or kind == at.K_SHARED_FPU or kind == at.K_SHARED_FMADD:
         if kind > at.LAST_PRIVATE:
             wait = reserve(at.FPU_FREE + s[k + at.FPU_INDEX], now, s) - now
@@ -359,6 +376,8 @@ def _event(c, k, row, stall, cause, s, rows, registers, l1, l2, fields, present,
         s[k + at.COUNT + cause] -= stall  # not counted: the instruction had no effect
         report(TRAP, c, trap << 32 | address, s)
         return np.int64(-1)
+    if watch is not None:
+        executed(c, row, now, touched, s, fields, registers, watch)
     if following < 0:
         following = _follow(row, c, k, s, fields, present)
     else:
@@ -366,7 +385,7 @@ def _event(c, k, row, stall, cause, s, rows, registers, l1, l2, fields, present,
     if cost == 0:
         s[k + at.COUNT + ISSUE] += 1
     if kind == at.K_BARRIER:
-        _arrive(c, following, stall, s)
+        _arrive(c, following, stall, s, watch)
     else:
         s[k + at.PLACE] = following
     return cost
@@ -389,7 +408,7 @@ def start(c, place, time, s, registers, values, present):
 
 
 @inlined
-def _rare(c, k, base, now, s, rows, fields, registers, l1, l2, tags, present, full, counted):
+def _rare(c, k, base, now, s, rows, fields, registers, l1, l2, tags, present, full, counted, watch):
     """A core's event that `_turn` has no short way for. Returns as `_turn` does."""
     place = s[k + at.PLACE]
     row = place & at.PLACES
@@ -397,27 +416,37 @@ def _rare(c, k, base, now, s, rows, fields, registers, l1, l2, tags, present, fu
         cost = refill(c, k, row // at.LINE, s, tags, present)
         s[k + at.COUNT + ICACHE] += cost
         s[k + at.PLACE] = place ^ at.FETCH
-    else:
-        stall, cause = np.int64(0), LOAD_USE
-        if place & at.AFTER_LOAD:
-            stall = s[at.LOAD_USE]
-        elif place & at.AFTER_MUL:
-            stall, cause = s[at.MUL_USE], MULDIV
+        if watch is not None:
+            waited(c, row, ICACHE, cost, s, watch)
+        return now + cost
+    stall, cause = np.int64(0), LOAD_USE
+    if place & at.AFTER_LOAD:
+        stall = s[at.LOAD_USE]
+    elif place & at.AFTER_MUL:
+        stall, cause = s[at.MUL_USE], MULDIV
+    if fields[row + at.R_KIND] & at.KIND == at.K_FMADD:
+        cost = 1 + stall
         s[k + at.COUNT + cause] += stall
-        if fields[row + at.R_KIND] & at.KIND == at.K_FMADD:
-            cost = 1 + stall
-            if counted is not None:
-                s[k + at.DID_FP_OPERATIONS] += 1
-            _fmadd(base, row, fields, registers)
-            s[k + at.PLACE] = _follow(row, c, k, s, fields, present)
-        else:
-            cost = _event(c, k, row, stall, cause, s, rows, registers, l1, l2, fields, present, full, counted)
-        s[k + at.COUNT + ISSUE] += cost > 0
+        if counted is not None:
+            s[k + at.DID_FP_OPERATIONS] += 1
+        _fmadd(base, row, fields, registers)
+        if watch is not None:
+            executed(c, row, now, -1, s, fields, registers, watch)
+            waited(c, row, cause, stall, s, watch)
+        s[k + at.PLACE] = _follow(row, c, k, s, fields, present)
+    else:
+        if watch is not None:
+            remember(k, s)
+        s[k + at.COUNT + cause] += stall
+        cost = _event(c, k, row, stall, cause, s, rows, registers, l1, l2, fields, present, full, counted, watch)
+        if watch is not None:
+            waited_since(c, k, row, s, watch)
+    s[k + at.COUNT + ISSUE] += cost > 0
     return now + cost if cost > 0 else cost
 
 
 @inlined
-def _turn(c, now, horizon, s, rows, fields, registers, l1, words, l2, tags, present, full, counted):
+def _turn(c, now, horizon, s, rows, fields, registers, l1, words, l2, tags, present, full, counted, watch):
     """A core's event, and what it may do ahead of time.
 
     Returns the cycle of its next event; 0 if something else will queue that, -1 if the core trapped.
@@ -429,33 +458,38 @@ def _turn(c, now, horizon, s, rows, fields, registers, l1, words, l2, tags, pres
     if unlikely(place > at.PLACES):
         kind = np.int64(at.KIND)
     if kind > at.LAST_PRIVATE:
-        wait = np.int64(-1)
+        wait, cause, touched = np.int64(-1), BANK_CONFLICT, np.int64(-1)
+        if watch is not None and kind <= at.LAST_WORD:
+            touched = _address(row, base, fields, registers)
         if kind == at.K_LOAD_NEXT:
             wait = _word_access(at.K_LOAD_NEXT, row, now, base, k, s, fields, registers, words, counted)
         elif kind <= at.LAST_WORD:
             wait = _word_access(kind, row, now, base, k, s, fields, registers, words, counted)
         elif kind == at.K_SHARED_FMADD:
-            wait = reserve(at.FPU_FREE + s[k + at.FPU_INDEX], now, s) - now
+            wait, cause = reserve(at.FPU_FREE + s[k + at.FPU_INDEX], now, s) - now, FPU_CONTENTION
             s[k + at.COUNT + FPU_CONTENTION] += wait
             if counted is not None:
                 s[k + at.DID_FP_OPERATIONS] += 1
             _fmadd(base, row, fields, registers)
         if unlikely(wait < 0):
-            return _rare(c, k, base, now, s, rows, fields, registers, l1, l2, tags, present, full, counted)
+            return _rare(c, k, base, now, s, rows, fields, registers, l1, l2, tags, present, full, counted, watch)
+        if watch is not None:
+            executed(c, row, now, touched, s, fields, registers, watch)
+            waited(c, row, cause, wait, s, watch)
         place = row + at.ROW
         if fields[row + at.R_KIND] > at.KIND:
             place = _follow(row, c, k, s, fields, present)
         time = now + 1
         if unlikely(wait > 0):
             time, issued = time + wait, now + wait
-    place, time = _run_ahead(place, time, horizon, c, k, base, s, rows, fields, registers, present, counted)
+    place, time = _run_ahead(place, time, horizon, c, k, base, s, rows, fields, registers, present, counted, watch)
     s[k + at.COUNT + ISSUE] += time - issued
     s[k + at.PLACE] = place
     return time
 
 
 @heapless
-def _grant(s):
+def _grant(s, watch):
     """Round-robin: every bank serves one of the accesses that wait."""
     now = s[at.NOW]
     for bank in range(s[at.BANKS]):
@@ -467,23 +501,29 @@ def _grant(s):
             continue
         k = at.CORE + number * at.CORE_FIELDS
         s[k + at.COUNT + BANK_CONFLICT] += now - s[k + at.SINCE]
+        if watch is not None:
+            waited(number, s[k + at.HELD_ROW], BANK_CONFLICT, now - s[k + at.SINCE], s, watch)
         queue(at.LAST_CORE - number, now + s[k + at.WAIT_COST], s)
 
 
 @heapless
 def advance(
-    until, s, rows, fields, registers, l1, words, l2, l2_words, tags, present, full, counted
+    until, s, rows, fields, registers, l1, words, l2, l2_words, tags, present, full, counted, watch
 ):  # fmt: skip
     """Handle events before `until`. Returns True if a core trapped.
 
     rows and fields are the decoded rows as int32 and as uint32: what cannot be negative is read from
     the latter. l1, words and l2, l2_words are the memories as bytes and as int32; tags, present: see
     `icache`. full: True or None, see `_event`. counted: True to count
-    what `Work` names, None to leave that out.
+    what `Work` names, None to leave that out. watch: see `watching`, or None. Watched, it also ends when the log
+    might not hold what the next cycle adds.
     """
     now, soon = s[at.NOW], np.uint64(0)  # soon: agents with an event in the next cycle, beside those in MASKS
     s[at.REPORTS] = 0
     while now < until and s[at.REPORTS] == 0 and s[at.QUEUED] > 0:
+        if watch is not None:  # noqa: SIM102 - a branch on None is left out when it is compiled
+            if s[at.LOGGED] > LOG_FULL:
+                break
         s[at.NOW] = now
         if unlikely(s[at.FAR] != 0):
             migrate(s)
@@ -502,7 +542,9 @@ def advance(
                 agent = lowest_bit(due)
                 due &= due - ONE
                 c = at.LAST_CORE - agent & at.LAST_CORE
-                when = _turn(c, now, horizon, s, rows, fields, registers, l1, words, l2, tags, present, full, counted)
+                when = _turn(
+                    c, now, horizon, s, rows, fields, registers, l1, words, l2, tags, present, full, counted, watch
+                )
                 if when == now + 1:
                     soon |= ONE << np.uint64(agent)
                 elif when > 0:
@@ -521,7 +563,7 @@ def advance(
                     elif when > 0:
                         queue(at.STREAMS + way, when, s)
         if s[at.BANK_WAITERS] > 0:
-            _grant(s)
+            _grant(s, watch)
         now += 1
     s[at.NOW] = now
     s[at.MASKS + (now & (at.SLOTS - 1))] |= np.int64(soon)

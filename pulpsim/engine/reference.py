@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from pulpsim import isa
 from pulpsim.code import Code, address_of
-from pulpsim.counters import CAUSES, WORKS, Cause, Work
-from pulpsim.engine import FOREVER, Kind, Report, Status, Transfer, Trap
+from pulpsim.counters import CAUSES, ENGINE_CAUSES, WORKS, Cause, Work
+from pulpsim.engine import FOREVER, Kind, Report, Sink, Status, Transfer, Trap
 from pulpsim.engine.arbiters import arbiter
 from pulpsim.engine.machine_mode import FaultError, MachineMode
+from pulpsim.engine.notes import Notes
 from pulpsim.engine.streams import Stream
 from pulpsim.float32 import Flags
 from pulpsim.isa import COLUMNS, MASK, Unit
@@ -55,6 +56,7 @@ class _Core:
         self.x = [0] * isa.REGISTERS
         self.counters = [0] * CAUSES
         self.work = [0] * WORKS
+        self.notes: Notes | None = None  # while it is watched
         self.forget()
 
     def forget(self) -> None:
@@ -66,15 +68,19 @@ class _Core:
         self.pending = NOTHING_PENDING
         self.line = -1  # of the last fetch
         # of the instruction at hand:
+        self.at = 0  # its row
         self.issued = 0  # cycle of its event
         self.use_stall = 0  # of rule 3
         self.delay = 1  # from its event, or its grant, to the next event
         self.jump: int | None = None  # row that a branch or jump goes to
         self.next_row = 0
         self.held = False  # a bank's grant, or the barrier, will queue the next event
+        self.address = -1  # of its access to memory
 
     def count(self, cause: Cause, cycles: int) -> int:
         self.counters[cause] += cycles
+        if self.notes is not None:
+            self.notes.waited(self.number, self.at, cause, cycles)
         return cycles
 
     def write(self, register: int, value: int) -> None:
@@ -106,6 +112,7 @@ class _Decoded:
         self.size, self.signed = instruction.size, instruction.signed
         self.post_increment = instruction.post_increment
         self.address = address_of(row)
+        self.writes_rd = instruction.writes_rd
         self.rd, self.rs1, self.rs2 = fields["rd"], fields["rs1"], fields["rs2"]
         self.level = fields["rs3"]  # of a hardware loop
         self.imm = fields["imm"]
@@ -206,6 +213,7 @@ class ReferenceEngine(MachineMode):
 
         self._events: list[tuple[int, int]] = []  # a heap of (cycle, core)
         self._reports: list[Report] = []
+        self._notes: Notes | None = None
 
     # -- commands --------------------------------------------------------------------------------
     def begin_team(self, cores: list[int]) -> None:
@@ -255,6 +263,17 @@ class ReferenceEngine(MachineMode):
         counted = self._platform.power is not None
         return np.array([core.work if counted else [0] * WORKS for core in self._cores], np.int64)
 
+    def watch(self, sink: Sink | None) -> None:
+        self._notes = Notes(sink)
+        for core in self._cores:
+            core.notes = self._notes
+
+    def profile(self) -> NDArray[np.int64]:
+        out = np.zeros((len(self._cores), len(self._code.rows), ENGINE_CAUSES), np.int64)
+        for place, cycles in (self._notes.counts if self._notes is not None else {}).items():
+            out[place] = cycles
+        return out
+
     def registers(self, core: int) -> NDArray[np.uint32]:
         return np.array(self._cores[core].x, np.uint32)
 
@@ -266,6 +285,12 @@ class ReferenceEngine(MachineMode):
 
     # -- time ------------------------------------------------------------------------------------
     def advance(self, until: int) -> list[Report]:
+        reports = self._advance(until)
+        if self._notes is not None:
+            self._notes.hand_over()
+        return reports
+
+    def _advance(self, until: int) -> list[Report]:
         self._reports = []
         while (t := self._next_cycle()) < until:
             self.now = t
@@ -287,6 +312,8 @@ class ReferenceEngine(MachineMode):
     def _cycle(self, t: int) -> bool:
         """All events of cycle t, then the grants. False if a trap ends it."""
         due = set()
+        if self._notes is not None:
+            self._notes.now = t
         while self._events and self._events[0][0] == t:
             due.add(heappop(self._events)[1])
         for core in [core for core in self._order if core.number in due]:
@@ -334,16 +361,20 @@ class ReferenceEngine(MachineMode):
         if code.returns:  # rule 1
             self._return(core, t)
             return
+        core.at = core.row
         refill = self._fetch(core, t)
         if refill:  # rule 0
             self._queue(t + core.count(Cause.ICACHE, refill), core)
             return
         register, cause, cycles = core.pending  # rule 3
         core.use_stall = cycles if register in code.reads else 0
-        core.issued, core.jump, core.held = t, None, False
+        core.issued, core.jump, core.held, core.address = t, None, False, -1
         extra = code.execute(core, code, t)  # rules 4 to 7, counted there; or a fault and no effect
         core.counters[ISSUE] += 1  # rule 2
-        core.counters[cause] += core.use_stall
+        core.count(cause, core.use_stall)
+        if core.notes is not None:
+            rd = core.x[code.rd] if code.writes_rd else 0
+            core.notes.executed(core.number, core.at, core.address, rd, core.x[code.rs1] if code.post_increment else 0)
         core.delay = 1 + core.use_stall + extra
         core.pending = code.pending
         core.next_row = core.following_row()  # rule 8
@@ -401,6 +432,7 @@ class ReferenceEngine(MachineMode):
     def _load(self, core: _Core, code: _Decoded, t: int) -> int:
         address, base = self._address(core, code)
         store, offset = self._locate(address, code.size)
+        core.address = address
         value = int.from_bytes(store[offset : offset + code.size], "little")
         if code.signed and value >> 8 * code.size - 1:
             value |= MASK << 8 * code.size & MASK
@@ -412,6 +444,7 @@ class ReferenceEngine(MachineMode):
     def _store(self, core: _Core, code: _Decoded, t: int) -> int:
         address, base = self._address(core, code)
         store, offset = self._locate(address, code.size)
+        core.address = address
         if isinstance(store, memoryview):  # the event unit ignores stores
             value = core.x[code.rs2] & (1 << 8 * code.size) - 1
             store[offset : offset + code.size] = value.to_bytes(code.size, "little")
@@ -545,9 +578,9 @@ class ReferenceEngine(MachineMode):
             self._report(Kind.DEADLOCK, t, core.number)  # nobody will ever wake it
         elif all(other.status is Status.WAITING for other in self._team):
             for other in self._team:
+                other.count(Cause.BARRIER, t + self._platform.event_unit.barrier_cycles - other.issued - 1)
                 other.status = Status.RUNNING
                 other.row = other.next_row
-                other.count(Cause.BARRIER, t + self._platform.event_unit.barrier_cycles - other.issued - 1)
                 resume = t + self._platform.event_unit.barrier_cycles + other.use_stall
                 self._queue(resume, other)
             self._order = [core, *(other for other in self._by_number if other is not core)]

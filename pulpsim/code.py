@@ -101,6 +101,10 @@ class Code:
         self.version += 1
         return True
 
+    def programs(self) -> list[tuple[int, Program]]:
+        """(first row, program) of all that are loaded, in order."""
+        return [(loaded.first, loaded.program) for loaded in self._loaded.values()]
+
     def holds(self, program: Program) -> bool:
         """The program has been loaded."""
         return id(program) in self._loaded

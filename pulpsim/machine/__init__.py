@@ -10,6 +10,7 @@ cores and move data by DMA (`simulate`). In the order in which a simulation meet
   simulation   a controller's run from beginning to end: SimPy's steps
   controller   what a controller says: fork, join, copy, wait, pause
   domain       the process that advances the engine
+  instruments  what may look on: profile, trace, checker
   accounts     which cause every cycle is charged to
   spans        what goes into a timeline
 """
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 from pulpsim.machine.controller import Controller
 from pulpsim.machine.domain import Process
+from pulpsim.machine.instruments import Instrument
 from pulpsim.machine.machine import Machine
 from pulpsim.machine.registers import Registers
 from pulpsim.machine.result import Result
@@ -25,4 +27,4 @@ from pulpsim.machine.result import Result
 #: what `Controller` was called first; `platform.Cluster` describes one
 Cluster = Controller
 
-__all__ = ["Cluster", "Controller", "Machine", "Process", "Registers", "Result"]
+__all__ = ["Cluster", "Controller", "Instrument", "Machine", "Process", "Registers", "Result"]

@@ -94,7 +94,10 @@ class Controller:
         yield from self.pause(command.command_cycles(self.platform), Cause.COMMAND)
         while (space := self.dma.full()) is not None:
             yield from self._wait(space, Cause.DMA_WAIT)
-        return self.dma.submit(command)
+        number = self.dma.submit(command)
+        for instrument in self.machine.instruments:
+            instrument.submitted(number, command)
+        return number
 
     def wait(self, transfers: Iterable[int]) -> Process:
         """Sleep until all these transfers are done; no cycle passes if they are. Raises ProgramError."""
@@ -102,6 +105,11 @@ class Controller:
         if open_ones := self._open(transfers):
             yield from self._wait(simpy.AllOf(self.env, open_ones), Cause.DMA_WAIT)
             yield from self.pause(self.platform.event_unit.event_cycles, Cause.DMA_WAIT)
+        self._tell_awaited(transfers)
+
+    def _tell_awaited(self, transfers: Sequence[int]) -> None:
+        for instrument in self.machine.instruments:
+            instrument.awaited(transfers)
 
     def _open(self, transfers: Iterable[int]) -> list[simpy.Event]:
         """The ends of those that are not done."""
@@ -154,6 +162,7 @@ class Controller:
             return
         joined, open_ones = self._team.joined, self._open(numbers)
         if numbers and not open_ones:
+            self._tell_awaited(numbers)
             return
         yield self.env.any_of([joined, *([self.env.all_of(open_ones)] if numbers else [])])
         unit, jump = self.platform.event_unit, self.platform.core.jump_cycles
@@ -161,6 +170,7 @@ class Controller:
             yield from self.pause(unit.fork_join_cycles - unit.start_cycles - jump, Cause.FORK)
         else:
             yield from self.pause(unit.event_cycles, Cause.DMA_WAIT)
+            self._tell_awaited(numbers)
 
     def finish(self) -> Process:
         """Wait for the team that runs, which nobody joins, and for all transfers."""

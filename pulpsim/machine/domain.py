@@ -35,7 +35,7 @@ class Domain:
         """Start a team's cores, each with its registers at its time."""
         self._command((0, 0), self._machine.begin_team, list(range(len(files))))
         for core, (time, registers) in enumerate(zip(times, files, strict=True)):
-            self._command((1, core), self._engine.start, core, row, time, registers)
+            self._command((1, core), self._machine.start, core, row, time, registers)
 
     def transfer(self, submitted: int, transfer: Transfer) -> None:
         t = transfer

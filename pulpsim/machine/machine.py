@@ -6,6 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pulpsim.arguments import text, whole
 from pulpsim.code import Code, check_registers
 from pulpsim.counters import Cause
@@ -15,6 +18,7 @@ from pulpsim.machine import limits
 from pulpsim.machine.controller import Controller
 from pulpsim.machine.domain import Process
 from pulpsim.machine.faults import check, whereabouts
+from pulpsim.machine.instruments import Instrument
 from pulpsim.machine.limits import limit_of
 from pulpsim.machine.limits import start_delays as delays_of
 from pulpsim.machine.registers import Registers, register_file
@@ -40,6 +44,7 @@ class Machine:
         self.code = Code()
         self.engine: Engine
         self.team: list[int] = []  #: cores that meet at barriers
+        self.instruments: tuple[Instrument, ...] = ()
         if text(engine) == "jit":
             from pulpsim.engine.jit import JitEngine
 
@@ -50,6 +55,16 @@ class Machine:
             self.engine = ReferenceEngine(self.platform, self.memory, self.code)
         else:
             raise ProgramError(f"no engine {engine!r}{nearest(engine, ('jit', 'reference'))}: jit or reference")
+
+    def attach(self, *instruments: Instrument) -> None:
+        """From now on these look on, and no others; a machine that nobody looks at is faster."""
+        self.instruments = instruments
+        self.engine.watch(self._noted if any(instrument.entries for instrument in instruments) else None)
+
+    def _noted(self, entries: NDArray[np.int64]) -> None:
+        for instrument in self.instruments:
+            if instrument.entries:
+                instrument.noted(entries)
 
     def load(self, program: Program) -> int:
         """Place a program in L2 (once); returns its first row. Raises ProgramError."""
@@ -104,7 +119,7 @@ class Machine:
         before = engine.counters()
         self.begin_team(list(range(count)))
         for core, values in enumerate(files):
-            engine.start(core, row, begin + delays[core], values)
+            self.start(core, row, begin + delays[core], values)
         ends = self._finish(count, begin, max_cycles)
         first, last = begin + min(delays), max(ends)
         spent = engine.counters() - before
@@ -125,6 +140,14 @@ class Machine:
         """These cores meet at barriers from now on."""
         self.team = cores
         self.engine.begin_team(cores)
+        for instrument in self.instruments:
+            instrument.team_began(cores)
+
+    def start(self, core: int, row: int, time: int, registers: NDArray[np.uint32]) -> None:
+        """As `Engine.start`."""
+        self.engine.start(core, row, time, registers)
+        for instrument in self.instruments:
+            instrument.started(core, registers)
 
     def team_size(self, cores: int | None) -> int:
         available = self.platform.cluster.cores

@@ -172,7 +172,7 @@ class Assembler:
         section.alignment = max(section.alignment, BYTES_PER_INSTRUCTION)
         if not self._count(line, len(section.rows) + len(rows), f" with {text!r}"):
             return
-        section.add_code(rows, line)
+        section.add_code(rows, line, text)
         for deferred in code.deferred:
             place = at + BYTES_PER_INSTRUCTION * deferred.row
             self.open(line, text, deferred.kind, deferred.tree, place, Value(section, at), deferred.text)
@@ -197,7 +197,7 @@ class Assembler:
     def pad(self, line: int, rows: tuple[Row, ...], text: str) -> None:
         """Add instructions that fill a space."""
         if self._count(line, len(self.section.rows) + len(rows), f" with {text!r}"):
-            self.section.add_code(rows, line)
+            self.section.add_code(rows, line, text)
 
     def put(self, line: int, content: bytes) -> None:
         """Add bytes to the section."""
@@ -269,6 +269,7 @@ class Assembler:
         rows = section.rows[before.rows :]
         section.rows += rows * times
         section.lines += section.lines[before.rows :] * times
+        section.texts += section.texts[before.rows :] * times
         end = section.size + len(rows) * times * BYTES_PER_INSTRUCTION
         section.code_at += range(section.size, end, BYTES_PER_INSTRUCTION)
         section.size = end

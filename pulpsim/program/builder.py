@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,40 @@ class Label:
     name: str
 
 
+Call = tuple[str, tuple[object, ...]]  #: a mnemonic and its operands
+
+
+class _Written(Sequence[str]):
+    """The calls that a Builder was given, as text; made when somebody reads it."""
+
+    def __init__(self, calls: Sequence[Call], labels: Sequence[str]):
+        self._calls, self._labels = calls, labels
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[str]: ...
+    def __getitem__(self, place: int | slice) -> str | Sequence[str]:
+        if isinstance(place, slice):
+            return [self._text(call) for call in self._calls[place]]
+        return self._text(self._calls[place])
+
+    def _text(self, call: Call) -> str:
+        mnemonic, operands = call
+        return f"{mnemonic} {', '.join(map(self._operand, operands))}".strip()
+
+    def _operand(self, operand: object) -> str:
+        if isinstance(operand, tuple):
+            base, offset, *after = map(self._operand, operand)
+            return f"{offset}({base}{''.join(after)})"
+        if isinstance(operand, Label):
+            return self._labels[operand.number]
+        return operand.name if isinstance(operand, Register) else str(operand)
+
+
 class Builder:
     """Writes a Program instruction by instruction.
 
@@ -56,6 +91,7 @@ class Builder:
     def __init__(self, name: str = "<builder>"):
         self.name = name
         self._rows: list[Row] = []
+        self._calls: list[Call] = []  # one of each row
         self._free = list(self.FREE)
         self._names: dict[int, str] = {}
         self._labels: list[int | None] = []
@@ -166,9 +202,10 @@ class Builder:
         low, high = IMMEDIATES["u12"]
         if body <= MAX_SHORT_BODY and low <= count <= high:
             self._rows[setup][IMM] = count
+            self._calls[setup] = ("lp.setupi", (level, count, end))
             return
-        rows, fixups = self._rows, self._fixups
-        self._rows, self._fixups = [], []  # the set-up alone
+        rows, calls, fixups = self._rows, self._calls, self._fixups
+        self._rows, self._calls, self._fixups = [], [], []  # the set-up alone
         if spare:
             register = Register(spare[0], "count")
             self.li(register, count)
@@ -182,15 +219,16 @@ class Builder:
         else:
             held = ", ".join(f"{isa.register_name(n)}={text}" for n, text in sorted(self._names.items()))
             raise ProgramError(f"{self.name}: no register left for a count of {count:,}; in use: {held}")
-        written, own = self._rows, self._fixups
-        self._rows, self._fixups = rows, [fixup for fixup in fixups if fixup[0] != setup]
-        self._replace(setup, written)
+        written, new, own = self._rows, self._calls, self._fixups
+        self._rows, self._calls = rows, calls
+        self._fixups = [fixup for fixup in fixups if fixup[0] != setup]
+        self._replace(setup, written, new)
         self._fixups += [(setup + row, number) for row, number in own]
 
-    def _replace(self, row: int, rows: list[Row]) -> None:
+    def _replace(self, row: int, rows: list[Row], calls: list[Call]) -> None:
         """Put one or more rows in the place of one; what is behind it moves."""
         more = len(rows) - 1
-        self._rows[row : row + 1] = rows
+        self._rows[row : row + 1], self._calls[row : row + 1] = rows, calls
 
         def moved(place: int) -> int:
             return place + more if place > row else place
@@ -208,6 +246,7 @@ class Builder:
                     row = [instruction.op, 0, 0, 0, 0, isa.DYNAMIC if instruction.rounds else 0, 0]
                     if all(self._operand(row, o, v) for o, v in zip(form, operands, strict=True)):
                         self._rows.append(row)
+                        self._calls.append((mnemonic, operands))
                         return
         aliases = () if text(mnemonic) in isa.BY_MNEMONIC else isa.PSEUDO.get(text(mnemonic) or "", ())
         for count, template in aliases:
@@ -293,7 +332,15 @@ class Builder:
             rows = self._settled()
         for at, what in violations(rows):
             raise ProgramError(f"{self.name}: instruction {at}, {disassemble_row(rows[at])}: {what}")
-        return Program(rows, dict(self._entries), (), self.name)
+        return Program(rows, dict(self._entries), source=self.name, written=_Written(self._calls, self._label_texts()))
+
+    def _label_texts(self) -> list[str]:
+        """What labels are called in texts: by an entry that is there, by their names, else by their places."""
+        entries = {row: name for name, row in self._entries.items()}
+        return [
+            entries.get(row, name if name and " " not in name else f".L{row}") if row is not None else name
+            for row, name in zip(self._labels, self._label_names, strict=True)
+        ]
 
     def _settled(self) -> NDArray[np.int32]:
         """The rows with all targets. Raises ProgramError."""
@@ -310,7 +357,10 @@ class Builder:
         self._fixups.remove((at, number))
         branch = list(self._rows[at])
         branch[OP], branch[TARGET] = isa.OP[OPPOSITE[isa.INSTRUCTIONS[branch[OP]].key]], 2
-        self._replace(at, [branch, [isa.OP["jal"], 0, 0, 0, 0, 0, 0]])
+        *operands, goal = self._calls[at][1]
+        opposite = isa.INSTRUCTIONS[branch[OP]].mnemonic
+        calls = [(opposite, (*operands, ".+8")), ("j", (goal,))]
+        self._replace(at, [branch, [isa.OP["jal"], 0, 0, 0, 0, 0, 0]], calls)
         self._fixups.append((at + 1, number))
 
 

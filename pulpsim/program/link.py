@@ -82,17 +82,17 @@ class _Linker:
             alignment = max(section.alignment, BYTES_PER_INSTRUCTION)
             section.base = -(-ends[region] // alignment) * alignment
             ends[region] = section.base + section.size
-        self.rows, self.lines = self._rows()
+        self.rows, self.lines, self.texts = self._rows()
         self.contents = {id(section): section.content() for section in self.data}
         self.relocations: list[Relocation] = []
         self.origins: dict[Place, Place] = {}  # of an auipc with %pcrel_hi -> what it is the address of
 
-    def _rows(self) -> tuple[NDArray[np.int32], list[int]]:
-        """The rows of all code sections and their lines; nops between them."""
+    def _rows(self) -> tuple[NDArray[np.int32], list[int], list[str]]:
+        """The rows of all code sections, their lines and texts; nops between them."""
         end = max([-(-(s.base + s.size) // BYTES_PER_INSTRUCTION) for s in self.code], default=0)
         rows = np.zeros((end, len(COLUMNS)), np.int32)
         rows[:, 0] = isa.OP["addi"]
-        lines = np.zeros(end, np.int64)
+        lines, texts = np.zeros(end, np.int64), [""] * end
         for section in self.code:
             first = section.base // BYTES_PER_INSTRUCTION
             if section.pieces:
@@ -102,7 +102,9 @@ class _Linker:
             if section.rows:
                 at = first + np.array(section.code_at) // BYTES_PER_INSTRUCTION
                 rows[at], lines[at] = section.rows, section.lines
-        return rows, lines.tolist()
+                for place, text in zip(at.tolist(), section.texts, strict=True):
+                    texts[place] = text
+        return rows, lines.tolist(), texts
 
     def place(self, value: Value) -> Place:
         if value.section is None:
@@ -224,8 +226,9 @@ class _Linker:
             for section in self.data
         )
         program = Program(
-            self.rows, labels, tuple(self.lines), source, segments, names, tuple(self.relocations), self.alignment
-        )
+            self.rows, labels, tuple(self.lines), source, segments, names, tuple(self.relocations), self.alignment,
+            tuple(self.texts),
+        )  # fmt: skip
         if not self.relocations or self.faults:
             return program
         rows, data = relocate(program, {"l2": program.home, "l1": HOME["l1"]})

@@ -68,7 +68,8 @@ class Program:
     counts instructions relative to the row. labels: name -> row. lines: source line of each row
     (0 if none). source: where the text came from, for messages. data, symbols (what has an address and
     is no label of an instruction) and relocations: of assembled text only. alignment: of the first
-    instruction, in bytes.
+    instruction, in bytes. written: the statement of each row as it was written, registers and labels by its names;
+    no longer than the rows, and "" where there is none.
     """
 
     rows: NDArray[np.int32]
@@ -79,6 +80,7 @@ class Program:
     symbols: Mapping[str, Place] = field(default_factory=dict)
     relocations: tuple[Relocation, ...] = ()
     alignment: int = LINE_BYTES
+    written: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         rows: Any = self.rows

@@ -14,7 +14,8 @@ BYTES_PER_INSTRUCTION = 4
 
 @dataclass(slots=True, eq=False)
 class Section:
-    """What a section holds: `rows` of instructions at the byte offsets `code_at`, and `pieces` of bytes.
+    """What a section holds: `rows` of instructions at the byte offsets `code_at`, each with the line and the text of the
+    statement that it was made of, and `pieces` of bytes.
 
     loaded: it takes memory; debug information does not, and what is in it is not looked at.
     """
@@ -26,6 +27,7 @@ class Section:
     code_at: list[int] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     lines: list[int] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
     pieces: list[tuple[int, bytes]] = field(default_factory=list)
     #: once all sections are placed: bytes from the program's first instruction, or from the L1 data's start
     base: int = 0
@@ -39,9 +41,10 @@ class Section:
         """Its instructions are rows of the program: by name, or because it has any."""
         return bool(self.rows) or (self.name.startswith(_CODE) and not self.in_l1)
 
-    def add_code(self, rows: tuple[Row, ...], line: int) -> None:
+    def add_code(self, rows: tuple[Row, ...], line: int, text: str) -> None:
         self.rows += rows
         self.lines += [line] * len(rows)
+        self.texts += [text] * len(rows)
         end = self.size + BYTES_PER_INSTRUCTION * len(rows)
         self.code_at += range(self.size, end, BYTES_PER_INSTRUCTION)
         self.size = end

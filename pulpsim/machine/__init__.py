@@ -12,7 +12,8 @@ cores and move data by DMA (`simulate`). In the order in which a simulation meet
   domain       the process that advances the engine
   instruments  what may look on: profile, trace, checker
   accounts     which cause every cycle is charged to
-  spans        what goes into a timeline
+  log          what ran and moved when
+  spans        what of it goes into a timeline
 """
 
 from __future__ import annotations

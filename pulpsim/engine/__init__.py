@@ -84,8 +84,8 @@ Left out: pipeline details of divided clock domains, L2 bank conflicts, DRAM.
 Watching. From `watch` on an engine counts, for every row and core, how often the instruction was executed and how
 long it waited for what (`profile`): summed over the rows that is what `counters` has gained. A refill belongs to the
 instruction that it brings, a barrier's wait to its p.elw. If asked, it also writes down each instruction (ISSUE) and
-each wait as an entry (`Entry`): those of one core in their order, and all that access memory in theirs. Neither
-changes a cycle or a byte.
+each wait as an entry (`Entry`): those of one core in their order, a refill before what it brings and other waits after
+what waits; and all that access memory in theirs. Neither changes a cycle or a byte.
 
 advance(until) handles all events before `until`; a cycle in which something is reported is finished
 and ends the call. `now` is the first cycle not handled.

@@ -18,26 +18,29 @@ class Notes:
         self.now = 0
         self._sink = sink
         self._entries: list[tuple[int, ...]] = []
+        self._event = 0  # where the entries of the event at hand begin
+
+    def begin_event(self) -> None:
+        self._event = len(self._entries)
 
     def executed(self, core: int, row: int, address: int, rd: int, base: int) -> None:
-        """rd, base: what it wrote."""
-        self._note(core, row, int(Cause.ISSUE), 1, address, rd, base)
+        """rd, base: what it wrote. It comes before what the event waits for, which is known earlier."""
+        self.counts[core, row, int(Cause.ISSUE)] += 1
+        if self._sink is not None:
+            self._entries.insert(self._event, (self.now, core, row, int(Cause.ISSUE), address, rd, base, 0))
 
     def waited(self, core: int, row: int, cause: int, cycles: int) -> None:
-        if cycles:
-            self._note(core, row, int(cause), cycles, cycles, 0, 0)
-
-    def _note(self, core: int, row: int, cause: int, cycles: int, *values: int) -> None:
-        self.counts[core, row, cause] += cycles
+        if not cycles:
+            return
+        self.counts[core, row, int(cause)] += cycles
         if self._sink is None:
             return
-        entry = (self.now, core, row, cause, *values, 0)
-        if self._entries and self._entries[-1][:4] == entry[:4]:  # a product's use, and what a division takes
-            before = self._entries.pop()[Entry.VALUE]
-            entry = (*entry[: Entry.VALUE], before + entry[Entry.VALUE], *entry[Entry.VALUE + 1 :])
-        self._entries.append(entry)
+        event = (self.now, core, row, int(cause))
+        if self._entries and self._entries[-1][: Entry.VALUE] == event:  # a product's use, and what a division takes
+            cycles += self._entries.pop()[Entry.VALUE]
+        self._entries.append((*event, cycles, 0, 0, 0))
 
     def hand_over(self) -> None:
         if self._sink is not None and self._entries:
             self._sink(np.array(self._entries, np.int64).reshape(-1, ENTRY))
-        self._entries = []
+        self._entries, self._event = [], 0

@@ -362,6 +362,8 @@ class ReferenceEngine(MachineMode):
             self._return(core, t)
             return
         core.at = core.row
+        if self._notes is not None:
+            self._notes.begin_event()
         refill = self._fetch(core, t)
         if refill:  # rule 0
             self._queue(t + core.count(Cause.ICACHE, refill), core)

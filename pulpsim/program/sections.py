@@ -14,8 +14,8 @@ BYTES_PER_INSTRUCTION = 4
 
 @dataclass(slots=True, eq=False)
 class Section:
-    """What a section holds: `rows` of instructions at the byte offsets `code_at`, each with the line and the text of the
-    statement that it was made of, and `pieces` of bytes.
+    """What a section holds: `rows` of instructions at the byte offsets `code_at`, each with the line and the text of
+    the statement that it was made of, and `pieces` of bytes.
 
     loaded: it takes memory; debug information does not, and what is in it is not looked at.
     """

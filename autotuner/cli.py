@@ -9,24 +9,23 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from pulpsim.completion import FILE, completion_command
 from pulpsim.console import (
     INTERRUPTED,
     Commands,
     InputError,
     OutFile,
     OutFolder,
-    Stage,
     json_option,
     out_file_option,
     out_option,
     platform_options,
     print_json,
     print_table,
-    progress,
-    starting,
     table_console,
     version_option,
 )
+from pulpsim.progress import Stage, detail, note, progress
 from trainlib.cli_networks import Asked, network_argument
 
 if TYPE_CHECKING:
@@ -36,21 +35,36 @@ if TYPE_CHECKING:
     from trainlib.plan import Plan
 
 FORMATS = ("pulp-trainlib",)
+#: how a stage is called that counts whole training steps
+TRYING = "trying whole steps"
 
 
-@click.group(cls=Commands, name="autotuner", context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, name="autotuner", examples="""
+    autotuner tune tutorial_cnn --candidates 12 --out tuned
+    autotuner export tuned/plan.json --out plan.h
+""")  # fmt: skip
 @version_option("autotuner")
 def main() -> None:
     """Find the tiles, kernels and buffering that train a network fastest."""
 
 
-@main.command()
+main.add_command(completion_command("autotuner"))
+
+
+@main.command(examples="""
+    autotuner tune --layer "PW 8x5x5 8" --steps fw
+    autotuner tune --layer "PW 16x25x5 32" --steps fw --published
+    autotuner tune tutorial_cnn --set l1.size_bytes=32K --candidates 12 --out tuned
+    autotuner tune net.toml --platform vega --workers 2
+""")  # fmt: skip
 @network_argument(required=False)
 @click.option("--layer", metavar="SPEC", default=None, help='One layer instead of a model: "PW 64x25x5 64 relu".')
 @platform_options
 @click.option("--steps", default=None, metavar="fw,wg,ig", help="Search these only (default: all, with the update).")
 @click.option("--published", is_flag=True, help="Show what the published tuner would choose, and what that costs.")
-@click.option("--from", "start", metavar="PLAN.json", default=None, help="A plan to beat, beside the default one.")
+@click.option(
+    "--from", "start", metavar="PLAN.json", type=FILE, default=None, help="A plan to beat, beside the default one."
+)
 @click.option("--workers", default=None, type=int, help="Processes to search with (default: one a processor).")
 @click.option(
     "--candidates", default=0, type=int, metavar="N",
@@ -143,7 +157,7 @@ def _tune_model(
             click.echo(f"kept, for trainlib train {given}: {place}")
         elif tuned.plan is not None and given != model.name:
             why = f"{model.name} is a shipped network, which trains as it comes"
-            click.echo(f"not kept: {why}; give it another name in {given}")
+            note(f"not kept: {why}; give it another name in {given}")
     if tuned.plan is None:
         raise InputError(f"no plan for {model.name}: {tuned.fault}")
     if not tuned.complete:
@@ -207,13 +221,19 @@ def _compare(
 @contextmanager
 def _telling() -> Iterator[Callable[[Progress], None]]:
     """A status line, and what to tell it with."""
-    stage = Stage(starting("starting to search"))
+    from autotuner.points import default_path
+    from autotuner.tuning import WHOLE
+
+    detail(f"what was measured is kept in {default_path()}")
 
     def tell(now: Progress) -> None:
-        saved = f", best so far {now.saved:,.0f} cycles below the default plan" if now.saved else ""
-        stage.text = f"searching: {now.done} of {now.of}, last {now.what}{saved}"
+        if now.what == WHOLE and stage.text != TRYING:
+            stage.next(TRYING, "exchanges")
+        saved = f"; best so far {now.saved:,.0f} cycles below the default plan" if now.saved else ""
+        last = f"; last {now.what}" if now.what != WHOLE else ""
+        stage.done, stage.of, stage.more = now.done, now.of, saved + last
 
-    with progress(stage):
+    with progress(stage := Stage("searching", "steps").compiles()):
         yield tell
 
 
@@ -285,8 +305,11 @@ def _print_whole(tuned: Tuned, out: OutFolder | None) -> None:
 
 
 # -- export ----------------------------------------------------------------------------------------
-@main.command(name="export")
-@click.argument("plan", metavar="PLAN.json")
+@main.command(name="export", examples="""
+    autotuner export plan.json --format pulp-trainlib
+    autotuner export plan.json net.toml --out plan.h
+""")  # fmt: skip
+@click.argument("plan", metavar="PLAN.json", type=FILE)
 @click.option("--format", "form", default=FORMATS[0], show_default=True, help="What to write.")
 @out_file_option("it (default: standard output)")
 @network_argument(required=False)

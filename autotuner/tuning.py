@@ -47,6 +47,8 @@ PASSES = 2
 
 #: processes of one search
 MAX_WORKERS = 1024
+#: what is told of where no step by itself is searched
+WHOLE = "whole steps"
 #: what a search may be restricted to
 PARTS = ("fw", "wg", "ig", "sum", "update")
 
@@ -370,8 +372,8 @@ class _Whole:
                 outcome = found[jobs[0]]
                 assert isinstance(outcome, Found)
                 self._exchange(pool, jobs, dict.fromkeys([outcome.step, *outcome.runners_up]))
-                what, done = "whole steps", turn * len(kinds) + number + 1
-                tell(Progress(what, done, PASSES * len(kinds), (self.default_total - self.total) / len(SKEWS)))
+                done = turn * len(kinds) + number + 1
+                tell(Progress(WHOLE, done, PASSES * len(kinds), (self.default_total - self.total) / len(SKEWS)))
             if self.total == before:
                 break
 

@@ -10,16 +10,16 @@ from pathlib import Path
 import click
 
 from pulpsim.console import (
+    FOUND,
     Commands,
     InputError,
-    Stage,
     json_option,
     print_json,
     print_table,
-    progress,
     table_console,
     write_atomically,
 )
+from pulpsim.progress import Stage, detail, progress
 from pulpsim.tables import records
 
 
@@ -38,9 +38,10 @@ def speed(seconds: float, as_json: bool) -> None:
     with progress(stage := Stage("starting anew, with compiled code and without")):
         cold, warm = start_up()
         rows = []
-        for number, scenario in enumerate(SCENARIOS, start=1):
-            stage.text = f"measuring: row {number} of {len(SCENARIOS)}"
+        stage.next("measuring", "rows", len(SCENARIOS))
+        for scenario in SCENARIOS:
             rows.append(measure(scenario, seconds))
+            stage.tell(len(rows))
         step = training_step()
     table = speed_table(rows)
     if as_json:
@@ -61,11 +62,12 @@ def host(seconds: float, as_json: bool) -> None:
     """Training steps and evaluation on the host, beside PyTorch's where it is installed."""
     from benchmarks.host import NETWORKS, host_table, measure
 
-    with progress(stage := Stage("starting")):
+    with progress(stage := Stage("measuring", "networks", len(NETWORKS)).compiles()):
         rows = []
         for name in NETWORKS:
-            stage.text = f"measuring: {name}"
+            stage.more = f", {name}"
             rows.append(measure(name, seconds))
+            stage.tell(len(rows))
     table = host_table(rows)
     if as_json:
         print_json({"rows": records(table)})
@@ -99,7 +101,7 @@ def fidelity(check: bool, as_json: bool) -> None:
         click.echo(f"{found.PAGE.name} is up to date", err=as_json)
     elif check:
         click.echo(f"{found.PAGE.name} has other numbers: python -m benchmarks fidelity", err=True)
-        raise SystemExit(1)
+        raise SystemExit(FOUND)
     else:
         write_atomically(found.PAGE, new.encode())
         click.echo(f"{found.PAGE.name} written", err=as_json)
@@ -123,7 +125,7 @@ def networks(check: bool, as_json: bool) -> None:
         write_atomically(found.PAGE, text.encode())
     elif not found.PAGE.exists() or found.PAGE.read_text(encoding="utf-8") != text:
         click.echo(f"docs/{found.PAGE.name} is out of date: run `python -m benchmarks networks`", err=True)
-        raise SystemExit(1)
+        raise SystemExit(FOUND)
 
 
 @main.command(name="your-network")
@@ -139,7 +141,7 @@ def your_network(check: bool) -> None:
         write_atomically(found.PAGE, text.encode())
     elif found.PAGE.read_text(encoding="utf-8") != text:
         click.echo(f"docs/{found.PAGE.name} is out of date: run `python -m benchmarks your-network`", err=True)
-        raise SystemExit(1)
+        raise SystemExit(FOUND)
 
 
 @main.command()
@@ -152,14 +154,16 @@ def tuning(workers: int | None, check: bool, as_json: bool) -> None:
     from autotuner.tuning import Progress
     from benchmarks import tuning as found
 
-    stage, begin = Stage("starting to search"), time.monotonic()
+    stage, begin = Stage("searching", "steps"), time.monotonic()
 
     def tell(now: Progress) -> None:
-        stage.text = f"searching: {now.done} of {now.of}, last {now.what}"
+        if now.done == 1 and stage.of:  # the next network
+            stage.next("searching", "steps")
+        stage.done, stage.of, stage.more = now.done, now.of, f", last {now.what}"
 
     with progress(stage):
         networks = found.measure(workers or os.cpu_count() or 1, default_path(), tell)
-    click.echo(f"measured in {time.monotonic() - begin:.0f} s", err=True)
+    detail(f"measured in {time.monotonic() - begin:.0f} s")
     document = found.document(networks)
     texts = {found.PAGE: found.page(networks), found.DOCUMENT: found.text_of(document)}
     if as_json:
@@ -171,7 +175,7 @@ def tuning(workers: int | None, check: bool, as_json: bool) -> None:
             write_atomically(path, text.encode())
     elif differences := found.differences(texts):
         click.echo("\n".join([*differences, "docs are out of date: run `python -m benchmarks tuning`"]), err=True)
-        raise SystemExit(1)
+        raise SystemExit(FOUND)
 
 
 @main.command()
@@ -186,16 +190,16 @@ def learning(workers: int | None, check: bool, as_json: bool) -> None:
     from benchmarks.host import torch_installed
     from benchmarks.tuning import differences
 
-    stage, begin = Stage("learning"), time.monotonic()
+    stage, begin = Stage("learning", "experiments"), time.monotonic()
 
     def tell(done: int, of: int) -> None:
-        stage.text = f"learning: {done} of {of} experiments done"
+        stage.done, stage.of = done, of
 
     with progress(stage):
         document = found.measure(workers or os.cpu_count() or 1, tell=tell)
-        stage.text = "learning: PyTorch's networks"
+        stage.next("learning: PyTorch's networks")
         document += others.measured() if torch_installed() else found.Document(theirs=shown.written().theirs)
-    click.echo(f"measured in {time.monotonic() - begin:.0f} s", err=True)
+    detail(f"measured in {time.monotonic() - begin:.0f} s")
     texts = {shown.PAGE: shown.page(document), shown.DOCUMENT: shown.text_of(document)}
     click.echo(texts[shown.DOCUMENT if as_json else shown.PAGE])
     if not check:
@@ -203,7 +207,7 @@ def learning(workers: int | None, check: bool, as_json: bool) -> None:
             write_atomically(path, text.encode())
     elif lines := differences(texts):
         click.echo("\n".join([*lines, "docs are out of date: run `python -m benchmarks learning`"]), err=True)
-        raise SystemExit(1)
+        raise SystemExit(FOUND)
 
 
 @main.command()
@@ -236,7 +240,7 @@ def figures(names: tuple[str, ...], check: bool) -> None:
             write_atomically(path, found.content(path, texts))
             click.echo(f"{path.relative_to(ROOT)} written")
     if check and stale:
-        raise SystemExit(1)
+        raise SystemExit(FOUND)
 
 
 @main.command()
@@ -263,7 +267,7 @@ def machine(check: bool) -> None:
         click.echo(f"{PAGE.name} written")
     elif not PAGE.exists() or PAGE.read_bytes() != text:
         click.echo(f"docs/{PAGE.name} is out of date: run `python -m benchmarks machine`", err=True)
-        raise SystemExit(1)
+        raise SystemExit(FOUND)
 
 
 if __name__ == "__main__":

@@ -14,24 +14,23 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from pulpsim.arguments import DTYPES
+from pulpsim.completion import FILE, PLATFORM, completion_command
 from pulpsim.console import (
     Commands,
     InputError,
-    Stage,
     causes_table,
     json_option,
     platform_options,
     print_json,
     print_table,
-    progress,
     read_text,
     set_option,
     source_name,
-    starting,
     version_option,
     write_atomically,
 )
 from pulpsim.errors import AddressError, nearest
+from pulpsim.progress import Stage, note, progress
 from pulpsim.tables import Table, records, words
 
 if TYPE_CHECKING:
@@ -44,15 +43,26 @@ if TYPE_CHECKING:
 DEFAULT_MAX_CYCLES = 1_000_000_000
 
 
-@click.group(cls=Commands, name="pulpsim", context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, name="pulpsim", examples="""
+    pulpsim platforms
+    pulpsim run scale.S --reg a0=0x10000000 --reg a1=0x10001000 --reg a2=64
+""")  # fmt: skip
 @version_option("pulpsim")
 def main() -> None:
     """A cycle-level model of a PULP cluster: 1 to 16 RISC-V cores on one banked scratchpad."""
 
 
+main.add_command(completion_command("pulpsim"))
+
+
 # -- run ---------------------------------------------------------------------------------------
-@main.command()
-@click.argument("file", metavar="FILE.S")
+@main.command(examples="""
+    pulpsim run scale.S --entry scale --reg a0=0x10000000 --reg a6=core
+    pulpsim run scale.S --cores 4 --set l1.banks=32 --set icache.enabled=false
+    pulpsim run scale.S --reg a0=0x10000000 --reg a1=0x10001000 --reg a2=64 \\
+        --reg a6=core --load x.npy@0x10000000 --dump 0x10001000:512:y.npy --json
+""")  # fmt: skip
+@click.argument("file", metavar="FILE.S", type=FILE)
 @click.option("--entry", metavar="LABEL", help="Where to start.  [default: the first instruction]")
 @click.option("--cores", type=int, metavar="N", help="Run on the first N cores.  [default: all]")
 @platform_options
@@ -111,11 +121,6 @@ def run(
 
     FILE.S is GNU-style text, `-` stands for stdin. Registers are 0 at the start, except sp (the end of
     the core's stack) and ra. Addresses: L1 from 0x10000000, L2 from 0x1c000000.
-
-    \b
-    pulpsim run matmul.S --entry mm_2x2 --set l1.size_bytes=524288 \\
-        --reg a0=0x10010000 --reg a1=0x10014000 --reg a2=0x10018000 \\
-        --reg a3=64 --reg a4=64 --reg a5=64 --reg a6=core --reg a7=3
     """
     program = assemble_file(file)
     program.entry(entry)
@@ -131,8 +136,8 @@ def run(
     for address, array in arrays:
         machine.memory.write(address, array)
     check_dumps(targets, machine)
-    begin = starting("starting")
-    with progress(lambda: f"{machine.engine.now:,} cycles simulated" if machine.engine.now else begin):
+    stage = Stage("running", "cycles", done=lambda: machine.engine.now)
+    with progress(stage.compiles()):
         result = machine.run(program, entry, cores, values.__getitem__, delays, max_cycles)
     for target in targets:
         write_atomically(
@@ -153,8 +158,8 @@ def assemble_file(path: str) -> Program:
 
     with progress(Stage(f"assembling {source_name(path)}")), warnings.catch_warnings(record=True) as notes:
         program = assemble(text, source_name(path))
-    for note in notes:
-        click.echo(f"pulpsim: note: {note.message}", err=True)
+    for found in notes:
+        note(str(found.message), err=True)
     return program
 
 
@@ -380,10 +385,13 @@ def npy_bytes(array: NDArray[Any]) -> bytes:
 
 
 # -- asm ---------------------------------------------------------------------------------------
-@main.command()
-@click.argument("file", metavar="FILE.S")
-@click.option("--elf", "elf", metavar="OUT", help="Write an ELF executable for RISC-V.")
-@click.option("--bin", "flat", metavar="OUT", help="Write the bytes that the program has in L2.")
+@main.command(examples="""
+    pulpsim asm scale.S
+    pulpsim asm scale.S --elf scale.elf --entry scale --bin scale.bin
+""")  # fmt: skip
+@click.argument("file", metavar="FILE.S", type=FILE)
+@click.option("--elf", "elf", metavar="OUT", type=FILE, help="Write an ELF executable for RISC-V.")
+@click.option("--bin", "flat", metavar="OUT", type=FILE, help="Write the bytes that the program has in L2.")
 @click.option(
     "--entry", metavar="LABEL", help="Where the ELF file starts.  [default: _start, or the first instruction]"
 )
@@ -489,8 +497,12 @@ def listing_record(program: Program) -> dict[str, Any]:
 
 
 # -- platforms ---------------------------------------------------------------------------------
-@main.command()
-@click.argument("name", metavar="[NAME|FILE.toml]", required=False)
+@main.command(examples="""
+    pulpsim platforms
+    pulpsim platforms vega
+    pulpsim platforms pulp-2022 --set l1.banks=32 > mine.toml
+""")  # fmt: skip
+@click.argument("name", metavar="[NAME|FILE.toml]", type=PLATFORM, required=False)
 @set_option
 @json_option
 def platforms(name: str | None, settings: Sequence[str], as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""What the command-line programs share: errors to exit statuses, options, files, tables.
+"""What the command-line programs share: commands, errors to exit statuses, options, files, tables.
 
 Nothing slow is imported before it is used: importing this costs what click costs.
 
@@ -6,7 +6,7 @@ Nothing slow is imported before it is used: importing this costs what click cost
     @version_option("pulpsim")
     def main() -> None: ...
 
-    @main.command()
+    @main.command(examples="pulpsim run scale.S")
     @platform_options
     @json_option
     def run(platform: Platform, as_json: bool) -> None: ...
@@ -23,17 +23,18 @@ import signal
 import stat
 import sys
 import tempfile
+import textwrap
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pulpsim import __version__
-from pulpsim.errors import PulpsimError
+from pulpsim.completion import FILE, PLATFORM, SETTING
+from pulpsim.errors import CycleLimitError, DeadlockError, PulpsimError, TrapError
+from pulpsim.progress import Loudness, coloured, set_loudness
 from pulpsim.tables import Table, number, text, words
 
 if TYPE_CHECKING:
@@ -41,10 +42,14 @@ if TYPE_CHECKING:
 
     from pulpsim.counters import CoreCounters
 
-#: exit statuses: what the user gave cannot be used; stopped by Ctrl-C or SIGTERM
-BAD_INPUT, INTERRUPTED = 2, 130
-#: where stderr is no terminal: how long nothing is said, and how often something is
-SILENT_SECONDS, LINE_SECONDS = 2.0, 5.0
+#: exit statuses: a check found something; what the user gave cannot be used; a program on the cores came to no end;
+#: stopped by Ctrl-C or SIGTERM
+FOUND, BAD_INPUT, STOPPED, INTERRUPTED = 1, 2, 3, 130
+#: the same, for users
+STATUSES = (
+    "Exit status: 0; 1 where a check found something; 2 for input that cannot be used; 3 where a program on the cores "
+    "trapped, could not go on or reached its limit of cycles; 130 if interrupted."
+)
 #: width of tables that go to a file or a pipe
 PIPE_WIDTH = 200
 
@@ -58,13 +63,15 @@ class InputError(PulpsimError):
 def reports_errors(program: str) -> Iterator[None]:
     """End the process with one message on stderr, `program: what`, and no traceback.
 
-    Status BAD_INPUT for PulpsimError and OSError (a closed pipe is left to click), INTERRUPTED for
-    Ctrl-C and for SIGTERM, which is taken as Ctrl-C. To be used in a `with` statement or as a decorator;
-    the groups of class Commands do it.
+    Status STOPPED for what stops a program on the cores, BAD_INPUT for every other PulpsimError and OSError (a closed
+    pipe is left to click), INTERRUPTED for Ctrl-C and for SIGTERM, which is taken as Ctrl-C. To be used in a `with`
+    statement or as a decorator; the groups of class Commands do it.
     """
     try:
         with _terminated_as_interrupted():
             yield
+    except (TrapError, DeadlockError, CycleLimitError) as error:
+        message, status = str(error), STOPPED
     except PulpsimError as error:
         message, status = str(error), BAD_INPUT
     except OSError as error:
@@ -75,7 +82,7 @@ def reports_errors(program: str) -> Iterator[None]:
         message, status = "interrupted", INTERRUPTED
     else:
         return
-    click.echo(f"{program}: {message}", err=True)
+    click.echo(f"{styled(f'{program}:', fg='red', bold=True)} {message}", err=True, color=coloured(sys.stderr))
     raise SystemExit(status)
 
 
@@ -98,12 +105,92 @@ def os_error_text(error: OSError) -> str:
     return f"{os.fsdecode(error.filename)}: {reason}" if isinstance(error.filename, (str, bytes)) else reason
 
 
-class Commands(click.Group):
+def styled(text: str, err: bool = True, **style: Any) -> str:
+    """With a colour and the like, where stderr or stdout takes it."""
+    return click.style(text, **style) if coloured(sys.stderr if err else sys.stdout) else text
+
+
+# -- commands ----------------------------------------------------------------------------------
+class _Formatter(click.HelpFormatter):
+    def write_heading(self, heading: str) -> None:
+        self.write(f"{'':>{self.current_indent}}{styled(f'{heading}:', err=False, bold=True)}\n")
+
+
+class _Context(click.Context):
+    formatter_class = _Formatter
+
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **options)
+        self.color = coloured(sys.stdout)
+
+
+class _Told(click.Command):
+    """A command with --quiet and --verbose, -h, and examples at the end of its help."""
+
+    context_class = _Context
+
+    def __init__(self, *args: Any, examples: str = "", **options: Any):
+        options["context_settings"] = {"help_option_names": ["-h", "--help"]} | (options.get("context_settings") or {})
+        super().__init__(*args, **options)
+        self.examples = textwrap.dedent(examples).strip()
+        self.params += [_loudness_option(*option) for option in _LOUDNESS_OPTIONS]
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if self.examples:
+            with formatter.section("Examples"):
+                formatter.write(textwrap.indent(self.examples, " " * formatter.current_indent) + "\n")
+        super().format_epilog(ctx, formatter)
+
+
+class Command(_Told):
+    """A command. sections: headings of its help, each with its options' names; the others are below "Options"."""
+
+    def __init__(self, *args: Any, sections: Mapping[str, str] | None = None, **options: Any):
+        super().__init__(*args, **options)
+        self.sections = sections or {}
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        records: dict[str, list[tuple[str, str]]] = {heading: [] for heading in [*self.sections, "Options"]}
+        for param in self.get_params(ctx):
+            heading = next((head for head, names in self.sections.items() if param.name in names.split()), "Options")
+            if isinstance(param, click.Option) and (record := param.get_help_record(ctx)) is not None:
+                records[heading].append(record)
+        for heading, rows in records.items():
+            if rows:
+                with formatter.section(heading):
+                    formatter.write_dl(rows)
+
+
+class Commands(_Told, click.Group):
     """A program's group of commands, whose errors are reported under the group's name."""
+
+    command_class = Command
+
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **{"epilog": STATUSES} | options)
 
     def invoke(self, ctx: click.Context) -> Any:
         with reports_errors(self.name or ctx.command_path):
             return super().invoke(ctx)
+
+
+#: a decorator as `click.command`
+command: Callable[..., Any] = functools.partial(click.command, cls=Command)
+
+_LOUDNESS_OPTIONS = (
+    ("quiet", "-q", Loudness.QUIET, "No progress, no notes: results and errors only."),
+    ("verbose", "-v", Loudness.VERBOSE, "Whole tables; on stderr what was decided, and how long it took."),
+)
+
+
+def _loudness_option(name: str, letter: str, loudness: Loudness, said: str) -> click.Option:
+    """Of the command, or of its group: what stands last counts."""
+
+    def tell(context: click.Context, option: click.Parameter, given: bool) -> None:
+        if given:
+            set_loudness(context, loudness)
+
+    return click.Option([f"--{name}", letter], is_flag=True, expose_value=False, callback=tell, help=said)
 
 
 # -- options -----------------------------------------------------------------------------------
@@ -111,6 +198,7 @@ _platform_option: Callable[[Any], Any] = click.option(
     "--platform",
     "platform_source",
     metavar="NAME|FILE.toml",
+    type=PLATFORM,
     default="pulp-2022",
     show_default=True,
     help="The cluster: a preset (see `pulpsim platforms`) or a TOML file.",
@@ -120,6 +208,7 @@ set_option: Callable[[Any], Any] = click.option(
     "--set",
     "settings",
     metavar="KEY=VALUE",
+    type=SETTING,
     multiple=True,
     help="Replace one value of the platform, e.g. --set l1.banks=32. May be repeated.",
 )
@@ -137,7 +226,7 @@ def version_option(program: str) -> Callable[[Any], Any]:
 def out_option(what: str) -> Callable[[Any], Any]:
     """Adds --out DIR for `what`; the command gets an `OutFolder` as `out`, None without the option."""
     return click.option(
-        "--out", metavar="DIR", default=None, help=f"Write {what} to this directory.",
+        "--out", metavar="DIR", type=FILE, default=None, help=f"Write {what} to this directory.",
         callback=lambda context, option, text: None if text is None else OutFolder(text),
     )  # fmt: skip
 
@@ -145,7 +234,7 @@ def out_option(what: str) -> Callable[[Any], Any]:
 def out_file_option(what: str) -> Callable[[Any], Any]:
     """Adds --out FILE for `what`; the command gets an `OutFile` as `out`."""
     return click.option(
-        "--out", metavar="FILE", default=None, help=f"Where to write {what}.",
+        "--out", metavar="FILE", type=FILE, default=None, help=f"Where to write {what}.",
         callback=lambda context, option, text: OutFile(text),
     )  # fmt: skip
 
@@ -271,12 +360,13 @@ def print_json(value: object) -> None:
 
 
 def table_console() -> Console:
-    """A rich console on stdout: the terminal's width, or PIPE_WIDTH where there is none."""
+    """A rich console on stdout: as wide as COLUMNS says or the terminal is, PIPE_WIDTH where there is neither."""
     from rich.console import Console
 
-    console = Console(highlight=False, markup=False, emoji=False)
-    return console if console.is_terminal else Console(
-        highlight=False, markup=False, emoji=False, width=PIPE_WIDTH
+    known = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdecimal()
+    return Console(
+        highlight=False, markup=False, emoji=False, width=None if known else PIPE_WIDTH,
+        color_system="standard" if coloured(sys.stdout) else None,
     )  # fmt: skip
 
 
@@ -315,61 +405,3 @@ def cause_names() -> list[str]:
     from pulpsim.counters import Cause
 
     return [cause.name.lower() for cause in Cause]
-
-
-@dataclass
-class Stage:
-    """What a command is doing, for `progress`."""
-
-    text: str
-
-    def __call__(self) -> str:
-        return self.text
-
-
-def _columns(stream: TextIO) -> int:
-    """Of a terminal: a line that is longer could not be cleared."""
-    try:
-        return os.get_terminal_size(stream.fileno()).columns
-    except (OSError, ValueError):
-        return 80
-
-
-def starting(what: str) -> str:
-    """A stage's text before the first result, which takes longer in the first run of a version."""
-    from pulpsim.jit import is_compiled
-
-    return what if is_compiled() else f"{what} (the first run of a version compiles, for about twenty seconds)"
-
-
-@contextlib.contextmanager
-def progress(message: Callable[[], str], after_seconds: float = 2.0) -> Iterator[None]:
-    """Show `message()` on stderr while the block runs, once it has taken `after_seconds`.
-
-    On a terminal in one line, which is renewed and cleared at the end. Elsewhere in a line of its own now and then,
-    the first after SILENT_SECONDS at the earliest. The message is made on another thread: it may read, not change.
-    """
-    begin, ended, stream = time.monotonic(), threading.Event(), sys.stderr
-    terminal = stream.isatty()
-    before, after, every = ("\r\033[K", "", 0.5) if terminal else ("", "\n", LINE_SECONDS)
-
-    def show() -> None:
-        if ended.wait(after_seconds if terminal else max(after_seconds, SILENT_SECONDS)):
-            return
-        with contextlib.suppress(OSError, ValueError):  # a reader that has gone ends no work
-            while not ended.is_set():
-                end = f", {time.monotonic() - begin:.0f} s{' (Ctrl-C stops)' if terminal else ''}"
-                room = max(_columns(stream) - len(end) - 1, 0) if terminal else None
-                stream.write(f"{before}{message()[:room]}{end}{after}")
-                stream.flush()
-                ended.wait(every)
-            stream.write("\r\033[K" if terminal else "")
-            stream.flush()
-
-    thread = threading.Thread(target=show, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()

@@ -22,8 +22,9 @@ class Folding:
     """A table of texts; a rich console prints it.
 
     lefts: whether a column's texts stand on the left, as words do; numbers stand on the right and are never taken
-    apart. summary: rows below a line. keys: how many of the first columns tell the rows apart. ruled: lines between
-    columns. caption: below.
+    apart. summary: rows below a line. keys: how many of the first columns tell the rows apart. extras: how many of the
+    last columns are left out, the last first, where there is no room for them. ruled: lines between columns. caption:
+    below.
     """
 
     headings: Sequence[str]
@@ -31,6 +32,7 @@ class Folding:
     rows: Sequence[Sequence[str]]
     summary: Sequence[Sequence[str]] = ()
     keys: int = 1
+    extras: int = 0
     title: str = ""
     caption: str = ""
     ruled: bool = False
@@ -59,7 +61,7 @@ class Folding:
     def _folds(self, width: int) -> Iterator[dict[int, int]]:
         """Columns, with their widths, of each of the tables."""
         least = [self._least(column) for column in range(len(self.headings))]
-        keys, others = range(self.keys), range(self.keys, len(least))
+        keys, others = range(self.keys), range(self.keys, self._shown(least, width))
         room = width - self._around(self.keys + 1) - max((least[column] for column in others), default=0)
         while sum(least[key] for key in keys) > max(room, self.keys):  # names longer than a line are taken apart
             widest = max(keys, key=lambda key: least[key])
@@ -71,6 +73,13 @@ class Folding:
                 fold = list(keys)
             fold.append(column)
         yield self._spread(fold, least, width)
+
+    def _shown(self, least: Sequence[int], width: int) -> int:
+        """How many columns are: all, but for extras that there is no room for."""
+        shown = len(least)
+        while shown > len(least) - self.extras and sum(least[:shown]) + self._around(shown) > width:
+            shown -= 1
+        return shown
 
     def _spread(self, fold: Sequence[int], least: Sequence[int], width: int) -> dict[int, int]:
         """What is left of the width, given to columns that could use it."""
@@ -84,7 +93,7 @@ class Folding:
     # -- what is printed ---------------------------------------------------------------------------
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table | Text]:
         if self.title:
-            yield Text(self.title, style="italic")
+            yield Text(self.title, style="bold")
         folds = list(self._folds(options.max_width))
         for fold in folds:
             yield self._table(fold)
@@ -92,7 +101,9 @@ class Folding:
             yield Text(self.caption, style="dim italic")
 
     def _table(self, fold: dict[int, int]) -> Table:
-        table = Table(box=box.HEAVY_HEAD if self.ruled else box.SIMPLE_HEAD, pad_edge=self.ruled)
+        table = Table(
+            box=box.HEAVY_HEAD if self.ruled else box.SIMPLE_HEAD, pad_edge=self.ruled, header_style="bold cyan"
+        )
         for column, width in fold.items():
             side: Literal["left", "right"] = "left" if self.lefts[column] else "right"
             table.add_column(self.headings[column], justify=side, width=width, overflow="fold")

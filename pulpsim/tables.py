@@ -70,7 +70,7 @@ def _spaced(name: str) -> str:
 class Table:
     """rows: records; summary: records that stand below a line. keys: how many of the first columns tell rows apart.
 
-    title: above; caption: below.
+    title: above; caption: below. extras: how many of the last columns a narrow terminal may leave out.
     """
 
     columns: Sequence[Column]
@@ -79,6 +79,7 @@ class Table:
     caption: str = ""
     summary: Sequence[Record] = ()
     keys: int = 1
+    extras: int = 0
 
     def cells(self, rows: Iterable[Record]) -> list[list[str]]:
         return [[column.cell(row) for column in self.columns] for row in rows]
@@ -107,7 +108,8 @@ def text(table: Table, *, ruled: bool = False) -> Folding:
 
     return Folding(
         [column.heading for column in table.columns], [column.kind == "text" for column in table.columns],
-        table.cells(table.rows), table.cells(table.summary), table.keys, table.title, table.caption, ruled,
+        table.cells(table.rows), table.cells(table.summary), table.keys, table.extras, table.title, table.caption,
+        ruled,
     )  # fmt: skip
 
 

@@ -7,25 +7,25 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pulpsim.completion import FILE, completion_command
 from pulpsim.console import (
+    FOUND,
     Commands,
     InputError,
     OutFile,
     OutFolder,
-    Stage,
     json_option,
     out_option,
     platform_options,
     print_json,
     print_table,
-    progress,
-    starting,
     table_console,
     version_option,
 )
+from pulpsim.progress import Stage, detail, is_verbose, note, progress
 from pulpsim.tables import records
 from trainlib import DEFAULT_LEARNING_RATE
-from trainlib.cli_learning import RunAsked, adapt, evaluate, predict, train_run
+from trainlib.cli_learning import DATA, RunAsked, adapt, evaluate, least_cycles, next_line, predict, train_run
 from trainlib.cli_networks import Asked, describe, export_command, import_command, network_argument, require_folder
 
 if TYPE_CHECKING:
@@ -48,17 +48,35 @@ FEATURES = ("mfcc", "log-mel", "image")
 LOWEST_RATE, HIGHEST_RATE = 2.0**-149, 2.0**128 - 2.0**104
 
 
-@click.group(cls=Commands, name="trainlib", context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, name="trainlib", examples="""
+    trainlib models
+    trainlib train autoencoder
+    trainlib train net.onnx --data mine.npz --save tuned.onnx --platform vega
+""")  # fmt: skip
 @version_option("trainlib")
 def main() -> None:
     """Train neural networks on a simulated PULP cluster: every cycle, and what it was spent on."""
 
 
-for command in (import_command, describe, evaluate, adapt, predict, export_command):
+for command in (import_command, describe, evaluate, adapt, predict, export_command, completion_command("trainlib")):
     main.add_command(command)
 
 
-@main.command()
+@main.command(
+    sections={
+        "Network": "loss batch_norm trust trained plan",
+        "Machine": "platform_source settings",
+        "Learning": "steps epochs optimizer lr momentum weight_decay accumulate schedule seed",
+        "Samples": "data shift mask validate",
+        "Files": "save init out",
+    },
+    examples="""
+    trainlib train autoencoder
+    trainlib train resnet8 --platform vega --set l1.size_bytes=256K -v
+    trainlib train ds_cnn --epochs 2 --schedule 0:0.03,1:0.01 --save words.npz
+    trainlib train net.onnx --trained last:1 --data mine.npz --save tuned.onnx
+    """,
+)
 @network_argument()
 @platform_options
 @click.option("--steps", type=int, default=None, metavar="N", help="On-line training steps (default: 200).")
@@ -77,8 +95,9 @@ for command in (import_command, describe, evaluate, adapt, predict, export_comma
     help="What is trained: all, biases, last:N layers, or layers by name, with commas between.",
 )
 @click.option(
-    "--data", metavar="FILE.npz", default=None, help="Samples to learn from (default: the set shipped for the model)."
-)
+    "--data", metavar="FILE.npz", type=DATA, default=None,
+    help="Samples to learn from (default: the set shipped for the model).",
+)  # fmt: skip
 @click.option(
     "--epochs", type=int, default=None, metavar="N",
     help="Instead of --steps: all training samples so many times, evaluated after each.",
@@ -90,14 +109,15 @@ for command in (import_command, describe, evaluate, adapt, predict, export_comma
     "--validate/--no-validate", default=True, show_default=True, help="Of --epochs: evaluate after each, for the curve."
 )
 @click.option(
-    "--save", metavar="FILE.npz|.onnx", default=None,
+    "--save", metavar="FILE.npz|.onnx", type=FILE, default=None,
     help="Keep what is learned: .npz, from which a run goes on, or .onnx, MODEL's own file with these weights.",
 )
-@click.option("--init", metavar="FILE.npz", default=None, help="Begin with these weights.")
+@click.option("--init", metavar="FILE.npz", type=FILE, default=None, help="Begin with these weights.")
 @click.option("--seed", default=0, show_default=True, help="Of weights, orders and variations.")
 @click.option(
-    "--plan", metavar="FILE.json", default=None, help="Tiles, kernels and buffering (default: tuned, else by rule)."
-)
+    "--plan", metavar="FILE.json", type=FILE, default=None,
+    help="Tiles, kernels and buffering (default: tuned, else by rule).",
+)  # fmt: skip
 @out_option("report.json, plan.json and timeline.json (Perfetto)")
 @json_option
 def train(
@@ -134,6 +154,7 @@ def train(
     from trainlib.plan import Plan
     from trainlib.plans import origin
     from trainlib.report import batch_line, print_report
+    from trainlib.screen import print_screen
     from trainlib.trainer import Trainer
 
     if epochs is not None and steps is not None:
@@ -157,10 +178,11 @@ def train(
         given = None if plan is None else Plan.load(plan)
         rule = _optimizer(optimizer, lr, momentum, weight_decay)
         trainer = Trainer(network, platform, given, optimizer=rule, accumulate=accumulate, seed=seed)
+        source = plan if plan is not None else origin(trainer.plan, platform)
+        detail(f"plan: {source}")
         if out is not None:
             out.make()
         learned = _learn(trainer, lessons, steps, timeline, stage)
-    source = plan if plan is not None else origin(trainer.plan, platform)
     result = _result(learned, lr, lessons.name) | {"plan": source, "run": cost_record(trainer.cost)}
     result["notes"] = list(network.notes)
     if out is not None and timeline is not None:
@@ -169,21 +191,29 @@ def train(
         print_json(result)
         return
     console = table_console()
-    print_report(learned.report, console)
+    if is_verbose():
+        print_report(learned.report, console)
+        console.print(f"plan: {source}")
+    else:
+        print_screen(learned.report, source, lessons.name, console)
     if learned.batch is not None:
         console.print(batch_line(learned.batch))
-    console.print(f"plan: {source}")
     console.print(_summary(learned, lr, lessons.name))
     console.print(cost_line(trainer.cost))
-    for note in network.notes:
-        console.print(f"note: {note}")
-    if out is not None:
-        console.print(out.line("open it in ui.perfetto.dev"))
+    for found in network.notes:
+        note(found)
+    console.print(next_line(out, "open it in ui.perfetto.dev"))
 
 
-@main.command(name="data")
-@click.argument("folder")
-@click.option("--out", metavar="FILE.npz", required=True, help="Where to write the samples, for `train --data`.")
+@main.command(name="data", examples="""
+    trainlib data words --features mfcc --words yes,no --out words.npz
+    trainlib data machines --features log-mel --every 8 --out machines.npz
+    trainlib data pictures --features image --out pictures.npz
+""")  # fmt: skip
+@click.argument("folder", type=FILE)
+@click.option(
+    "--out", metavar="FILE.npz", type=FILE, required=True, help="Where to write the samples, for `train --data`."
+)
 @click.option(
     "--features", type=click.Choice(FEATURES), required=True,
     help="mfcc: spoken words [49, 10]; log-mel: sounds of machines [640]; image: pictures as they are.",
@@ -201,14 +231,14 @@ def data_command(folder: str, out: str, features: str, words: str | None, every:
 
     target = OutFile(out)
     require_folder("--out", out)
-    stage = Stage(f"reading the names in {folder}")
+    stage = Stage(f"reading {folder}", "files")
 
     def advance(done: int, of: int) -> None:
-        stage.text = f"reading {folder}: file {done:,} of {of:,}"
+        stage.done, stage.of = done, of
 
     with progress(stage, PLANNING_SECONDS):
         found = _recordings(folder, features, words, every, advance)
-        stage.text = f"writing {out}"
+        stage.next(f"writing {out}")
         found.save(out)
     if as_json:
         print_json(recordings_record(found) | {"file": target.name})
@@ -216,11 +246,11 @@ def data_command(folder: str, out: str, features: str, words: str | None, every:
     print_table(recordings_table(found), ruled=True)
     for split in () if found.machines else ("train", "test"):  # machines are learned from what is normal
         if missing := found.without(split):
-            click.echo(f"note: nothing in {split!r} of {', '.join(missing)}")
+            note(f"nothing in {split!r} of {', '.join(missing)}")
     click.echo(f"{found.about}\nwritten to {out}: {len(found.x):,} samples {list(found.x.shape[1:])}")
 
 
-@main.command(name="models")
+@main.command(name="models", examples="trainlib models --json")
 @json_option
 def models_command(as_json: bool) -> None:
     """List the models that come with the library."""
@@ -232,10 +262,13 @@ def models_command(as_json: bool) -> None:
         print_table(models_table(), ruled=True)
 
 
-@main.command(name="plan")
+@main.command(name="plan", examples="""
+    trainlib plan tutorial_cnn --verify
+    trainlib plan lenet5 --platform vega --set cluster.cores=4 --json
+""")  # fmt: skip
 @network_argument()
 @platform_options
-@click.option("--plan", metavar="FILE.json", default=None, help="A plan of your own (default: as `train`).")
+@click.option("--plan", metavar="FILE.json", type=FILE, default=None, help="A plan of your own (default: as `train`).")
 @click.option("--verify", is_flag=True, help="Replay it: which operations touch bytes they must not? If any, exit 1.")
 @json_option
 def plan_command(model: Asked, platform: Platform, plan: str | None, verify: bool, as_json: bool) -> None:
@@ -250,13 +283,14 @@ def plan_command(model: Asked, platform: Platform, plan: str | None, verify: boo
     network = model.get()
     with progress(Stage(f"planning a training step of {model}"), PLANNING_SECONDS):
         chosen = plan_for(network, platform) if plan is None else Plan.load(plan)
+        detail(f"plan: {plan or origin(chosen, platform)}")
         record = plan_record(network, chosen, platform, verify) | {"origin": plan or origin(chosen, platform)}
     if as_json:
         print_json(record)
     else:
         print_plan(record, table_console())
     if record.get("hazards"):
-        raise SystemExit(1)
+        raise SystemExit(FOUND)
 
 
 def _recordings(
@@ -298,13 +332,17 @@ def _learn(trainer: Trainer, lessons: Lessons, steps: int, timeline: Timeline | 
 
     from trainlib.errors import DivergedError
     from trainlib.learning import learn
+    from trainlib.step_report import simulated_cycles
 
-    note = starting("")
+    of = steps - trainer.batch.size  # the others are timed
 
     def advance(step: int) -> None:
-        stage.text = f"training: step {step} of {steps}{note}"
+        stage.done = step
+        if step == of:
+            stage.next("timing a training step", "cycles", least_cycles(trainer), simulated_cycles, at_least=True)
 
-    stage.text = f"starting to train{note}"
+    stage.next("training", "steps", of)
+    stage.compiles()
     try:
         learned = learn(trainer, lessons, steps, timeline, advance)
     except DivergedError as error:
@@ -324,7 +362,7 @@ def _summary(learned: Learned, lr: float, data: str) -> str:
     if learned.accuracy is not None:
         right = f", right classes {100 * learned.accuracy[0]:.0f} % -> {100 * learned.accuracy[1]:.0f} %"
     return (
-        f"learning: {len(learned.losses)} on-line steps (lr {lr:g}) on {data}: mean loss on "
+        f"\nlearning: {len(learned.losses)} on-line steps (lr {lr:g}) on {data}: mean loss on "
         f"{learned.held_out:,} held-out samples {before:.4f} -> {after:.4f}{change}{right}"
     )
 

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pulpsim.completion import FILE, Named
 from pulpsim.console import (
     InputError,
     OutFolder,
-    Stage,
+    command,
     json_option,
     platform_options,
     print_json,
-    progress,
-    starting,
     table_console,
     write_atomically,
 )
+from pulpsim.progress import Stage, detail, is_verbose, note, progress
 from pulpsim.tables import Table, band, number, text, words
 from trainlib.cli_networks import Asked, network_argument, require_folder
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from pulpsim.platform import Platform
     from trainlib.data.augment import Augmentation
-    from trainlib.data.samples import Dataset, Person
+    from trainlib.data.samples import Dataset, Person, Samples
     from trainlib.model import Model, Parameters
     from trainlib.optimizers import Optimizer
     from trainlib.step_report import ForwardReport
@@ -95,6 +95,8 @@ def train_run(
     from trainlib.plans import origin
     from trainlib.report import as_json as step_json
     from trainlib.report import print_report
+    from trainlib.screen import print_learned, print_screen
+    from trainlib.step_report import simulated_cycles
 
     timeline = Timeline() if out is not None else None
     with progress(stage := Stage(f"planning a training step of {network.name}")):
@@ -107,15 +109,19 @@ def train_run(
         if asked.exports:
             require_places(network)
         trainer = _begun(asked, network, platform, plan, optimizer, accumulate)
+        source = plan or origin(trainer.plan, platform)
+        detail(f"plan: {source}")
         trainer.meets(known.train)
-        stage.text = f"evaluating{starting('')}"
-        before = trainer.evaluate(known.validation)
+        stage.next("evaluating")
+        before = _evaluated(trainer, known.validation, stage.compiles())
         if out is not None:
             out.make()
+        size = len(known.train)
+        place = trainer.under_way
+        stage.next("training", "steps", min(epochs * size, asked.steps or epochs * size), _place(place, size))
 
         def tell(at: Progress) -> None:
-            done = f"epoch {at.epoch + 1} of {epochs}, sample {at.place:,} of {len(known.train):,}"
-            stage.text = f"training: {done}"
+            stage.done, stage.more = _place(at, size), f", epoch {at.epoch + 1} of {epochs}"
 
         history = trainer.fit(
             known.train, epochs, validate=known.validation if asked.validate else None, augment=asked.augment,
@@ -123,9 +129,10 @@ def train_run(
         )  # fmt: skip
         if asked.exports and asked.save is not None:
             trainer.save(asked.save)
-        stage.text = f"timing a training step{starting('')}"
-        after, report, cost = trainer.evaluate(known.validation), trainer.step(timeline), trainer.cost
-    source = plan or origin(trainer.plan, platform)
+        stage.next("evaluating")
+        after = _evaluated(trainer, known.validation, stage)
+        stage.next("timing a training step", "cycles", least_cycles(trainer), simulated_cycles, at_least=True)
+        report, cost = trainer.step(timeline), trainer.cost
     result = step_json(report) | {
         "plan": source, "data": known.name, "standardised_by": trainer.standard_of(known.train).of,
         "epochs": shown.history_records(history), "before": shown.evaluation_record(before),
@@ -137,22 +144,46 @@ def train_run(
         print_json(result)
         return
     console = table_console()
-    print_report(report, console)
-    console.print(f"plan: {source}")
-    console.print(text(shown.history_table(history)))
-    if (parts := shown.parts_table(after, before)) is not None:
-        console.print(text(parts))
-    samples = f"the {len(known.validation):,} validation samples of {known.name}"
-    console.print(f"learning: {shown.curve_line(history, before, after, samples)}")
-    console.print(f"before: {shown.evaluation_line(before)}\nafter: {shown.evaluation_line(after)}")
+    if is_verbose():
+        print_report(report, console)
+        console.print(f"plan: {source}")
+        console.print(text(shown.history_table(history)))
+        if (parts := shown.parts_table(after, before)) is not None:
+            console.print(text(parts))
+    else:
+        print_screen(report, source, known.name, console)
+    print_learned(history, before, after, f"{len(known.validation):,} validation samples of {known.name}", console)
     console.print(shown.cost_line(cost))
     for part in ("train", "validation"):
         if missing := known.part(part).missing:
-            console.print(f"note: no {part} samples of {', '.join(missing)}")
-    for note in network.notes:
-        console.print(f"note: {note}")
+            note(f"no {part} samples of {', '.join(missing)}")
+    for found in network.notes:
+        note(found)
+    console.print(next_line(out, "open the timeline in ui.perfetto.dev"))
+
+
+def _evaluated(trainer: Trainer, samples: Samples, stage: Stage) -> Evaluation:
+    stage.unit, stage.of = "samples", len(samples)
+    return trainer.evaluate(samples, stage.tell)
+
+
+def _place(at: Progress | None, size: int) -> int:
+    """Steps that are done. size: of an epoch."""
+    return 0 if at is None else at.epoch * size + at.place
+
+
+def least_cycles(trainer: Trainer) -> int:
+    """That a training step takes, whatever its plan."""
+    from trainlib.bounds import least_bounds
+
+    return max(least_bounds(trainer.model, trainer.platform, trainer.batch.part).values())
+
+
+def next_line(out: OutFolder | None, note: str) -> str:
+    """At the end of `train`: what was written, or what could be."""
     if out is not None:
-        console.print(out.line("open the timeline in ui.perfetto.dev"))
+        return out.line(note)
+    return f"next: {'' if is_verbose() else '-v shows every step; '}--out DIR keeps report, plan and timeline"
 
 
 def _set_for(model: Model) -> str:
@@ -184,16 +215,24 @@ def _begun(
     return trainer
 
 
-weights_option = click.option("--weights", metavar="FILE.npz", required=True, help="What --save has written.")
+#: the shipped sets of samples
+DATA = Named(lambda context: [("engines", ""), ("keywords", "")])
+weights_option = click.option(
+    "--weights", metavar="FILE.npz", type=FILE, required=True, help="What --save has written."
+)
 own_weights_option = click.option(
-    "--weights", metavar="FILE.npz", default=None, help="What --save has written (default: MODEL's own)."
+    "--weights", metavar="FILE.npz", type=FILE, default=None, help="What --save has written (default: MODEL's own)."
 )
 data_option = click.option(
-    "--data", metavar="NAME|FILE.npz", default=None, help="A shipped set, or a file (default: the network's set)."
-)
+    "--data", metavar="NAME|FILE.npz", type=DATA, default=None,
+    help="A shipped set, or a file (default: the network's set).",
+)  # fmt: skip
 
 
-@click.command()
+@command(examples="""
+    trainlib evaluate ds_cnn_paper --weights words.npz --part test
+    trainlib evaluate net.onnx --data mine.npz --json
+""")  # fmt: skip
 @network_argument(required=False)
 @own_weights_option
 @data_option
@@ -210,13 +249,14 @@ def evaluate(model: Asked | None, weights: str | None, data: str | None, part: s
 
     if model is None and weights is None:
         raise InputError("give a MODEL or --weights, or both")
-    with progress(Stage(f"evaluating{starting('')}")):
+    with progress(stage := Stage("evaluating").compiles()):
         network = None if model is None else model.get()
         if weights is None and network is not None:
             trainer = Trainer(network)
         else:
             trainer = Trainer.load(str(weights), model=network)
-        found = trainer.evaluate(datasets.load(data or _set_for(trainer.model)).part(part))
+        samples = datasets.load(data or _set_for(trainer.model)).part(part)
+        found = _evaluated(trainer, samples, stage)
     if as_json:
         print_json(evaluation_record(found))
         return
@@ -226,13 +266,22 @@ def evaluate(model: Asked | None, weights: str | None, data: str | None, part: s
         console.print(text(parts))
 
 
-@click.command()
+@command(examples="""
+    trainlib predict ds_cnn_paper --weights words.npz --data keywords --out y.npy
+    trainlib predict net.onnx --data mine.npz --out y.npy --timed --platform vega
+""")  # fmt: skip
 @network_argument()
 @own_weights_option
-@click.option("--data", metavar="NAME|FILE.npz", required=True, help="A shipped set, or a file with an array x.")
-@click.option("--out", metavar="FILE.npy", required=True, help="Where the outputs go, float32, a row a sample.")
+@click.option(
+    "--data", metavar="NAME|FILE.npz", type=DATA, required=True, help="A shipped set, or a file with an array x."
+)
+@click.option(
+    "--out", metavar="FILE.npy", type=FILE, required=True, help="Where the outputs go, float32, a row a sample."
+)
 @click.option("--timed", is_flag=True, help="Simulate the first row's forward pass: cycles and energy, layer by layer.")
-@click.option("--plan", metavar="FILE.json", default=None, help="With --timed: tiles and kernels, as in `train`.")
+@click.option(
+    "--plan", metavar="FILE.json", type=FILE, default=None, help="With --timed: tiles and kernels, as in `train`."
+)
 @platform_options
 @json_option
 def predict(
@@ -248,17 +297,19 @@ def predict(
     import numpy as np
 
     from trainlib import datasets
+    from trainlib.bounds import least_forward_bounds
     from trainlib.data import as_samples
     from trainlib.functional import forward_all
     from trainlib.operators.layer import Host
     from trainlib.report import print_report, rows_json, rows_line
+    from trainlib.step_report import simulated_cycles
     from trainlib.training import checkpoint
 
     if plan is not None and not timed:
         raise InputError(f"--plan {plan}: goes with --timed")
     if not out.endswith(".npy") or not Path(out).absolute().parent.is_dir():
         raise InputError(f"--out {out}: must be a file whose name ends in .npy, in a folder that there is")
-    with progress(stage := Stage(f"computing outputs{starting('')}")):
+    with progress(stage := Stage("computing outputs", "samples").compiles()):
         network, x = model.get(), datasets.rows(data)
         parameters = network.initial_parameters()
         if weights is not None:
@@ -267,8 +318,11 @@ def predict(
         if network.origin is not None and x.shape == network.origin.whole:  # one sample, in a file without a batch
             x = x.reshape(1, *network.input_shape)
         samples = as_samples(x, network.input_shape)
-        outputs = forward_all(network, parameters, samples, host=Host(None, platform.cluster.cores))
-        stage.text = "timing a forward pass"
+        stage.of = len(samples)
+        host = Host(None, platform.cluster.cores)
+        outputs = forward_all(network, parameters, samples, host=host, tell=stage.tell)
+        least = max(least_forward_bounds(network, platform).values())
+        stage.next("timing a forward pass", "cycles", least, simulated_cycles, at_least=True)
         known = _timed(network, parameters, samples[0], outputs[0], platform, plan) if timed else None
         if network.origin is not None:
             outputs = network.origin.finished(outputs)
@@ -301,7 +355,10 @@ def _timed(
     return report, plan or origin(trainer.plan, platform)
 
 
-@click.command()
+@command(examples="""
+    trainlib adapt --weights words.npz --speaker flite:slt --trained last:1
+    trainlib adapt --weights words.npz --samples 96 --replay 96 --json
+""")  # fmt: skip
 @weights_option
 @data_option
 @click.option("--speaker", metavar="NAME", default=None, help="Whom to adapt to (default: each, one after the other).")
@@ -311,7 +368,7 @@ def _timed(
 @click.option("--lr", default=0.03, show_default=True, help="Learning rate.")
 @click.option("--replay", default=0, show_default=True, help="Samples of the training set that are mixed in.")
 @click.option("--seed", default=0, show_default=True, help="Of the order, and of what is mixed in.")
-@click.option("--save", metavar="FILE.npz", default=None, help="Write the adapted network; with --speaker.")
+@click.option("--save", metavar="FILE.npz", type=FILE, default=None, help="Write the adapted network; with --speaker.")
 @platform_options
 @json_option
 def adapt(
@@ -326,14 +383,22 @@ def adapt(
     if samples < 1 or replay < 0:
         raise InputError(f"--samples {samples}, --replay {replay}: must be at least 1, and at least 0")
     rows = []
-    with progress(stage := Stage(f"adapting{starting('')}")):
+    with progress(stage := Stage("adapting", "steps").compiles()):
         known = datasets.load(data or "keywords")
-        for user in _speakers(known, speaker):
-            stage.text = f"adapting to {user.name}"
+        users = _speakers(known, speaker)
+        size = samples + replay
+        stage.of = len(users) * epochs * size
+        for number, user in enumerate(users):
+            stage.more, first = f", {user.name}", number * epochs * size
+
+            def tell(at: Progress, first: int = first) -> None:
+                stage.done = first + _place(at, size)
+
             trainer = _loaded(weights, platform, trained, lr, seed)
             before = trainer.evaluate(user.test), trainer.evaluate(known.validation)
             mixed = known.train.sample(replay, seed) if replay else None
-            trainer.fit(user.train[:samples], epochs, replay=mixed, latent=trained.startswith("last"))
+            latent = trained.startswith("last")
+            trainer.fit(user.train[:samples], epochs, replay=mixed, latent=latent, tell=tell)
             after = trainer.evaluate(user.test), trainer.evaluate(known.validation)
             rows.append(_row(user, before, after, trainer))
             if save is not None:

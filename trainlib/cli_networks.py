@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pulpsim.console import InputError, Stage, json_option, print_json, progress, table_console
+from pulpsim.completion import FILE, Named
+from pulpsim.console import InputError, command, json_option, print_json, table_console
+from pulpsim.progress import Stage, note, progress
 from pulpsim.tables import Table, number, text, words
 
 if TYPE_CHECKING:
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 IMPORTING_SECONDS = 0.5
 BATCH_NORMS = ("affine", "fold")
 LOSSES = ("mse", "l1", "cross-entropy")
+#: the shipped networks', which completion cannot ask `models` for: that imports NumPy
+NETWORKS = ("autoencoder", "ds_cnn", "ds_cnn_paper", "lenet5", "mobilenet_v1", "resnet8", "tutorial_cnn")
+NETWORK = Named(lambda context: [(name, "") for name in NETWORKS])
 #: what --to may be
 FORMS = ("torch",)
 
@@ -62,7 +67,8 @@ def network_argument(required: bool = True) -> Callable[[Any], Any]:
 
         for add in reversed(_OPTIONS):
             with_network = add(with_network)
-        return click.argument("model", required=required, metavar="MODEL" if required else "[MODEL]")(with_network)
+        metavar = "MODEL" if required else "[MODEL]"
+        return click.argument("model", type=NETWORK, required=required, metavar=metavar)(with_network)
 
     return decorate
 
@@ -77,7 +83,10 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
 )  # fmt: skip
 
 
-@click.command(name="import")
+@command(name="import", examples="""
+    trainlib import resnet8
+    trainlib import net.onnx --batch-norm fold
+""")  # fmt: skip
 @network_argument()
 @json_option
 def import_command(model: Asked, as_json: bool) -> None:
@@ -92,8 +101,8 @@ def import_command(model: Asked, as_json: bool) -> None:
         return
     console = table_console()
     console.print(text(_layers_table(network)))
-    for note in network.notes:
-        click.echo(f"note: {note}")
+    for found in network.notes:
+        note(found)
     weights = sum(array.size for array in network.initial_parameters())
     click.echo(f"{network.name}: {list(network.input_shape)} to {list(network.shapes[-1][1])}, loss {network.loss}, "
                f"{weights:,} parameters, {network.step_macs:,} MACs a training step")  # fmt: skip
@@ -141,7 +150,7 @@ def _layers_table(network: Model) -> Table:
     return Table(columns, found, caption="reads: where that is not the layer before")
 
 
-@click.command()
+@command(examples="trainlib describe lenet5 > net.toml")
 @network_argument()
 @click.option("--json", "as_json", is_flag=True, help="JSON in the place of TOML.")
 def describe(model: Asked, as_json: bool) -> None:
@@ -155,10 +164,13 @@ def describe(model: Asked, as_json: bool) -> None:
     click.echo(description.as_json(network) if as_json else description.as_toml(network), nl=False)
 
 
-@click.command(name="export")
-@click.argument("weights", metavar="FILE.npz")
+@command(name="export", examples="""
+    trainlib export words.npz --to torch --out words.safetensors
+    trainlib export tuned.npz net.onnx --to torch --out state.npz
+""")  # fmt: skip
+@click.argument("weights", metavar="FILE.npz", type=FILE)
 @click.option("--to", "form", type=click.Choice(FORMS), required=True, help="torch: a module's state_dict.")
-@click.option("--out", metavar="FILE.npz|.safetensors", required=True, help="Where it goes.")
+@click.option("--out", metavar="FILE.npz|.safetensors", type=FILE, required=True, help="Where it goes.")
 @network_argument(required=False)
 @json_option
 def export_command(weights: str, form: str, out: str, model: Asked | None, as_json: bool) -> None:

@@ -12,7 +12,7 @@ Values come from `numerics` alone, the kernels' twins, in the order in which the
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from math import prod
 from typing import NamedTuple
@@ -42,6 +42,8 @@ DEFAULT_CORES = 8
 #: of a forward pass that is worth a thread: with `ds_cnn` (2.7 million) two threads gain nothing, with `resnet8` (12.5)
 #: they are 1.4 times as fast as one
 LONG_MACS = 5_000_000
+#: that a thread computes of all samples, one after the other
+PARTS = 32
 #: of no training step
 OUTSIDE = Host()
 #: in the place of what is not computed
@@ -109,12 +111,13 @@ def _outputs(
 
 
 def forward_all(
-    model: Model, parameters: Parameters, xs: Iterable[ArrayLike], threads: int | None = None, host: Host = OUTSIDE
-) -> Floats:
+    model: Model, parameters: Parameters, xs: Iterable[ArrayLike], threads: int | None = None, host: Host = OUTSIDE,
+    tell: Callable[[int], None] = lambda done: None,
+) -> Floats:  # fmt: skip
     """The network's output for every sample, [samples, *its shape]: the same bits from any number of threads.
 
     threads: None for all processors, but one where a forward pass is so short that threads would wait for each other.
-    Raises ModelError or DataError.
+    tell: of how many samples are done. Raises ModelError or DataError.
     """
     if threads is None:
         macs = sum(model.macs(node.number, "fw") for node in model.nodes)
@@ -123,7 +126,7 @@ def forward_all(
     if count is None or count < 1:
         raise DataError(f"{model.name}: threads = {threads!r}: must be a whole number, at least 1")
     samples = list(xs)
-    size = max(-(-len(samples) // (4 * count)), 1)  # a few parts a thread: one sample is too short to be handed over
+    size = max(-(-len(samples) // (PARTS * count)), 1)  # parts of some: one sample is too short to be handed over
 
     def outputs(first: int) -> list[Floats]:
         return [forward(model, parameters, x, host)[-1] for x in samples[first : first + size]]
@@ -131,7 +134,10 @@ def forward_all(
     with ThreadPoolExecutor(count) as pool:
         firsts = range(0, len(samples), size)
         parts = map(outputs, firsts) if count == 1 else pool.map(outputs, firsts)
-        found = [y for part in parts for y in part]
+        found: list[Floats] = []
+        for part in parts:
+            found += part
+            tell(len(found))
     return np.array(found, np.float32).reshape(len(found), *model.shapes[-1][1])
 
 

@@ -113,7 +113,7 @@ def learn(
 ) -> Learned:
     """`steps` steps over the shuffled training samples, the last one, or the last batch, timed.
 
-    progress: told of every step. Raises DataError unless the steps are whole batches, and DivergedError.
+    progress: told how many steps are done. Raises DataError unless the steps are whole batches, and DivergedError.
     """
     size = trainer.batch.size
     if steps % size:
@@ -124,6 +124,7 @@ def learn(
     for step, sample in enumerate(order[: steps - size]):
         progress(step)
         losses.append(trainer.functional_step(lessons.samples[sample], lessons.targets[sample]))
+    progress(steps - size)
     last = [(lessons.samples[sample], lessons.targets[sample]) for sample in order[steps - size :]]
     batch = None
     if size > 1:

@@ -177,6 +177,15 @@ class Marked(NamedTuple):
         return Evidence(schedule, self.log, tuple(mark.now for mark in self.marks), platform)
 
 
+#: of the run under way, for those who watch it
+_machines: list[Machine] = []
+
+
+def simulated_cycles() -> int:
+    """How far the run is that is under way, on whatever thread."""
+    return _machines[-1].engine.now if _machines else 0
+
+
 def marked_run(
     machine: Machine, schedule: Schedule, scalars: Mapping[str, np.generic], timeline: Timeline | None
 ) -> Marked:
@@ -193,7 +202,11 @@ def marked_run(
         yield from execute(schedule, cluster, mark, scalars=scalars)
         mark(-1)
 
-    machine.simulate(controller, timeline=timeline)
+    _machines[:] = [machine]
+    try:
+        machine.simulate(controller, timeline=timeline)
+    finally:
+        _machines.clear()
     if timeline is not None:
         for phase, begin, end in zip(schedule.phases, marks, marks[1:], strict=False):
             timeline.span("layer and step", f"{phase.layer} {phase.step}", begin.now, end.now)

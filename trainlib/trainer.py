@@ -174,11 +174,13 @@ class Trainer:
         """Every layer's output for one sample, float32."""
         return functional.forward(self.model, self.parameters, self._sample(x), self._outside)
 
-    def predict_all(self, xs: Iterable[ArrayLike], threads: int | None = None) -> NDArray[np.float32]:
+    def predict_all(
+        self, xs: Iterable[ArrayLike], threads: int | None = None, tell: Callable[[int], None] = lambda done: None
+    ) -> NDArray[np.float32]:
         """The network's output for every sample, [samples, *its shape]: the same for any number of threads, which
-        None leaves to the network's size."""
+        None leaves to the network's size. tell: told now and then how many are done."""
         samples = [self._sample(x) for x in xs]
-        return functional.forward_all(self.model, self.parameters, samples, threads, self._outside)
+        return functional.forward_all(self.model, self.parameters, samples, threads, self._outside, tell)
 
     @property
     def _outside(self) -> Host:
@@ -262,9 +264,9 @@ class Trainer:
         run = fit.checked_run(samples, epochs, validate, augment, replay, latent, file, tell, steps)
         return fit.fit(self, run)
 
-    def evaluate(self, samples: Samples) -> Evaluation:
-        """How good it is on samples, without learning from them. Raises DataError."""
-        return fit.evaluate(self, samples)
+    def evaluate(self, samples: Samples, tell: Callable[[int], None] = lambda done: None) -> Evaluation:
+        """How good it is on samples, without learning from them. tell: as in `predict_all`. Raises DataError."""
+        return fit.evaluate(self, samples, tell)
 
     def meets(self, samples: Samples) -> None:
         """The first set that is learned from gives what standardises all samples from then on, each its classes."""

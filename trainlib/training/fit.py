@@ -184,8 +184,8 @@ def _listed(names: Sequence[str], shown: int = 4) -> str:
     return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
 
 
-def evaluate(trainer: Trainer, samples: Samples) -> Evaluation:
-    """Without learning from them. Raises DataError."""
+def evaluate(trainer: Trainer, samples: Samples, tell: Callable[[int], None] = lambda done: None) -> Evaluation:
+    """Without learning from them. tell: of how many are done. Raises DataError."""
     given: object = samples
     if not isinstance(given, Samples) or not len(given):
         raise DataError("evaluate: must be samples, one at least, as datasets.load(\"keywords\").test")
@@ -196,7 +196,7 @@ def evaluate(trainer: Trainer, samples: Samples) -> Evaluation:
         )
     model, x = trainer.model, standardised(trainer, samples)
     targets = x if model.target_is_input else targets_of(model, samples)
-    outputs = trainer.predict_all(x)
+    outputs = trainer.predict_all(x, tell=tell)
     losses = np.array([trainer.loss_of(*pair) for pair in zip(outputs, targets, strict=True)], np.float64)
     if model.loss == "cross-entropy":
         said = outputs.reshape(len(x), -1).argmax(axis=1).astype(np.int64)

@@ -105,6 +105,11 @@ class Code:
         """(first row, program) of all that are loaded, in order."""
         return [(loaded.first, loaded.program) for loaded in self._loaded.values()]
 
+    def bases(self, program: Program) -> dict[Region, int]:
+        """Where the parts of a loaded program begin."""
+        loaded = self._loaded[id(program)]
+        return {"l2": address_of(loaded.first), "l1": loaded.l1}
+
     def holds(self, program: Program) -> bool:
         """The program has been loaded."""
         return id(program) in self._loaded

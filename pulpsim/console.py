@@ -323,6 +323,11 @@ class OutFolder:
                 write_atomically(self.path / f"{name}.json", data)
                 self._written.append(f"{name}.json")
 
+    def write_text(self, name: str, content: str) -> None:
+        """A whole file of text. Raises InputError."""
+        write_atomically(self.path / name, content.encode())
+        self._written.append(name)
+
     def line(self, note: str) -> str:
         """What was written, and what the last file is good for."""
         return f"written to {self}: {', '.join(self._written)} ({note})"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,7 @@ class Memory:
     def __init__(self, platform: Platform):
         self.l1: NDArray[np.uint8] = np.zeros(platform.l1.size_bytes, np.uint8)
         self.l2: NDArray[np.uint8] = np.zeros(platform.l2.size_bytes, np.uint8)
+        self.on_write: Callable[[int, int], None] | None = None  #: told of (address, bytes) that `write` has written
 
     def check(self, address: int, size: int) -> None:
         """Raises AddressError unless `size` bytes from `address` lie inside one memory."""
@@ -78,6 +79,8 @@ class Memory:
         require_stored(array.dtype, "values")
         data = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1).view(np.uint8)
         self._window(address, data.size)[:] = data
+        if self.on_write is not None:
+            self.on_write(int(address), data.size)
 
     def read(self, address: int, shape: int | Sequence[int], dtype: DTypeLike = np.float32) -> NDArray[Any]:
         """A copy of the bytes at `address` as an array. Raises AddressError."""

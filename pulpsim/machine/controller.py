@@ -186,6 +186,7 @@ class Controller:
         if self._team is not None:
             yield self._team.joined
         yield from self.wait(self.dma.unfinished())
+        self._tell_awaited(range(len(self.log.commands)))
 
     # -- the engine's reports ----------------------------------------------------------------------
     def _deliver(self, report: Report) -> None:

@@ -21,8 +21,8 @@ from pulpsim.counters import Cause
 from pulpsim.engine import FOREVER, Status
 from pulpsim.isa import COLUMNS, Unit
 from pulpsim.machine import Instrument
-from pulpsim.program import OP, RD, RS1, Program, disassemble_row
-from pulpsim.trace import Timeline
+from pulpsim.program import OP, RD, RS1, disassemble_row
+from pulpsim.trace import Label, Timeline, Track
 
 if TYPE_CHECKING:
     from pulpsim.machine import Machine
@@ -130,7 +130,7 @@ class Tracer(Instrument):
         program, inside = code.where(row)
         columns = code.rows[row].tolist()
         instruction = isa.INSTRUCTIONS[columns[OP]]
-        text = disassemble_row(code.rows[row]) if program is None else text_of(program, inside)
+        text = disassemble_row(code.rows[row]) if program is None else program.statement(inside)
         reads = dict.fromkeys(columns[COLUMNS.index(column)] for column in sorted(instruction.reads, reverse=True))
         reads.pop(0, None)
         if instruction.unit is Unit.STORE:  # the address before what is stored
@@ -154,13 +154,6 @@ class Tracer(Instrument):
                 lanes.remove(lane)
             if self._begin <= step.cycle < self._end and (self._cores is None or step.core in self._cores):
                 self._tell(step)
-
-
-def text_of(program: Program, row: int) -> str:
-    """An instruction as it was written; disassembled, where it was not or is a part of a pseudo-instruction."""
-    written = program.written[row] if row < len(program.written) else ""
-    mnemonic = isa.INSTRUCTIONS[int(program.rows[row, OP])].mnemonic
-    return written if written.split(" ")[0] == mnemonic else program.text(row)
 
 
 def register(number: int) -> str:
@@ -254,13 +247,13 @@ def _mark(number: int) -> str:
 # -- timeline ----------------------------------------------------------------------------------------
 def add_spans(step: Step, timeline: Timeline) -> None:
     """The instruction, a cycle long, and what it waited for, on its core's track."""
-    track, cycle = f"core {step.core}", step.cycle
+    track, cycle = Track("cluster", f"core {step.core}"), step.cycle
     if refill := step.waits.get(Cause.ICACHE, 0):
-        timeline.span(track, "icache", cycle - refill, cycle)
+        timeline.span(track, Label("icache"), cycle - refill, cycle)
     values = {register(number): f"{value:#x}" for number, value in [*step.reads, *step.writes]}
-    timeline.span(track, step.text, cycle, cycle + 1, pc=f"{step.pc:#010x}", **values)
+    timeline.span(track, Label(step.text, {"pc": f"{step.pc:#010x}"} | values), cycle, cycle + 1)
     cycle += 1
     for cause, cycles in step.waits.items():
         if cause != Cause.ICACHE:
-            timeline.span(track, cause.name.lower().replace("_", " "), cycle, cycle + cycles)
+            timeline.span(track, Label(cause.name.lower().replace("_", " ")), cycle, cycle + cycles)
             cycle += cycles

@@ -331,20 +331,20 @@ def _learn(trainer: Trainer, lessons: Lessons, steps: int, timeline: Timeline | 
     import numpy as np
 
     from trainlib.errors import DivergedError
+    from trainlib.instruments import Watched
     from trainlib.learning import learn
-    from trainlib.step_report import simulated_cycles
 
-    of = steps - trainer.batch.size  # the others are timed
+    of, watched = steps - trainer.batch.size, Watched()  # the others are timed
 
     def advance(step: int) -> None:
         stage.done = step
         if step == of:
-            stage.next("timing a training step", "cycles", least_cycles(trainer), simulated_cycles, at_least=True)
+            stage.next("timing a training step", "cycles", least_cycles(trainer), watched.cycles, at_least=True)
 
     stage.next("training", "steps", of)
     stage.compiles()
     try:
-        learned = learn(trainer, lessons, steps, timeline, advance)
+        learned = learn(trainer, lessons, steps, timeline, advance, watched)
     except DivergedError as error:
         raise InputError(f"training diverged: {error.what}; try an --lr below {trainer.optimizer.rate:g}") from None
     losses = [*learned.losses, learned.held_out_loss[1]]

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pulpsim.platform import Platform
     from trainlib.data.augment import Augmentation
     from trainlib.data.samples import Dataset, Person, Samples
+    from trainlib.instruments import Look
     from trainlib.model import Model, Parameters
     from trainlib.optimizers import Optimizer
     from trainlib.step_report import ForwardReport
@@ -92,11 +93,11 @@ def train_run(
     from trainlib import datasets
     from trainlib import learning_report as shown
     from trainlib.importing.writing import require_places
+    from trainlib.instruments import Watched
     from trainlib.plans import origin
     from trainlib.report import as_json as step_json
     from trainlib.report import print_report
     from trainlib.screen import print_learned, print_screen
-    from trainlib.step_report import simulated_cycles
 
     timeline = Timeline() if out is not None else None
     with progress(stage := Stage(f"planning a training step of {network.name}")):
@@ -131,8 +132,9 @@ def train_run(
             trainer.save(asked.save)
         stage.next("evaluating")
         after = _evaluated(trainer, known.validation, stage)
-        stage.next("timing a training step", "cycles", least_cycles(trainer), simulated_cycles, at_least=True)
-        report, cost = trainer.step(timeline), trainer.cost
+        watched = Watched()
+        stage.next("timing a training step", "cycles", least_cycles(trainer), watched.cycles, at_least=True)
+        report, cost = trainer.step(timeline, watched), trainer.cost
     result = step_json(report) | {
         "plan": source, "data": known.name, "standardised_by": trainer.standard_of(known.train).of,
         "epochs": shown.history_records(history), "before": shown.evaluation_record(before),
@@ -300,9 +302,9 @@ def predict(
     from trainlib.bounds import least_forward_bounds
     from trainlib.data import as_samples
     from trainlib.functional import forward_all
+    from trainlib.instruments import Watched
     from trainlib.operators.layer import Host
     from trainlib.report import print_report, rows_json, rows_line
-    from trainlib.step_report import simulated_cycles
     from trainlib.training import checkpoint
 
     if plan is not None and not timed:
@@ -322,8 +324,9 @@ def predict(
         host = Host(None, platform.cluster.cores)
         outputs = forward_all(network, parameters, samples, host=host, tell=stage.tell)
         least = max(least_forward_bounds(network, platform).values())
-        stage.next("timing a forward pass", "cycles", least, simulated_cycles, at_least=True)
-        known = _timed(network, parameters, samples[0], outputs[0], platform, plan) if timed else None
+        watched = Watched()
+        stage.next("timing a forward pass", "cycles", least, watched.cycles, at_least=True)
+        known = _timed(network, parameters, samples[0], outputs[0], platform, plan, watched) if timed else None
         if network.origin is not None:
             outputs = network.origin.finished(outputs)
         content = io.BytesIO()
@@ -341,7 +344,7 @@ def predict(
 
 def _timed(
     model: Model, parameters: Parameters, x: NDArray[np.float32], y: NDArray[np.float32], platform: Platform,
-    plan: str | None,
+    plan: str | None, look: Look,
 ) -> tuple[ForwardReport, str]:  # fmt: skip
     """A simulated forward pass, and where its plan comes from. y: the host's outputs for x."""
     from trainlib.plans import origin
@@ -349,7 +352,7 @@ def _timed(
 
     trainer = Trainer(model, platform, plan)
     trainer.parameters = parameters
-    report = trainer.timed_prediction(x)
+    report = trainer.timed_prediction(x, look=look)
     if report.outputs.tobytes() != y.tobytes():
         raise AssertionError(f"{model.name}: the cluster's outputs are not the host's")
     return report, plan or origin(trainer.plan, platform)

@@ -14,6 +14,7 @@ from trainlib import models
 from trainlib.data import as_samples, load_features, load_labelled
 from trainlib.data.synthetic import gratings
 from trainlib.errors import DataError, unknown_loss
+from trainlib.instruments import Look, nobody
 from trainlib.model import Model
 from trainlib.step_report import BatchReport, StepReport
 from trainlib.trainer import Trainer
@@ -109,11 +110,13 @@ class Learned:
 
 
 def learn(
-    trainer: Trainer, lessons: Lessons, steps: int, timeline: Timeline | None, progress: Callable[[int], None]
-) -> Learned:
+    trainer: Trainer, lessons: Lessons, steps: int, timeline: Timeline | None, progress: Callable[[int], None],
+    look: Look = nobody,
+) -> Learned:  # fmt: skip
     """`steps` steps over the shuffled training samples, the last one, or the last batch, timed.
 
-    progress: told how many steps are done. Raises DataError unless the steps are whole batches, and DivergedError.
+    progress: told how many steps are done. look: lets instruments look on a step that is timed alone.
+    Raises DataError unless the steps are whole batches, and DivergedError.
     """
     size = trainer.batch.size
     if steps % size:
@@ -131,7 +134,7 @@ def learn(
         batch = trainer.timed_batch(*map(list, zip(*last, strict=True)))
         reports = batch.steps
     else:
-        reports = (trainer.timed_step(*last[0], timeline),)
+        reports = (trainer.timed_step(*last[0], timeline, look=look),)
     losses += [report.loss for report in reports]
     after, right_after = _held_out(trainer, lessons)
     accuracy = None if right_before is None or right_after is None else (right_before, right_after)

@@ -13,6 +13,7 @@ from pulpsim.trace import Timeline
 from trainlib.bounds import least_forward_bounds
 from trainlib.errors import L1Error
 from trainlib.graph import SAMPLE
+from trainlib.instruments import Look, nobody
 from trainlib.layers import Dropout, Layer
 from trainlib.lowering.operations import Schedule
 from trainlib.lowering.schedule import compile_forward
@@ -45,12 +46,15 @@ class ForwardPass:
             awaited = replace(plan, stores="awaited")
             return cls(predicting, platform, compile_forward(predicting, awaited, platform))
 
-    def run(self, parameters: Parameters, x: NDArray[np.float32], timeline: Timeline | None = None) -> ForwardReport:
-        """x: a sample. timeline: collects what core, controller and DMA did when. Raises ModelError for parameters that
-        are not the model's."""
+    def run(
+        self, parameters: Parameters, x: NDArray[np.float32], timeline: Timeline | None = None, look: Look = nobody
+    ) -> ForwardReport:
+        """x: a sample. timeline: collects what core, controller and DMA did when. look: lets instruments look on.
+        Raises ModelError for parameters that are not the model's."""
         model, platform, schedule = self.model, self.platform, self.schedule
         model.check_parameters(parameters)
         machine = Machine(platform)
+        look(machine, schedule)
         names = [node.parameter(name) for node in model.nodes for name in node.layer.parameters]
         for name, array in zip((SAMPLE, *names), (x, *parameters), strict=True):
             machine.memory.write(schedule.tensors[name].address, array)

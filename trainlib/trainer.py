@@ -25,6 +25,7 @@ from trainlib.data.augment import Augmentation
 from trainlib.data.samples import Samples, Standard
 from trainlib.errors import DataError, DivergedError, FixedError, ModelError
 from trainlib.graph import SAMPLE
+from trainlib.instruments import Look, nobody
 from trainlib.layers import Shape
 from trainlib.lowering.memory_map import LOSS, TARGET
 from trainlib.lowering.operations import Schedule
@@ -331,20 +332,23 @@ class Trainer:
         return trainer
 
     # -- on the cluster ----------------------------------------------------------------------------
-    def timed_prediction(self, x: ArrayLike, timeline: Timeline | None = None) -> ForwardReport:
+    def timed_prediction(
+        self, x: ArrayLike, timeline: Timeline | None = None, look: Look = nobody
+    ) -> ForwardReport:
         """One sample's outputs computed by the simulated cluster, the bits of `predict(x)[-1]`, and what they took:
-        the same for every sample. What is run: see `ForwardPass`. timeline: as in `timed_step`. Raises DataError."""
-        return self._forward.run(self.parameters, self._sample(x), timeline)
+        the same for every sample. What is run: see `ForwardPass`. timeline, look: as in `timed_step`. Raises
+        DataError."""
+        return self._forward.run(self.parameters, self._sample(x), timeline, look)
 
     @cached_property
     def _forward(self) -> ForwardPass:
         """Compiled when it is first asked for."""
         return ForwardPass.of(self.model, self.plan, self.platform, next(iter(self.schedules.values())))
 
-    def step(self, timeline: Timeline | None = None) -> StepReport:
+    def step(self, timeline: Timeline | None = None, look: Look = nobody) -> StepReport:
         """What a step costs, simulated once; nothing is learned. Of a batch its last one. After a run with stored
-        outputs of frozen layers: what is above them. timeline: as in `timed_step`."""
-        return cost.reports(self, self.stored.steps > 0, timeline)[-1]
+        outputs of frozen layers: what is above them. timeline, look: as in `timed_step`."""
+        return cost.reports(self, self.stored.steps > 0, timeline, look)[-1]
 
     @property
     def cost(self) -> Cost:
@@ -361,10 +365,12 @@ class Trainer:
         target: ArrayLike | None = None,
         timeline: Timeline | None = None,
         reuse: bool = False,
+        look: Look = nobody,
     ) -> StepReport:
         """One training step on the simulated cluster: every cycle, and the weights it leaves in L2.
 
-        timeline: collects what core, controller and DMA did when, and the layers' steps. reuse: take the
+        timeline: collects what core, controller and DMA did when, and the layers' steps. look: lets instruments look
+        on, see `trainlib.instruments`. reuse: take the
         timing from an earlier timed step and the values from `numerics`. That is exact: every step begins
         on a machine just made - caches empty, nothing reserved, no transfer under way - with the same
         programs at the same addresses. None of them branches on data or computes addresses from it, but that
@@ -376,19 +382,20 @@ class Trainer:
             raise DataError(f"{self.model.name}: reuse = {reuse!r}: must be True or False")
         label = self._label(target) if self.model.loss == "cross-entropy" else None
         kind = self.batch.part, label
-        if reuse and kind in self._timed and timeline is None:
+        if reuse and kind in self._timed and timeline is None and look is nobody:
             return replace(self._timed[kind], loss=self.functional_step(x, target))
-        report = self._timed[kind] = self._simulated_step(x, target, label, timeline)
+        report = self._timed[kind] = self._simulated_step(x, target, label, timeline, look)
         self._learned(report.loss)
         return report
 
     def _simulated_step(
-        self, x: ArrayLike, target: ArrayLike | None, label: int | None, timeline: Timeline | None
+        self, x: ArrayLike, target: ArrayLike | None, label: int | None, timeline: Timeline | None, look: Look
     ) -> StepReport:
         x, target = self._sample(x), self._target(target)
         self.model.check_parameters(self.parameters)
         machine = Machine(self.platform)
         schedule, batch, memory = self.schedule, self.batch, machine.memory
+        look(machine, schedule)
         tensors, places = schedule.tensors, self._parameter_places()
         for parameter, place in zip(self.parameters, places, strict=True):
             memory.write(place, parameter)

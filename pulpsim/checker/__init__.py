@@ -96,6 +96,7 @@ class _Moving(NamedTuple):
 
     number: int
     command: Copy
+    name: str
     reads: NDArray[np.int64]
     writes: NDArray[np.int64]
 
@@ -193,11 +194,11 @@ class Checker(Instrument):
         self._does = kinds[code.rows[:, OP]]
         self._seen = np.pad(self._seen, ((0, len(code.rows) - len(self._seen)), (0, 0)))
 
-    def submitted(self, transfer: int, command: Copy) -> None:
+    def submitted(self, transfer: int, command: Copy, name: str) -> None:
         inside = _places(command.l1 - L1_BASE, command, command.strides[0])
         outside = self._l1_bytes + _places(command.l2 - L2_BASE, command, command.strides[1])
         reads, writes = (inside, outside) if command.outward else (outside, inside)
-        new = _Moving(transfer, command, reads, writes)
+        new = _Moving(transfer, command, name, reads, writes)
         self._check_transfer(new)
         self._holds[writes] = 1
         self._leaving[reads] += 1
@@ -308,7 +309,8 @@ class Checker(Instrument):
 def _transfer_name(moving: _Moving) -> str:
     command = moving.command
     ends = (command.l1, command.l2) if command.outward else (command.l2, command.l1)
-    return f"transfer {moving.number} of {command.size_bytes:,} bytes from {ends[0]:#010x} to {ends[1]:#010x}"
+    named = f" ({moving.name})" if moving.name else ""
+    return f"transfer {moving.number}{named} of {command.size_bytes:,} bytes from {ends[0]:#010x} to {ends[1]:#010x}"
 
 
 def _places(first: int, command: Copy, stride: int) -> NDArray[np.int64]:

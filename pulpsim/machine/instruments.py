@@ -28,8 +28,8 @@ class Instrument:
     def noted(self, entries: NDArray[np.int64]) -> None:
         """What happened since, int64 [n, ENTRY]; see `pulpsim.engine`, "Watching"."""
 
-    def submitted(self, transfer: int, command: Copy) -> None:
-        """A DMA command was accepted."""
+    def submitted(self, transfer: int, command: Copy, name: str) -> None:
+        """A DMA command was accepted. name: its label's, "" without one."""
 
     def awaited(self, transfers: Sequence[int]) -> None:
         """The controller knows that these transfers, and those before them in their directions, have ended."""

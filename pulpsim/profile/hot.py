@@ -103,9 +103,8 @@ class HotLoop:
 
 def written(program: Program, row: int) -> str:
     """An instruction as its author wrote it, with the source's line if there is one."""
-    text = (program.written[row] if row < len(program.written) else "") or program.text(row)
     line = program.lines[row] if row < len(program.lines) else 0
-    return f"`{text}`" + (f" (line {line})" if line else "")
+    return f"`{program.statement(row)}`" + (f" (line {line})" if line else "")
 
 
 def hot_loops(parts: Sequence[Part], platform: Platform) -> list[HotLoop]:

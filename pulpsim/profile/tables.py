@@ -11,7 +11,7 @@ from pulpsim.counters import Cause
 from pulpsim.profile import CAUSES, ISSUE, Part
 from pulpsim.profile.hot import HotLoop
 from pulpsim.profile.loops import function_of, innermost
-from pulpsim.program import Program, disassemble_row
+from pulpsim.program import Program
 from pulpsim.tables import Column, Record, Table, number, words
 
 #: the loops that are shown
@@ -84,14 +84,13 @@ def _in_functions_that_ran(part: Part) -> list[bool]:
 
 
 def _written(program: Program) -> Iterable[tuple[list[str], int, str]]:
-    """(labels, line, text) of every row; of what a pseudo-instruction became the first row has its text."""
+    """(labels, line, text) of every row."""
     labels: dict[int, list[str]] = {}
     for name, row in program.labels.items():
         labels.setdefault(row, []).append(name)
     for row in range(len(program)):
-        text = program.written[row] if row < len(program.written) else ""
         line = program.lines[row] if row < len(program.lines) else 0
-        yield labels.get(row, []), line, text or disassemble_row(program.rows[row])
+        yield labels.get(row, []), line, program.statement(row)
 
 
 def loops_table(hot: Sequence[HotLoop], whole: int, title: str = "the hottest loops") -> Table:

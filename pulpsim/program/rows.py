@@ -124,6 +124,15 @@ class Program:
         """One instruction as assembly; branch targets as row numbers relative to the row."""
         return disassemble_row(self.rows[row])
 
+    def statement(self, row: int) -> str:
+        """One instruction as it was written; disassembled, where it was not or is a further one of a statement."""
+        written = self.written[row] if row < len(self.written) else ""
+        if row and written and written == self.written[row - 1]:
+            further = (self.rows[row] != self.rows[row - 1]).any()
+            if further and self.lines[row : row + 1] == self.lines[row - 1 : row]:
+                return self.text(row)
+        return written or self.text(row)
+
     def content(self) -> bytes:
         """What the program is, for caches and comparison: the bytes of its rows and of its data."""
         data = b"".join(repr(segment.place).encode() + segment.data for segment in self.data)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pulpsim.energy import Energy, total
+from trainlib.instruments import Look, nobody
 from trainlib.training.latent import Stored, head_of
 
 if TYPE_CHECKING:
@@ -52,12 +53,15 @@ class Cost:
         return None if self.energy is None else self.energy.microjoules
 
 
-def reports(trainer: Trainer, head: bool, timeline: Timeline | None = None) -> tuple[StepReport, ...]:
-    """Of the steps of a batch, in order, each simulated once. head: of what is above stored outputs alone. timeline:
-    of the last one."""
-    if not head and timeline is None and (measured := _measured(trainer)):
+def reports(
+    trainer: Trainer, head: bool, timeline: Timeline | None = None, look: Look = nobody
+) -> tuple[StepReport, ...]:
+    """Of the steps of a batch, in order, each simulated once. head: of what is above stored outputs alone. timeline,
+    look: of the last one."""
+    seen = timeline is not None or look is not nobody
+    if not head and not seen and (measured := _measured(trainer)):
         return measured
-    if head not in trainer.reports or timeline is not None:
+    if head not in trainer.reports or seen:
         model = head_of(trainer.model) if head else trainer.model
         rule = replace(trainer.optimizer, state={}, steps=0, epoch=0)
         plan = None if head else trainer.plan
@@ -66,7 +70,7 @@ def reports(trainer: Trainer, head: bool, timeline: Timeline | None = None) -> t
         numbers = np.zeros(model.outputs, np.float32)
         target = None if model.target_is_input else 0 if model.loss == "cross-entropy" else numbers
         found = [twin.timed_step(x, target, reuse=True) for _ in range(trainer.batch.size - 1)]
-        trainer.reports[head] = (*found, twin.timed_step(x, target, timeline))
+        trainer.reports[head] = (*found, twin.timed_step(x, target, timeline, look=look))
     return trainer.reports[head]
 
 

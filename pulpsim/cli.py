@@ -57,10 +57,10 @@ main.add_command(completion_command("pulpsim"))
 
 # -- run ---------------------------------------------------------------------------------------
 @main.command(examples="""
-    pulpsim run scale.S --entry scale --reg a0=0x10000000 --reg a6=core
-    pulpsim run scale.S --cores 4 --set l1.banks=32 --set icache.enabled=false
-    pulpsim run scale.S --reg a0=0x10000000 --reg a1=0x10001000 --reg a2=64 \\
-        --reg a6=core --load x.npy@0x10000000 --dump 0x10001000:512:y.npy --json
+    pulpsim run scale.S --reg a0=0x10000000 --reg a1=0x10001000 --reg a2=64
+    pulpsim run scale.S --entry scale --set l1.banks=32 --load x.npy@0x10000000 \\
+        --reg a0=0x10000000 --reg a1=0x10001000 --reg a2=64 --reg a6=core \\
+        --dump 0x10001000:512:y.npy --json
 """)  # fmt: skip
 @click.argument("file", metavar="FILE.S", type=FILE)
 @click.option("--entry", metavar="LABEL", help="Where to start.  [default: the first instruction]")

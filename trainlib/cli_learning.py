@@ -133,6 +133,7 @@ def train_run(
         after = _evaluated(trainer, known.validation, stage)
         stage.next("timing a training step", "cycles", least_cycles(trainer), simulated_cycles, at_least=True)
         report, cost = trainer.step(timeline), trainer.cost
+        stage.tell(report.cycles)
     result = step_json(report) | {
         "plan": source, "data": known.name, "standardised_by": trainer.standard_of(known.train).of,
         "epochs": shown.history_records(history), "before": shown.evaluation_record(before),
@@ -267,8 +268,8 @@ def evaluate(model: Asked | None, weights: str | None, data: str | None, part: s
 
 
 @command(examples="""
-    trainlib predict ds_cnn_paper --weights words.npz --data keywords --out y.npy
-    trainlib predict net.onnx --data mine.npz --out y.npy --timed --platform vega
+    trainlib predict ds_cnn --weights words.npz --data keywords --out y.npy
+    trainlib predict net.onnx --data mine.npz --out y.npy --timed
 """)  # fmt: skip
 @network_argument()
 @own_weights_option
@@ -321,9 +322,12 @@ def predict(
         stage.of = len(samples)
         host = Host(None, platform.cluster.cores)
         outputs = forward_all(network, parameters, samples, host=host, tell=stage.tell)
-        least = max(least_forward_bounds(network, platform).values())
-        stage.next("timing a forward pass", "cycles", least, simulated_cycles, at_least=True)
-        known = _timed(network, parameters, samples[0], outputs[0], platform, plan) if timed else None
+        known = None
+        if timed:
+            least = max(least_forward_bounds(network, platform).values())
+            stage.next("timing a forward pass", "cycles", least, simulated_cycles, at_least=True)
+            known = _timed(network, parameters, samples[0], outputs[0], platform, plan)
+            stage.tell(known[0].cycles)
         if network.origin is not None:
             outputs = network.origin.finished(outputs)
         content = io.BytesIO()

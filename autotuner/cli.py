@@ -54,7 +54,7 @@ main.add_command(completion_command("autotuner"))
 @main.command(examples="""
     autotuner tune --layer "PW 8x5x5 8" --steps fw
     autotuner tune --layer "PW 16x25x5 32" --steps fw --published
-    autotuner tune tutorial_cnn --set l1.size_bytes=32K --candidates 12 --out tuned
+    autotuner tune lenet5 --set l1.size_bytes=32K --candidates 12 --out tuned
     autotuner tune net.toml --platform vega --workers 2
 """)  # fmt: skip
 @network_argument(required=False)

@@ -24,8 +24,8 @@ from pulpsim.progress import Stage, progress
 from pulpsim.tables import Table, records, words
 
 if TYPE_CHECKING:
-
     from pulpsim.program import Program
+
 
 @click.group(cls=Commands, name="pulpsim", examples="""
     pulpsim platforms

@@ -88,14 +88,17 @@ class Asked:
 
 @command(
     examples="""
-    pulpsim run scale.S --entry scale --reg a0=0x10000000 --reg a6=core
-    pulpsim run scale.S --cores 4 --set l1.banks=32 --set icache.enabled=false
+    pulpsim run scale.S --reg a0=0x10000000 --reg a1=0x10001000 --reg a2=64
+    pulpsim run scale.S --entry scale --set l1.banks=32 --load x.npy@0x10000000 \\
+        --reg a0=0x10000000 --reg a1=0x10001000 --reg a2=64 --reg a6=core \\
+        --dump 0x10001000:512:y.npy --json
+    pulpsim run scale.S --reg a0=0x10000000 --reg a1=0x10001000 --reg a2=8 \\
+        --profile --what-if
+    pulpsim run scale.S --reg a0=0x10000000 --reg a1=0x10001000 --reg a2=8 \\
+        --trace --core 0 --to 60
     pulpsim run scale.S --reg a0=0x10000000 --reg a1=0x10001000 --reg a2=64 \\
-        --reg a6=core --load x.npy@0x10000000 --dump 0x10001000:512:y.npy --json
-    pulpsim run scale.S --reg a0=0x10000000 --reg a2=8 --profile --what-if
-    pulpsim run scale.S --reg a0=0x10000000 --reg a2=8 --trace --core 0 --to 60
-    pulpsim run scale.S --reg a0=0x10000000 --reg a1=0x10001000 --reg a2=64 \\
-        --reg a6=core --check --buffer x=0x10000000:2048:inout
+        --reg a6=core --check --buffer x=0x10000000:2048:in \\
+        --buffer y=0x10001000:2048:out --load x.npy@0x10000000
 """,
     sections={
         "What runs": "entry cores platform_source settings registers loads max_cycles delay engine",

@@ -42,9 +42,8 @@ def _settings(context: click.Context) -> list[tuple[str, str]]:
     from pulpsim.errors import PulpsimError
     from pulpsim.platform import Platform
 
-    before = context.params
     try:
-        platform = Platform.load(before.get("platform_source") or before.get("name") or "pulp-2022")
+        platform = Platform.load(context.params.get("platform_source") or "pulp-2022")
     except (PulpsimError, OSError):
         return []
     return [(f"{key}={_plain(value)}", "") for key, value in _flat(platform.to_dict()) if "." in key]

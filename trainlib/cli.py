@@ -183,6 +183,7 @@ def train(
         if out is not None:
             out.make()
         learned = _learn(trainer, lessons, steps, timeline, stage)
+        stage.tell(learned.report.cycles)
     result = _result(learned, lr, lessons.name) | {"plan": source, "run": cost_record(trainer.cost)}
     result["notes"] = list(network.notes)
     if out is not None and timeline is not None:

@@ -135,6 +135,7 @@ def train_run(
         watched = Watched()
         stage.next("timing a training step", "cycles", least_cycles(trainer), watched.cycles, at_least=True)
         report, cost = trainer.step(timeline, watched), trainer.cost
+        stage.tell(report.cycles)
     result = step_json(report) | {
         "plan": source, "data": known.name, "standardised_by": trainer.standard_of(known.train).of,
         "epochs": shown.history_records(history), "before": shown.evaluation_record(before),
@@ -269,8 +270,8 @@ def evaluate(model: Asked | None, weights: str | None, data: str | None, part: s
 
 
 @command(examples="""
-    trainlib predict ds_cnn_paper --weights words.npz --data keywords --out y.npy
-    trainlib predict net.onnx --data mine.npz --out y.npy --timed --platform vega
+    trainlib predict ds_cnn --weights words.npz --data keywords --out y.npy
+    trainlib predict net.onnx --data mine.npz --out y.npy --timed
 """)  # fmt: skip
 @network_argument()
 @own_weights_option
@@ -323,10 +324,12 @@ def predict(
         stage.of = len(samples)
         host = Host(None, platform.cluster.cores)
         outputs = forward_all(network, parameters, samples, host=host, tell=stage.tell)
-        least = max(least_forward_bounds(network, platform).values())
-        watched = Watched()
-        stage.next("timing a forward pass", "cycles", least, watched.cycles, at_least=True)
-        known = _timed(network, parameters, samples[0], outputs[0], platform, plan, watched) if timed else None
+        known = None
+        if timed:
+            watched, least = Watched(), max(least_forward_bounds(network, platform).values())
+            stage.next("timing a forward pass", "cycles", least, watched.cycles, at_least=True)
+            known = _timed(network, parameters, samples[0], outputs[0], platform, plan, watched)
+            stage.tell(known[0].cycles)
         if network.origin is not None:
             outputs = network.origin.finished(outputs)
         content = io.BytesIO()

@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 from importlib.util import find_spec
 from pathlib import Path
-
-
-def said(stderr: str) -> str:
-    """Without the lines of progress that slow work leaves where stderr is no terminal."""
-    return "".join(line for line in stderr.splitlines(keepends=True) if not re.search(r", \d+ s\n?$", line))
 
 
 def environment(**more: str) -> dict[str, str]:

@@ -20,7 +20,7 @@ from autotuner.cli import main
 from autotuner.points import default_path
 from pulpsim.jit import CACHE_VARIABLE, cache_directory
 from pulpsim.platform import Platform
-from tests.system.commands import environment, said
+from tests.system.commands import environment
 from trainlib import models
 from trainlib.layers import DepthWise, FullyConnected
 from trainlib.model import Model
@@ -69,7 +69,7 @@ def call(*arguments: str) -> Result:
 def good(*arguments: str) -> str:
     result = call(*arguments)
     assert result.exit_code == 0, (result.output, result.exception)
-    assert said(result.stderr) == ""
+    assert result.stderr == ""
     return result.stdout
 
 
@@ -85,7 +85,7 @@ def refused(*arguments: str) -> str:
     result = call(*arguments)
     assert result.exit_code == 2, (result.exit_code, result.output, result.exception)
     assert isinstance(result.exception, SystemExit) and result.stdout == ""
-    lines = said(result.stderr).splitlines()
+    lines = result.stderr.splitlines()
     assert len(lines) == 1 and lines[0].startswith("autotuner: "), result.stderr
     assert (sorted(os.listdir()), default_path().exists()) == (before, points)
     return lines[0].removeprefix("autotuner: ")
@@ -191,7 +191,7 @@ def test_a_model_that_does_not_run_is_refused_with_the_reason() -> None:
     result = call("tune", "small", "--workers", "1", "--out", "out", "--set", "cluster.fp_registers=separate")
     assert result.exit_code == 2
     assert result.stdout.count("cannot run on pulp-2022") == 10
-    message = said(result.stderr)
+    message = result.stderr
     assert message.startswith("autotuner: no plan for small: ") and message.count("\n") == 1
     assert os.listdir("out") == ["tuning.json"]
     assert json.loads(Path("out/tuning.json").read_text())["plan"] is None
@@ -366,7 +366,7 @@ def test_ctrl_c_and_sigterm_leave_a_plan_and_the_same_command_goes_on(
     finally:
         with suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
-    assert (child.returncode, said(err)) == (
+    assert (child.returncode, err) == (
         130, "interrupted: the plan is the best so far; the same command goes on from here\n",
     )  # fmt: skip
     first = json.loads(out)
@@ -401,7 +401,7 @@ def test_ctrl_c_shows_the_steps_of_a_layer_that_were_found(tmp_path: Path, monke
     monkeypatch.setattr(tuning, "renamed", interrupted)
     result = call("tune", "--layer", LAYER, "--workers", "1", "--json")
     assert result.exit_code == 130
-    assert said(result.stderr) == "interrupted: these are the steps found; the same command goes on from here\n"
+    assert result.stderr == "interrupted: these are the steps found; the same command goes on from here\n"
     found = json.loads(result.stdout)
     assert not found["complete"] and len(found["steps"]) == 2
     assert list(tuned("--layer", LAYER)["steps"]) == STEPS

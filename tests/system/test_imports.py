@@ -147,7 +147,7 @@ def test_an_allowed_import_is_not(module: str, source: str) -> None:
     assert faults(source, module) == []
 
 
-@pytest.mark.parametrize("package", ["pulpsim", "trainlib"])
+@pytest.mark.parametrize("package", ["pulpsim", "trainlib", "autotuner"])
 def test_help_loads_nothing_slow(package: str) -> None:
     program = (
         "import sys\n"

@@ -1,0 +1,23 @@
+"""The site made of docs/: Sphinx reads the pages as Markdown; `make docs` calls it, and every warning is an error."""
+
+from __future__ import annotations
+
+project = "pulpsim"
+html_title = "pulpsim"
+author = copyright = "the pulpsim authors"
+
+extensions = ["myst_parser"]
+exclude_patterns = ["motion.onnx"]
+# Headings can be linked to as on other sites that show Markdown: page.md#a-heading.
+myst_heading_anchors = 4
+myst_enable_extensions = ["colon_fence", "deflist"]
+# Made by Sphinx: cycles by the ten thousand would be taken for missing words otherwise.
+smartquotes = False
+
+html_theme = "furo"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
+html_copy_source = html_show_sourcelink = html_show_sphinx = False
+html_theme_options = {"navigation_with_keys": True, "top_of_page_buttons": []}
+# A block that its lexer does not know whole, as the output of a command, is shown without colours.
+suppress_warnings = ["misc.highlighting_failure"]

@@ -157,7 +157,8 @@ def pages(names: tuple[str, ...], check: bool) -> None:
     from benchmarks.command_pages import PAGES, written
 
     def made(name: str) -> str:
-        with progress(Stage(f"running the commands of {PAGES[name].file.name}")), tempfile.TemporaryDirectory() as folder:
+        stage = Stage(f"running the commands of {PAGES[name].file.name}")
+        with progress(stage), tempfile.TemporaryDirectory() as folder:
             return written(PAGES[name], Path(folder))
 
     require_known("page", names, PAGES)

@@ -67,7 +67,8 @@ def written(page: Page, folder: Path) -> str:
         if found["kind"] != "console":
             return found[0]
         commands = [line[2:] for line in found["body"].splitlines() if line.startswith("$ ")]
-        return "```console\n" + "".join(f"$ {command}\n{_printed(command, page, folder)}" for command in commands) + "```\n"
+        shown = "".join(f"$ {command}\n{_printed(command, page, folder)}" for command in commands)
+        return f"```console\n{shown}```\n"
 
     return BLOCK.sub(of_block, page.file.read_text(encoding="utf-8"))
 
@@ -79,9 +80,9 @@ def _printed(command: str, page: Page, folder: Path) -> str:
     start = f"import sys; from pulpsim import console; console.PIPE_WIDTH = {page.width}; "
     start += f"from {program}.cli import main; sys.argv[0] = {program!r}; main()"
     path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
-    own = dict(os.environ, PYTHONPATH=path, PULPSIM_CACHE_DIR=str(folder / "cache"), COLUMNS=str(page.width))
+    own = {"PYTHONPATH": path, "PULPSIM_CACHE_DIR": str(folder / "cache"), "COLUMNS": str(page.width)}
     run = [sys.executable, *([] if program == "python" else ["-c", start]), *arguments]
-    done = subprocess.run(run, cwd=folder, capture_output=True, text=True, env=own, check=False)
+    done = subprocess.run(run, cwd=folder, capture_output=True, text=True, env=os.environ | own, check=False)
     if done.returncode:
         raise InputError(f"{command}: {done.stderr.strip()[-500:]}")
     lines = [re.sub(r"/\S*/(plans|cache)/", r".../\1/", line.rstrip()) for line in done.stdout.splitlines()]

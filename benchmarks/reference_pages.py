@@ -54,7 +54,7 @@ UNITS = {
 WRONG = -1
 #: what usually makes a cause smaller
 REMEDIES: dict[Cause, str] = {
-    Cause.ISSUE: "fewer instructions: kernels with larger blocks, fused steps; a step bound by issue uses its cores well",
+    Cause.ISSUE: "fewer instructions: kernels with larger blocks, fused steps; a step bound by it is well used",
     Cause.LOAD_USE: "an instruction between a load and its first use",
     Cause.BANK_CONFLICT: "more banks, rows an odd number of words long (`padding` of a tile), cores that start apart",
     Cause.FPU_CONTENTION: "more FPUs (`cluster.fpus`)",
@@ -178,17 +178,28 @@ def _signature(name: str, value: Any) -> str:
         return ""
     own = [one.replace(annotation=_shown(one.annotation)) for one in signature.parameters.values()]
     result = inspect.Signature.empty if inspect.isclass(value) else _shown(signature.return_annotation)
-    text = name + str(signature.replace(parameters=own, return_annotation=result)).replace("<factory>", "...")
-    return text if len(text) <= 100 else _folded(name, [str(one) for one in own], result)
+    text = name + str(signature.replace(parameters=own, return_annotation=result))
+    return _plain(text if len(text) <= 100 else _folded(name, signature, result))
+
+
+def _plain(text: str) -> str:
+    """Defaults that are made or are functions are no reader's business."""
+    return re.sub(r"<factory>|<function [^>]*> at \w+>|<function [^>]*>", "...", text)
 
 
 def _shown(annotation: Any) -> Any:
     return _Annotation(annotation) if isinstance(annotation, str) else annotation
 
 
-def _folded(name: str, arguments: list[str], result: Any) -> str:
+def _folded(name: str, signature: inspect.Signature, result: Any) -> str:
+    """A line an argument, with the stars between them."""
+    own = [one.replace(annotation=_shown(one.annotation)) for one in signature.parameters.values()]
+    first = next((place for place, one in enumerate(own) if one.kind is one.KEYWORD_ONLY), None)
+    lines = [f"    {one}," for one in own]
+    if first is not None:
+        lines.insert(first, "    *,")
     back = "" if result is inspect.Signature.empty else f" -> {result}"
-    return "\n".join([f"{name}(", *(f"    {one}," for one in arguments), f"){back}"]).replace("<factory>", "...")
+    return "\n".join([f"{name}(", *lines, f"){back}"])
 
 
 def _members(kind: type) -> Iterator[str]:
@@ -226,8 +237,8 @@ size_bytes = "256K"
 ```
 
 `--set KEY=VALUE` replaces single values, also in Python: `Platform.preset("vega", {"l1.banks": 32})`. Sizes may be
-written `131072`, `0x20000`, `"128K"` or `"2MiB"`. `pulpsim platforms NAME` prints a whole description with the source of
-every number; [the machine](../machine.md) says what each of them does, and has those of all presets.
+written `131072`, `0x20000`, `"128K"` or `"2MiB"`. `pulpsim platforms NAME` prints a whole description with the source
+of every number; [the machine](../machine.md) says what each of them does, and has those of all presets.
 
 What is accepted below is what the message of a wrong value says, with all other values as in `pulp-2022`."""
 
@@ -302,7 +313,8 @@ def files() -> str:
         "What `trainlib train --out DIR` writes and `--json` prints: cycles, bounds, bytes, energy, causes, a record a "
         "phase; `autotuner tune` writes `tuning.json` beside it.",
     ]  # fmt: skip
-    return _page("Files", "What the commands read and write. Platforms have [a page of their own](platforms.md).", parts)
+    about = "What the commands read and write. Platforms have [a page of their own](platforms.md)."
+    return _page("Files", about, parts)
 
 
 def _kind(kind: type) -> tuple[str, str, str]:
@@ -334,9 +346,9 @@ def _type(hint: Any) -> str:
 # -- causes ----------------------------------------------------------------------------------------
 def causes() -> str:
     about = (
-        "Every cycle of every core is counted once, under one cause, where it happens. Reports show cycles per core and "
-        "shares; `report.json` sums over cores. The engine counts cycle by cycle, the machine what programs wait for "
-        "between their runs."
+        "Every cycle of every core is counted once, under one cause, where it happens. Reports show cycles per core "
+        "and shares; `report.json` sums over cores. The engine counts cycle by cycle, the machine what "
+        "programs wait for between their runs."
     )
     rows = [
         (f"`{cause.name.lower()}`", MEANINGS[cause], REMEDIES[cause], "engine" if cause < ENGINE_CAUSES else "machine")

@@ -68,7 +68,7 @@ def commands() -> Iterator[tuple[str, list[str]]]:
     for page in sorted(DOCS.rglob("*.md")):
         for body in (*blocks(page, "console"), *blocks(page, "sh")):
             for line in body.splitlines():
-                if match := re.match(r"(?:\$ )?((?:pulpsim|trainlib|autotuner) [^>|]*)", line):
+                if match := re.match(r" *(?:\$ )?((?:pulpsim|trainlib|autotuner) [^>|]*)", line):
                     yield page.name, shlex.split(match[1], comments=True)
 
 

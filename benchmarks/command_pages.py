@@ -38,6 +38,7 @@ PAGES = {
     "tutorial": Page(DOCS / "tutorial.md"),
     "your-network": Page(DOCS / "your-network.md", width=200, lines=24, first=11, last=13),
     "compare": Page(DOCS / "how-to" / "compare-platforms.md"),
+    "kernel": Page(DOCS / "how-to" / "write-a-kernel.md"),
     "bounds": Page(DOCS / "explanation" / "bounds.md"),
 }
 #: made by the PyTorch program of docs/your-network.md; for where that is not installed

@@ -54,7 +54,7 @@ UNITS = {
 WRONG = -1
 #: what usually makes a cause smaller
 REMEDIES: dict[Cause, str] = {
-    Cause.ISSUE: "fewer instructions: kernels with larger blocks, fused steps; a step bound by it is well used",
+    Cause.ISSUE: "fewer instructions: kernels with larger blocks, fused steps",
     Cause.LOAD_USE: "an instruction between a load and its first use",
     Cause.BANK_CONFLICT: "more banks, rows an odd number of words long (`padding` of a tile), cores that start apart",
     Cause.FPU_CONTENTION: "more FPUs (`cluster.fpus`)",
@@ -67,7 +67,7 @@ REMEDIES: dict[Cause, str] = {
     Cause.FORK: "larger tiles: fewer forks; a controller of its own (`controller.core`)",
     Cause.COMMAND: "larger tiles, transfers in one piece; a controller of its own",
     Cause.DMA_WAIT: "double buffering, operands that stay in L1, a wider DMA (`dma.bytes_per_cycle`)",
-    Cause.IDLE: "tiles whose rows divide by the cores; on one core none",
+    Cause.IDLE: "tiles whose rows divide by the cores",
 }
 GENERATED = "This page is generated: `python -m benchmarks reference` writes it from the code."
 
@@ -203,11 +203,11 @@ def _folded(name: str, signature: inspect.Signature, result: Any) -> str:
 
 
 def _members(kind: type) -> Iterator[str]:
-    """Methods and properties that say what they are for."""
-    rows = []
+    """Methods and properties that say what they are for, and are its own: what it does another way is with the base."""
+    rows, known = [], {name for base in kind.__mro__[1:] for name in vars(base)}
     for name, value in vars(kind).items():
         function = value.__func__ if isinstance(value, classmethod | staticmethod) else value
-        if name[0] == "_" or not (inspect.isfunction(function) or isinstance(function, property)):
+        if name[0] == "_" or name in known or not (inspect.isfunction(function) or isinstance(function, property)):
             continue
         if about := _line(inspect.getdoc(function)):
             call = name if isinstance(function, property) else _call(name, function)

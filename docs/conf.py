@@ -7,14 +7,13 @@ html_title = "pulpsim"
 author = copyright = "the pulpsim authors"
 
 extensions = ["myst_parser"]
-exclude_patterns = ["motion.onnx"]
 # Headings can be linked to as on other sites that show Markdown: page.md#a-heading.
 myst_heading_anchors = 4
-myst_enable_extensions = ["colon_fence", "deflist"]
-# Made by Sphinx: cycles by the ten thousand would be taken for missing words otherwise.
+# Quotation marks stay as they are written, as in code.
 smartquotes = False
 
 html_theme = "furo"
+pygments_dark_style = "monokai"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_copy_source = html_show_sourcelink = html_show_sphinx = False

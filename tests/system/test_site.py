@@ -14,7 +14,7 @@ import pytest
 from benchmarks import notebook_page, reference_pages
 from benchmarks.command_pages import DOCS
 from benchmarks.machine_rules import leaves
-from pulpsim import Platform
+from pulpsim import Platform, console
 from trainlib.layers import KINDS
 
 REFERENCE = DOCS / "reference"
@@ -40,6 +40,8 @@ def test_nothing_is_left_out() -> None:
     sources = [file for name in ("pulpsim", "trainlib", "autotuner") for file in _sources(name)]
     used = {name for file in sources for name in re.findall(r'"(PULPSIM_[A-Z_]+)"', file.read_text(encoding="utf-8"))}
     assert used and all(f"| `{name}` |" in environment for name in used)
+    statuses = ("FOUND", "BAD_INPUT", "STOPPED", "INTERRUPTED")
+    assert all(f"| {value} |" in environment for name, value in vars(console).items() if name in statuses)
 
 
 def _sources(package: str) -> list[Path]:
@@ -81,7 +83,7 @@ def test_links_between_pages_lead_somewhere(root: Path) -> None:
         for link in (link for link in links if "://" not in link):
             name, _, anchor = link.partition("#")
             file = (page.parent / name).resolve() if name else page
-            installed = name.removeprefix("../").partition("/")[0] in reference_pages.PROGRAMS
+            installed = name.lstrip("./").partition("/")[0] in reference_pages.PROGRAMS
             assert file.exists() or installed, f"{page.name}: {link}"
             assert not anchor or anchor in anchors(file), f"{page.name}: {link}"
 

@@ -1,7 +1,7 @@
 # Needs Python >= 3.11 and make; every target sets up what it uses, in .venv inside the checkout.
 #
-# .venv/.core and .venv/.dev say that the environment holds the project, respectively also the
-# developers' tools. They are written last, so an interrupted set-up is never taken for a finished one.
+# .venv/.core, .venv/.dev and .venv/.site say that the environment holds the project, the developers' tools
+# and what makes the site of docs/. They are written last, so an interrupted set-up is never taken for a finished one.
 
 PYTHON ?= python3
 ARGS ?=
@@ -13,12 +13,13 @@ bin := $(venv)/bin
 .DELETE_ON_ERROR:
 # Targets share one environment; two of them must not install into it at once (make -j train test).
 .NOTPARALLEL:
-.PHONY: help train test lint clean moved
+.PHONY: help train test lint docs clean moved
 
 help:
 	@echo 'make train   time the autoencoder on the modelled cluster, and train it  (make train ARGS="--help")'
 	@echo 'make test    run the tests on all processors                (make test ARGS="-k platform")'
 	@echo 'make lint    check style and types'
+	@echo 'make docs    make the site of docs/, in build/site'
 	@echo 'make clean   remove the environment and all caches'
 	@echo
 	@echo 'The first run installs into $(venv). Another interpreter: make train PYTHON=python3.12'
@@ -34,8 +35,13 @@ lint: $(venv)/.dev
 	@$(bin)/python -m ruff check
 	@$(bin)/python -m mypy
 
+# Every warning is an error: a broken link, a page in no table of contents.
+docs: $(venv)/.site
+	@$(bin)/python -m sphinx --fail-on-warning --keep-going --quiet --builder html docs build/site $(ARGS)
+	@echo 'build/site/index.html'
+
 # An environment holds absolute paths: in a moved or copied checkout it would run the other copy's code.
-stamps := $(wildcard $(venv)/.core $(venv)/.dev)
+stamps := $(wildcard $(venv)/.core $(venv)/.dev $(venv)/.site)
 ifneq "$(stamps)" ""
 ifneq "$(shell cat $(venv)/.place 2>/dev/null)" "$(CURDIR)"
 $(stamps): moved
@@ -64,6 +70,10 @@ $(venv)/.core: pyproject.toml
 
 $(venv)/.dev: pyproject.toml
 	$(call install,.[dev])
+	@touch $(venv)/.core $@
+
+$(venv)/.site: pyproject.toml
+	$(call install,.[site])
 	@touch $(venv)/.core $@
 
 clean:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -19,6 +20,7 @@ from pulpsim.console import (
     table_console,
     write_atomically,
 )
+from pulpsim.errors import nearest
 from pulpsim.progress import Stage, detail, progress
 from pulpsim.tables import records
 
@@ -26,6 +28,27 @@ from pulpsim.tables import records
 @click.group(cls=Commands, name="benchmarks")
 def main() -> None:
     """Measure the model itself. Run from the checkout."""
+
+
+def require_known(what: str, names: Sequence[str], known: Collection[str]) -> None:
+    """Raises InputError."""
+    for name in names:
+        if name not in known:
+            raise InputError(f"no {what} {name!r}{nearest(name, known)}; {what}s: {', '.join(known)}")
+
+
+def write_or_check(command: str, texts: Mapping[Path, str], check: bool) -> None:
+    """Write the files that are not these texts; or, to check, name them and exit with 1."""
+    stale = [file for file, text in texts.items() if not file.exists() or file.read_text(encoding="utf-8") != text]
+    for file in stale:
+        if check:
+            where = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
+            click.echo(f"{where} is out of date: run `python -m benchmarks {command}`", err=True)
+        else:
+            write_atomically(file, texts[file].encode())
+            click.echo(f"{file.name} written")
+    if check and stale:
+        raise SystemExit(FOUND)
 
 
 @main.command()
@@ -128,20 +151,40 @@ def networks(check: bool, as_json: bool) -> None:
         raise SystemExit(FOUND)
 
 
-@main.command(name="your-network")
-@click.option("--check", is_flag=True, help="Write nothing; exit 1 if the page is not up to date.")
-def your_network(check: bool) -> None:
-    """Run the commands of docs/your-network.md, and write what they print there."""
-    from benchmarks import your_network as found
+@main.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--check", is_flag=True, help="Write nothing; exit 1 if a page is not up to date.")
+def pages(names: tuple[str, ...], check: bool) -> None:
+    """Run the commands of docs/tutorial.md and of other pages, or those named, and write there what they print."""
+    from benchmarks.command_pages import PAGES, written
 
-    with progress(Stage(f"running the commands of {found.PAGE.name}")), tempfile.TemporaryDirectory() as folder:
-        found.prepare(Path(folder))
-        text = found.page(Path(folder))
-    if not check:
-        write_atomically(found.PAGE, text.encode())
-    elif found.PAGE.read_text(encoding="utf-8") != text:
-        click.echo(f"docs/{found.PAGE.name} is out of date: run `python -m benchmarks your-network`", err=True)
-        raise SystemExit(FOUND)
+    def made(name: str) -> str:
+        stage = Stage(f"running the commands of {PAGES[name].file.name}")
+        with progress(stage), tempfile.TemporaryDirectory() as folder:
+            return written(PAGES[name], Path(folder))
+
+    require_known("page", names, PAGES)
+    write_or_check("pages", {PAGES[name].file: made(name) for name in names or PAGES}, check)
+
+
+@main.command()
+@click.option("--check", is_flag=True, help="Write nothing; exit 1 if a page is not up to date.")
+def reference(check: bool) -> None:
+    """Write what is looked up, from the code itself: docs/reference, and the causes of cycles."""
+    from benchmarks import reference_pages as found
+
+    write_or_check("reference", {path: write() for path, write in found.PAGES.items()}, check)
+
+
+@main.command()
+@click.option("--check", is_flag=True, help="Write nothing; exit 1 if the page is not up to date.")
+def notebook(check: bool) -> None:
+    """Run docs/notebook.py, and write docs/notebook.md and its pictures: its code, and what comes of it."""
+    from benchmarks.notebook_page import pages as found
+
+    with progress(Stage("running the notebook")):
+        texts = found()
+    write_or_check("notebook", texts, check)
 
 
 @main.command()
@@ -221,11 +264,8 @@ def figures(names: tuple[str, ...], check: bool) -> None:
     from benchmarks.dated import ROOT
     from benchmarks.figures import FIGURES
     from benchmarks.figures import page as found
-    from pulpsim.errors import nearest
 
-    for name in names:
-        if name not in FIGURES:
-            raise InputError(f"no figure {name!r}{nearest(name, FIGURES)}; figures: {', '.join(FIGURES)}")
+    require_known("figure", names, FIGURES)
     texts = {name: found.read(name) for name in FIGURES}
     for name in FIGURES:
         if names and name not in names and texts[name]:

@@ -89,7 +89,7 @@ def _source(key: str, names: Iterable[str]) -> str:
     return "; ".join(f"{', '.join(where)}: {text}" for text, where in said.items() if text)
 
 
-def _field_notes(section: type) -> dict[str, str]:
+def field_notes(section: type) -> dict[str, str]:
     """Field of a dataclass -> the comment behind it, and the words that it may be."""
     hints, notes = get_type_hints(section), {}
     for line in inspect.getsource(section).splitlines():
@@ -305,7 +305,7 @@ def _values(platforms: Sequence[Platform]) -> list[str]:
     in_order = sorted(dict.fromkeys(key for name in names for key in values[name]), key=lambda key: "." in key)
     for section, keys in groupby(in_order, lambda key: key.rpartition(".")[0]):
         kind = Power if section == "power" else get_type_hints(Platform)[section] if section else Platform
-        notes = _field_notes(kind)
+        notes = field_notes(kind)
         out += ["", f"### {section or 'platform'}"]
         about = inspect.cleandoc(kind.__doc__ or "")
         if section and not about.startswith(kind.__name__ + "("):  # what dataclasses write themselves

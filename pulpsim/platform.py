@@ -75,12 +75,12 @@ class Core:
     """Cycles of one in-order, single-issue core; 1 where nothing is said."""
 
     load_use_cycles: Extra  # extra, if the next instruction reads the loaded register
-    misaligned_cycles: Few
-    branch_taken_cycles: Few
-    jump_cycles: Few
-    mul_cycles: Few
+    misaligned_cycles: Few  # a load or store across a word boundary
+    branch_taken_cycles: Few  # a conditional branch that is taken
+    jump_cycles: Few  # jumps, calls, returns
+    mul_cycles: Few  # the lower half of a product
     mul_use_cycles: Extra  # extra, if the next instruction reads the product
-    mulh_cycles: Few
+    mulh_cycles: Few  # the upper half of a product
     div_base_cycles: Few  # plus the leading zeros of the divisor
     div_by_zero_cycles: Few  # div, rem; divu and remu by zero are divisions like any other
     loop_immediate_cycles: Few  # lp.starti, lp.endi, lp.counti
@@ -89,14 +89,14 @@ class Core:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
-    cores: Annotated[int, Range(1, MAX_CORES)]
+    cores: Annotated[int, Range(1, MAX_CORES)]  # that a team may have
     fpus: Annotated[int, Range(1, MAX_CORES)]  # core i uses FPU i mod fpus
-    fp_registers: Literal["shared", "separate"]
+    fp_registers: Literal["shared", "separate"]  # floating-point operands in x registers, or in f registers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class L1:
-    size_bytes: int
+    size_bytes: int  # the cores' stacks among them
     banks: int  # word-interleaved: bank = address / 4 mod banks
     conflicts: bool  # one access per bank and cycle, or any number
     arbitration: Literal["fifo", "round-robin"]  # fifo: in the cycle's fixed order, each its bank's next free cycle
@@ -104,7 +104,7 @@ class L1:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class L2:
-    size_bytes: Annotated[int, Range(4096, MAX_L2_BYTES)]
+    size_bytes: Annotated[int, Range(4096, MAX_L2_BYTES)]  # programs among them
     access_cycles: Few  # a core's load or store, blocking
 
 
@@ -117,8 +117,8 @@ class DMA:
     start_cycles: Reaction  # last command word to the first data
     burst_bytes: int  # outward, a cycle is lost per burst: this much, or less at a line's end
     transfer_bytes: Annotated[int, Range(4, MAX_L2_BYTES)]  # one transfer moves at most
-    queue_per_core: Annotated[int, Range(1, 64)]
-    outstanding: Annotated[int, Range(1, 64)]
+    queue_per_core: Annotated[int, Range(1, 64)]  # commands that wait; one more blocks who writes it
+    outstanding: Annotated[int, Range(1, 64)]  # transfers in flight
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,10 +127,10 @@ class ICache:
 
     enabled: bool  # if not, every fetch hits
     private_sets: Annotated[int, PowerOfTwo(64)]  # per core
-    private_ways: Annotated[int, PowerOfTwo(8)]
+    private_ways: Annotated[int, PowerOfTwo(8)]  # lines of a set
     shared_banks: Annotated[int, PowerOfTwo(MAX_SHARED_BANKS)]  # line-interleaved
     shared_sets: Annotated[int, PowerOfTwo(256)]  # per bank
-    shared_ways: Annotated[int, PowerOfTwo(8)]
+    shared_ways: Annotated[int, PowerOfTwo(8)]  # lines of a set
     private_refill_cycles: Few  # a line missing in the private level, present in the shared one
     shared_refill_cycles: int  # missing in both
 
@@ -172,8 +172,8 @@ class Platform:
     power: None where there are no figures.
     """
 
-    name: str
-    clock_hz: Annotated[int, Range(1, 10**11)]
+    name: str  # in reports and messages
+    clock_hz: Annotated[int, Range(1, 10**11)]  # of cores, memories and DMA
     core: Core
     cluster: Cluster
     l1: L1
@@ -183,7 +183,7 @@ class Platform:
     event_unit: EventUnit
     controller: Controller
     power: Power | None = None
-    description: str = field(default="")
+    description: str = field(default="")  # in the list of platforms
 
     def __post_init__(self) -> None:
         for key in _keys():

@@ -50,13 +50,13 @@ def _layer_record(layer: Layer) -> dict[str, Any]:
     kind = type(layer).__name__
     if _KINDS.get(kind) is not type(layer):
         raise ModelError(f"{layer.name}: {kind} is no kind of the library: only those can be described")
-    given = {own.name: getattr(layer, own.name) for own in _settable(type(layer))}
-    defaults = {own.name: own.default for own in _settable(type(layer))}
+    given = {own.name: getattr(layer, own.name) for own in settable(type(layer))}
+    defaults = {own.name: own.default for own in settable(type(layer))}
     changed = {name: _plain(value) for name, value in given.items() if defaults[name] != value}
     return {"kind": kind} | changed
 
 
-def _settable(kind: type[Layer]) -> list[Field[Any]]:
+def settable(kind: type[Layer]) -> list[Field[Any]]:
     """The name first."""
     return sorted((own for own in fields(kind) if own.init), key=lambda own: own.name != "name")
 
@@ -129,7 +129,7 @@ def _layer(number: int, record: object) -> Layer:
     if kind is None:
         given = record.get("kind", "")
         raise ModelError(f"{what}: no kind {given!r}{nearest(given, _KINDS)}; kinds: {', '.join(_KINDS)}")
-    own = _settable(kind)
+    own = settable(kind)
     needed = [one.name for one in own if one.default is MISSING and one.default_factory is MISSING]
     _check_names(f"{what}, {kind.__name__}", record, ("kind", *(one.name for one in own)), needed)
     try:

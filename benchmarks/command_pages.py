@@ -1,0 +1,92 @@
+"""Pages with commands, and what these print: docs/tutorial.md and others.
+
+A page holds files and commands, which are run in order, in a folder of their own. A block below a line that ends in a
+name in code and a colon is the file of that name; a block of "console" has commands, and what they print takes the
+place of what stood below them. Other blocks are for the reader.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from pulpsim.console import InputError
+from pulpsim.jit import cache_directory
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+@dataclass(frozen=True)
+class Page:
+    """width: of tables. lines: how many a command's output may have; of more, the first and the last ones stay."""
+
+    file: Path
+    width: int = 110
+    lines: int = 46
+    first: int = 18
+    last: int = 14
+
+
+#: by the names that `python -m benchmarks pages` takes; long names of nodes need wide tables
+PAGES = {
+    "tutorial": Page(DOCS / "tutorial.md"),
+    "your-network": Page(DOCS / "your-network.md", width=200, lines=24, first=11, last=13),
+    "compare": Page(DOCS / "how-to" / "compare-platforms.md"),
+    "kernel": Page(DOCS / "how-to" / "write-a-kernel.md"),
+    "bounds": Page(DOCS / "explanation" / "bounds.md"),
+}
+#: made by the PyTorch program of docs/your-network.md; for where that is not installed
+GIVEN = (DOCS / "motion.onnx",)
+#: what a command may be: one of the project's, or a program of the page's own
+PROGRAMS = ("pulpsim", "trainlib", "autotuner", "python")
+BLOCK = re.compile(r"(?:`(?P<file>[\w.-]+)`:\n\n)?```(?P<kind>\w+)\n(?P<body>.*?)```\n", re.DOTALL)
+
+
+def blocks(file: Path, kind: str) -> list[str]:
+    """A page's blocks of a language, in order."""
+    return [found["body"] for found in BLOCK.finditer(file.read_text(encoding="utf-8")) if found["kind"] == kind]
+
+
+def written(page: Page, folder: Path) -> str:
+    """The page, with what its commands print now. Raises InputError for a command that fails."""
+    for file in GIVEN:
+        shutil.copy(file, folder)
+    jit = cache_directory() / "jit"
+    jit.mkdir(parents=True, exist_ok=True)
+    (folder / "cache").mkdir()  # nothing tuned yet, only compiled
+    (folder / "cache" / "jit").symlink_to(jit)
+
+    def of_block(found: re.Match[str]) -> str:
+        if found["file"]:
+            (folder / found["file"]).write_text(found["body"], encoding="utf-8")
+        if found["kind"] != "console":
+            return found[0]
+        commands = [line[2:] for line in found["body"].splitlines() if line.startswith("$ ")]
+        shown = "".join(f"$ {command}\n{_printed(command, page, folder)}" for command in commands)
+        return f"```console\n{shown}```\n"
+
+    return BLOCK.sub(of_block, page.file.read_text(encoding="utf-8"))
+
+
+def _printed(command: str, page: Page, folder: Path) -> str:
+    program, *arguments = shlex.split(command)
+    if program not in PROGRAMS:
+        raise InputError(f"{command}: must be a command of {', '.join(PROGRAMS)}")
+    start = f"import sys; from pulpsim import console; console.PIPE_WIDTH = {page.width}; "
+    start += f"from {program}.cli import main; sys.argv[0] = {program!r}; main()"
+    path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+    own = {"PYTHONPATH": path, "PULPSIM_CACHE_DIR": str(folder / "cache"), "COLUMNS": str(page.width)}
+    run = [sys.executable, *([] if program == "python" else ["-c", start]), *arguments]
+    done = subprocess.run(run, cwd=folder, capture_output=True, text=True, env=os.environ | own, check=False)
+    if done.returncode:
+        raise InputError(f"{command}: {done.stderr.strip()[-500:]}")
+    lines = [re.sub(r"/\S*/(plans|cache)/", r".../\1/", line.rstrip()) for line in done.stdout.splitlines()]
+    if len(lines) > page.lines:
+        lines = [*lines[: page.first], "...", *lines[len(lines) - page.last :]]
+    return "".join(f"{line}\n" for line in lines)

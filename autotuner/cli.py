@@ -26,10 +26,13 @@ from pulpsim.console import (
     version_option,
 )
 from pulpsim.progress import Stage, detail, note, progress
+from trainlib.cli_checks import HELP as CHECKS
+from trainlib.cli_checks import checked, end_with, findings_record, tell_findings
 from trainlib.cli_networks import Asked, network_argument
 
 if TYPE_CHECKING:
     from autotuner.tuning import Job, Outcome, Progress, Tuned
+    from pulpsim.checker import Finding
     from pulpsim.platform import Platform
     from trainlib.model import Model
     from trainlib.plan import Plan
@@ -70,11 +73,12 @@ main.add_command(completion_command("autotuner"))
     "--candidates", default=0, type=int, metavar="N",
     help="Compile at most N candidates of each step, those with the least bounds; none is proven then.",
 )
+@click.option("--check", is_flag=True, help=CHECKS)
 @out_option("plan.json and tuning.json")
 @json_option
 def tune(
     model: Asked | None, layer: str | None, platform: Platform, steps: str | None, published: bool, start: str | None,
-    workers: int | None, candidates: int, out: OutFolder | None, as_json: bool,
+    workers: int | None, candidates: int, check: bool, out: OutFolder | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Search the plan of MODEL's training step with the fewest simulated cycles.
 
@@ -95,6 +99,8 @@ def tune(
         )
     if start is not None and (layer is not None or published):
         raise InputError("--from: goes with a MODEL, without --published")
+    if check and (layer is not None or published):
+        raise InputError("--check: looks at the step of a whole network by the plan that was found: give a MODEL")
     if candidates < 0:
         raise InputError(f"--candidates {candidates}: must be at least 1; without it, as many as a proof takes")
     if candidates and published:
@@ -110,7 +116,7 @@ def tune(
     elif model is None:
         _tune_layer(network, platform, parts, count, candidates, out, as_json)
     else:
-        _tune_model(f"{model}{model.options}", network, platform, parts, count, candidates, also, out, as_json)
+        _tune_model(f"{model}{model.options}", network, platform, parts, count, candidates, also, check, out, as_json)
 
 
 def _parts(steps: str | None) -> tuple[str, ...]:
@@ -127,7 +133,7 @@ def _parts(steps: str | None) -> tuple[str, ...]:
 # -- what is run -----------------------------------------------------------------------------------
 def _tune_model(
     given: str, model: Model, platform: Platform, parts: tuple[str, ...], workers: int, candidates: int,
-    also: list[Plan], out: OutFolder | None, as_json: bool,
+    also: list[Plan], check: bool, out: OutFolder | None, as_json: bool,
 ) -> None:  # fmt: skip
     """given: the model as the command names it."""
     from autotuner.points import default_path
@@ -145,7 +151,8 @@ def _tune_model(
             parts=parts, also=also, made_by=made_by, candidates=candidates, tell=tell,
         )  # fmt: skip
     place = keep(tuned, model, platform, default_path())
-    result = record(tuned, model, platform)
+    found = _checked(tuned, model, platform, check)
+    result = record(tuned, model, platform) | findings_record(found)
     _write(out, result, tuned.plan.to_json() if tuned.plan else None)
     if as_json:
         print_json(result)
@@ -158,10 +165,22 @@ def _tune_model(
         elif tuned.plan is not None and given != model.name:
             why = f"{model.name} is a shipped network, which trains as it comes"
             note(f"not kept: {why}; give it another name in {given}")
+        tell_findings(found)
     if tuned.plan is None:
         raise InputError(f"no plan for {model.name}: {tuned.fault}")
     if not tuned.complete:
         _interrupted("the plan is the best so far")
+    end_with(found)
+
+
+def _checked(tuned: Tuned, model: Model, platform: Platform, check: bool) -> list[Finding] | None:
+    """What is found in a step by the plan, if that is wanted and there is one."""
+    from trainlib.trainer import Trainer
+
+    if tuned.plan is None or not check:
+        return None
+    with progress(stage := Stage("compiling the plan")):
+        return checked(Trainer(model, platform, tuned.plan), check, stage)
 
 
 def _tune_layer(

@@ -118,6 +118,10 @@ class Stage:
         """How much is done now."""
         self.done = done
 
+    def step(self) -> None:
+        """One more is done."""
+        self.done = self._done() + 1
+
     def end(self) -> None:
         """With --verbose: how long it took."""
         (began, before), done = self._looks[0], self._done()

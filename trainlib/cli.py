@@ -25,8 +25,11 @@ from pulpsim.console import (
 from pulpsim.progress import Stage, detail, is_verbose, note, progress
 from pulpsim.tables import records
 from trainlib import DEFAULT_LEARNING_RATE
+from trainlib.cli_checks import HELP as CHECKS
+from trainlib.cli_checks import checked, end_with, findings_record, tell_findings
 from trainlib.cli_learning import DATA, RunAsked, adapt, evaluate, least_cycles, next_line, predict, train_run
 from trainlib.cli_networks import Asked, describe, export_command, import_command, network_argument, require_folder
+from trainlib.cli_profile import profile_command
 
 if TYPE_CHECKING:
     from pulpsim.platform import Platform
@@ -58,7 +61,9 @@ def main() -> None:
     """Train neural networks on a simulated PULP cluster: every cycle, and what it was spent on."""
 
 
-for command in (import_command, describe, evaluate, adapt, predict, export_command, completion_command("trainlib")):
+for command in (
+    import_command, describe, evaluate, adapt, predict, export_command, profile_command, completion_command("trainlib"),
+):  # fmt: skip
     main.add_command(command)
 
 
@@ -118,6 +123,7 @@ for command in (import_command, describe, evaluate, adapt, predict, export_comma
     "--plan", metavar="FILE.json", type=FILE, default=None,
     help="Tiles, kernels and buffering (default: tuned, else by rule).",
 )  # fmt: skip
+@click.option("--check", is_flag=True, help=CHECKS)
 @out_option("report.json, plan.json and timeline.json (Perfetto)")
 @json_option
 def train(
@@ -140,6 +146,7 @@ def train(
     init: str | None,
     seed: int,
     plan: str | None,
+    check: bool,
     out: OutFolder | None,
     as_json: bool,
 ) -> None:
@@ -163,7 +170,7 @@ def train(
     given_rate = None if network.origin is None else network.origin.rate
     lr = lr if lr is not None else given_rate or DEFAULT_LEARNING_RATE
     if epochs is not None or any((schedule, shift, mask, save, init)) or (network.origin is not None and data):
-        run = RunAsked(epochs, steps, schedule, shift, mask, validate, save, init, seed, data)
+        run = RunAsked(epochs, steps, schedule, shift, mask, validate, save, init, seed, data, check)
         rule = _optimizer(optimizer, lr, momentum, weight_decay)
         train_run(run, network, platform, plan, rule, accumulate, out, as_json)
         return
@@ -184,12 +191,14 @@ def train(
             out.make()
         learned = _learn(trainer, lessons, steps, timeline, stage)
         stage.tell(learned.report.cycles)
+        found = checked(trainer, check, stage)
     result = _result(learned, lr, lessons.name) | {"plan": source, "run": cost_record(trainer.cost)}
-    result["notes"] = list(network.notes)
+    result |= {"notes": list(network.notes)} | findings_record(found)
     if out is not None and timeline is not None:
         out.write(report=result, plan=trainer.plan.to_json().encode(), timeline=timeline.to_json())
     if as_json:
         print_json(result)
+        end_with(found)
         return
     console = table_console()
     if is_verbose():
@@ -201,9 +210,11 @@ def train(
         console.print(batch_line(learned.batch))
     console.print(_summary(learned, lr, lessons.name))
     console.print(cost_line(trainer.cost))
-    for found in network.notes:
-        note(found)
+    for remark in network.notes:
+        note(remark)
+    tell_findings(found)
     console.print(next_line(out, "open it in ui.perfetto.dev"))
+    end_with(found)
 
 
 @main.command(name="data", examples="""

@@ -22,6 +22,7 @@ from pulpsim.console import (
 )
 from pulpsim.progress import Stage, detail, is_verbose, note, progress
 from pulpsim.tables import Table, band, number, text, words
+from trainlib.cli_checks import checked, end_with, findings_record, tell_findings
 from trainlib.cli_networks import Asked, network_argument, require_folder
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class RunAsked:
     init: str | None
     seed: int
     data: str | None
+    check: bool
 
     @property
     def exports(self) -> bool:
@@ -136,15 +138,17 @@ def train_run(
         stage.next("timing a training step", "cycles", least_cycles(trainer), watched.cycles, at_least=True)
         report, cost = trainer.step(timeline, watched), trainer.cost
         stage.tell(report.cycles)
+        found = checked(trainer, asked.check, stage)
     result = step_json(report) | {
         "plan": source, "data": known.name, "standardised_by": trainer.standard_of(known.train).of,
         "epochs": shown.history_records(history), "before": shown.evaluation_record(before),
         "after": shown.evaluation_record(after), "run": shown.cost_record(cost), "notes": list(network.notes),
-    }  # fmt: skip
+    } | findings_record(found)  # fmt: skip
     if out is not None and timeline is not None:
         out.write(report=result, plan=trainer.plan.to_json().encode(), timeline=timeline.to_json())
     if as_json:
         print_json(result)
+        end_with(found)
         return
     console = table_console()
     if is_verbose():
@@ -160,9 +164,11 @@ def train_run(
     for part in ("train", "validation"):
         if missing := known.part(part).missing:
             note(f"no {part} samples of {', '.join(missing)}")
-    for found in network.notes:
-        note(found)
+    for remark in network.notes:
+        note(remark)
+    tell_findings(found)
     console.print(next_line(out, "open the timeline in ui.perfetto.dev"))
+    end_with(found)
 
 
 def _evaluated(trainer: Trainer, samples: Samples, stage: Stage) -> Evaluation:

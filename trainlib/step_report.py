@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
@@ -179,9 +179,10 @@ class Marked(NamedTuple):
 
 
 def marked_run(
-    machine: Machine, schedule: Schedule, scalars: Mapping[str, np.generic], timeline: Timeline | None
-) -> Marked:
-    """Run a schedule. timeline: see `trainlib.timeline`."""
+    machine: Machine, schedule: Schedule, scalars: Mapping[str, np.generic], timeline: Timeline | None,
+    start_delays: Sequence[int] = (),
+) -> Marked:  # fmt: skip
+    """Run a schedule. timeline: see `trainlib.timeline`. start_delays: see `execute`."""
     marks: list[Mark] = []
     logs: list[Log] = []
 
@@ -191,7 +192,7 @@ def marked_run(
         def mark(phase: int) -> None:
             marks.append(Mark(cluster.now, cluster.counters(), cluster.work().sum(axis=0)))
 
-        yield from execute(schedule, cluster, mark, scalars=scalars)
+        yield from execute(schedule, cluster, mark, start_delays, scalars)
         mark(-1)
 
     if timeline is not None:

@@ -366,11 +366,13 @@ class Trainer:
         timeline: Timeline | None = None,
         reuse: bool = False,
         look: Look = nobody,
+        start_delays: Sequence[int] = (),
     ) -> StepReport:
         """One training step on the simulated cluster: every cycle, and the weights it leaves in L2.
 
         timeline: collects what core, controller and DMA did when, and the layers' steps. look: lets instruments look
-        on, see `trainlib.instruments`. reuse: take the
+        on, see `trainlib.instruments`. start_delays: cycles by which each core is late at every fork (none). reuse:
+        take the
         timing from an earlier timed step and the values from `numerics`. That is exact: every step begins
         on a machine just made - caches empty, nothing reserved, no transfer under way - with the same
         programs at the same addresses. None of them branches on data or computes addresses from it, but that
@@ -382,15 +384,19 @@ class Trainer:
             raise DataError(f"{self.model.name}: reuse = {reuse!r}: must be True or False")
         label = self._label(target) if self.model.loss == "cross-entropy" else None
         kind = self.batch.part, label
-        if reuse and kind in self._timed and timeline is None and look is nobody:
+        seen = timeline is not None or look is not nobody or bool(start_delays)
+        if reuse and kind in self._timed and not seen:
             return replace(self._timed[kind], loss=self.functional_step(x, target))
-        report = self._timed[kind] = self._simulated_step(x, target, label, timeline, look)
+        report = self._simulated_step(x, target, label, timeline, look, start_delays)
+        if not start_delays:
+            self._timed[kind] = report
         self._learned(report.loss)
         return report
 
     def _simulated_step(
-        self, x: ArrayLike, target: ArrayLike | None, label: int | None, timeline: Timeline | None, look: Look
-    ) -> StepReport:
+        self, x: ArrayLike, target: ArrayLike | None, label: int | None, timeline: Timeline | None, look: Look,
+        start_delays: Sequence[int],
+    ) -> StepReport:  # fmt: skip
         x, target = self._sample(x), self._target(target)
         self.model.check_parameters(self.parameters)
         machine = Machine(self.platform)
@@ -410,7 +416,7 @@ class Trainer:
             memory.write(tensors[TARGET].address, np.array([label], np.int32))
         elif target is not None:
             memory.write(tensors[TARGET].address, np.asarray(target, np.float32))
-        ran = marked_run(machine, schedule, self._scalars(), timeline)
+        ran = marked_run(machine, schedule, self._scalars(), timeline, start_delays)
         shapes = self.model.parameter_shapes
         self._parameters[:] = [memory.read(at, shape) for at, shape in zip(places, shapes, strict=True)]
         for slot, state, place in self._state_places() if batch.part in ("alone", "last") else ():
@@ -422,6 +428,13 @@ class Trainer:
         report = self._report(ran, float(loss))
         self.optimizer.steps += batch.advance()
         return report
+
+    def anew(self, platform: Platform | None = None) -> Trainer:
+        """One with the same model, plan and optimizer, which has learned nothing. platform: another one."""
+        rule = replace(self.optimizer, state={}, steps=0, epoch=0)
+        return Trainer(
+            self.model, platform or self.platform, self.plan, seed=self.seed, optimizer=rule, accumulate=self.batch.size
+        )
 
     def _scalars(self) -> dict[str, np.generic]:
         """Numbers of the step that comes next: the optimizer's and the layers'."""

@@ -15,6 +15,7 @@ from pulpsim.platform import Platform
 from pulpsim.profile import ISSUE, Part
 from pulpsim.profile.loops import Loop, innermost, loops_of
 from pulpsim.program import OP, Program
+from pulpsim.program.rows import LINE_BYTES
 
 #: what would remove a loss; {lines}: the instructions that lose most
 REMEDIES = {
@@ -28,6 +29,8 @@ REMEDIES = {
     Cause.ICACHE: "code that stays in the private cache: a shorter body, less unrolled; at {lines}",
     Cause.BARRIER: "an even share of work for each core before {lines}",
 }
+#: of an instruction cache's refills that happen once for each line and core, as in every first turn
+COLD = "nothing in the loop: each core's first turn brings its code, more turns a call make less of it"
 #: what would remove a bound
 LIMITS = {
     "issue": "fewer instructions that are no {work}: more unrolling, so that a load serves several",
@@ -43,8 +46,9 @@ WORTH = 0.05
 class HotLoop:
     """A loop's own cycles, without those of loops inside it, of all cores. turns: how often it went round, likewise.
 
-    instructions, accesses, fp_operations: executed in it. limits: least cycles of a turn by what limits it, were
-    nothing else to. by_row: cycles by cause, [rows, ENGINE_CAUSES], of its own rows alone.
+    accesses, fp_operations: executed in it. refills: cycles that bring its code once into each core's cache. limits:
+    least cycles of a turn by what limits it, were nothing else to. by_row: cycles by cause, [rows, ENGINE_CAUSES], of
+    its own rows alone.
     """
 
     program: Program
@@ -55,6 +59,7 @@ class HotLoop:
     accesses: int
     fp_operations: int
     limits: dict[str, float]
+    refills: int
 
     @property
     def cycles(self) -> int:
@@ -90,6 +95,8 @@ class HotLoop:
     def remedy(self) -> str:
         """What would make it faster: against its largest loss, or against its limit."""
         if (loss := self.loss) is not None:
+            if loss is Cause.ICACHE and self.by_row[:, loss].sum() <= self.refills:
+                return COLD
             return REMEDIES[loss].format(lines=self._worst(loss))
         work = "multiply-add" if self.fp_operations else "work"
         return LIMITS[self.bound].format(work=work)
@@ -132,7 +139,9 @@ def _hot(part: Part, loop: Loop, platform: Platform) -> HotLoop | None:
         "banks": accesses / turns * busy / platform.l1.banks,
         "FPUs": fp / turns * busy / min(platform.cluster.fpus, busy),
     }  # fmt: skip
-    return HotLoop(program, loop, turns, busy, by_row, accesses, fp, limits)
+    lines = -(-(loop.last - loop.first + 1) * 4 // LINE_BYTES) + 1
+    refills = lines * busy * platform.icache.shared_refill_cycles
+    return HotLoop(program, loop, turns, busy, by_row, accesses, fp, limits, refills)
 
 
 def _sum(by_row: NDArray[np.int64], units: Sequence[Unit], *wanted: Unit) -> int:

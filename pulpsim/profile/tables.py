@@ -59,14 +59,14 @@ def listing(part: Part, title: str = "", whole: int | None = None) -> Table:
         } | {cause.name.lower(): int(by_row[row, cause]) or None for cause in present}
         for row, (labels, line, text) in enumerate(_written(program)) if ran[row]
     ]  # fmt: skip
+    lines = [words("line", value=lambda row: str(row["line"] or ""))] if any(program.lines) else []
     columns = [
-        words("line", "line", value=lambda row: str(row["line"] or "")),
-        words("text", "instruction", value=_labelled), number("issues", shown=_count),
+        *lines, words("text", "instruction", value=_labelled), number("issues", shown=_count),
         number("cycles", shown=_count), _share(total), *_cause_columns(present), words("loop"),
     ]  # fmt: skip
     sums = {"text": "sum", "issues": part.executed, "cycles": part.cycles, "line": 0, "labels": []}
     sums |= {cause.name.lower(): int(part.counts[:, :, cause].sum()) for cause in present}
-    return Table(columns, rows, title or program.source, summary=[sums], keys=2)
+    return Table(columns, rows, title or program.source, summary=[sums], keys=len(lines) + 1)
 
 
 def _count(value: int) -> str:

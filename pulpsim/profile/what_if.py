@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pulpsim.platform import MAX_BANKS, WIDTHS, Platform
-from pulpsim.tables import Table, number, words
+from pulpsim.tables import Record, Table, number, words
 
 
 def variants(platform: Platform) -> dict[str, Platform]:
@@ -41,6 +41,11 @@ def what_if_table(cycles: int, found: dict[str, int], title: str = "what if") ->
         {"what": name, "cycles": other, "saved": cycles - other, "speedup": cycles / other if other else 1.0}
         for name, other in found.items()
     ]
+    return shown_table(rows, title)
+
+
+def shown_table(rows: Sequence[Record], title: str = "what if") -> Table:
+    """Of records as `what_if_table` has them."""
     columns = [
         words("what", "the same work with"), number("cycles"), number("saved"), number("speedup", shown=".3f"),
     ]  # fmt: skip

@@ -72,7 +72,9 @@ class _Written(Sequence[str]):
             return f"{offset}({base}{''.join(after)})"
         if isinstance(operand, Label):
             return self._labels[operand.number]
-        return operand.name if isinstance(operand, Register) else str(operand)
+        if isinstance(operand, Register):  # no value is taken for the register of that name
+            return f"{operand.name}'" if operand.name in isa.REGISTER_NUMBERS else operand.name
+        return str(operand)
 
 
 class Builder:

@@ -1,0 +1,49 @@
+"""--check of commands that simulate whole steps: what the checker finds, in JSON, as lines, as an exit status."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pulpsim.console import FOUND
+from pulpsim.progress import Stage
+
+if TYPE_CHECKING:
+    from pulpsim.checker import Finding
+    from trainlib.trainer import Trainer
+
+HELP = (
+    "Look for memory that nobody wrote, accesses beside a call's operands, races and results that depend on the order "
+    "of cores in a step; if any, exit 1."
+)
+
+
+def checked(trainer: Trainer, wanted: bool, stage: Stage) -> list[Finding] | None:
+    """What is found in a step; None if that is not wanted."""
+    if not wanted:
+        return None
+    from trainlib.checked import check_step
+
+    stage.next("checking a step, with cores in five orders")
+    return check_step(trainer)
+
+
+def findings_record(found: Sequence[Finding] | None) -> dict[str, Any]:
+    return {} if found is None else {"findings": [asdict(finding) for finding in found]}
+
+
+def tell_findings(found: Sequence[Finding] | None) -> None:
+    """A line each, or one that there are none."""
+    if found is not None:
+        for finding in found:
+            click.echo(f"found: {finding}")
+        click.echo(f"check: {len(found)} findings" if found else "check: nothing found")
+
+
+def end_with(found: Sequence[Finding] | None) -> None:
+    """The exit status of a command that has said everything."""
+    if found:
+        raise SystemExit(FOUND)

@@ -167,12 +167,13 @@ def python() -> str:
 
 def _names(module: ModuleType) -> list[str]:
     """Of a module without `__all__` the classes that it defines, in their order there."""
-    own = [name for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
+    classes = {name: value for name, value in vars(module).items() if inspect.isclass(value)}
+    own = [name for name, value in classes.items() if value.__module__ == module.__name__]
     return [name for name in getattr(module, "__all__", own) if name[0] != "_" and not name[0].isdigit()]
 
 
 def _described(name: str, value: Any) -> Iterator[str]:
-    if not callable(value):
+    if not (inspect.isclass(value) or inspect.isfunction(value)):
         if name != "KINDS":
             yield f"### {name}\n\n`{value!r}`"
         return

@@ -301,13 +301,8 @@ def machine(check: bool) -> None:
     from benchmarks.machine_page import PAGE, page
 
     with progress(Stage("measuring what the page says")):
-        text = page().encode()
-    if not check:
-        write_atomically(PAGE, text)
-        click.echo(f"{PAGE.name} written")
-    elif not PAGE.exists() or PAGE.read_bytes() != text:
-        click.echo(f"docs/{PAGE.name} is out of date: run `python -m benchmarks machine`", err=True)
-        raise SystemExit(FOUND)
+        text = page()
+    write_or_check("machine", {PAGE: text}, check)
 
 
 if __name__ == "__main__":

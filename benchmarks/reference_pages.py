@@ -82,14 +82,38 @@ def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return markdown(Table(columns, [dict(zip(headings, row, strict=True)) for row in rows]))
 
 
+#: where a docstring begins to say what a name means: `name: ...`, `name, other: ...`, `name "word": ...`
+NAMED = re.compile(r'(?:^|(?<=[.;] )|(?<=\.\) ))((?:[a-z]\w*, )*[a-z]\w*)( "[\w-]+")?: ')
+
+
 def _prose(text: str | None) -> str:
+    """A docstring as Markdown; what it says of names as lists."""
+    return "\n\n".join(map(_listed, re.split(r"\n{2,}(?![ `])", _markdown(text))))
+
+
+def _listed(paragraph: str) -> str:
+    whole = " ".join(paragraph.split("\n"))
+    found = [] if "```" in paragraph or re.match(r" ?\d+\. ", paragraph) else list(NAMED.finditer(whole))
+    if not found:
+        return paragraph
+    raises = whole.find("Raises ", found[-1].end())
+    ends = [one.start() for one in found[1:]] + [raises if raises > 0 else len(whole)]
+    items = []
+    for one, end in zip(found, ends, strict=True):
+        names = ", ".join(f"`{name}`" for name in one[1].split(", "))
+        said = whole[one.end() : end].rstrip(" ;")
+        items.append(f"- {names}{one[2] or ''}: {said}{'' if said.endswith(('.', '.)')) else '.'}")
+    return "\n\n".join(filter(None, [whole[: found[0].start()].strip(), "\n".join(items), whole[ends[-1] :]]))
+
+
+def _markdown(text: str | None) -> str:
     lines = "\n".join(of_docstring(re.sub(r"(?<!`)<(\w+)>", r"\<\1>", inspect.cleandoc(text or ""))))
     return re.sub(r"(?s)(?<=```text\n).*?(?=```)", lambda block: textwrap.dedent(block[0]).rstrip() + "\n", lines)
 
 
 def _line(text: str | None) -> str:
     """A docstring's first paragraph, for a table."""
-    return " ".join(_prose(inspect.cleandoc(text or "").partition("\n\n")[0]).split())
+    return " ".join(_markdown(inspect.cleandoc(text or "").partition("\n\n")[0]).split())
 
 
 # -- commands --------------------------------------------------------------------------------------
@@ -143,12 +167,13 @@ def python() -> str:
 
 def _names(module: ModuleType) -> list[str]:
     """Of a module without `__all__` the classes that it defines, in their order there."""
-    own = [name for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
+    classes = {name: value for name, value in vars(module).items() if inspect.isclass(value)}
+    own = [name for name, value in classes.items() if value.__module__ == module.__name__]
     return [name for name in getattr(module, "__all__", own) if name[0] != "_" and not name[0].isdigit()]
 
 
 def _described(name: str, value: Any) -> Iterator[str]:
-    if not callable(value):
+    if not (inspect.isclass(value) or inspect.isfunction(value)):
         if name != "KINDS":
             yield f"### {name}\n\n`{value!r}`"
         return

@@ -75,11 +75,17 @@ class Folding:
         yield self._spread(fold, least, width)
 
     def _shown(self, least: Sequence[int], width: int) -> int:
-        """How many columns are: all, but for extras that there is no room for."""
+        """How many columns are: all, but for extras that there is no room for without wrapping what stands there."""
+        always = len(least) - self.extras
+        needed = [self._unwrapped(column) if column >= always else least[column] for column in range(len(least))]
         shown = len(least)
-        while shown > len(least) - self.extras and sum(least[:shown]) + self._around(shown) > width:
+        while shown > always and sum(needed[:shown]) + self._around(shown) > width:
             shown -= 1
         return shown
+
+    def _unwrapped(self, column: int) -> int:
+        """The width that wraps the heading alone."""
+        return max([self._least(column), *(cell_len(row[column]) for row in self._all_rows())])
 
     def _spread(self, fold: Sequence[int], least: Sequence[int], width: int) -> dict[int, int]:
         """What is left of the width, given to columns that could use it."""

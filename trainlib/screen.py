@@ -34,7 +34,7 @@ def print_screen(report: Report, plan: str, data: str, console: Console) -> None
         f"{report.clock_hz / 1e6:g} MHz, trained on {data}", style="bold",
     )  # fmt: skip
     if isinstance(report, StepReport) and report.frozen:
-        console.print(f"trained: {', '.join(report.trained)}; frozen: {len(report.frozen)} more")
+        console.print(f"trained: {', '.join(report.trained)}; {len(report.frozen)} others frozen")
     distance = 100 * (report.cycles / report.lower_bound_cycles - 1)
     energy = f"no figures for {report.platform}"
     if report.energy is not None:

@@ -146,7 +146,8 @@ def test_a_run_in_epochs_is_reported_and_goes_on_where_its_file_was_left(tmp_pat
     again = json.loads(call(*given, "--epochs", "3", "--save", file, "--json").stdout)
     assert again["epochs"] == whole["epochs"] and again["after"] == whole["after"]
     text = call(*given, "--epochs", "1", "--init", file).stdout
-    assert "right classes on the 4 validation samples of few: " in text and "on the device: 8 steps" in text
+    assert "learned: 1 epoch, 8 steps; on 4 validation samples of few:\n  right classes " in text
+    assert "on the device: 8 steps" in text
 
 
 def test_a_run_in_steps_ends_in_an_epoch_and_goes_on_from_there(tmp_path: Path) -> None:

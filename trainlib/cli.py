@@ -25,7 +25,7 @@ from pulpsim.console import (
 from pulpsim.progress import Stage, detail, is_verbose, note, progress
 from pulpsim.tables import records
 from trainlib import DEFAULT_LEARNING_RATE
-from trainlib.cli_learning import DATA, RunAsked, adapt, evaluate, least_cycles, next_line, predict, train_run
+from trainlib.cli_learning import DATA, RunAsked, adapt, evaluate, least_cycles, predict, print_next, train_run
 from trainlib.cli_networks import Asked, describe, export_command, import_command, network_argument, require_folder
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ def train(
     console.print(cost_line(trainer.cost))
     for found in network.notes:
         note(found)
-    console.print(next_line(out, "open it in ui.perfetto.dev"))
+    print_next(out, "open it in ui.perfetto.dev", console)
 
 
 @main.command(name="data", examples="""

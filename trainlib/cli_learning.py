@@ -20,13 +20,14 @@ from pulpsim.console import (
     table_console,
     write_atomically,
 )
-from pulpsim.progress import Stage, detail, is_verbose, note, progress
+from pulpsim.progress import Loudness, Stage, detail, is_verbose, loudness, note, progress
 from pulpsim.tables import Table, band, number, text, words
 from trainlib.cli_networks import Asked, network_argument, require_folder
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from rich.console import Console
 
     from pulpsim.platform import Platform
     from trainlib.data.augment import Augmentation
@@ -160,7 +161,7 @@ def train_run(
             note(f"no {part} samples of {', '.join(missing)}")
     for found in network.notes:
         note(found)
-    console.print(next_line(out, "open the timeline in ui.perfetto.dev"))
+    print_next(out, "open the timeline in ui.perfetto.dev", console)
 
 
 def _evaluated(trainer: Trainer, samples: Samples, stage: Stage) -> Evaluation:
@@ -180,11 +181,13 @@ def least_cycles(trainer: Trainer) -> int:
     return max(least_bounds(trainer.model, trainer.platform, trainer.batch.part).values())
 
 
-def next_line(out: OutFolder | None, note: str) -> str:
+def print_next(out: OutFolder | None, good_for: str, console: Console) -> None:
     """At the end of `train`: what was written, or what could be."""
     if out is not None:
-        return out.line(note)
-    return f"next: {'' if is_verbose() else '-v shows every step; '}--out DIR keeps report, plan and timeline"
+        console.print(out.line(good_for))
+    elif loudness() > Loudness.QUIET:
+        more = "" if is_verbose() else "-v shows every step; "
+        console.print(f"next: {more}--out DIR keeps report, plan and timeline")
 
 
 def _set_for(model: Model) -> str:
@@ -327,6 +330,7 @@ def predict(
             least = max(least_forward_bounds(network, platform).values())
             stage.next("timing a forward pass", "cycles", least, simulated_cycles, at_least=True)
             known = _timed(network, parameters, samples[0], outputs[0], platform, plan)
+            detail(f"plan: {known[1]}")
             stage.tell(known[0].cycles)
         if network.origin is not None:
             outputs = network.origin.finished(outputs)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from trainlib.step_report import ForwardReport
     from trainlib.trainer import Trainer
     from trainlib.training.fit import Progress
+    from trainlib.training.history import History
     from trainlib.training.metrics import Evaluation
 
 
@@ -149,19 +150,26 @@ def train_run(
     if is_verbose():
         print_report(report, console)
         console.print(f"plan: {source}")
-        console.print(text(shown.history_table(history)))
-        if (parts := shown.parts_table(after, before)) is not None:
-            console.print(text(parts))
+        _print_evaluations(history, before, after, console)
     else:
         print_screen(report, source, known.name, console)
     print_learned(history, before, after, f"{len(known.validation):,} validation samples of {known.name}", console)
     console.print(shown.cost_line(cost))
-    for part in ("train", "validation"):
-        if missing := known.part(part).missing:
-            note(f"no {part} samples of {', '.join(missing)}")
-    for found in network.notes:
+    missing = {part: known.part(part).missing for part in ("train", "validation")}
+    for found in [*(f"no {part} samples of {', '.join(names)}" for part, names in missing.items() if names),
+                  *network.notes]:  # fmt: skip
         note(found)
     print_next(out, "open the timeline in ui.perfetto.dev", console)
+
+
+def _print_evaluations(history: History, before: Evaluation, after: Evaluation, console: Console) -> None:
+    """Epoch by epoch; before and after it all, class by class or machine by machine."""
+    from trainlib.learning_report import evaluation_line, history_table, parts_table
+
+    console.print(text(history_table(history)))
+    if (parts := parts_table(after, before)) is not None:
+        console.print(text(parts))
+    console.print(f"before: {evaluation_line(before)}\nafter: {evaluation_line(after)}")
 
 
 def _evaluated(trainer: Trainer, samples: Samples, stage: Stage) -> Evaluation:
@@ -234,7 +242,7 @@ data_option = click.option(
 
 
 @command(examples="""
-    trainlib evaluate ds_cnn_paper --weights words.npz --part test
+    trainlib evaluate ds_cnn --weights words.npz --part test
     trainlib evaluate net.onnx --data mine.npz --json
 """)  # fmt: skip
 @network_argument(required=False)

@@ -240,19 +240,25 @@ def _compare(
 @contextmanager
 def _telling() -> Iterator[Callable[[Progress], None]]:
     """A status line, and what to tell it with."""
-    from autotuner.points import default_path
+    from autotuner.points import count_of, default_path
     from autotuner.tuning import WHOLE
 
-    detail(f"what was measured is kept in {default_path()}")
+    path = default_path()
+    detail(f"what was simulated is kept in {path}")
+    stage, known, found = Stage("searching", "steps").compiles(), count_of(path), ""
+
+    def more() -> str:
+        return f", {count_of(path) - known:,} candidates simulated{found}"
 
     def tell(now: Progress) -> None:
+        nonlocal found
         if now.what == WHOLE and stage.text != TRYING:
             stage.next(TRYING, "exchanges")
-        saved = f"; best so far {now.saved:,.0f} cycles below the default plan" if now.saved else ""
-        last = f"; last {now.what}" if now.what != WHOLE else ""
-        stage.done, stage.of, stage.more = now.done, now.of, saved + last
+        found = f"; best so far {now.saved:,.0f} cycles below the default plan" if now.saved else ""
+        stage.done, stage.of, stage.more = now.done, now.of, more
 
-    with progress(stage := Stage("searching", "steps").compiles()):
+    stage.more = more
+    with progress(stage):
         yield tell
 
 

@@ -18,7 +18,7 @@ import struct
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -49,6 +49,13 @@ _SOURCES = {
 
 class PointsError(PulpsimError):
     """A file of points that cannot be made, read or written."""
+
+
+def count_of(path: Path) -> int:
+    """How many points a file holds that others may be writing: for those who watch, 0 where it cannot be read."""
+    with suppress(sqlite3.Error), closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
+        return int(database.execute("SELECT count(*) FROM points").fetchone()[0])
+    return 0
 
 
 class Points:

@@ -357,7 +357,8 @@ def _tracing(
         from pulpsim.engine import FOREVER
         from pulpsim.instructions import HEADING, Tracer, line_of
 
-        written, content = _writer(file, shown)
+        cache = machine.platform.icache
+        written, content = _writer(file, shown, cache.private_refill_cycles + cache.shared_refill_cycles)
 
         def tell(step: Step) -> None:
             if trace:
@@ -378,8 +379,10 @@ def _tracing(
     return traced
 
 
-def _writer(file: str | None, cores: Sequence[int]) -> tuple[Callable[[Step], None] | None, Callable[[], bytes]]:
-    """What takes steps for a file, and what then gives its content."""
+def _writer(
+    file: str | None, cores: Sequence[int], late: int
+) -> tuple[Callable[[Step], None] | None, Callable[[], bytes]]:
+    """What takes steps for a file, and what then gives its content. late: as `Waves` has it."""
     from pulpsim.instructions import HEADING, Waves, add_spans, line_of
     from pulpsim.trace import Timeline
 
@@ -387,7 +390,7 @@ def _writer(file: str | None, cores: Sequence[int]) -> tuple[Callable[[Step], No
     if file is None:
         return None, bytes
     if file.endswith(".vcd"):
-        waves = Waves(cores, lines.append)
+        waves = Waves(cores, lines.append, late)
 
         def finish() -> bytes:
             waves.close()

@@ -43,7 +43,6 @@ class Step:
     reads: list[Value]
     writes: list[Value]
     waits: dict[Cause, int] = field(default_factory=dict)
-    order: int = 0
 
     @property
     def pc(self) -> int:
@@ -69,7 +68,8 @@ class _Lane:
 
 
 class Tracer(Instrument):
-    """Tells of every step of some cores in cycles [begin, end), in order of cycles. cores: None is all.
+    """Tells of every step of some cores in cycles [begin, end), in order of cycles and, within one, of cores.
+    cores: None is all.
 
     It is attached by being made; after the run `close` tells the rest.
     """
@@ -86,7 +86,6 @@ class Tracer(Instrument):
         self._cores, self._begin, self._end = cores, begin, end
         self._lanes = [_Lane() for _ in range(machine.platform.cluster.cores)]
         self._known: dict[int, _Operands] = {}
-        self._count = 0
         machine.attach(*machine.instruments, self)
 
     def started(self, core: int, registers: NDArray[np.uint32]) -> None:
@@ -119,8 +118,7 @@ class Tracer(Instrument):
             if number:
                 writes.append((number, value))
                 lane.registers[number] = value
-        self._count += 1
-        step = Step(cycle, core, row, operands.text, address, reads, writes, order=self._count)
+        step = Step(cycle, core, row, operands.text, address, reads, writes)
         if lane.refills:
             step.waits[Cause.ICACHE], lane.refills = lane.refills, 0
         return step
@@ -131,7 +129,7 @@ class Tracer(Instrument):
         columns = code.rows[row].tolist()
         instruction = isa.INSTRUCTIONS[columns[OP]]
         text = disassemble_row(code.rows[row]) if program is None else program.statement(inside)
-        reads = dict.fromkeys(columns[COLUMNS.index(column)] for column in sorted(instruction.reads, reverse=True))
+        reads = dict.fromkeys(columns[COLUMNS.index(column)] for column in sorted(instruction.reads))
         reads.pop(0, None)
         if instruction.unit is Unit.STORE:  # the address before what is stored
             reads = dict.fromkeys([columns[RS1], *reads]) if columns[RS1] else reads
@@ -144,7 +142,7 @@ class Tracer(Instrument):
         """Tell of steps before `now`, up to one whose waits are not known yet."""
         lanes = [lane for lane in self._lanes if lane.steps]
         while lanes:
-            lane = min(lanes, key=lambda lane: (lane.steps[0].cycle, lane.steps[0].order))
+            lane = min(lanes, key=lambda lane: (lane.steps[0].cycle, lane.steps[0].core))
             step = lane.steps[0]
             known = whole or len(lane.steps) > 1 or self._machine.engine.status(step.core) is Status.OFF
             if step.cycle >= now or not known:
@@ -185,12 +183,15 @@ _OFF = 15  #: what `waits` is before a core's first instruction and after its la
 
 class Waves:
     """A VCD file (IEEE 1364): of each core `pc`, and `waits`: 0 while an instruction issues, else the number of the
-    cause as in `pulpsim.counters.Cause`. A cycle is a unit of time."""
+    cause as in `pulpsim.counters.Cause`. A cycle is a unit of time.
 
-    def __init__(self, cores: Sequence[int], write: Callable[[str], None]):
-        self._write, self._time = write, -1
+    late: by how many cycles it writes behind what it is told: more than a refill takes, which is told when it ends.
+    """
+
+    def __init__(self, cores: Sequence[int], write: Callable[[str], None], late: int):
+        self._write, self._time, self._late = write, -1, late
         self._later: list[tuple[int, int, str]] = []  # a heap of (cycle, order, change)
-        self._order, self._ends = 0, dict[int, int]()
+        self._order = 0
         self._marks = {core: (_mark(2 * place), _mark(2 * place + 1)) for place, core in enumerate(cores)}
         causes = ", ".join(f"{cause.value} {cause.name.lower()}" for cause in Cause if cause <= Cause.BARRIER)
         write(f"$comment waits: {causes}, {_OFF} does not run $end\n$timescale 1 ns $end\n$scope module cluster $end\n")
@@ -209,7 +210,7 @@ class Waves:
         """Steps come in order of cycles."""
         pc, waits = self._marks[step.core]
         if refill := step.waits.get(Cause.ICACHE, 0):
-            self._at(max(step.cycle - refill, self._time), f"b{int(Cause.ICACHE):b} {waits}")
+            self._at(step.cycle - refill, f"b{int(Cause.ICACHE):b} {waits}")
         self._at(step.cycle, f"b{step.pc:b} {pc}")
         self._at(step.cycle, f"b0 {waits}")
         cycle = step.cycle + 1
@@ -217,8 +218,8 @@ class Waves:
             if cause != Cause.ICACHE:
                 self._at(cycle, f"b{int(cause):b} {waits}")
                 cycle += cycles
-        self._ends[step.core] = cycle
-        self._flush(step.cycle)
+        self._at(cycle, f"b{_OFF:b} {waits}")  # unless another instruction follows
+        self._flush(step.cycle - self._late)
 
     def _at(self, cycle: int, change: str) -> None:
         self._order += 1
@@ -226,15 +227,16 @@ class Waves:
 
     def _flush(self, until: int) -> None:
         while self._later and self._later[0][0] < until:
-            cycle, _, change = heappop(self._later)
+            cycle, changes = self._later[0][0], dict[str, str]()
+            while self._later and self._later[0][0] == cycle:
+                change = heappop(self._later)[2]
+                changes[change.split(" ")[1]] = change  # the last one of a signal counts
             if cycle > self._time:
                 self._time = cycle
                 self._write(f"#{cycle}\n")
-            self._write(f"{change}\n")
+            self._write("".join(f"{change}\n" for change in changes.values()))
 
     def close(self) -> None:
-        for core, end in self._ends.items():
-            self._at(end, f"b{_OFF:b} {self._marks[core][1]}")
         self._flush(FOREVER)
         self._write(f"#{self._time + 1}\n")
 

@@ -84,18 +84,19 @@ class Stage:
     """What is being done, how much of it is done, and of how much.
 
     unit: of what is counted, "" where nothing is. of: how much there is to do, 0 where that is not known; at_least: or
-    more. done: a number, or what gives it. more: what else is to be said, at the end.
+    more. done: a number, or what gives it. more: what else is to be said, at the end; a text, or what gives it.
     """
 
     def __init__(
         self, text: str, unit: str = "", of: float = 0, done: float | Callable[[], float] = 0, at_least: bool = False
     ):
-        self._may_compile = False
+        self._may_compile, self._changes = False, threading.Lock()
         self._begin(text, unit, of, done, at_least)
 
     def _begin(self, text: str, unit: str, of: float, done: float | Callable[[], float], at_least: bool) -> None:
         self.text, self.unit, self.of, self.done, self.at_least = text, unit, of, done, at_least
-        self.more, self._hint = "", FIRST_RUN if self._may_compile and not _is_compiled() else ""
+        self.more: str | Callable[[], str] = ""
+        self._hint = FIRST_RUN if self._may_compile and not _is_compiled() else ""
         self._looks = [(time.monotonic(), self._done())]
 
     def next(
@@ -103,7 +104,8 @@ class Stage:
     ) -> None:
         """Another stage begins."""
         self.end()
-        self._begin(text, unit, of, done, at_least)
+        with self._changes:
+            self._begin(text, unit, of, done, at_least)
 
     def compiles(self) -> Stage:
         """It and those that come next take longer in the first run of a version: say so. Gives itself."""
@@ -132,17 +134,22 @@ class Stage:
         return self.done() if callable(self.done) else self.done
 
     def line(self) -> str:
-        """What is done, how fast that goes, and how long the rest takes; or how long it has taken."""
+        """What is done, how fast that goes, and how long the rest takes; or how long it has taken. On any thread."""
+        with self._changes:
+            return self._line()
+
+    def _line(self) -> str:
         now, done = time.monotonic(), self._done()
         began, before = self._looks[0]
-        gone = clock(now - began)
+        gone, more = clock(now - began), self.more() if callable(self.more) else self.more
         self._looks.append((now, done))
         if not self.unit or done <= before:
-            return f"{self.text}{self._hint}, {gone}{self.more}"
+            return f"{self.text}{self._hint}, {gone}{more}"
         rate = self._rate(now, done)
         of = f" of{' at least' * self.at_least} {figure(self.of)}" if self.of else ""
         left = f"{clock((self.of - done) / rate)}{' or more' * self.at_least} left" if done < self.of else gone
-        return f"{self.text}: {figure(done)}{of} {self.unit}, {figure(rate)} {self.unit}/s, {left}{self.more}"
+        speed = f"{figure(rate)} {self.unit}/s" if rate >= 0.1 else f"{clock(1 / rate)} each"
+        return f"{self.text}: {figure(done)}{of} {self.unit}, {speed}, {left}{more}"
 
     def _rate(self, now: float, done: float) -> float:
         """In the later half of the time: what was slow at first, as compiling is, says little about the rest."""

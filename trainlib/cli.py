@@ -27,7 +27,7 @@ from pulpsim.tables import records
 from trainlib import DEFAULT_LEARNING_RATE
 from trainlib.cli_checks import HELP as CHECKS
 from trainlib.cli_checks import checked, end_with, findings_record, tell_findings
-from trainlib.cli_learning import DATA, RunAsked, adapt, evaluate, least_cycles, next_line, predict, train_run
+from trainlib.cli_learning import DATA, RunAsked, adapt, evaluate, least_cycles, predict, print_next, train_run
 from trainlib.cli_networks import Asked, describe, export_command, import_command, network_argument, require_folder
 from trainlib.cli_profile import profile_command
 
@@ -213,7 +213,7 @@ def train(
     for remark in network.notes:
         note(remark)
     tell_findings(found)
-    console.print(next_line(out, "open it in ui.perfetto.dev"))
+    print_next(out, "open it in ui.perfetto.dev", console)
     end_with(found)
 
 

@@ -20,7 +20,7 @@ from pulpsim.console import (
     table_console,
     write_atomically,
 )
-from pulpsim.progress import Stage, detail, is_verbose, note, progress
+from pulpsim.progress import Loudness, Stage, detail, is_verbose, loudness, note, progress
 from pulpsim.tables import Table, band, number, text, words
 from trainlib.cli_checks import checked, end_with, findings_record, tell_findings
 from trainlib.cli_networks import Asked, network_argument, require_folder
@@ -28,6 +28,7 @@ from trainlib.cli_networks import Asked, network_argument, require_folder
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from rich.console import Console
 
     from pulpsim.platform import Platform
     from trainlib.data.augment import Augmentation
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from trainlib.step_report import ForwardReport
     from trainlib.trainer import Trainer
     from trainlib.training.fit import Progress
+    from trainlib.training.history import History
     from trainlib.training.metrics import Evaluation
 
 
@@ -154,21 +156,28 @@ def train_run(
     if is_verbose():
         print_report(report, console)
         console.print(f"plan: {source}")
-        console.print(text(shown.history_table(history)))
-        if (parts := shown.parts_table(after, before)) is not None:
-            console.print(text(parts))
+        _print_evaluations(history, before, after, console)
     else:
         print_screen(report, source, known.name, console)
     print_learned(history, before, after, f"{len(known.validation):,} validation samples of {known.name}", console)
     console.print(shown.cost_line(cost))
-    for part in ("train", "validation"):
-        if missing := known.part(part).missing:
-            note(f"no {part} samples of {', '.join(missing)}")
-    for remark in network.notes:
+    missing = {part: known.part(part).missing for part in ("train", "validation")}
+    for remark in [*(f"no {part} samples of {', '.join(names)}" for part, names in missing.items() if names),
+                  *network.notes]:  # fmt: skip
         note(remark)
     tell_findings(found)
-    console.print(next_line(out, "open the timeline in ui.perfetto.dev"))
+    print_next(out, "open the timeline in ui.perfetto.dev", console)
     end_with(found)
+
+
+def _print_evaluations(history: History, before: Evaluation, after: Evaluation, console: Console) -> None:
+    """Epoch by epoch; before and after it all, class by class or machine by machine."""
+    from trainlib.learning_report import evaluation_line, history_table, parts_table
+
+    console.print(text(history_table(history)))
+    if (parts := parts_table(after, before)) is not None:
+        console.print(text(parts))
+    console.print(f"before: {evaluation_line(before)}\nafter: {evaluation_line(after)}")
 
 
 def _evaluated(trainer: Trainer, samples: Samples, stage: Stage) -> Evaluation:
@@ -188,11 +197,13 @@ def least_cycles(trainer: Trainer) -> int:
     return max(least_bounds(trainer.model, trainer.platform, trainer.batch.part).values())
 
 
-def next_line(out: OutFolder | None, note: str) -> str:
+def print_next(out: OutFolder | None, good_for: str, console: Console) -> None:
     """At the end of `train`: what was written, or what could be."""
     if out is not None:
-        return out.line(note)
-    return f"next: {'' if is_verbose() else '-v shows every step; '}--out DIR keeps report, plan and timeline"
+        console.print(out.line(good_for))
+    elif loudness() > Loudness.QUIET:
+        more = "" if is_verbose() else "-v shows every step; "
+        console.print(f"next: {more}--out DIR keeps report, plan and timeline")
 
 
 def _set_for(model: Model) -> str:
@@ -239,7 +250,7 @@ data_option = click.option(
 
 
 @command(examples="""
-    trainlib evaluate ds_cnn_paper --weights words.npz --part test
+    trainlib evaluate ds_cnn --weights words.npz --part test
     trainlib evaluate net.onnx --data mine.npz --json
 """)  # fmt: skip
 @network_argument(required=False)
@@ -335,6 +346,7 @@ def predict(
             watched, least = Watched(), max(least_forward_bounds(network, platform).values())
             stage.next("timing a forward pass", "cycles", least, watched.cycles, at_least=True)
             known = _timed(network, parameters, samples[0], outputs[0], platform, plan, watched)
+            detail(f"plan: {known[1]}")
             stage.tell(known[0].cycles)
         if network.origin is not None:
             outputs = network.origin.finished(outputs)

@@ -1,6 +1,6 @@
 """What `train` shows at first: a step, where its cycles went and what was learned, in 40 lines of 80 columns.
 
-Wider terminals show more columns, not more lines; `report.print_report` and --verbose shows all there is.
+Wider terminals show more columns, not more lines. With --verbose `report.print_report` shows all there is.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _brief(plan: str) -> str:
 
 
 def layers_table(report: Report) -> Table:
-    """A row a layer, in order; of large networks those that take most, and one for all others."""
+    """A row a layer, in order; of large networks those that take most, and below how many more there are."""
     phases: dict[str, list[PhaseReport]] = {}
     for phase in report.phases:
         phases.setdefault(phase.layer, []).append(phase)

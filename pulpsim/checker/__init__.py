@@ -193,6 +193,7 @@ class Checker(Instrument):
                 kinds[op] = shadow.MEETS
         self._does = kinds[code.rows[:, OP]]
         self._seen = np.pad(self._seen, ((0, len(code.rows) - len(self._seen)), (0, 0)))
+        self._allow_data()
 
     def submitted(self, transfer: int, command: Copy, name: str) -> None:
         inside = _places(command.l1 - L1_BASE, command, command.strides[0])

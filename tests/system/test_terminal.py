@@ -54,9 +54,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture(autouse=True)
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No wish of the environment's."""
-    for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS"):
-        monkeypatch.delenv(name, raising=False)
+    """As most terminals are."""
     monkeypatch.setenv("TERM", "xterm")
 
 
@@ -106,7 +104,7 @@ def test_what_was_slow_at_first_and_what_another_run_did_do_not_count(clock: Clo
     resumed = Stage("training", "steps", 10_000, done=9000)
     assert looks(resumed, clock, 9010).endswith(" 10 steps/s, 1:39 min left")
     slow = Stage("searching", "steps", 12)
-    assert looks(slow, clock, *[0] * 29, *[1] * 71).endswith(" 1 of 12 steps, 0.0 steps/s, 18:20 min left")
+    assert looks(slow, clock, *[0] * 29, *[1] * 71).endswith(" 1 of 12 steps, 1:40 min each, 18:20 min left")
 
 
 def in_words(loud: Loudness) -> click.Context:
@@ -285,7 +283,7 @@ def test_every_command_has_examples_and_says_how_loud_it_is(command: Any) -> Non
     options = {name for param in command.params for name in param.opts}
     assert {"-q", "--quiet", "-v", "--verbose"} <= options
     assert command.examples and all(len(line) <= 78 for line in command.examples.splitlines())
-    context = command.context_class(command, info_name=command.name, terminal_width=80)
+    context = command.context_class(command, info_name=command.name, terminal_width=80, **command.context_settings)
     text = command.get_help(context)
     assert "Examples:\n  " in text and max(map(len, text.splitlines())) <= 80
     for param in command.params:  # whatever section it is in

@@ -27,6 +27,7 @@ from pulpsim.tables import records
 from trainlib import DEFAULT_LEARNING_RATE
 from trainlib.cli_learning import RunAsked, adapt, evaluate, predict, train_run
 from trainlib.cli_networks import Asked, describe, export_command, import_command, network_argument, require_folder
+from trainlib.cli_report import LOOK, report_command, setup_record, write_run
 
 if TYPE_CHECKING:
     from pulpsim.platform import Platform
@@ -54,7 +55,7 @@ def main() -> None:
     """Train neural networks on a simulated PULP cluster: every cycle, and what it was spent on."""
 
 
-for command in (import_command, describe, evaluate, adapt, predict, export_command):
+for command in (import_command, describe, evaluate, adapt, predict, export_command, report_command):
     main.add_command(command)
 
 
@@ -98,7 +99,7 @@ for command in (import_command, describe, evaluate, adapt, predict, export_comma
 @click.option(
     "--plan", metavar="FILE.json", default=None, help="Tiles, kernels and buffering (default: tuned, else by rule)."
 )
-@out_option("report.json, plan.json and timeline.json (Perfetto)")
+@out_option("report.html, report.json, plan.json and timeline.json (Perfetto)")
 @json_option
 def train(
     model: Asked,
@@ -162,9 +163,9 @@ def train(
         learned = _learn(trainer, lessons, steps, timeline, stage)
     source = plan if plan is not None else origin(trainer.plan, platform)
     result = _result(learned, lr, lessons.name) | {"plan": source, "run": cost_record(trainer.cost)}
-    result["notes"] = list(network.notes)
+    result |= {"notes": list(network.notes)} | setup_record(trainer, plan)
     if out is not None and timeline is not None:
-        out.write(report=result, plan=trainer.plan.to_json().encode(), timeline=timeline.to_json())
+        write_run(out, result, trainer, timeline)
     if as_json:
         print_json(result)
         return
@@ -178,7 +179,7 @@ def train(
     for note in network.notes:
         console.print(f"note: {note}")
     if out is not None:
-        console.print(out.line("open it in ui.perfetto.dev"))
+        console.print(out.line(LOOK))
 
 
 @main.command(name="data")

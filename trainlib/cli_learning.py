@@ -23,6 +23,7 @@ from pulpsim.console import (
 )
 from pulpsim.tables import Table, band, number, text, words
 from trainlib.cli_networks import Asked, network_argument, require_folder
+from trainlib.cli_report import LOOK, setup_record, write_run
 
 if TYPE_CHECKING:
     import numpy as np
@@ -130,9 +131,9 @@ def train_run(
         "plan": source, "data": known.name, "standardised_by": trainer.standard_of(known.train).of,
         "epochs": shown.history_records(history), "before": shown.evaluation_record(before),
         "after": shown.evaluation_record(after), "run": shown.cost_record(cost), "notes": list(network.notes),
-    }  # fmt: skip
+    } | setup_record(trainer, plan)  # fmt: skip
     if out is not None and timeline is not None:
-        out.write(report=result, plan=trainer.plan.to_json().encode(), timeline=timeline.to_json())
+        write_run(out, result, trainer, timeline)
     if as_json:
         print_json(result)
         return
@@ -152,7 +153,7 @@ def train_run(
     for note in network.notes:
         console.print(f"note: {note}")
     if out is not None:
-        console.print(out.line("open the timeline in ui.perfetto.dev"))
+        console.print(out.line(LOOK))
 
 
 def _set_for(model: Model) -> str:

@@ -59,7 +59,9 @@ def write_run(out: OutFolder, result: dict[str, Any], trainer: Trainer, timeline
 @click.command(name="report")
 @click.argument("runs", nargs=-1, required=True, metavar="DIR [DIR]")
 @click.option(
-    "--out", metavar="FILE.html", default=None,
+    "--out",
+    metavar="FILE.html",
+    default=None,
     help=f"Where the page goes (default: {PAGE} in DIR, of two runs {COMPARISON} in the second).",
 )
 @json_option

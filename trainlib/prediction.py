@@ -55,14 +55,14 @@ class ForwardPass:
         for name, array in zip((SAMPLE, *names), (x, *parameters), strict=True):
             machine.memory.write(schedule.tensors[name].address, array)
         scalars = {name: value for layer in model.layers for name, value in layer.scalars(0).items()}
-        marks = marked_run(machine, schedule, scalars, timeline)
-        phases = phases_of(schedule, marks, platform)
+        ran = marked_run(machine, schedule, scalars, timeline)
+        phases = phases_of(schedule, ran.marks, platform)
         least = sum(node.layer.least_macs("fw", node.shape) for node in model.nodes)
         output = model.graph.output
         return ForwardReport(
-            model.name, platform.name, platform.clock_hz, platform.cluster.cores, marks[-1].now - marks[0].now,
+            model.name, platform.name, platform.clock_hz, platform.cluster.cores, ran.cycles,
             sum(phase.macs for phase in phases), phases, max(least_forward_bounds(model, platform).values()),
-            own_bound(phases, platform, least), schedule.l1_bytes, schedule.l2_bytes,
+            own_bound(phases, platform, least), schedule.l1_bytes, schedule.l2_bytes, ran.evidence(schedule, platform),
             machine.memory.read(schedule.tensors[output.tensor].address, output.shape),
         )  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib import metadata
 from platform import python_version
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from pulpsim import Platform, __version__
 from pulpsim.counters import MEANINGS, Cause
 from pulpsim.platform import flattened
 from pulpsim.tables import Table, band, kib, number, records, sizes, text, words
+from trainlib.evidence import Memory, Place
 from trainlib.page.record import SCHEMA
 from trainlib.plan import Plan
 from trainlib.step_report import BatchReport, ForwardReport, PhaseReport, Report, StepReport
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
 
 
 def as_json(report: Report) -> dict[str, Any]:
-    """Plain data; cycles are cycles of the cluster, causes cycles summed over its cores."""
+    """Plain data; cycles are cycles of the cluster, causes cycles summed over its cores. causes_by_core: core by core,
+    without causes that took no cycle of any."""
     return {
         "schema": SCHEMA,
         "model": report.model,
@@ -42,7 +45,20 @@ def as_json(report: Report) -> dict[str, Any]:
         "microjoules_by_part": None if report.energy is None else report.energy.parts,
         "causes": report.causes,
         "phases": records(phases_table(report)),
+        "memory": {memory.name: _memory_json(memory) for memory in report.evidence.memories},
+        "activity": {
+            name: list(bins) if isinstance(bins, tuple) else bins
+            for name, bins in asdict(report.evidence.activity).items()
+        },
     }
+
+
+def _memory_json(memory: Memory) -> dict[str, Any]:
+    """What lies where from when till when, a row each: many rows, so that names stand once."""
+    return {
+        "size_bytes": memory.size_bytes, "address": memory.address, "columns": list(Place._fields),
+        "rows": [list(place) for place in memory.places],
+    }  # fmt: skip
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:
@@ -153,7 +169,9 @@ def _phase_record(phase: PhaseReport) -> dict[str, Any]:
         "layer step cycles macs dma_bytes_in dma_bytes_out kernel tile buffering instructions bound bound_cycles "
         "bounds causes"
     ).split()
-    return {name: getattr(phase, name) for name in names} | {"microjoules": _microjoules(phase)}
+    by_core = {name: list(cycles) for name, cycles in phase.causes_by_core.items() if any(cycles)}
+    record = {name: getattr(phase, name) for name in names}
+    return record | {"causes_by_core": by_core, "microjoules": _microjoules(phase)}
 
 
 def _microjoules(report: Report | PhaseReport) -> tuple[float, float] | None:

@@ -13,8 +13,10 @@ from pulpsim import Controller, Machine, Platform
 from pulpsim.counters import Cause, Work
 from pulpsim.energy import Counts, Energy, energy, total
 from pulpsim.machine import Process
+from pulpsim.machine.log import Log
 from pulpsim.trace import Timeline
 from trainlib.bounds import bounds
+from trainlib.evidence import Evidence
 from trainlib.lowering.operations import Schedule
 from trainlib.lowering.schedule import execute
 
@@ -22,7 +24,7 @@ from trainlib.lowering.schedule import execute
 # -- reports ---------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class PhaseReport:
-    """What one step of one layer cost. Bounds in cycles; causes: cycles of all cores by cause.
+    """What one step of one layer cost. Bounds in cycles; causes_by_core: cycles of each core by cause.
 
     energy: None if there are no power figures for the platform.
     """
@@ -38,8 +40,13 @@ class PhaseReport:
     dma_bytes_out: int
     instructions: int
     energy: Energy | None
-    causes: dict[str, int]
+    causes_by_core: dict[str, tuple[int, ...]]
     bounds: dict[str, int]
+
+    @property
+    def causes(self) -> dict[str, int]:
+        """Cycles of all cores by cause; their sum is cycles x cores."""
+        return {name: sum(cycles) for name, cycles in self.causes_by_core.items()}
 
     @property
     def bound(self) -> str:
@@ -55,7 +62,7 @@ class PhaseReport:
 class Report:
     """What the cluster did; phases in order, their cycles add up to `cycles`.
 
-    lower_bound_cycles: of the best conceivable plan; issue_bound_cycles: of this one.
+    lower_bound_cycles: of the best conceivable plan; issue_bound_cycles: of this one. evidence: what it did when.
     """
 
     #: in words
@@ -72,6 +79,7 @@ class Report:
     issue_bound_cycles: int
     l1_bytes: int
     l2_bytes: int
+    evidence: Evidence = field(compare=False, repr=False)
 
     @property
     def milliseconds(self) -> float:
@@ -148,22 +156,39 @@ class BatchReport:
 
 # -- from a run to its report ----------------------------------------------------------------------
 class Mark(NamedTuple):
-    """Where a phase begins: cycle, and what all cores together have spent and done."""
+    """Where a phase begins: cycle, what each core has spent, [cores, causes], and what all together have done."""
 
     now: int
     counters: NDArray[np.int64]
     work: NDArray[np.int64]
 
 
+class Marked(NamedTuple):
+    """A run: a mark as each phase began, and one at the end; what ran and moved when."""
+
+    marks: list[Mark]
+    log: Log
+
+    @property
+    def cycles(self) -> int:
+        return self.marks[-1].now - self.marks[0].now
+
+    def evidence(self, schedule: Schedule, platform: Platform) -> Evidence:
+        return Evidence(schedule, self.log, tuple(mark.now for mark in self.marks), platform)
+
+
 def marked_run(
     machine: Machine, schedule: Schedule, scalars: Mapping[str, np.generic], timeline: Timeline | None
-) -> list[Mark]:
-    """Run a schedule: a mark as each phase begins, and one at the end. timeline: also gets the phases."""
+) -> Marked:
+    """Run a schedule. timeline: also gets the phases."""
     marks: list[Mark] = []
+    logs: list[Log] = []
 
     def controller(cluster: Controller) -> Process:
+        logs.append(cluster.log)
+
         def mark(phase: int) -> None:
-            marks.append(Mark(cluster.now, cluster.counters().sum(axis=0), cluster.work().sum(axis=0)))
+            marks.append(Mark(cluster.now, cluster.counters(), cluster.work().sum(axis=0)))
 
         yield from execute(schedule, cluster, mark, scalars=scalars)
         mark(-1)
@@ -172,7 +197,7 @@ def marked_run(
     if timeline is not None:
         for phase, begin, end in zip(schedule.phases, marks, marks[1:], strict=False):
             timeline.span("layer and step", f"{phase.layer} {phase.step}", begin.now, end.now)
-    return marks
+    return Marked(marks, logs[0])
 
 
 def phases_of(schedule: Schedule, marks: list[Mark], platform: Platform) -> tuple[PhaseReport, ...]:
@@ -180,7 +205,8 @@ def phases_of(schedule: Schedule, marks: list[Mark], platform: Platform) -> tupl
     phases = []
     for number, (phase, (inward, outward)) in enumerate(zip(schedule.phases, schedule.bytes_moved(), strict=True)):
         begin, end = marks[number], marks[number + 1]
-        spent = end.counters - begin.counters
+        by_core = end.counters - begin.counters
+        spent = by_core.sum(axis=0)
         fp_operations, l1_words = (int((end.work - begin.work)[work]) for work in Work)
         cycles, instructions = end.now - begin.now, int(spent[Cause.ISSUE])
         waiting = int(spent.sum()) - instructions
@@ -198,7 +224,7 @@ def phases_of(schedule: Schedule, marks: list[Mark], platform: Platform) -> tupl
                 outward,
                 instructions,
                 energy(counts, platform),
-                {cause.name.lower(): int(spent[cause]) for cause in Cause},
+                {cause.name.lower(): tuple(by_core[:, cause].tolist()) for cause in Cause},
                 bounds(platform, phase.least_macs, inward, outward, instructions),
             )
         )

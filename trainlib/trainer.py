@@ -39,7 +39,7 @@ from trainlib.optimizers.batch import Part
 from trainlib.plan import Plan
 from trainlib.plans import plan_for
 from trainlib.prediction import ForwardPass
-from trainlib.step_report import BatchReport, ForwardReport, Mark, StepReport, marked_run, own_bound, phases_of
+from trainlib.step_report import BatchReport, ForwardReport, Marked, StepReport, marked_run, own_bound, phases_of
 from trainlib.training import checkpoint, cost, fit
 from trainlib.training.cost import Cost
 from trainlib.training.fit import Progress
@@ -401,7 +401,7 @@ class Trainer:
             memory.write(tensors[TARGET].address, np.array([label], np.int32))
         elif target is not None:
             memory.write(tensors[TARGET].address, np.asarray(target, np.float32))
-        marks = marked_run(machine, schedule, self._scalars(), timeline)
+        ran = marked_run(machine, schedule, self._scalars(), timeline)
         shapes = self.model.parameter_shapes
         self._parameters[:] = [memory.read(at, shape) for at, shape in zip(places, shapes, strict=True)]
         for slot, state, place in self._state_places() if batch.part in ("alone", "last") else ():
@@ -410,7 +410,7 @@ class Trainer:
             batch.sums[slot] = memory.read(place, shapes[slot])
         cores = self.platform.cluster.cores
         loss = machine.memory.read(tensors[LOSS].address, cores + 1)[cores]
-        report = self._report(marks, float(loss))
+        report = self._report(ran, float(loss))
         self.optimizer.steps += batch.advance()
         return report
 
@@ -448,16 +448,16 @@ class Trainer:
         functional.loss(self.model, np.zeros(self.model.outputs, np.float32), wanted)
         return int(np.asarray(wanted))
 
-    def _report(self, marks: list[Mark], loss: float) -> StepReport:
+    def _report(self, ran: Marked, loss: float) -> StepReport:
         model, platform, schedule = self.model, self.platform, self.schedule
-        phases = phases_of(schedule, marks, platform)
+        phases = phases_of(schedule, ran.marks, platform)
         best = max(least_bounds(model, platform, self.batch.part).values())
         trained = tuple(layer.name for layer in model.layers if layer.trained)
         frozen = tuple(name for name in model.parametric if name not in trained)
         return StepReport(
-            model.name, platform.name, platform.clock_hz, platform.cluster.cores, marks[-1].now - marks[0].now,
-            model.step_macs, phases, best, own_bound(phases, platform, model.least_macs), schedule.l1_bytes,
-            schedule.l2_bytes, loss, trained, frozen,
+            model.name, platform.name, platform.clock_hz, platform.cluster.cores, ran.cycles, model.step_macs,
+            phases, best, own_bound(phases, platform, model.least_macs), schedule.l1_bytes, schedule.l2_bytes,
+            ran.evidence(schedule, platform), loss, trained, frozen,
         )  # fmt: skip
 
 

@@ -11,7 +11,8 @@ cores and move data by DMA (`simulate`). In the order in which a simulation meet
   controller   what a controller says: fork, join, copy, wait, pause
   domain       the process that advances the engine
   accounts     which cause every cycle is charged to
-  spans        what goes into a timeline
+  log          what ran and moved when
+  spans        what of it goes into a timeline
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from pulpsim.machine.domain import Domain, Process
 from pulpsim.machine.faults import check, whereabouts
 from pulpsim.machine.limits import pause_of
 from pulpsim.machine.limits import start_delays as delays_of
+from pulpsim.machine.log import Log, Team
 from pulpsim.machine.registers import Registers, register_file
 from pulpsim.machine.spans import Spans
 from pulpsim.program import Program
@@ -30,11 +31,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Team:
-    """What runs: from where, on how many cores, from which cycle on. ends: core -> since when it does nothing."""
+    """What runs: from where, since when. begins: core -> its first cycle. ends: core -> since when it does nothing."""
 
     source: str
-    cores: int
-    begin: int
+    forked: int
+    begins: dict[int, int]
     ends: dict[int, int]
     joined: simpy.Event
 
@@ -50,6 +51,8 @@ class Controller:
 
     A controller may start further processes on `env`; what they do while the cores run is charged to
     nobody, and only one team runs at a time.
+
+    log: what ran and moved so far.
     """
 
     def __init__(self, machine: Machine, timeline: Timeline | None = None):
@@ -58,6 +61,7 @@ class Controller:
         self.domain = Domain(self.env, machine, self._deliver)
         self.dma = DmaQueue(self.env, self.platform, self.domain.transfer)
         self._accounts = Accounts(self.env, machine.engine, self.platform.cluster.cores)
+        self.log = Log()
         self._spans = Spans(timeline)
         self._team: _Team | None = None  # while one runs
 
@@ -94,7 +98,9 @@ class Controller:
         yield from self.pause(command.command_cycles(self.platform), Cause.COMMAND)
         while (space := self.dma.full()) is not None:
             yield from self._wait(space, Cause.DMA_WAIT)
-        return self.dma.submit(command)
+        number = self.dma.submit(command)
+        self.log.commands.append(self.now)
+        return number
 
     def wait(self, transfers: Iterable[int]) -> Process:
         """Sleep until all these transfers are done; no cycle passes if they are. Raises ProgramError."""
@@ -136,11 +142,13 @@ class Controller:
             yield from self.join()
         elif self._team is not None:
             raise ProgramError(f"cycle {self.now:,}: fork while a team runs\n{whereabouts(self.machine)}")
-        delays, begin = delays_of(start_delays, count), self.now + unit.start_cycles
-        others = range(count, self.platform.cluster.cores)
-        self._team = _Team(program.source, count, begin, dict.fromkeys(others, begin), self.env.event())
+        delays, first = delays_of(start_delays, count), self.now + unit.start_cycles
+        begins, others = [first + delay for delay in delays], range(count, self.platform.cluster.cores)
+        self._team = _Team(
+            program.source, self.now, dict(enumerate(begins)), dict.fromkeys(others, first), self.env.event()
+        )
         self._accounts.team_begins(delays)
-        self.domain.start(row, [begin + delay for delay in delays], files)
+        self.domain.start(row, begins, files)
         if not separate:
             yield from self.join()
 
@@ -172,7 +180,10 @@ class Controller:
     def _deliver(self, report: Report) -> None:
         check(self.machine, report)
         if report.kind is Kind.TRANSFER:
-            self._spans.moved(self.dma.finished(report.subject), report.time)
+            transfer = self.dma.finished(report.subject)
+            self._spans.moved(
+                self.log.moves(transfer.id, transfer.outward, transfer.size_bytes, transfer.ready, report.time)
+            )
         elif (team := self._team) is not None:
             team.ends[report.subject] = report.time
             if len(team.ends) == self.platform.cluster.cores:
@@ -182,5 +193,6 @@ class Controller:
         """The last core has returned."""
         self._team = None
         self._accounts.team_ends(self.platform.event_unit.start_cycles, team.ends)
-        self._spans.ran(team.source, team.begin, {core: end for core, end in team.ends.items() if core < team.cores})
+        self.log.teams.append(Team(team.source, team.forked, team.begins, team.ends))
+        self._spans.ran(self.log.teams[-1])
         team.joined.succeed()

@@ -28,11 +28,11 @@ KEYS = {
     "model", "platform", "clock_hz", "cores", "cycles", "milliseconds", "macs", "macs_per_cycle",
     "lower_bound_cycles", "issue_bound_cycles", "dma_bytes_in", "dma_bytes_out", "l1_bytes", "l2_bytes", "causes",
     "trained", "microjoules", "microjoules_by_part", "phases", "data", "steps", "lr", "held_out_loss", "loss", "plan",
-    "run", "notes",
+    "run", "notes", "memory", "activity",
 }  # fmt: skip
 PHASE_KEYS = {
     "layer", "step", "cycles", "macs", "dma_bytes_in", "dma_bytes_out", "kernel", "tile", "buffering", "instructions",
-    "microjoules", "bound", "bound_cycles", "bounds", "causes",
+    "microjoules", "bound", "bound_cycles", "bounds", "causes", "causes_by_core",
 }  # fmt: skip
 
 

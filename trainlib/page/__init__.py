@@ -6,7 +6,8 @@ become pictures, `compare` what two runs differ in, `markup` the one place where
 
 from __future__ import annotations
 
-from trainlib.page.compare import compare, comparison_page
+from trainlib.page.compare import compare
+from trainlib.page.comparison import comparison_page
 from trainlib.page.record import Record, read
 from trainlib.page.sections import page
 

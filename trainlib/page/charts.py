@@ -65,7 +65,9 @@ def numbers(title: str, shown: Table) -> Markup:
 
 def _key(series: Series) -> Markup:
     note = tag("small", series.note) if series.note else None
-    swatch = tag("svg", tag("rect", data_k=series.k, width=10, height=10, rx=2), width=10, height=10, aria_hidden="true")
+    swatch = tag(
+        "svg", tag("rect", data_k=series.k, width=10, height=10, rx=2), width=10, height=10, aria_hidden="true"
+    )
     tip = f"{series.name}: {series.about}" if series.about else None
     return tag("button", swatch, tag("span", series.name), note, type="button", data_k=series.k, data_tip=tip)
 
@@ -333,5 +335,3 @@ def merged(values: Sequence[float], bins: int = BINS) -> list[Sequence[float]]:
 def nothing(why: str) -> Markup:
     """In the place of a picture."""
     return tag("p", why, class_="nothing")
-
-

@@ -10,12 +10,10 @@ from typing import Any
 import msgspec
 
 from pulpsim.tables import Table, number, sizes, words
-from trainlib.page.charts import Bar, bars, changes
-from trainlib.page.document import Part, document
-from trainlib.page.markup import Markup, joined, signed, table, tag
-from trainlib.page.record import Phase, Record
+from trainlib.page.markup import signed
+from trainlib.page.record import Phase, Planned, Record
 from trainlib.page.setup import written
-from trainlib.page.steps import card, cause_of, causes_in
+from trainlib.page.steps import cause_of, causes_in
 
 #: steps in the picture of what changed, and in the terminal's table
 MOST_STEPS = 24
@@ -71,24 +69,16 @@ class Comparison:
     @cached_property
     def plan(self) -> list[Row]:
         """Tiles, kernels and buffering that differ, beside what that step's cycles changed by."""
-        plans = self.first.plan_values, self.second.plan_values
-        if plans[0] is None or plans[1] is None:
+        first, second = self.first.plan_values, self.second.plan_values
+        if first is None or second is None:
             return []
-        first, second = ({(step.layer, step.step): msgspec.structs.asdict(step) for step in one.steps}
-                         for one in plans)  # fmt: skip
         by_step = {(row["layer"], row["step"]): row["change"] for row in self.steps}
-        whole = [
-            {"layer": "all", "step": "", "what": name, "first": str(was), "second": str(getattr(plans[1], name)), "change": 0}
-            for name, was in msgspec.structs.asdict(plans[0]).items()
-            if name not in ("steps", "made_by") and was != getattr(plans[1], name)
+        rows = [
+            {"layer": layer, "step": step, "change": by_step.get((layer, step), 0)} | differing
+            for (layer, step), was, now in _pairs(_planned(first), _planned(second))
+            for differing in _differing(was, now)
         ]
-        steps = [
-            {"layer": key[0], "step": key[1], "what": name, "first": _planned(was), "second": _planned(second[key][name]),
-             "change": by_step.get(key, 0)}
-            for key, step in first.items() if key in second
-            for name, was in step.items() if was != second[key][name]
-        ]  # fmt: skip
-        return whole + sorted(steps, key=_most)
+        return sorted(rows, key=_most)
 
     @cached_property
     def platform(self) -> list[Row]:
@@ -96,14 +86,16 @@ class Comparison:
         first, second = ({one.key: one for one in run.platform_values or ()} for run in self._both)
         if not first or not second:
             return []
-        keys = [key for key in {**first, **second}
-                if (first[key].value if key in first else None) != (second[key].value if key in second else None)]  # fmt: skip
-        return [
-            {"key": key, "first": written(first[key].value) if key in first else None,
-             "second": written(second[key].value) if key in second else None,
-             "source": (second.get(key) or first[key]).source}
-            for key in keys
-        ]  # fmt: skip
+        rows = []
+        for key in {**first, **second}:
+            was, now = first.get(key), second.get(key)
+            if was is None or now is None or was.value != now.value:
+                shown = [None if one is None else written(one.value) for one in (was, now)]
+                sources = [
+                    f"{which}: {one.source}" for which, one in (("first", was), ("second", now)) if one and one.source
+                ]
+                rows.append({"key": key, "first": shown[0], "second": shown[1], "source": "; ".join(sources)})
+        return rows
 
     @cached_property
     def made(self) -> list[Row]:
@@ -137,8 +129,8 @@ class Comparison:
     @property
     def same(self) -> bool:
         """Whether nothing that was measured differs."""
-        return not (any(row["change"] for row in (*self.totals, *self.causes, *self.steps)) or self.plan or self.platform
-                    or self.first.model != self.second.model)  # fmt: skip
+        measured = any(row["change"] for row in (*self.totals, *self.causes, *self.steps))
+        return not (measured or self.plan or self.platform or self.first.model != self.second.model)
 
     @property
     def story(self) -> str:
@@ -160,16 +152,21 @@ class Comparison:
     @property
     def tables(self) -> list[Table]:
         """Those in which something differs; the steps in all there are."""
-        return [shown for shown in (_totals_table(self.totals), _causes_table(self.causes), _steps_table(self.changed_steps),
-                                    _plan_table(self.plan), _platform_table(self.platform), _made_table(self.made))
-                if shown.rows]  # fmt: skip
+        every = (
+            totals_table([row for row in self.totals if row["change"]]), causes_table(self.causes),
+            steps_table(self.changed_steps), plan_table(self.plan), platform_table(self.platform),
+            made_table(self.made),
+        )  # fmt: skip
+        return [shown for shown in every if shown.rows]
 
     @property
     def record(self) -> dict[str, Any]:
         """For machines."""
         return {
             "first": self.first_name, "second": self.second_name, "same": self.same, "story": self.story,
-            "cannot": self.cannot, "totals": [{**row, "shown": None} for row in self.totals], "causes": self.causes,
+            "cannot": self.cannot,
+            "totals": [{name: row[name] for name in row if name != "shown"} for row in self.totals],
+            "causes": self.causes,
             "steps": self.steps, "plan": self.plan, "platform": self.platform, "made": self.made,
         }  # fmt: skip
 
@@ -183,11 +180,11 @@ class Comparison:
 
     def _step(self, layer: str, first: Sequence[Phase], second: Sequence[Phase]) -> Row:
         """first, second: what is one row."""
-        steps = [", ".join(phase.step for phase in one) for one in (first, second)]
+        was, now = (", ".join(phase.step for phase in one) or "none" for one in (first, second))
         row = _row(*(sum(phase.cycles for phase in one) for one in (first, second)))
         name, cycles = _main_cause(first, second, self.first.cores, self.second.cores)
         return row | {
-            "layer": layer, "step": steps[0] if steps[0] == steps[1] else f"{steps[0] or 'none'} → {steps[1] or 'none'}",
+            "layer": layer, "step": was if was == now else f"{was} → {now}",
             "cause": name if row["change"] else "", "cause_change": cycles if row["change"] else 0,
         }  # fmt: skip
 
@@ -212,16 +209,30 @@ def _main_cause(first: Sequence[Phase], second: Sequence[Phase], cores: int, oth
     return name, round(spent.get(name, 0))
 
 
-def _planned(value: Any) -> str:
-    return sizes(value.values()) if isinstance(value, dict) else str(value)
+def _planned(plan: Planned) -> dict[tuple[str, str], Row]:
+    """What a plan says by layer and step, and of all of them."""
+    whole = {name: value for name, value in msgspec.structs.asdict(plan).items() if name not in ("steps", "made_by")}
+    return {("all", ""): whole} | {(step.layer, step.step): msgspec.structs.asdict(step) for step in plan.steps}
+
+
+def _pairs(first: dict[tuple[str, str], Row], second: dict[tuple[str, str], Row]) -> list[tuple[Any, Row, Row]]:
+    """What both have."""
+    return [(key, first[key], second[key]) for key in first if key in second]
+
+
+def _differing(first: Row, second: Row) -> Iterator[Row]:
+    """Values that differ, as text."""
+    for name, was in first.items():
+        if was != second[name]:
+            shown = [sizes(value.values()) if isinstance(value, dict) else str(value) for value in (was, second[name])]
+            yield {"what": name, "first": shown[0], "second": shown[1]}
 
 
 def _made(run: Record) -> dict[str, str]:
     if run.made is None:
         return {}
-    return {"command": run.made.command, "seed": str(run.made.seed), "digest of the step": run.made.content[:16]} | {
-        name: version for name, version in run.made.versions.items()
-    }
+    made = run.made
+    return {"command": made.command, "seed": str(made.seed), "digest of the step": made.content[:16]} | made.versions
 
 
 def _middle(ends: tuple[float, float] | None) -> float | None:
@@ -236,14 +247,15 @@ def _last(ends: tuple[float, float] | None) -> float | None:
 TOTALS: tuple[tuple[str, str, Callable[[Record], float | None]], ...] = (
     ("cycles", ",", lambda run: run.cycles), ("ms", ",.3f", lambda run: run.milliseconds),
     ("µJ, middle of the band", ",.2f", lambda run: _middle(run.microjoules)), ("MAC", ",", lambda run: run.macs),
-    ("MAC/cycle", ".3f", lambda run: run.macs_per_cycle), ("lower bound, cycles", ",", lambda run: run.lower_bound_cycles),
+    ("MAC/cycle", ".3f", lambda run: run.macs_per_cycle),
+    ("lower bound, cycles", ",", lambda run: run.lower_bound_cycles),
     ("this plan's own bound, cycles", ",", lambda run: run.issue_bound_cycles),
     ("DMA bytes in", ",", lambda run: run.dma_bytes_in), ("DMA bytes out", ",", lambda run: run.dma_bytes_out),
     ("L1 bytes", ",", lambda run: run.l1_bytes), ("L2 bytes", ",", lambda run: run.l2_bytes),
     ("held-out loss, after", ".4f", lambda run: _last(run.held_out_loss)),
     ("held-out right classes, after", ".4f", lambda run: _last(run.held_out_accuracy)),
-    ("validation loss, after", ".4f", lambda run: run.after and run.after.loss),
-    ("validation score, after", ".4f", lambda run: run.after and run.after.score[1]),
+    ("validation loss, after", ".4f", lambda run: None if run.after is None else run.after.loss),
+    ("validation score, after", ".4f", lambda run: None if run.after is None else run.after.score[1]),
 )  # fmt: skip
 
 
@@ -252,110 +264,49 @@ def compare(first: Record, second: Record, names: tuple[str, str] = ("first", "s
 
 
 # -- tables --------------------------------------------------------------------------------------
-def _ratio(ratio: float) -> str:
-    return signed(100 * ratio, "{:.1f} %".format)
+def ratio(change: float) -> str:
+    return signed(100 * change, "{:.1f} %".format)
 
 
 def _whole(change: float) -> str:
     return signed(round(change))
 
 
-def _totals_table(rows: Sequence[Row]) -> Table:
+def totals_table(rows: Sequence[Row]) -> Table:
     def shown(which: str) -> Callable[[Any], str]:
         return lambda row: format(row[which], row["shown"])
 
     columns = [words("what", ""), number("first", value=shown("first")), number("second", value=shown("second")),
-               number("ratio", "change", _ratio)]  # fmt: skip
+               number("ratio", "change", ratio)]  # fmt: skip
     return Table(columns, rows, "the whole step")
 
 
-def _causes_table(rows: Sequence[Row]) -> Table:
+def causes_table(rows: Sequence[Row]) -> Table:
     columns = [words("cause", value=lambda row: cause_of(row["cause"]).name), number("first", shown=",.0f"),
                number("second", shown=",.0f"), number("change", shown=_whole)]  # fmt: skip
     return Table(columns, rows, "cycles of a core, by cause")
 
 
-def _steps_table(rows: Sequence[Row]) -> Table:
+def steps_table(rows: Sequence[Row]) -> Table:
     columns = [
         words("layer"), words("step"), number("first"), number("second"), number("change", shown=_whole),
-        number("ratio", "", _ratio), words("cause", "most of it is", value=lambda row: cause_of(row["cause"]).name),
+        number("ratio", "", ratio), words("cause", "most of it is", value=lambda row: cause_of(row["cause"]).name),
         number("cause_change", "a core", _whole),
     ]  # fmt: skip
     return Table(columns, rows, "steps that changed, in cycles", keys=2)
 
 
-def _plan_table(rows: Sequence[Row]) -> Table:
+def plan_table(rows: Sequence[Row]) -> Table:
     columns = [words("layer"), words("step"), words("what", ""), words("first"), words("second"),
                number("change", "its cycles", _whole)]  # fmt: skip
     return Table(columns, rows, "plans", keys=3)
 
 
-def _platform_table(rows: Sequence[Row]) -> Table:
-    return Table([words("key"), words("first"), words("second"), words("source", "where it comes from")], rows, "platforms")
+def platform_table(rows: Sequence[Row]) -> Table:
+    return Table(
+        [words("key"), words("first"), words("second"), words("source", "where it comes from")], rows, "platforms"
+    )
 
 
-def _made_table(rows: Sequence[Row]) -> Table:
+def made_table(rows: Sequence[Row]) -> Table:
     return Table([words("what", ""), words("first"), words("second")], rows, "how they were made")
-
-
-# -- the page ------------------------------------------------------------------------------------
-def comparison_page(found: Comparison) -> str:
-    """One file, like a run's own page."""
-    first, second = found.first, found.second
-    subtitle = joined(
-        "first: ", tag("b", f"{first.model} on {first.platform}"), f" ({found.first_name}); second: ",
-        tag("b", f"{second.model} on {second.platform}"), f" ({found.second_name})",
-    )  # fmt: skip
-    parts = [("headline", "In short", "", _short(found))]
-    parts.append(("where", "Where cycles went", "Of a core, on average: so that different numbers of cores compare.", _where(found)))
-    parts.append(("steps", "Steps that changed", "What changed most comes first.", _steps(found)))
-    parts += [*_listed(found)]
-    return document("Two runs compared", subtitle, parts, "Made by trainlib report.")
-
-
-def _short(found: Comparison) -> Markup:
-    cards = [
-        card(row["what"], f"{format(row['first'], row['shown'])} → {format(row['second'], row['shown'])}", _ratio(row["ratio"]))
-        for row in sorted(found.totals, key=lambda row: [what for what, *_ in TOTALS].index(row["what"]))
-        if row["change"]
-    ]
-    told = tag("p", found.story, class_="story")
-    cannot = tag("ul", *(tag("li", why) for why in found.cannot)) if found.cannot else None
-    heading = tag("p", "What cannot be compared:") if found.cannot else None
-    return joined(told, tag("div", *cards, class_="cards") if cards else None, heading, cannot)
-
-
-def _where(found: Comparison) -> Markup:
-    names = causes_in([*found.first.phases, *found.second.phases])
-    runs = [("first", found.first), ("second", found.second)]
-    rows = [
-        Bar(name, {cause_of(cause).k: run.causes.get(cause, 0) / run.cores for cause in names}, f"{run.cycles:,}")
-        for name, run in runs
-    ]
-    return bars(
-        "causes", "Both runs, by cause", "The length is cycles of the cluster.", rows, table=_causes_table(found.causes),
-        legend=[cause_of(name) for name in names], unit="cycles of a core", tools={"share": "as shares"},
-    )  # fmt: skip
-
-
-def _steps(found: Comparison) -> Markup:
-    rows = found.changed_steps
-    if not rows:
-        return tag("p", "No step takes other cycles.", class_="nothing")
-    shown = [(f"{row['layer']} {row['step']}", row["change"], f"{row['first']:,} to {row['second']:,} cycles\n"
-              f"most of it is {cause_of(row['cause']).name}") for row in rows[:MOST_STEPS]]  # fmt: skip
-    left = len(rows) - len(shown)
-    about = "Cycles less to the left, more to the right." + (f" {left} that changed less are in the numbers." if left else "")
-    return changes("changed", "What changed most", about, shown, _steps_table(rows), unit="cycles")
-
-
-def _listed(found: Comparison) -> Iterator[Part]:
-    """Tables alone, where there is something to list."""
-    listed = [
-        ("totals", "Totals", _totals_table(found.totals)), ("plan", "Plans", _plan_table(found.plan)),
-        ("platform", "Platforms", _platform_table(found.platform)), ("made", "How they were made", _made_table(found.made)),
-    ]  # fmt: skip
-    for ident, heading, shown in listed:
-        nothing = tag("p", "No difference.", class_="nothing")
-        yield ident, heading, "", table(Table(shown.columns, shown.rows, keys=shown.keys)) if shown.rows else nothing
-

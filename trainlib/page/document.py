@@ -32,7 +32,8 @@ def document(title: str, subtitle: Markup, parts: Sequence[Part], foot: str) -> 
     ]
     body = tag(
         "body", tag("header", theme, tag("h1", title), tag("p", subtitle, class_="subtitle"), tag("nav", *links)),
-        tag("main", *sections), tag("footer", foot), tag("div", id="tip", role="status", aria_live="polite", hidden=True),
+        tag("main", *sections), tag("footer", foot),
+        tag("div", id="tip", role="status", aria_live="polite", hidden=True),
         tag("script", Markup(script)),
     )  # fmt: skip
     return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
@@ -41,5 +42,3 @@ def document(title: str, subtitle: Markup, parts: Sequence[Part], foot: str) -> 
 @cache
 def _file(name: str) -> str:
     return (resources.files("trainlib.page") / name).read_text(encoding="utf-8")
-
-

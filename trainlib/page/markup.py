@@ -17,6 +17,7 @@ from pulpsim.tables import Table, html
 
 #: elements without an end
 VOID = ("meta", "br", "input")
+MINUS = "\N{MINUS SIGN}"
 #: of the shapes in pictures, which hold nothing
 SHAPES = ("rect", "circle", "path", "line")
 
@@ -79,7 +80,6 @@ def table(shown: Table) -> Markup:
     return tag("div", Markup(plain(html(shown))), class_="wide", tabindex="0")
 
 
-
 # -- numbers -----------------------------------------------------------------------------------
 def short(value: float) -> str:
     """Of an attribute: as few digits as a screen can show."""
@@ -105,4 +105,4 @@ def rounded(value: float) -> str:
 
 def signed(value: float, shown: Callable[[Any], str] = "{:,}".format) -> str:
     """With its sign, which is never a hyphen."""
-    return f"{'+' if value > 0 else '−' if value < 0 else '±'}{shown(abs(value))}"
+    return f"{'+' if value > 0 else MINUS if value < 0 else '±'}{shown(abs(value))}"

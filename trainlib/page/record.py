@@ -49,7 +49,9 @@ class Phase(Struct, kw_only=True):
     bound: Annotated[str, said("which resource limits it: the largest of `bounds`")]
     bound_cycles: Annotated[Count, said("what that resource takes at least", "cycles")]
     bounds: Annotated[dict[str, Count], said("what each resource takes at least, were it never to wait", "cycles")]
-    causes: Annotated[dict[str, Count], said("cycles of all cores by cause; their sum is cycles x cores", "core cycles")]
+    causes: Annotated[
+        dict[str, Count], said("cycles of all cores by cause; their sum is cycles x cores", "core cycles")
+    ]
     microjoules: Annotated[Band | None, said("lowest and highest; null without power figures", "µJ")] = None
     causes_by_core: Annotated[
         dict[str, list[Count]] | None, said("by cause, a number a core; causes without cycles are left out", "cycles")
@@ -203,9 +205,13 @@ class Record(Struct, kw_only=True):
     l1_bytes: Annotated[Count, said("of L1 that are in use, stacks not counted", "bytes")]
     l2_bytes: Annotated[Count, said("of L2 that are in use", "bytes")]
     trained: Annotated[list[str] | None, said("layers whose parameters the step changes")] = None
-    microjoules: Annotated[Band | None, said("of the step, lowest and highest; null without power figures", "µJ")] = None
+    microjoules: Annotated[Band | None, said("of the step, lowest and highest; null without power figures", "µJ")] = (
+        None
+    )
     microjoules_by_part: Annotated[dict[str, Band] | None, said("by cores, memories, dma, background", "µJ")] = None
-    causes: Annotated[dict[str, Count], said("cycles of all cores by cause; their sum is cycles x cores", "core cycles")]
+    causes: Annotated[
+        dict[str, Count], said("cycles of all cores by cause; their sum is cycles x cores", "core cycles")
+    ]
     phases: Annotated[list[Phase], Meta(min_length=1), said("in order; their cycles add up")]
     memory: Annotated[dict[str, Memory] | None, said("l1 and l2: what lies there when")] = None
     activity: Annotated[Activity | None, said("DMA and cores over time")] = None
@@ -241,7 +247,9 @@ def read(path: str) -> Record:
         data = file.read_bytes()
     except FileNotFoundError:
         accepted = "must be a folder that `trainlib train --out` has written, or its report.json"
-        raise InputError(f"{path}: there is no {file.name if file != Path(path) else 'such file'}: {accepted}") from None
+        raise InputError(
+            f"{path}: there is no {file.name if file != Path(path) else 'such file'}: {accepted}"
+        ) from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     return decode(data, str(file))

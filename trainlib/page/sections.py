@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from trainlib.page import over_time, setup, steps
+from trainlib.page import learned, over_time, setup, steps
 from trainlib.page.document import document
 from trainlib.page.markup import Markup, joined, tag
 from trainlib.page.record import Record
@@ -29,9 +29,9 @@ SECTIONS = (
         "much of its time is neither.", steps.roofline,
     ),
     Section("by-core", "Core by core", "Whether work is spread evenly, and who waits for whom.", steps.cores),
-    Section("over-time", "DMA and compute", "Transfers cost nothing where they hide behind computation.", over_time.activity),
+    Section("over-time", "DMA and compute", "Transfers that hide behind computation cost nothing.", over_time.activity),
     Section("memory", "Memory", "What lies where, from which cycle to which.", over_time.memory),
-    Section("learning", "Learning", "", over_time.learning),
+    Section("learning", "Learning", "", learned.learning),
     Section("plan", "The plan", "Tiles, kernels and buffering of every step, and what limits it.", steps.plan),
     Section("platform", "The platform", "", setup.platform),
     Section("reproduce", "How to reproduce", "", setup.reproduce),

@@ -50,11 +50,12 @@ def headline(record: Record) -> Markup:
     """What a reader came for."""
     cards = [*_cards(record), *_learned(record)]
     rows = [
-        ("no plan goes below", record.lower_bound_cycles, "e"), ("this plan does not go below",
-         record.issue_bound_cycles, "a"), ("simulated", record.cycles, "0"),
-    ]  # fmt: skip
+        ("any plan, at least", record.lower_bound_cycles, "e"),
+        ("this plan, at least", record.issue_bound_cycles, "f"),
+        ("simulated", record.cycles, "0"),
+    ]
     bound = bars(
-        "bounds", "How far from the bounds", "Cycles that FPUs, DMA or instructions take at least, and what the step took.",
+        "bounds", "How far from the bounds", "What FPUs, DMA or instructions take at least, and what the step took.",
         [Bar(name, {k: cycles}, f"{cycles:,}") for name, cycles, k in rows], table=None, legend=(), unit="cycles",
     )  # fmt: skip
     return joined(tag("div", *cards, class_="cards"), tag("p", _story(record), class_="story"), bound, _energy(record))
@@ -109,7 +110,11 @@ def _story(record: Record) -> Markup:
     if any(waits.values()):
         most = max(waits, key=lambda name: waits[name])
         about = cause_of(most).about
-        parts += ["What takes most of the others is ", tag("b", cause_of(most).name), f", {percent(waits[most], total)}"]
+        parts += [
+            "What takes most of the others is ",
+            tag("b", cause_of(most).name),
+            f", {percent(waits[most], total)}",
+        ]
         parts.append(f": {about}. " if about else ". ")
     parts += ["The longest step is ", tag("b", title_of(longest)), f" with {longest.cycles:,} cycles, "]
     parts.append(f"{percent(longest.cycles, record.cycles)} of all")
@@ -137,7 +142,7 @@ def where(record: Record) -> Markup:
         for phase in record.phases
     ]
     chart = bars(
-        "causes", "Every layer's steps, by cause", "In the order in which they run; the length is cycles of the cluster.",
+        "causes", "Every layer's steps, by cause", "In the order in which they run; the length is cycles.",
         rows, table=steps_table(record), legend=legend_of(names, record.causes), unit="core cycles",
         tools={"share": "as shares", "sort": "longest first"}, scale=record.cores,
     )  # fmt: skip
@@ -146,7 +151,9 @@ def where(record: Record) -> Markup:
 
 def steps_table(record: Record) -> Table:
     """A row a step with its cycles by cause."""
-    rows = [{"layer": phase.layer, "step": phase.step, "cycles": phase.cycles, **phase.causes} for phase in record.phases]
+    rows = [
+        {"layer": phase.layer, "step": phase.step, "cycles": phase.cycles, **phase.causes} for phase in record.phases
+    ]
     sums = {name: sum(phase.causes.get(name, 0) for phase in record.phases) for name in causes_in(record.phases)}
     columns = [words("layer"), words("step"), number("cycles"), *map(number, sums)]
     note = "cycles: of the cluster; by cause: of all its cores"
@@ -177,20 +184,26 @@ def roofline(record: Record) -> Markup:
         return nothing("No step both multiplies and moves bytes.")
     longest, peak = max(phase.cycles for phase in shown), min(fpus, record.cores)
     points = [_point(phase, longest) for phase in shown]
-    left, right = min(min(p.x for p in points), peak / width) / 1.5, max(max(p.x for p in points), peak / width) * 2
+    bend, reach = peak / width, sorted([peak / width, *(point.x for point in points)])
+    left, right = reach[0] / 1.5, reach[-1] * 2
     roofs = [
-        Roof(f"{peak:g} FPUs: {peak:g} MAC/cycle", ((peak / width, peak), (right, peak))),
-        Roof(f"DMA: {width:g} bytes/cycle", ((left, left * width), (peak / width, peak))),
+        Roof(f"{peak:g} FPUs: {peak:g} MAC/cycle", ((bend, peak), (right, peak))),
+        Roof(f"DMA: {width:g} bytes/cycle", ((left, left * width), (bend, peak))),
     ]
     absent = len(record.phases) - len(shown)
     about = "The larger the area, the more cycles. A step on a roof could not be faster on this platform."
     if absent:
         about += f" Not here: {absent} that multiply or move nothing."
     used = {_kind(phase.step) for phase in shown}
-    columns = [words("layer"), words("step"), number("intensity", "MAC/byte", ",.3f"), number("rate", "MAC/cycle", ".3f"),
-               number("macs", "MAC"), number("bytes", "bytes, one way"), number("cycles")]  # fmt: skip
-    rows = [{"layer": phase.layer, "step": phase.step, "intensity": point.x, "rate": point.y, "macs": phase.macs,
-             "bytes": max(_moved(phase)), "cycles": phase.cycles} for phase, point in zip(shown, points, strict=True)]  # fmt: skip
+    columns = [
+        words("layer"), words("step"), number("intensity", "MAC/byte", ",.3f"), number("rate", "MAC/cycle", ".3f"),
+        number("macs", "MAC"), number("bytes", "bytes, one way"), number("cycles"),
+    ]  # fmt: skip
+    rows = [
+        {"layer": phase.layer, "step": phase.step, "intensity": point.x, "rate": point.y, "macs": phase.macs,
+         "bytes": max(_moved(phase)), "cycles": phase.cycles}
+        for phase, point in zip(shown, points, strict=True)
+    ]  # fmt: skip
     return scatter(
         "roofline", "The roofline", about, points, roofs,
         ("MAC per byte moved, in or out, whichever is more", "MAC/cycle"), table=Table(columns, rows, keys=2),

@@ -124,7 +124,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def html(table: Table) -> str:
-    """One <table>, without style; cells of numbers are of the class "number"; the caption is a paragraph below."""
+    """One <table>, without style; cells of numbers are of the class "n"; the caption is a paragraph below."""
     heads = f"<thead>\n{_html_row(table, [column.heading for column in table.columns], 'th')}</thead>\n"
     parts = [f"<caption>{escape(table.title)}</caption>\n" if table.title else "", heads]
     for part, rows in (("tbody", table.rows), ("tfoot", table.summary)):
@@ -135,7 +135,7 @@ def html(table: Table) -> str:
 
 
 def _html_row(table: Table, cells: Sequence[str], tag: str) -> str:
-    kinds = {"text": "", "number": ' class="number"'}
+    kinds = {"text": "", "number": ' class="n"'}
     parts = (
         f"<{tag}{kinds[column.kind]}>{escape(cell)}</{tag}>" for column, cell in zip(table.columns, cells, strict=True)
     )

@@ -1,7 +1,8 @@
 """Pictures of numbers, as plain SVG: places and widths are shares of the picture's, texts keep their size.
 
-A mark, what a reader may point at, has its number as `data-value`, and what it is called as `data-tip`, or in its row
-as `data-name`; `data-k` is its colour, and which button of the legend is for it. The script shows these.
+A mark, what a reader may point at, has its number as `data-value`. What is said of it is its `data-tip`, its row's
+`data-name`, or a row of the table, the number of which is `data-row`. `data-k` is its colour, and which button of the
+legend is for it. The script shows these.
 """
 
 from __future__ import annotations
@@ -154,7 +155,7 @@ def _bar(row: Bar, place: int, rank: int, longest: float) -> Markup:
     length, at, parts = share(row.sum, longest), 0.0, list[Markup]()
     for k, value in row.parts.items():
         if value:
-            parts.append(tag("rect", data_k=k, x=share(at, row.sum), width=share(value, row.sum), height=BAR,
+            parts.append(tag("rect", data_k=k, x=share(at, row.sum), width=share(value, row.sum),
                              data_value=value))  # fmt: skip
         at += value
     return tag(
@@ -282,10 +283,10 @@ class Curve:
 
 
 def panel(
-    curve: Curve, y: float, height: float, top: float, tips: Sequence[str], labels: Sequence[tuple[float, str]],
-    *, filled: bool = True, bottom: float = 0.0,
+    curve: Curve, y: float, height: float, top: float, labels: Sequence[tuple[float, str]], *, bottom: float = 0.0,
+    filled: bool = True,
 ) -> list[Markup]:  # fmt: skip
-    """One curve over a width that it shares with others. top, bottom: of its axis; tips: of every part."""
+    """One curve, its name above it, over a width that it may share with others. top, bottom: of its axis."""
     count, span = len(curve.values), (top - bottom) or 1.0
 
     def up(value: float) -> str:
@@ -302,26 +303,36 @@ def panel(
     else:
         points = " ".join(f"{x + 0.5:g},{up(value)}" for x, value in enumerate(curve.values))
         lines.append(tag("path", data_k=curve.k, class_="line", d=f"M{points}"))
-    inner = tag("svg", *lines, y=y, width="100%", height=height, viewBox=f"0 0 {count} 1000",
-                preserveAspectRatio="none")  # fmt: skip
-    spots = [tag("rect", class_="spot", x=share(place, count), width=share(1, count), y=y, height=height,
-                 data_value=value, data_tip=tip)
-             for place, (value, tip) in enumerate(zip(curve.values, tips, strict=True))]  # fmt: skip
-    return [beside([((at - bottom) / span, label) for at, label in labels], height, y), inner, *spots,
-            tag("text", curve.name, class_="name", x=4, y=y + 13)]  # fmt: skip
+    inner = tag(
+        "svg", *lines, y=y, width="100%", height=height, viewBox=f"0 0 {count} 1000", preserveAspectRatio="none"
+    )
+    marks = [((at - bottom) / span, label) for at, label in labels]
+    return [beside(marks, height, y), inner, tag("text", curve.name, class_="above", x=4, y=y - 6)]
 
 
-def strip(parts: Sequence[tuple[str, int]], y: float, height: float, unit: str = "cycles") -> list[Markup]:
-    """Names side by side, each as long as its number; only those that have room for it are written."""
+def spots(values: Sequence[float], y: float, height: float) -> list[Markup]:
+    """What a reader points at, part by part of the width; the row of the table with its number says the rest."""
+    return [
+        tag("rect", class_="spot", x=share(place, len(values)), width=share(1, len(values)), y=y, height=height,
+            data_value=value, data_row=place)
+        for place, value in enumerate(values)
+    ]  # fmt: skip
+
+
+def strip(parts: Sequence[tuple[str, int]], height: float, *, marked: bool) -> list[Markup]:
+    """Names side by side, each as long as its number; only those that have room for it are written.
+
+    marked: a reader may point at them.
+    """
     total, at, drawn = sum(length for _, length in parts), 0, list[Markup]()
     for place, (name, length) in enumerate(parts):
-        x, width = share(at, total), share(length, total)
-        tip = f"{name}\n{length:,} {unit}, {percent(length, total)}"
-        drawn.append(tag("rect", class_="odd" if place % 2 else "even", x=x, width=width, y=y, height=height,
-                         data_value=length, data_tip=tip))  # fmt: skip
+        tip = f"{name}\n{length:,} cycles, {percent(length, total)}"
+        value, tip = (length, tip) if marked else (None, None)
+        drawn.append(tag("rect", class_="odd" if place % 2 else "even", x=share(at, total), width=share(length, total),
+                         height=height, data_value=value, data_tip=tip))  # fmt: skip
         if len(name) * 0.0085 < length / (total or 1):
-            drawn.append(tag("text", name, class_="inside", x=share(at + length / 2, total), y=y + height - 5,
-                             text_anchor="middle"))  # fmt: skip
+            middle = share(at + length / 2, total)
+            drawn.append(tag("text", name, class_="inside", x=middle, y=height - 5, text_anchor="middle"))
         at += length
     return drawn
 

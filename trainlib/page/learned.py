@@ -5,12 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from pulpsim.tables import Table, number, words
-from trainlib.page.charts import AXIS, LETTERS, Curve, across, cut, figure, merged, nothing, numbers, panel, ticks
+from trainlib.page.charts import (
+    AXIS,
+    LETTERS,
+    Curve,
+    across,
+    cut,
+    figure,
+    merged,
+    nothing,
+    numbers,
+    panel,
+    spots,
+    ticks,
+)
 from trainlib.page.markup import Markup, joined, rounded, share, tag
 from trainlib.page.record import Epoch, Evaluation, Record
 
 #: points of a line of losses, which are means where there are more; heights of a panel and of a row
-POINTS, TALL, PANEL, GAP, ROW = 75, 220, 150, 10, 22
+POINTS, TALL, PANEL, GAP, ROW = 75, 220, 140, 30, 22
 
 
 def learning(record: Record) -> Markup:
@@ -36,15 +49,10 @@ def _losses(record: Record, losses: Sequence[float]) -> Markup:
         }
         for place, (part, mean) in enumerate(zip(parts, means, strict=True))
     ]
-    tips = [
-        "steps {first:,} to {last:,}\nmean loss {mean:.4f}\nfrom {least:.4f} to {most:.4f}".format(**row)
-        for row in rows
-    ]
     curve = Curve(f"mean of {size} steps", "0", means, list(map(min, parts)), list(map(max, parts)))
     if size == 1:
-        tips = [f"step {place:,}\nloss {mean:.4f}" for place, mean in enumerate(means, 1)]
         curve = Curve("loss", "0", means)
-    drawn = _lines(curve, 0, TALL, tips, max(losses), min(0.0, *losses)) + _axes(record, len(losses), "steps", TALL)
+    drawn = _lines(curve, 0, TALL, max(losses), min(0.0, *losses)) + _axes(record, len(losses), "steps", TALL)
     columns = [
         number("first", "from step"), number("last", "to step"), number("mean", "mean loss", ".6g"),
         number("least", shown=".6g"), number("most", shown=".6g"),
@@ -55,20 +63,19 @@ def _losses(record: Record, losses: Sequence[float]) -> Markup:
     return figure("loss", "Loss", about, drawn, TALL + 3 * AXIS, table=Table(columns, rows), letters=7)
 
 
-def _lines(curve: Curve, y: float, height: float, tips: Sequence[str], top: float, bottom: float) -> list[Markup]:
+def _lines(curve: Curve, y: float, height: float, top: float, bottom: float) -> list[Markup]:
     marks = [(at, rounded(at)) for at in ticks(top, 4)]
-    return panel(curve, y, height, top, tips, marks, filled=False, bottom=bottom)
+    return [
+        *panel(curve, y, height, top, marks, bottom=bottom, filled=False),
+        *spots(curve.values, y, height),
+    ]
 
 
 def _epochs(record: Record, epochs: Sequence[Epoch]) -> Markup:
     """Losses, and below them what the validations found."""
     losses = [epoch.loss for epoch in epochs]
-    tips = [
-        f"epoch {epoch.epoch + 1}: {epoch.samples:,} samples\nmean loss {epoch.loss:.4f}\nrate {epoch.rate:g}"
-        for epoch in epochs
-    ]
     curve = Curve("mean loss of the epoch's samples", "0", losses)
-    drawn, y = _lines(curve, 0, PANEL, tips, max(losses), min(0.0, *losses)), float(PANEL)
+    drawn, y = _lines(curve, 0, PANEL, max(losses), min(0.0, *losses)), float(PANEL)
     found = [epoch.validation for epoch in epochs if epoch.validation is not None]
     if len(found) == len(epochs):
         drawn += _scores(found, record.before, y + GAP)
@@ -97,8 +104,7 @@ def _scores(found: Sequence[Evaluation], before: Evaluation | None, y: float) ->
     name, values = found[0].score[0], [one.score[1] for one in found]
     first = values[0] if before is None else before.score[1]
     top, bottom = (max(*values, first), min(0.0, *values, first)) if name == "loss" else (1.0, 0.0)
-    tips = [f"after epoch {place}\n{name} {value:.4f}" for place, value in enumerate(values, 1)]
-    drawn = _lines(Curve(f"{name}, validation", "4", values), y, PANEL, tips, top, bottom)
+    drawn = _lines(Curve(f"{name}, validation", "4", values), y, PANEL, top, bottom)
     if before is not None:
         line = y + PANEL * (1 - (first - bottom) / ((top - bottom) or 1.0))
         drawn.append(tag("line", class_="guide", x1="0", x2="100%", y1=line, y2=line))

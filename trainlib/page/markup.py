@@ -88,7 +88,7 @@ def short(value: float) -> str:
 
 def share(part: float, whole: float) -> str:
     """Of a length, as attributes of pictures take it."""
-    return f"{short(100 * part / whole if whole else 0.0)}%"
+    return f"{short(round(100 * part / whole, 2) if whole else 0.0)}%"
 
 
 def percent(part: float, whole: float) -> str:

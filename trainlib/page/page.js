@@ -25,8 +25,13 @@
   // -- what a mark says
   const seriesOf = (mark) =>
     mark.closest("figure")?.querySelector(`.legend button[data-k="${mark.dataset.k}"] span`)?.textContent ?? "";
+  const rowText = (figure, row) => {
+    const cells = [...figure.querySelectorAll("tbody tr")[row].cells];
+    return cells.map((cell, place) => `${figure.querySelectorAll("th")[place].textContent}: ${cell.textContent}`).join("\n");
+  };
   const textOf = (mark) => {
     if (mark.dataset.tip) return mark.dataset.tip;
+    if (mark.dataset.row) return rowText(mark.closest("figure"), Number(mark.dataset.row));
     const row = mark.closest(".row");
     const value = Number(mark.dataset.value);
     const unit = mark.closest("figure").dataset.unit ?? "";

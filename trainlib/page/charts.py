@@ -326,10 +326,9 @@ def strip(parts: Sequence[tuple[str, int]], height: float, *, marked: bool) -> l
     """
     total, at, drawn = sum(length for _, length in parts), 0, list[Markup]()
     for place, (name, length) in enumerate(parts):
-        tip = f"{name}\n{length:,} cycles, {percent(length, total)}"
-        value, tip = (length, tip) if marked else (None, None)
+        tip = f"{name}\n{length:,} cycles, {percent(length, total)}" if marked else None
         drawn.append(tag("rect", class_="odd" if place % 2 else "even", x=share(at, total), width=share(length, total),
-                         height=height, data_value=value, data_tip=tip))  # fmt: skip
+                         height=height, data_value=length if marked else None, data_tip=tip))  # fmt: skip
         if len(name) * 0.0085 < length / (total or 1):
             middle = share(at + length / 2, total)
             drawn.append(tag("text", name, class_="inside", x=middle, y=height - 5, text_anchor="middle"))

@@ -19,9 +19,9 @@ HOLDS = {
 }  # fmt: skip
 #: words in the names of buffers, as in "conv fw dy 1", without numbers: what they hold
 OPERANDS = {
-    **dict.fromkeys(("w", "weights", "b", "bias"), "parameters"),
+    **dict.fromkeys(("w", "weights", "b", "bias", "turned"), "parameters"),
     **dict.fromkeys(("x", "y", "rows", "input", "output"), "activations"),
-    **dict.fromkeys(("d", "dx", "dy", "dw", "db"), "gradients"),
+    **dict.fromkeys(("d", "dx", "dy", "dw", "db", "g", "below", "addend", "sums"), "gradients"),
 }
 #: height of a memory's map
 MAP = 300

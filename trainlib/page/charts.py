@@ -74,12 +74,13 @@ def _key(series: Series) -> Markup:
 
 
 # -- axes ----------------------------------------------------------------------------------------
-def ticks(top: float, count: int = 5) -> list[float]:
-    """Round numbers from 0 up to `top`."""
+def ticks(top: float, count: int = 5, whole: bool = False) -> list[float]:
+    """Round numbers from 0 up to `top`, whole ones if they count something."""
     if not 0 < top < math.inf:
         return [0.0]
     step = 10 ** math.floor(math.log10(top / count))
     step *= next(factor for factor in (1, 2, 5, 10, 20) if top / (step * factor) <= count)
+    step = max(step, 1.0) if whole else step
     return [place * step for place in range(math.floor(top / step * (1 + 1e-9)) + 1)]
 
 

@@ -152,10 +152,10 @@ class Comparison:
     @property
     def tables(self) -> list[Table]:
         """Those in which something differs; the steps in all there are."""
+        totals, causes = ([row for row in rows if row["change"]] for rows in (self.totals, self.causes))
         every = (
-            totals_table([row for row in self.totals if row["change"]]), causes_table(self.causes),
-            steps_table(self.changed_steps), plan_table(self.plan), platform_table(self.platform),
-            made_table(self.made),
+            totals_table(totals), causes_table(causes), steps_table(self.changed_steps), plan_table(self.plan),
+            platform_table(self.platform), made_table(self.made),
         )  # fmt: skip
         return [shown for shown in every if shown.rows]
 

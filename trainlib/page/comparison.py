@@ -21,8 +21,8 @@ from trainlib.page.document import Part, document
 from trainlib.page.markup import Markup, joined, table, tag
 from trainlib.page.steps import card, cause_of, causes_in
 
-#: steps in the picture of what changed
-MOST_STEPS = 24
+#: steps in the picture of what changed; what is shown as a change of a total
+MOST_STEPS, VISIBLE = 24, 0.0005
 
 
 def comparison_page(found: Comparison) -> str:
@@ -54,7 +54,7 @@ def _short(found: Comparison) -> Markup:
             ratio(row["ratio"]),
         )
         for row in sorted(found.totals, key=lambda row: [what for what, *_ in TOTALS].index(row["what"]))
-        if row["change"]
+        if abs(row["ratio"]) >= VISIBLE
     ]
     told = tag("p", found.story, class_="story")
     cannot = tag("ul", *(tag("li", why) for why in found.cannot)) if found.cannot else None

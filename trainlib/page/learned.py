@@ -24,6 +24,8 @@ from trainlib.page.record import Epoch, Evaluation, Record
 
 #: points of a line of losses, which are means where there are more; heights of a panel and of a row
 POINTS, TALL, PANEL, GAP, ROW = 75, 220, 140, 30, 22
+#: points that are drawn as such
+MOST_DOTS = 30
 
 
 def learning(record: Record) -> Markup:
@@ -64,11 +66,21 @@ def _losses(record: Record, losses: Sequence[float]) -> Markup:
 
 
 def _lines(curve: Curve, y: float, height: float, top: float, bottom: float) -> list[Markup]:
-    marks = [(at, rounded(at)) for at in ticks(top, 4)]
-    return [
-        *panel(curve, y, height, top, marks, bottom=bottom, filled=False),
-        *spots(curve.values, y, height),
+    """With a point a number, where these are few."""
+    top += (top - bottom) * 0.06
+    count, span = len(curve.values), (top - bottom) or 1.0
+    dots = [
+        tag(
+            "circle",
+            data_k=curve.k,
+            cx=share(place + 0.5, count),
+            cy=round(y + height * (top - value) / span, 1),
+            r=3.5,
+        )
+        for place, value in enumerate(curve.values if count <= MOST_DOTS else ())
     ]
+    marks = [(at, rounded(at)) for at in ticks(top, 4)]
+    return [*panel(curve, y, height, top, marks, bottom=bottom, filled=False), *dots, *spots(curve.values, y, height)]
 
 
 def _epochs(record: Record, epochs: Sequence[Epoch]) -> Markup:
@@ -106,6 +118,7 @@ def _scores(found: Sequence[Evaluation], before: Evaluation | None, y: float) ->
     top, bottom = (max(*values, first), min(0.0, *values, first)) if name == "loss" else (1.0, 0.0)
     drawn = _lines(Curve(f"{name}, validation", "4", values), y, PANEL, top, bottom)
     if before is not None:
+        top += (top - bottom) * 0.06
         line = y + PANEL * (1 - (first - bottom) / ((top - bottom) or 1.0))
         drawn.append(tag("line", class_="guide", x1="0", x2="100%", y1=line, y2=line))
         drawn.append(tag("text", f"before: {first:.3f}", class_="name", x="99%", y=line - 5, text_anchor="end"))
@@ -117,7 +130,7 @@ def _axes(record: Record, count: int, what: str, height: float) -> list[Markup]:
     drawn: list[Markup] = []
     for place, (top, name) in enumerate([(float(count), what), *_taken(record)]):
         below = 15 + place * AXIS
-        marks = [(at / top, rounded(at)) for at in ticks(top, 6)[1:]]
+        marks = [(at / top, rounded(at)) for at in ticks(top, 6, whole=place == 0)[1:]]
         drawn.append(across(marks, height, line=place == 0, below=below))
         drawn.append(tag("text", name, class_="axis", x=0, y=height + below))
     return drawn

@@ -53,7 +53,8 @@ def test_the_record_says_how_it_was_made(runs: Path) -> None:
     assert record.made.command.startswith("trainlib train autoencoder --platform vega --data ")
     assert set(record.made.versions) == {"pulpsim", "Python", "NumPy", "Numba"} and len(record.made.content) == 64
     sources = {value.key: value.source for value in record.platform_values}
-    assert sources["l2.access_cycles"] == "set on the command line" and sources["cluster.fpus"].startswith("assumed: four")
+    assert sources["l2.access_cycles"] == "set on the command line"
+    assert sources["cluster.fpus"].startswith("assumed: four")
     assert record.number("l1.size_bytes") == 128 << 10 and {step.layer for step in record.plan_values.steps}
     shown = Page((runs / "two" / "report.html").read_text(encoding="utf-8")).texts
     assert record.made.command in shown and record.made.content in shown and sources["cluster.fpus"] in shown

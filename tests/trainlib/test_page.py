@@ -184,7 +184,10 @@ def test_records_that_contradict_themselves_are_told() -> None:
         (tutorial_with(cycles=0), "not the record of a run: Expected `int` >= 1 - at `$.cycles`"),
         (tutorial_with(macs="many"), "not the record of a run: Expected `int`, got `str` - at `$.macs`"),
         (tutorial_with(phases=[]), "not the record of a run: Expected `array` of length >= 1 - at `$.phases`"),
-        (tutorial_with(cores=3), "not the record of a run: `$.phases[0].causes_by_core`: 'issue' has 8 numbers, of 3 cores"),
+        (
+            tutorial_with(cores=3),
+            "not the record of a run: `$.phases[0].causes_by_core`: 'issue' has 8 numbers, of 3 cores",
+        ),
     ):
         with pytest.raises(InputError) as raised:
             decode(data, "report.json")

@@ -107,7 +107,7 @@ def task_begins(schedule: Schedule, log: Log, end: int) -> list[int]:
             given.append((operation.task, log.commands[operation.transfer]))
         elif isinstance(operation, Fork):
             given.append((operation.task, next(forks)))
-    begins = [end] * (given[-1][0] + 2)
+    begins = [end] * (schedule.tasks + 1)
     for task, cycle in given:
         begins[task] = min(begins[task], cycle)
     # a task without either begins with the next one, and none after it
@@ -117,7 +117,9 @@ def task_begins(schedule: Schedule, log: Log, end: int) -> list[int]:
 # -- what moved, who ran -----------------------------------------------------------------------------
 def _activity(log: Log, end: int, cores: int) -> Activity:
     edges = np.linspace(0, end, BINS + 1)
-    into, out = (_moved_by(edges, [move for move in log.moved if move.outward == way]) for way in (False, True))
+    into, out = (
+        _moved_by(edges, [moved for moved in log.moved if moved.transfer.outward == way]) for way in (False, True)
+    )
     begins = [begin for team in log.teams for begin in team.begins.values()]
     ends = [team.ends[core] for team in log.teams for core in team.begins]
     ran = np.diff(_since(edges, begins) - _since(edges, ends)) * (BINS / (end * cores))
@@ -126,8 +128,8 @@ def _activity(log: Log, end: int, cores: int) -> Activity:
 
 def _moved_by(edges: NDArray[np.float64], transfers: list[Moved]) -> tuple[int, ...]:
     """Bytes between edges, of transfers one after the other, each evenly spread."""
-    bytes = np.cumsum([0, *(transfer.size_bytes for transfer in transfers)])
-    cycles = [cycle for transfer in transfers for cycle in (transfer.begin, transfer.end)]
+    bytes = np.cumsum([0, *(moved.transfer.size_bytes for moved in transfers)])
+    cycles = [cycle for moved in transfers for cycle in (moved.begin, moved.end)]
     until = np.interp(edges, [0, *cycles], np.repeat(bytes, 2)[:-1])
     return tuple(np.diff(np.rint(until)).astype(int).tolist())
 

@@ -19,6 +19,7 @@ from trainlib.bounds import bounds
 from trainlib.evidence import Evidence
 from trainlib.lowering.operations import Schedule
 from trainlib.lowering.schedule import execute
+from trainlib.timeline import STEPS, TILES, draw
 
 
 # -- reports ---------------------------------------------------------------------------------------
@@ -180,7 +181,7 @@ class Marked(NamedTuple):
 def marked_run(
     machine: Machine, schedule: Schedule, scalars: Mapping[str, np.generic], timeline: Timeline | None
 ) -> Marked:
-    """Run a schedule. timeline: also gets the phases."""
+    """Run a schedule. timeline: see `trainlib.timeline`."""
     marks: list[Mark] = []
     logs: list[Log] = []
 
@@ -193,11 +194,13 @@ def marked_run(
         yield from execute(schedule, cluster, mark, scalars=scalars)
         mark(-1)
 
-    machine.simulate(controller, timeline=timeline)
     if timeline is not None:
-        for phase, begin, end in zip(schedule.phases, marks, marks[1:], strict=False):
-            timeline.span("layer and step", f"{phase.layer} {phase.step}", begin.now, end.now)
-    return Marked(marks, logs[0])
+        timeline.show(STEPS, TILES)
+    machine.simulate(controller, timeline=timeline)
+    ran = Marked(marks, logs[0])
+    if timeline is not None:
+        draw(timeline, ran.evidence(schedule, machine.platform))
+    return ran
 
 
 def phases_of(schedule: Schedule, marks: list[Mark], platform: Platform) -> tuple[PhaseReport, ...]:

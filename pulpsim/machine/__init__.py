@@ -12,7 +12,7 @@ cores and move data by DMA (`simulate`). In the order in which a simulation meet
   domain       the process that advances the engine
   accounts     which cause every cycle is charged to
   log          what ran and moved when
-  spans        what of it goes into a timeline
+  spans        a log as a timeline
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import simpy
@@ -12,12 +13,22 @@ from pulpsim.counters import Cause
 from pulpsim.engine import Engine
 
 
+class Charge(NamedTuple):
+    """Cycles [begin, end) are charged to this cause on every core."""
+
+    begin: int
+    end: int
+    cause: Cause
+
+
 class Accounts:
     """Every cycle that passes is charged to all cores, once.
 
     The engine counts those of a core that runs. The others are charged here: while no team runs to what the
     controller claims, else to IDLE; while one runs, to FORK before its cores' first instructions, and to IDLE
     for a core that starts later, has returned or does not belong to it.
+
+    charges: of cycles in which no team ran, on `clock`, without gaps up to the last look at the counters.
     """
 
     def __init__(self, env: simpy.Environment, engine: Engine, cores: int):
@@ -26,6 +37,7 @@ class Accounts:
         self._team_cycles = 0  # of all teams before it
         self._claims: list[tuple[int, int, Cause]] = []  # (end, begin, cause) on `clock`
         self._settled = int(env.now)
+        self.charges: list[Charge] = []
         self._other = np.zeros((cores, len(Cause)), np.int64)
 
     def counters(self) -> NDArray[np.int64]:
@@ -48,6 +60,7 @@ class Accounts:
     def _charge(self, until: int, cause: Cause) -> None:
         """Charge to every core what is not yet charged."""
         if until > self._settled:
+            self.charges.append(Charge(self._settled, until, cause))
             self._other[:, cause] += until - self._settled
             self._settled = until
 

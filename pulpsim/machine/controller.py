@@ -19,11 +19,11 @@ from pulpsim.machine.domain import Domain, Process
 from pulpsim.machine.faults import check, whereabouts
 from pulpsim.machine.limits import pause_of
 from pulpsim.machine.limits import start_delays as delays_of
-from pulpsim.machine.log import Log, Team
+from pulpsim.machine.log import Did, Log, Team
 from pulpsim.machine.registers import Registers, register_file
-from pulpsim.machine.spans import Spans
+from pulpsim.machine.spans import draw
 from pulpsim.program import Program
-from pulpsim.trace import Timeline
+from pulpsim.trace import Label, Timeline
 
 if TYPE_CHECKING:
     from pulpsim.machine.machine import Machine
@@ -31,12 +31,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Team:
-    """What runs: from where, since when. begins: core -> its first cycle. ends: core -> since when it does nothing."""
+    """What runs, since when. begins: core -> its first cycle. ends: core -> since when it does nothing. before: for a
+    timeline, what the engine had counted."""
 
-    source: str
+    label: Label
     forked: int
     begins: dict[int, int]
     ends: dict[int, int]
+    before: NDArray[np.int64] | None
     joined: simpy.Event
 
 
@@ -62,7 +64,6 @@ class Controller:
         self.dma = DmaQueue(self.env, self.platform, self.domain.transfer)
         self._accounts = Accounts(self.env, machine.engine, self.platform.cluster.cores)
         self.log = Log()
-        self._spans = Spans(timeline)
         self._team: _Team | None = None  # while one runs
 
     @property
@@ -88,36 +89,56 @@ class Controller:
     # -- time and data -----------------------------------------------------------------------------
     def pause(self, cycles: int, cause: Cause = Cause.IDLE) -> Process:
         """Let cycles pass, charged to one cause on every core. Raises ProgramError."""
-        if count := pause_of(cycles):
-            yield from self._wait(self.env.timeout(count), cause)
+        yield from self._pause(cycles, cause, cause.name.lower().replace("_", " "))
 
-    def copy(self, command: Copy) -> Process:
-        """Write a DMA command; returns the transfer's number. Blocks while the queue is full."""
+    def copy(self, command: Copy, label: Label | None = None) -> Process:
+        """Write a DMA command; returns the transfer's number. Blocks while the queue is full.
+
+        label: what the transfer is called in a timeline. Raises ProgramError, AddressError.
+        """
         if not isinstance(command, Copy):
             raise ProgramError(f"DMA command of type {type(command).__name__}: must be a Copy")
-        yield from self.pause(command.command_cycles(self.platform), Cause.COMMAND)
+        of = () if (known := _checked(label)) is None else (known.name,)
+        yield from self._pause(command.command_cycles(self.platform), Cause.COMMAND, "command", of)
         while (space := self.dma.full()) is not None:
-            yield from self._wait(space, Cause.DMA_WAIT)
+            yield from self._wait(space, Cause.DMA_WAIT, "the queue is full", of)
         number = self.dma.submit(command)
-        self.log.commands.append(self.now)
+        self.log.commanded(self.now, number, known)
         return number
 
     def wait(self, transfers: Iterable[int]) -> Process:
         """Sleep until all these transfers are done; no cycle passes if they are. Raises ProgramError."""
         transfers = self.dma.known(transfers)
         if open_ones := self._open(transfers):
-            yield from self._wait(simpy.AllOf(self.env, open_ones), Cause.DMA_WAIT)
-            yield from self.pause(self.platform.event_unit.event_cycles, Cause.DMA_WAIT)
+            of = self._names(transfers)
+            yield from self._wait(simpy.AllOf(self.env, open_ones), Cause.DMA_WAIT, "wait", of)
+            yield from self._pause(self.platform.event_unit.event_cycles, Cause.DMA_WAIT, "wake up", of)
 
     def _open(self, transfers: Iterable[int]) -> list[simpy.Event]:
         """The ends of those that are not done."""
         return [done for done in map(self.dma.done, transfers) if not done.triggered]
 
-    def _wait(self, event: simpy.Event, cause: Cause) -> Process:
+    def _names(self, transfers: list[int]) -> tuple[str, ...]:
+        """For a timeline, of those that are not done."""
+        if self.timeline is None:
+            return ()
+        found = [number for number in transfers if not self.dma.done(number).triggered]
+        return tuple(self.log.labels.get(number, Label(f"transfer {number}")).name for number in found)
+
+    def _pause(self, cycles: int, cause: Cause, what: str, of: tuple[str, ...] = ()) -> Process:
+        if count := pause_of(cycles):
+            yield from self._wait(self.env.timeout(count), cause, what, of)
+
+    def _wait(self, event: simpy.Event, cause: Cause, what: str, of: tuple[str, ...] = ()) -> Process:
+        """what, of: see `Did`."""
         begin, since = self._accounts.clock(), self.now
         yield event
         self._accounts.claim(begin, cause)
-        self._spans.waited(cause, since, self.now)
+        self._did(what, of, since)
+
+    def _did(self, what: str, of: tuple[str, ...], since: int) -> None:
+        if self.timeline is not None:
+            self.log.did.append(Did(what, of, since, self.now))
 
     # -- teams -------------------------------------------------------------------------------------
     def fork(
@@ -127,25 +148,31 @@ class Controller:
         entry: str | None = None,
         cores: int | None = None,
         start_delays: Sequence[int] | None = None,
+        label: Label | None = None,
     ) -> Process:
         """Run a program on the first `cores` cores (default all) and join them.
 
         A controller with a core of its own starts them when the team before has been joined, and does not wait.
-        start_delays: cycles by which each core starts later than it would (default: none).
+        start_delays: cycles by which each core starts later than it would (default: none). label: what the team is
+        called in a timeline; else where the program comes from.
         """
         unit, separate = self.platform.event_unit, self.platform.controller_is_separate
         count = self.machine.team_size(cores)
         row = self.machine.load(program) + program.entry(entry)
         files = [register_file(self.platform, core, registers) for core in range(count)]
-        yield from self.pause(self.platform.controller.fork_cycles - unit.fork_join_cycles, Cause.FORK)
+        name = _checked(label) or Label(program.source)
+        yield from self._pause(
+            self.platform.controller.fork_cycles - unit.fork_join_cycles, Cause.FORK, "fork", (name.name,)
+        )
         if separate:
             yield from self.join()
         elif self._team is not None:
             raise ProgramError(f"cycle {self.now:,}: fork while a team runs\n{whereabouts(self.machine)}")
         delays, first = delays_of(start_delays, count), self.now + unit.start_cycles
         begins, others = [first + delay for delay in delays], range(count, self.platform.cluster.cores)
+        before = None if self.timeline is None else self.machine.engine.counters()
         self._team = _Team(
-            program.source, self.now, dict(enumerate(begins)), dict.fromkeys(others, first), self.env.event()
+            name, self.now, dict(enumerate(begins)), dict.fromkeys(others, first), before, self.env.event()
         )
         self._accounts.team_begins(delays)
         self.domain.start(row, begins, files)
@@ -160,15 +187,17 @@ class Controller:
         numbers = self.dma.known(unless)
         if self._team is None:
             return
-        joined, open_ones = self._team.joined, self._open(numbers)
+        team, since, of, open_ones = self._team, self.now, self._names(numbers), self._open(numbers)
         if numbers and not open_ones:
             return
-        yield self.env.any_of([joined, *([self.env.all_of(open_ones)] if numbers else [])])
+        yield self.env.any_of([team.joined, *([self.env.all_of(open_ones)] if numbers else [])])
+        self._did("runs", (team.label.name,), since)
         unit, jump = self.platform.event_unit, self.platform.core.jump_cycles
-        if joined.triggered:
-            yield from self.pause(unit.fork_join_cycles - unit.start_cycles - jump, Cause.FORK)
+        if team.joined.triggered:
+            cycles = unit.fork_join_cycles - unit.start_cycles - jump
+            yield from self._pause(cycles, Cause.FORK, "join", (team.label.name,))
         else:
-            yield from self.pause(unit.event_cycles, Cause.DMA_WAIT)
+            yield from self._pause(unit.event_cycles, Cause.DMA_WAIT, "wake up", of)
 
     def finish(self) -> Process:
         """Wait for the team that runs, which nobody joins, and for all transfers."""
@@ -180,10 +209,7 @@ class Controller:
     def _deliver(self, report: Report) -> None:
         check(self.machine, report)
         if report.kind is Kind.TRANSFER:
-            transfer = self.dma.finished(report.subject)
-            self._spans.moved(
-                self.log.moves(transfer.id, transfer.outward, transfer.size_bytes, transfer.ready, report.time)
-            )
+            self.log.ended(self.dma.finished(report.subject), report.time)
         elif (team := self._team) is not None:
             team.ends[report.subject] = report.time
             if len(team.ends) == self.platform.cluster.cores:
@@ -193,6 +219,19 @@ class Controller:
         """The last core has returned."""
         self._team = None
         self._accounts.team_ends(self.platform.event_unit.start_cycles, team.ends)
-        self.log.teams.append(Team(team.source, team.forked, team.begins, team.ends))
-        self._spans.ran(self.log.teams[-1])
+        spent = None if team.before is None else self.machine.engine.counters() - team.before
+        self.log.teams.append(Team(team.label, team.forked, team.begins, team.ends, spent))
         team.joined.succeed()
+
+    def draw(self) -> None:
+        """Write what has happened into the timeline, if there is one."""
+        if self.timeline is not None:
+            self.counters()  # all that has passed is charged
+            draw(self.timeline, self.log, self._accounts.charges, self.platform)
+
+
+def _checked(label: Label | None) -> Label | None:
+    """Raises ProgramError for what is no label."""
+    if label is not None and not isinstance(label, Label):
+        raise ProgramError(f"label of type {type(label).__name__}: must be a Label, or None")
+    return label

@@ -1,4 +1,4 @@
-"""What a simulation did when: every team of cores and every transfer, in cycles."""
+"""What a simulation did when: every team of cores, every transfer and, for a timeline, what the controller did."""
 
 from __future__ import annotations
 
@@ -6,23 +6,43 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from pulpsim.engine import Transfer
+from pulpsim.trace import Label
+
 
 class Team(NamedTuple):
-    """Cores that ran a program. forked: the cycle of the fork. begins, ends: core -> its first cycle, and the first one
-    after its return."""
+    """Cores that ran a program. forked: the cycle of the fork. begins: of those that ran, core -> its first cycle.
+    ends: of all, core -> since when it did nothing. spent: for a timeline, what the engine counted, [cores, causes]."""
 
-    source: str
+    label: Label
     forked: int
     begins: Mapping[int, int]
     ends: Mapping[int, int]
+    spent: NDArray[np.int64] | None
+
+    @property
+    def joined(self) -> int:
+        """The cycle in which the last core had returned."""
+        return max(self.ends.values())
 
 
 class Moved(NamedTuple):
     """A transfer, whose direction was its own in cycles [begin, end)."""
 
-    number: int
-    outward: bool
-    size_bytes: int
+    transfer: Transfer
+    begin: int
+    end: int
+
+
+class Did(NamedTuple):
+    """The controller did nothing else in cycles [begin, end). of: names of the transfers, or of the program, that it
+    was about."""
+
+    what: str
+    of: tuple[str, ...]
     begin: int
     end: int
 
@@ -30,16 +50,22 @@ class Moved(NamedTuple):
 @dataclass
 class Log:
     """teams: in order. commands: when each transfer's command was written, by number. moved: as transfers ended; those
-    of a direction one after the other, in order."""
+    of a direction one after the other, in order. labels: of transfers that have one. did: only for a timeline."""
 
     teams: list[Team] = field(default_factory=list)
     commands: list[int] = field(default_factory=list)
     moved: list[Moved] = field(default_factory=list)
+    labels: dict[int, Label] = field(default_factory=dict)
+    did: list[Did] = field(default_factory=list)
     _busy: list[int] = field(default_factory=lambda: [0, 0])  # until when, inward and outward
 
-    def moves(self, number: int, outward: bool, size_bytes: int, ready: int, last: int) -> Moved:
-        """ready: when its first word could have moved. last: in which cycle its last one did."""
-        begin, end = max(ready, self._busy[outward]), last + 1
-        self._busy[outward] = end
-        self.moved.append(Moved(number, outward, size_bytes, begin, end))
-        return self.moved[-1]
+    def commanded(self, cycle: int, number: int, label: Label | None) -> None:
+        self.commands.append(cycle)
+        if label is not None:
+            self.labels[number] = label
+
+    def ended(self, transfer: Transfer, last: int) -> None:
+        """last: the cycle in which its last word moved."""
+        begin = max(transfer.ready, self._busy[transfer.outward])
+        self._busy[transfer.outward] = last + 1
+        self.moved.append(Moved(transfer, begin, last + 1))

@@ -27,10 +27,13 @@ def simulate(
     env, begin, before = controller.env, controller.now, controller.counters()
     limit = FOREVER if max_cycles is None else begin + max_cycles
     domain = env.process(controller.domain.run(limit))
-    _step_through(controller, domain, env.process(_whole(controller, function)), limit)
-    # the engine may lag behind SimPy's clock: nothing was left to do
-    machine.engine.advance(controller.now)
-    return Result.of(controller.now - begin, machine.platform.clock_hz, controller.counters() - before)
+    try:
+        _step_through(controller, domain, env.process(_whole(controller, function)), limit)
+        # the engine may lag behind SimPy's clock: nothing was left to do
+        machine.engine.advance(controller.now)
+        return Result.of(controller.now - begin, machine.platform.clock_hz, controller.counters() - before)
+    finally:
+        controller.draw()
 
 
 def _whole(controller: Controller, function: Callable[[Controller], Process]) -> Process:

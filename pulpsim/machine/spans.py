@@ -1,29 +1,100 @@
-"""What a simulation writes into a timeline."""
+"""A simulation's log as a timeline: what cores, DMA and controller did, and how much was being moved."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 from pulpsim.counters import Cause
-from pulpsim.machine.log import Moved, Team
-from pulpsim.trace import Timeline
+from pulpsim.machine.accounts import Charge
+from pulpsim.machine.log import Did, Log, Team
+from pulpsim.memory import L1_BASE, L2_BASE
+from pulpsim.platform import Platform
+from pulpsim.trace import Label, Timeline, Track
+
+#: shown with every slice of a cause
+SUM = {"this is": "the sum of such cycles in the call, largest first: not when they were"}
 
 
-class Spans:
-    """The spans of the controller, of the cores and of the DMA; nothing if there is no timeline."""
+def draw(timeline: Timeline, log: Log, charges: Sequence[Charge], platform: Platform) -> None:
+    """charges: of what passed while no team ran."""
+    _cores(timeline, log.teams, charges, platform)
+    _dma(timeline, log)
+    for lane, did in _lanes(log.did):
+        of = f": {did.of[0]}" if did.of else ""
+        more = f" and {len(did.of) - 1} more" if len(did.of) > 1 else ""
+        label = Label(did.what + of + more, {"for": list(did.of)} if more else {})
+        track = Track("controller", f"process {lane + 1}")
+        timeline.span(track, label, did.begin, did.end)
 
-    def __init__(self, timeline: Timeline | None):
-        self._timeline = timeline
 
-    def waited(self, cause: Cause, begin: int, end: int) -> None:
-        """The controller did nothing else."""
-        if self._timeline is not None:
-            self._timeline.span("controller", cause.name.lower().replace("_", " "), begin, end)
+# -- cores -------------------------------------------------------------------------------------------
+def _cores(timeline: Timeline, teams: Sequence[Team], charges: Sequence[Charge], platform: Platform) -> None:
+    """Every cycle of every core: calls with their causes, and what passes between and beside them."""
+    cores, start = range(platform.cluster.cores), platform.event_unit.start_cycles
+    tracks = [Track("cluster", f"core {core}") for core in cores]
+    for begin, end, cause in passed(charges, teams):
+        for track in tracks:
+            timeline.span(track, Label(words(cause)), begin, end)
+    for team in teams:
+        for core, track in enumerate(tracks):
+            begin, end = team.begins.get(core, team.joined), team.ends[core]
+            timeline.span(track, Label(words(Cause.FORK)), team.forked, team.forked + start)
+            timeline.span(track, Label(words(Cause.IDLE)), team.forked + start, begin)
+            if core in team.begins:
+                timeline.span(track, team.label, begin, end)
+                _causes(timeline, track, team, core)
+                timeline.span(track, Label(words(Cause.IDLE)), end, team.joined)
 
-    def ran(self, team: Team) -> None:
-        if self._timeline is not None:
-            for core, begin in team.begins.items():
-                self._timeline.span(f"core {core}", team.source, begin, team.ends[core])
 
-    def moved(self, moved: Moved) -> None:
-        if self._timeline is not None:
-            track, size = "DMA out" if moved.outward else "DMA in", f"{moved.size_bytes:,} bytes"
-            self._timeline.span(track, size, moved.begin, moved.end, transfer=moved.number)
+def _causes(timeline: Timeline, track: Track, team: Team, core: int) -> None:
+    """In a call, its cycles by cause, one behind the other."""
+    if team.spent is not None:
+        begin, spent = team.begins[core], team.spent[core]
+        for cause in sorted(Cause, key=lambda cause: -spent[cause]):
+            end = begin + int(spent[cause])
+            timeline.span(track, Label(words(cause), SUM), begin, end)
+            begin = end
+
+
+def passed(charges: Sequence[Charge], teams: Sequence[Team]) -> Iterator[Charge]:
+    """Charges in the machine's cycles: those of the accounts stand still while a team runs."""
+    waiting, shift = list(reversed(teams)), 0
+    for begin, end, cause in charges:
+        while begin < end:
+            while waiting and waiting[-1].forked - shift <= begin:
+                team = waiting.pop()
+                shift += team.joined - team.forked
+            until = min(end, waiting[-1].forked - shift) if waiting else end
+            yield Charge(begin + shift, until + shift, cause)
+            begin = until
+
+
+def words(cause: Cause) -> str:
+    return cause.name.lower().replace("_", " ")
+
+
+# -- DMA and controller ------------------------------------------------------------------------------
+def _dma(timeline: Timeline, log: Log) -> None:
+    """Transfers while their data moves, and the bytes of all that are commanded and not yet moved."""
+    ways, changes = ("in", "out"), list[tuple[int, str, int]]()
+    for transfer, begin, end in log.moved:
+        way, commanded = ways[transfer.outward], log.commands[transfer.id]
+        label = log.labels.get(transfer.id, Label(f"{transfer.size_bytes:,} bytes"))
+        lines = transfer.size_bytes // transfer.line_bytes
+        strides = {"strides": [transfer.l1_stride, transfer.l2_stride]} if lines > 1 else {}
+        details = {
+            "bytes": transfer.size_bytes, "lines": lines, **strides, "l1": f"{L1_BASE + transfer.l1:#x}",
+            "l2": f"{L2_BASE + transfer.l2:#x}", "transfer": transfer.id, "commanded": commanded,
+        }  # fmt: skip
+        timeline.span(Track("DMA", way), Label(label.name, {**label.details, **details}), begin, end)
+        changes += [(commanded, way, transfer.size_bytes), (end, way, -transfer.size_bytes)]
+    timeline.count("DMA", "bytes on their way", changes)
+
+
+def _lanes(done: Sequence[Did]) -> Iterator[tuple[int, Did]]:
+    """Each with a lane of its own while others last: processes of one controller may wait side by side."""
+    until: list[int] = []
+    for did in sorted(done, key=lambda did: (did.begin, did.end)):
+        lane = next((lane for lane, end in enumerate(until) if end <= did.begin), len(until))
+        until[lane : lane + 1] = [did.end]
+        yield lane, did

@@ -104,6 +104,10 @@ OTHERS: dict[str, Callable[[Any], object]] = {
     "fork's program": lambda v: machine().simulate(lambda cluster: cluster.fork(v, {})),
     "fork's registers": lambda v: machine().simulate(lambda cluster: cluster.fork(PROGRAM, v)),
     "fork's start_delays": lambda v: machine().simulate(lambda cluster: cluster.fork(PROGRAM, {}, start_delays=v)),
+    "fork's label": lambda v: machine().simulate(lambda cluster: cluster.fork(PROGRAM, {}, label=v)),
+    "copy's label": lambda v: machine().simulate(
+        lambda cluster: cluster.copy(Copy(False, 0x10000000, 0x1C000000, 4), label=v)
+    ),
     "wait": lambda v: machine().simulate(lambda cluster: cluster.wait(v)),
     "wait for one": lambda v: machine().simulate(lambda cluster: cluster.wait([v])),
     "copy": lambda v: machine().simulate(lambda cluster: cluster.copy(v)),

@@ -43,7 +43,7 @@ def test_what_a_step_did_adds_up(data: st.DataObject, seed: int) -> None:
         assert all(memory.address <= p.address <= p.address + p.size_bytes <= memory.address + memory.size_bytes
                    and 0 <= p.begin <= p.end <= ran.cycles for p in memory.places)  # fmt: skip
         assert not [pair for pair in combinations(whole, 2) if meet(*pair)]
-    moved = {transfer.number: transfer for transfer in ran.log.moved}
+    moved = {one.transfer.id: one for one in ran.log.moved}
     for operation in schedule.operations:
         if isinstance(operation, Issue) and not operation.copy.outward:
             begin, end = moved[operation.transfer].begin, moved[operation.transfer].end

@@ -174,7 +174,7 @@ def test_the_content_of_a_schedule_tells_every_transfer_from_every_other() -> No
     found += [content(Issue(0, whole, 0), *rest) for rest in ((Issue(1, whole, 0),), (Wait((0,)),), (Fork(call),))]
     found.append(content(Issue(0, whole, 0), Fork(replace(call, arguments=(*call.arguments[1:], 0)))))
     assert len(set(found)) == len(found)
-    assert content(Issue(0, whole, 0)) == content(Begin(0), Issue(0, whole, 5))
+    assert content(Issue(0, whole, 0)) == content(Begin(0), Issue(0, whole, 5, of=3, tensor="w"))
 
 
 # -- accounts --------------------------------------------------------------------------------------

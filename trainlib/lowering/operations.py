@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from hashlib import sha256
 
@@ -14,17 +14,22 @@ from trainlib.lowering.tasks import Phase
 
 @dataclass(frozen=True, slots=True)
 class Begin:
+    """task: the phase's first."""
+
     phase: int
+    task: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Issue:
-    """phase: for which the transfer is made. task: in which it is issued."""
+    """phase, of: for which phase and task the transfer is made. task: in which it is issued. tensor: what it moves."""
 
     transfer: int
     copy: Copy
     phase: int
     task: int = 0
+    of: int = field(default=0, compare=False)
+    tensor: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,11 @@ class Schedule:
             elif isinstance(operation, Wait):
                 parts.append(("wait", operation.transfers))
         return sha256(repr(parts).encode()).digest()
+
+    @property
+    def tasks(self) -> int:
+        """How many there are."""
+        return 1 + max(operation.task for operation in self.operations if isinstance(operation, Issue | Fork))
 
     def bytes_moved(self) -> list[tuple[int, int]]:
         """(inward, outward) DMA bytes of every phase."""

@@ -14,11 +14,13 @@ import numpy as np
 
 from pulpsim import Controller, Copy, Platform
 from pulpsim.code import Code
+from pulpsim.trace import Label
 from trainlib.errors import PlanError
 from trainlib.graph import Node
 from trainlib.lowering.hazards import debugging, verify
 from trainlib.lowering.loss import loss_step
 from trainlib.lowering.memory_map import Buffer, Tensor, place_in_l1, place_in_l2, used_bytes
+from trainlib.lowering.names import Names
 from trainlib.lowering.operations import Begin, Fork, Issue, Operation, Schedule, Wait
 from trainlib.lowering.sum import sum_step
 from trainlib.lowering.tasks import WEIGHT_SLOTS, Compute, Move, Phase, Task, Work
@@ -151,8 +153,8 @@ class _Emitter:
         last = {way: max((n for n, m in needed if m.outward == way), default=-1) for way in (False, True)}
         self._open = [(n, m) for n, m in self._open if n > last[m.outward]]
 
-    def move(self, move: Move, phase: int) -> None:
-        """Loads wait for stores of the same bytes, and the other way round; so do same-way rewrites."""
+    def move(self, move: Move, phase: int, of: int) -> None:
+        """Loads wait for stores of the same bytes, and the other way round; so do same-way rewrites. of: the task."""
         self._wait(
             [
                 (n, m)
@@ -161,7 +163,7 @@ class _Emitter:
             ]
         )
         for copy in copies(move, self._tensors[move.tensor], self.address(move.buffer), self._platform):
-            self.operations.append(Issue(self._count, copy, phase, self.task))
+            self.operations.append(Issue(self._count, copy, phase, self.task, of, move.tensor))
             self._open.append((self._count, move))
             self._count += 1
 
@@ -264,13 +266,13 @@ def _assemble(work: Work, plan: Plan, known: Mapping[str, Buffer] | None = None)
         emitter.task = number
         if task.phase != phase:
             phase = task.phase
-            emitter.operations.append(Begin(phase))
+            emitter.operations.append(Begin(phase, number))
         for owner, move in issued[number]:
-            emitter.move(move, work.tasks[owner].phase)
+            emitter.move(move, work.tasks[owner].phase, owner)
         for compute in task.computes:
             emitter.compute(compute, phase)
         for move in task.stores:
-            emitter.move(move, phase)
+            emitter.move(move, phase, number)
     used = max(t.end for t in tensors.values()) - min(t.address for t in tensors.values())
     return Schedule(
         tuple(emitter.operations), tuple(work.phases), tensors, tuple(buffers), l1_bytes, used + code_bytes, code_bytes,
@@ -301,12 +303,16 @@ def execute(
     for operation in schedule.operations:  # all code at once: it is decoded once
         if isinstance(operation, Fork):
             cluster.machine.load(operation.call.program)
+    names = None if cluster.timeline is None else Names(schedule)
     numbers: dict[int, int] = {}
     held: list[Issue] = []
 
+    def label(operation: Issue | Fork) -> Label | None:
+        return None if names is None else names.of(operation)
+
     def issue() -> Generator[Any, Any, None]:
         for operation in held:
-            numbers[operation.transfer] = yield from cluster.copy(operation.copy)
+            numbers[operation.transfer] = yield from cluster.copy(operation.copy, label(operation))
         held.clear()
 
     for operation in schedule.operations:
@@ -326,7 +332,8 @@ def execute(
                     yield from issue()
                 yield from cluster.wait([numbers[transfer] for transfer in transfers])
             case Fork(call):
-                yield from cluster.fork(call.program, call.registers(scalars), start_delays=start_delays)
+                registers, name = call.registers(scalars), label(operation)
+                yield from cluster.fork(call.program, registers, start_delays=start_delays, label=name)
                 yield from issue()
     yield from cluster.join()
     yield from issue()

@@ -35,11 +35,12 @@ class Series:
 
 def figure(
     ident: str, title: str, about: str, picture: Iterable[Markup], height: int, *, table: Table | None,
-    letters: int = 6, legend: Sequence[Series] = (), tools: Mapping[str, str] | None = None, unit: str = "",
+    letters: int = 6, after: int = 1, legend: Sequence[Series] = (), tools: Mapping[str, str] | None = None,
+    unit: str = "",
 ) -> Markup:  # fmt: skip
     """A picture with its legend, its tools (what they do: their name) and its numbers.
 
-    letters: of the labels left of it.
+    letters: of the labels left of it; after: of those right of it.
     """
     names = f"{ident}-t", f"{ident}-d"
     svg = tag(
@@ -53,7 +54,7 @@ def figure(
         tag("figcaption", tag("b", title), " ", tag("span", about)),
         tag("div", *map(_key, legend), class_="legend") if legend else None,
         tag("div", *buttons, class_="tools") if buttons else None,
-        tag("div", svg, class_="plot", style=f"--letters:{letters}"),
+        tag("div", svg, class_="plot", style=f"--letters:{letters};--after:{after}"),
         numbers(title, table) if table is not None else None,
         id=ident, data_unit=unit,
     )  # fmt: skip
@@ -148,8 +149,9 @@ def bars(
     ]
     letters = min(max((len(row.name) for row in rows), default=0), LETTERS)
     return figure(
-        ident, title, about, picture, height + AXIS, table=table, letters=letters, legend=legend, tools=tools, unit=unit
-    )
+        ident, title, about, picture, height + AXIS, table=table, letters=letters,
+        after=max((len(row.total) for row in rows), default=1), legend=legend, tools=tools, unit=unit,
+    )  # fmt: skip
 
 
 def _bar(row: Bar, place: int, rank: int, longest: float) -> Markup:

@@ -74,7 +74,7 @@ def memory(record: Record) -> Markup:
     """Both memories, address by address."""
     if not record.memory:
         return nothing("This record does not have the memory maps over time.")
-    return joined(*(_map(record, name, found) for name, found in record.memory.items()))
+    return joined(*(_map(record, name, record.memory[name]) for name in ("l1", "l2") if name in record.memory))
 
 
 def _map(record: Record, name: str, found: Memory) -> Markup:

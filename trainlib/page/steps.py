@@ -120,7 +120,8 @@ def _story(record: Record) -> Markup:
     parts.append(f"{percent(longest.cycles, record.cycles)} of all")
     if longest.bound_cycles:
         over = percent(longest.cycles - longest.bound_cycles, longest.bound_cycles)
-        parts.append(f"; its limit is {longest.bound}, and it is {over} above that")
+        limit = "issuing instructions" if longest.bound == "issue" else longest.bound
+        parts.append(f"; {limit} limits it, and it is {over} above that")
     return joined(*parts, ".")
 
 

@@ -84,19 +84,19 @@ def _cards(record: Record) -> list[Markup]:
 
 
 def _learned(record: Record) -> list[Markup]:
-    """Before and after, as far as the record says."""
-    found = []
+    """Before and after, as far as the record says: what is right, else the loss."""
     if (loss := record.held_out_loss) is not None:
-        found.append(card("loss, held out", f"{loss[0]:.4f} → {loss[1]:.4f}", f"{record.steps or 0:,} steps"))
-    if (right := record.held_out_accuracy) is not None:
-        found.append(card("right classes", f"{100 * right[0]:.1f} → {100 * right[1]:.1f} %", "held-out samples"))
-    if record.before is not None and record.after is not None:
-        epochs = f"{len(record.epochs or ())} epochs"
-        found.append(card("loss, validation", f"{record.before.loss:.4f} → {record.after.loss:.4f}", epochs))
-        (name, before), (_, after) = record.before.score, record.after.score
-        if name != "loss":
-            found.append(card(name, f"{before:.3f} → {after:.3f}", "validation samples"))
-    return found
+        steps, losses = f"{record.steps or 0:,} steps, held-out samples", f"{loss[0]:.4f} → {loss[1]:.4f}"
+        if (right := record.held_out_accuracy) is None:
+            return [card("loss", losses, steps)]
+        return [card("right classes", f"{100 * right[0]:.1f} → {100 * right[1]:.1f} %", f"loss {losses}", steps)]
+    if (before := record.before) is None or (after := record.after) is None:
+        return []
+    epochs, losses = f"{len(record.epochs or ())} epochs, validation samples", f"{before.loss:.4f} → {after.loss:.4f}"
+    (name, first), (_, last) = before.score, after.score
+    if name == "loss":
+        return [card(name, losses, epochs)]
+    return [card(name, f"{first:.3f} → {last:.3f}", f"loss {losses}", epochs)]
 
 
 def _story(record: Record) -> Markup:

@@ -178,7 +178,7 @@ def changes(
     most = max(abs(change) for _, change, _ in rows)
     height, drawn = ROW * len(rows), list[Markup]()
     for place, (name, change, tip) in enumerate(rows):
-        y, length = place * ROW + 3, abs(change) / most * 0.42
+        y, length = place * ROW + 3, abs(change) / most * 0.36
         left = 0.5 - length if change < 0 else 0.5
         end = 0.5 - length if change < 0 else 0.5 + length
         drawn += [

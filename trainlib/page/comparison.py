@@ -19,7 +19,7 @@ from trainlib.page.compare import (
 )
 from trainlib.page.document import Part, document
 from trainlib.page.markup import Markup, joined, table, tag
-from trainlib.page.steps import card, cause_of, causes_in
+from trainlib.page.steps import card, cause_of, causes_in, parts_of
 
 #: steps in the picture of what changed; what is shown as a change of a total
 MOST_STEPS, VISIBLE = 24, 0.0005
@@ -59,14 +59,14 @@ def _short(found: Comparison) -> Markup:
     told = tag("p", found.story, class_="story")
     cannot = tag("ul", *(tag("li", why) for why in found.cannot)) if found.cannot else None
     heading = tag("p", "What cannot be compared:") if found.cannot else None
-    return joined(told, tag("div", *cards, class_="cards") if cards else None, heading, cannot)
+    return joined(told, tag("div", *cards, class_="cards pairs") if cards else None, heading, cannot)
 
 
 def _where(found: Comparison) -> Markup:
     names = causes_in([*found.first.phases, *found.second.phases])
     runs = [("first", found.first), ("second", found.second)]
     rows = [
-        Bar(name, {cause_of(cause).k: run.causes.get(cause, 0) / run.cores for cause in names}, f"{run.cycles:,}")
+        Bar(name, parts_of({cause: spent / run.cores for cause, spent in run.causes.items()}, names), f"{run.cycles:,}")
         for name, run in runs
     ]
     return bars(

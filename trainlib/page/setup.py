@@ -45,6 +45,6 @@ def reproduce(record: Record) -> Markup:
     notes = [tag("p", "note: ", note) for note in record.notes or ()]
     digest = "Equal digests are equal programs, arguments and transfers: on one platform they take equal cycles."
     return joined(
-        tag("pre", tag("code", made.command)), table(Table([words("what", ""), words("value", "")], rows)),
+        tag("pre", tag("code", made.command)), table(Table([words("what"), words("value")], rows)),
         tag("p", digest), *notes,
     )  # fmt: skip

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 from pulpsim.counters import MEANINGS, Cause
-from pulpsim.tables import Column, Table, band, kib, number, sizes, words
+from pulpsim.tables import Table, band, kib, number, sizes, words
 from trainlib.page.charts import Bar, Point, Roof, Series, bars, nothing, numbers, scatter
-from trainlib.page.markup import Markup, data, joined, percent, signed, tag
+from trainlib.page.markup import Markup, data, joined, percent, signed, table, tag
 from trainlib.page.record import Phase, Record
 
 #: causes by the names that records have for them
@@ -32,6 +31,15 @@ def causes_in(phases: Iterable[Phase]) -> list[str]:
     """Those that took any cycle, in their order."""
     found = {name for phase in phases for name, cycles in phase.causes.items() if cycles}
     return [name for name in CAUSES if name in found] + sorted(found - CAUSES.keys())
+
+
+def parts_of(spent: Mapping[str, float], names: Iterable[str]) -> dict[str, float]:
+    """Cycles by colour: causes that are not known here share one."""
+    found: dict[str, float] = {}
+    for name in names:
+        k = cause_of(name).k
+        found[k] = found.get(k, 0) + spent.get(name, 0)
+    return found
 
 
 def title_of(phase: Phase) -> str:
@@ -139,8 +147,7 @@ def where(record: Record) -> Markup:
     """A bar a step of a layer, its cycles by cause."""
     names = causes_in(record.phases)
     rows = [
-        Bar(title_of(phase), {cause_of(name).k: phase.causes.get(name, 0) for name in names}, f"{phase.cycles:,}")
-        for phase in record.phases
+        Bar(title_of(phase), parts_of(phase.causes, names), f"{phase.cycles:,}") for phase in record.phases
     ]
     chart = bars(
         "causes", "Every layer's steps, by cause", "In the order in which they run; the length is cycles.",
@@ -236,10 +243,11 @@ def cores(record: Record) -> Markup:
     names = [name for name in causes_in(record.phases) if any(name in found for found in by_phase)]
     places = range(record.cores)
     sums = {name: [sum(found[name][core] for found in by_phase if name in found) for core in places] for name in names}
-    rows = [Bar(f"core {core}", {cause_of(name).k: sums[name][core] for name in names}) for core in places]
+    spent = [{name: sums[name][core] for name in names} for core in places]
+    rows = [Bar(f"core {core}", parts_of(spent[core], names)) for core in places]
     table = Table(
         [words("core"), *map(number, names)],
-        [{"core": f"core {core}"} | {name: sums[name][core] for name in names} for core in places],
+        [{"core": f"core {core}"} | spent[core] for core in places],
     )
     picker = tag(
         "label", "Cycles of ", tag("select", tag("option", "the whole step", value="-1"),
@@ -277,11 +285,4 @@ def plan(record: Record) -> Markup:
     if not any(row["resident"] for row in rows):
         columns = [column for column in columns if column.name != "resident"]
     where_from = tag("p", "The plan: ", tag("b", record.plan), ".") if record.plan else None
-    return joined(where_from, table_of_steps(columns, rows))
-
-
-def table_of_steps(columns: list[Column], rows: list[dict[str, Any]]) -> Markup:
-    """Open, for it is what the section is about."""
-    from trainlib.page.markup import table
-
-    return table(Table(columns, rows, keys=2))
+    return joined(where_from, table(Table(columns, rows, keys=2)))

@@ -92,6 +92,11 @@ def test_a_step_of_any_network_makes_a_page_with_its_numbers(model: Model) -> No
     assert "//" not in text.replace(SCRIPT, "")
 
 
+def test_the_page_of_the_network_with_most_layers_is_small() -> None:
+    text = page(decode(json_file(record_of(get("mobilenet_v1"), "pulp-2022")), "report.json"))
+    assert Page(text).marks and len(text.encode()) < 500_000
+
+
 @settings(max_examples=25)
 @given(found=records())
 def test_no_record_makes_a_page_that_is_not_whole_or_runs_what_is_not_ours(found: dict[str, Any]) -> None:

@@ -83,7 +83,7 @@ def _map(record: Record, name: str, found: Memory) -> Markup:
     if not own:
         return nothing(f"{name}: nothing lies there.")
     order = sorted(own, key=lambda place: (place.address, place.begin))
-    top = max(place.address + place.size_bytes for place in own) - found.address
+    top = max(1, *(place.address + place.size_bytes - found.address for place in own))
     y = STRIP + 6
     drawn = [_rectangle(place, row, record.cycles, found.address, top, y) for row, place in enumerate(order)]
     most = sorted(range(len(order)), key=lambda row: -order[row].size_bytes * (order[row].end - order[row].begin))

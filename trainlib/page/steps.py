@@ -126,7 +126,7 @@ def _story(record: Record) -> Markup:
         parts.append(f": {about}. " if about else ". ")
     parts += ["The longest step is ", tag("b", title_of(longest)), f" with {longest.cycles:,} cycles, "]
     parts.append(f"{percent(longest.cycles, record.cycles)} of all")
-    if longest.bound_cycles:
+    if 0 < longest.bound_cycles <= longest.cycles:
         over = percent(longest.cycles - longest.bound_cycles, longest.bound_cycles)
         limit = "issuing instructions" if longest.bound == "issue" else longest.bound
         parts.append(f"; {limit} limits it, and it is {over} above that")

@@ -16,6 +16,7 @@ from pulpsim.console import (
     InputError,
     OutFile,
     OutFolder,
+    json_file,
     json_option,
     out_file_option,
     out_option,
@@ -297,7 +298,7 @@ def _plain(value: Any) -> Any:
 
 def _write(out: OutFolder | None, result: dict[str, Any], plan: str | None) -> None:
     if out is not None:
-        out.write(tuning=result, plan=None if plan is None else plan.encode())
+        out.write({"tuning.json": json_file(result)} | ({} if plan is None else {"plan.json": plan.encode()}))
 
 
 def _print_remarks(outcomes: Collection[Outcome], candidates: int) -> None:

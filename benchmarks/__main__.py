@@ -305,5 +305,21 @@ def machine(check: bool) -> None:
     write_or_check("machine", {PAGE: text}, check)
 
 
+@main.command()
+@click.option("--check", is_flag=True, help="Write nothing; exit with 1 if they are not up to date.")
+def record(check: bool) -> None:
+    """Write what report.json holds: docs/reference/report.md and report.schema.json."""
+    from benchmarks.record_page import texts
+
+    for path, text in texts().items():
+        if not check:
+            path.parent.mkdir(exist_ok=True)
+            write_atomically(path, text.encode())
+            click.echo(f"{path.name} written")
+        elif not path.exists() or path.read_text(encoding="utf-8") != text:
+            click.echo(f"{path.name} is out of date: run `python -m benchmarks record`", err=True)
+            raise SystemExit(1)
+
+
 if __name__ == "__main__":
     main()

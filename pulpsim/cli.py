@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from pulpsim.console import (
     json_option,
     print_json,
     print_table,
+    set_keys,
     set_option,
     version_option,
     write_atomically,
@@ -164,13 +165,14 @@ def listing_record(program: Program) -> dict[str, Any]:
 def platforms(name: str | None, settings: Sequence[str], as_json: bool) -> None:
     """List the preset clusters, or show one with every value (as TOML, a start for one's own)."""
     from pulpsim.platform import Platform, parse_overrides
+    from pulpsim.sources import sources
 
     if name is not None:
         platform = Platform.load(name, parse_overrides(list(settings)))
         if as_json:
             print_json(platform.to_dict())
         else:
-            click.echo(_with_sources(platform.to_toml(), name, [setting.partition("=")[0] for setting in settings]))
+            click.echo(_with_sources(platform.to_toml(), sources(name, set_keys(settings))))
         return
     if settings:
         raise InputError("--set: needs the platform to change, as in `pulpsim platforms pulp-2022 --set ...`")
@@ -185,11 +187,8 @@ def platforms(name: str | None, settings: Sequence[str], as_json: bool) -> None:
         print_table(table)
 
 
-def _with_sources(toml: str, name: str, changed: Sequence[str]) -> str:
-    """Every value with where it comes from behind it, as far as the platform's file says."""
-    from pulpsim.sources import sources
-
-    said = sources(name) | dict.fromkeys((key.strip() for key in changed), "set on the command line")
+def _with_sources(toml: str, said: Mapping[str, str]) -> str:
+    """Every value with where it comes from behind it, as far as that is known."""
     lines, section = [], ""
     for line in toml.splitlines():
         section = f"{line.strip('[]')}." if line.startswith("[") else section

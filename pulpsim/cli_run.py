@@ -18,6 +18,7 @@ from pulpsim.console import (
     OutFolder,
     causes_table,
     command,
+    json_file,
     json_option,
     out_option,
     platform_options,
@@ -409,8 +410,10 @@ def _write_profile(out: OutFolder, parts: list[Part], platform: Platform, name: 
     from pulpsim.profile.flames import collapsed, speedscope, stacks
 
     found = stacks(parts)
-    out.write(profile=_profile_record(parts, platform), speedscope=speedscope(found, name))
-    out.write_text("stacks.txt", collapsed(found))
+    out.write({
+        "profile.json": json_file(_profile_record(parts, platform)), "stacks.txt": collapsed(found).encode(),
+        "speedscope.json": json_file(speedscope(found, name)),
+    })  # fmt: skip
 
 
 def _profile_record(parts: list[Part], platform: Platform) -> dict[str, Any]:

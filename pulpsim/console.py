@@ -19,6 +19,7 @@ import errno
 import functools
 import json
 import os
+import shlex
 import signal
 import stat
 import sys
@@ -52,6 +53,8 @@ STATUSES = (
 )
 #: width of tables that go to a file or a pipe
 PIPE_WIDTH = 200
+#: what a call's contexts share: the words of the command, and what its platform was made of
+WORDS, MADE_OF = "pulpsim.words", "pulpsim.platform"
 
 
 class InputError(PulpsimError):
@@ -169,9 +172,18 @@ class Commands(_Told, click.Group):
     def __init__(self, *args: Any, **options: Any):
         super().__init__(*args, **{"epilog": STATUSES} | options)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[WORDS] = [self.name or ctx.command_path, *args]
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         with reports_errors(self.name or ctx.command_path):
             return super().invoke(ctx)
+
+
+def command_line() -> str:
+    """The command that runs, as a shell takes it."""
+    return shlex.join(click.get_current_context().meta[WORDS])
 
 
 #: a decorator as `click.command`
@@ -250,9 +262,22 @@ def platform_options(command: Callable[..., Any]) -> Any:
         from pulpsim.platform import Platform, parse_overrides
 
         platform = Platform.load(platform_source, parse_overrides(list(settings)))
+        click.get_current_context().meta[MADE_OF] = platform_source, set_keys(settings)
         return command(*args, platform=platform, **options)
 
     return _platform_option(set_option(with_platform))
+
+
+def set_keys(settings: Sequence[str]) -> list[str]:
+    """Which keys the values of --set are for."""
+    return [setting.partition("=")[0].strip() for setting in settings]
+
+
+def platform_sources() -> dict[str, str]:
+    """Of the running command's platform: key -> where its value comes from."""
+    from pulpsim.sources import sources
+
+    return sources(*click.get_current_context().meta[MADE_OF])
 
 
 # -- files -------------------------------------------------------------------------------------
@@ -315,21 +340,14 @@ class OutFolder:
         if not os.access(self.path, os.W_OK | os.X_OK):
             raise InputError(f"--out {self.text}: nothing can be written there")
 
-    def write(self, **files: bytes | dict[str, Any] | None) -> None:
-        """Whole files by name, ".json" added: bytes, or what becomes JSON; None is left out. Raises InputError."""
+    def write(self, files: Mapping[str, bytes]) -> None:
+        """Whole files by name. Raises InputError."""
         for name, content in files.items():
-            data = content if isinstance(content, bytes) else (json.dumps(content, indent=1) + "\n").encode()
-            if content is not None:
-                write_atomically(self.path / f"{name}.json", data)
-                self._written.append(f"{name}.json")
-
-    def write_text(self, name: str, content: str) -> None:
-        """A whole file of text. Raises InputError."""
-        write_atomically(self.path / name, content.encode())
-        self._written.append(name)
+            write_atomically(self.path / name, content)
+            self._written.append(name)
 
     def line(self, note: str) -> str:
-        """What was written, and what the last file is good for."""
+        """What was written, and what it is good for."""
         return f"written to {self}: {', '.join(self._written)} ({note})"
 
     def __str__(self) -> str:
@@ -359,6 +377,11 @@ def _umask() -> int:
 
 
 # -- output ------------------------------------------------------------------------------------
+def json_file(value: object) -> bytes:
+    """What a file of it holds."""
+    return (json.dumps(value, indent=1) + "\n").encode()
+
+
 def print_json(value: object) -> None:
     """One JSON document on stdout."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -62,11 +62,15 @@ def _origins(name: str) -> dict[str, tuple[str, str]]:
     return (_origins(own.base) if own.base else {}) | {key: (name, text) for key, text in own.comments.items()}
 
 
-def sources(name_or_file: str) -> dict[str, str]:
+def sources(name_or_file: str, changed: Iterable[str] = ()) -> dict[str, str]:
     """Key -> where its value comes from, of a preset or a file; what is taken over names the preset.
 
-    Nothing of a file whose lines are not one `key = value  # comment` each.
+    Nothing of a file whose lines are not one `key = value  # comment` each. changed: keys that --set has given values.
     """
+    return _as_filed(name_or_file) | dict.fromkeys(changed, "set on the command line")
+
+
+def _as_filed(name_or_file: str) -> dict[str, str]:
     is_file = names_file(name_or_file)
     try:
         own = read_preset(Path(name_or_file).read_text(encoding="utf-8")) if is_file else preset(name_or_file)

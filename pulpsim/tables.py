@@ -126,7 +126,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def html(table: Table) -> str:
-    """One <table>, without style but for numbers on the right; the caption is a paragraph below."""
+    """One <table>, without style; cells of numbers are of the class "n"; the caption is a paragraph below."""
     heads = f"<thead>\n{_html_row(table, [column.heading for column in table.columns], 'th')}</thead>\n"
     parts = [f"<caption>{escape(table.title)}</caption>\n" if table.title else "", heads]
     for part, rows in (("tbody", table.rows), ("tfoot", table.summary)):
@@ -137,9 +137,9 @@ def html(table: Table) -> str:
 
 
 def _html_row(table: Table, cells: Sequence[str], tag: str) -> str:
-    right = {"text": "", "number": ' style="text-align: right"'}
+    kinds = {"text": "", "number": ' class="n"'}
     parts = (
-        f"<{tag}{right[column.kind]}>{escape(cell)}</{tag}>" for column, cell in zip(table.columns, cells, strict=True)
+        f"<{tag}{kinds[column.kind]}>{escape(cell)}</{tag}>" for column, cell in zip(table.columns, cells, strict=True)
     )
     return f"<tr>{''.join(parts)}</tr>\n"
 

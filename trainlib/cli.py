@@ -30,6 +30,7 @@ from trainlib.cli_checks import checked, end_with, findings_record, tell_finding
 from trainlib.cli_learning import DATA, RunAsked, adapt, evaluate, least_cycles, predict, print_next, train_run
 from trainlib.cli_networks import Asked, describe, export_command, import_command, network_argument, require_folder
 from trainlib.cli_profile import profile_command
+from trainlib.cli_report import report_command, setup_record, write_run
 
 if TYPE_CHECKING:
     from pulpsim.platform import Platform
@@ -62,7 +63,8 @@ def main() -> None:
 
 
 for command in (
-    import_command, describe, evaluate, adapt, predict, export_command, profile_command, completion_command("trainlib"),
+    import_command, describe, evaluate, adapt, predict, export_command, profile_command, report_command,
+    completion_command("trainlib"),
 ):  # fmt: skip
     main.add_command(command)
 
@@ -124,7 +126,7 @@ for command in (
     help="Tiles, kernels and buffering (default: tuned, else by rule).",
 )  # fmt: skip
 @click.option("--check", is_flag=True, help=CHECKS)
-@out_option("report.json, plan.json and timeline.json (Perfetto)")
+@out_option("report.html, report.json, plan.json and timeline.json (Perfetto)")
 @json_option
 def train(
     model: Asked,
@@ -193,9 +195,9 @@ def train(
         stage.tell(learned.report.cycles)
         found = checked(trainer, check, stage)
     result = _result(learned, lr, lessons.name) | {"plan": source, "run": cost_record(trainer.cost)}
-    result |= {"notes": list(network.notes)} | findings_record(found)
+    result |= {"notes": list(network.notes)} | setup_record(trainer, plan) | findings_record(found)
     if out is not None and timeline is not None:
-        out.write(report=result, plan=trainer.plan.to_json().encode(), timeline=timeline.to_json())
+        write_run(out, result, trainer, timeline)
     if as_json:
         print_json(result)
         end_with(found)
@@ -213,7 +215,7 @@ def train(
     for remark in network.notes:
         note(remark)
     tell_findings(found)
-    print_next(out, "open it in ui.perfetto.dev", console)
+    print_next(out, console)
     end_with(found)
 
 

@@ -24,6 +24,7 @@ from pulpsim.progress import Loudness, Stage, detail, is_verbose, loudness, note
 from pulpsim.tables import Table, band, number, text, words
 from trainlib.cli_checks import checked, end_with, findings_record, tell_findings
 from trainlib.cli_networks import Asked, network_argument, require_folder
+from trainlib.cli_report import LOOK, setup_record, write_run
 
 if TYPE_CHECKING:
     import numpy as np
@@ -145,9 +146,9 @@ def train_run(
         "plan": source, "data": known.name, "standardised_by": trainer.standard_of(known.train).of,
         "epochs": shown.history_records(history), "before": shown.evaluation_record(before),
         "after": shown.evaluation_record(after), "run": shown.cost_record(cost), "notes": list(network.notes),
-    } | findings_record(found)  # fmt: skip
+    } | setup_record(trainer, plan) | findings_record(found)  # fmt: skip
     if out is not None and timeline is not None:
-        out.write(report=result, plan=trainer.plan.to_json().encode(), timeline=timeline.to_json())
+        write_run(out, result, trainer, timeline)
     if as_json:
         print_json(result)
         end_with(found)
@@ -166,7 +167,7 @@ def train_run(
                   *network.notes]:  # fmt: skip
         note(remark)
     tell_findings(found)
-    print_next(out, "open the timeline in ui.perfetto.dev", console)
+    print_next(out, console)
     end_with(found)
 
 
@@ -197,13 +198,13 @@ def least_cycles(trainer: Trainer) -> int:
     return max(least_bounds(trainer.model, trainer.platform, trainer.batch.part).values())
 
 
-def print_next(out: OutFolder | None, good_for: str, console: Console) -> None:
+def print_next(out: OutFolder | None, console: Console) -> None:
     """At the end of `train`: what was written, or what could be."""
     if out is not None:
-        console.print(out.line(good_for))
+        console.print(out.line(LOOK))
     elif loudness() > Loudness.QUIET:
         more = "" if is_verbose() else "-v shows every step; "
-        console.print(f"next: {more}--out DIR keeps report, plan and timeline")
+        console.print(f"next: {more}--out DIR keeps report.html, plan and timeline")
 
 
 def _set_for(model: Model) -> str:

@@ -11,6 +11,7 @@ from pulpsim.console import (
     InputError,
     OutFolder,
     command,
+    json_file,
     json_option,
     out_option,
     platform_options,
@@ -119,8 +120,11 @@ def _write(out: OutFolder, found: StepProfile, record: dict[str, Any]) -> None:
     from pulpsim.profile.flames import collapsed, speedscope
 
     stacks = found.stacks()
-    out.write(profile=record, speedscope=speedscope(stacks, f"{found.report.model} on {found.report.platform}"))
-    out.write_text("stacks.txt", collapsed(stacks))
+    flames = speedscope(stacks, f"{found.report.model} on {found.report.platform}")
+    out.write({
+        "profile.json": json_file(record), "stacks.txt": collapsed(stacks).encode(),
+        "speedscope.json": json_file(flames),
+    })  # fmt: skip
 
 
 def _print(found: StepProfile, record: dict[str, Any], listings: bool) -> None:

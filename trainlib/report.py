@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
+from importlib import metadata
+from platform import python_version
 from typing import TYPE_CHECKING, Any
 
+from pulpsim import Platform, __version__
 from pulpsim.counters import MEANINGS, Cause
+from pulpsim.platform import flattened
 from pulpsim.tables import Table, band, kib, number, records, sizes, text, words
 from trainlib.evidence import Memory, Place
+from trainlib.page.record import SCHEMA
+from trainlib.plan import Plan
 from trainlib.step_report import BatchReport, ForwardReport, PhaseReport, Report, StepReport
 
 if TYPE_CHECKING:
@@ -18,6 +25,7 @@ def as_json(report: Report) -> dict[str, Any]:
     """Plain data; cycles are cycles of the cluster, causes cycles summed over its cores. causes_by_core: core by core,
     without causes that took no cycle of any."""
     return {
+        "schema": SCHEMA,
         "model": report.model,
         "platform": report.platform,
         "clock_hz": report.clock_hz,
@@ -51,6 +59,28 @@ def _memory_json(memory: Memory) -> dict[str, Any]:
         "size_bytes": memory.size_bytes, "address": memory.address, "columns": list(Place._fields),
         "rows": [list(place) for place in memory.places],
     }  # fmt: skip
+
+
+def plan_json(plan: Plan) -> dict[str, Any]:
+    """A plan, for the record of a run."""
+    values = plan.as_dict()
+    return {name: values[name] for name in values if name not in ("model", "platform", "format")}
+
+
+def platform_json(platform: Platform, sources: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Every number of a platform with where it comes from."""
+    told = ("name", "description")
+    return [
+        {"key": key, "value": value, "source": sources.get(key, "")}
+        for key, value in flattened(platform.to_dict()).items()
+        if key not in told
+    ]
+
+
+def versions() -> dict[str, str]:
+    """What has computed it."""
+    found = {name: metadata.version(name.lower()) for name in ("NumPy", "Numba")}
+    return {"pulpsim": __version__, "Python": python_version(), **found}
 
 
 def batch_json(batch: BatchReport) -> dict[str, Any]:

@@ -228,7 +228,7 @@ def phases_of(schedule: Schedule, marks: list[Mark], platform: Platform) -> tupl
                 outward,
                 instructions,
                 energy(counts, platform),
-                {cause.name.lower(): tuple(by_core[:, cause].tolist()) for cause in Cause},
+                {cause.name.lower(): tuple(cycles) for cause, cycles in zip(Cause, by_core.T.tolist(), strict=True)},
                 bounds(platform, phase.least_macs, inward, outward, instructions),
             )
         )

@@ -28,15 +28,17 @@ class Accounts:
     controller claims, else to IDLE; while one runs, to FORK before its cores' first instructions, and to IDLE
     for a core that starts later, has returned or does not belong to it.
 
-    charges: of cycles in which no team ran, on `clock`, without gaps up to the last look at the counters.
+    charges: if they are kept, of cycles in which no team ran, on `clock`, without gaps up to the last look at the
+    counters.
     """
 
-    def __init__(self, env: simpy.Environment, engine: Engine, cores: int):
+    def __init__(self, env: simpy.Environment, engine: Engine, cores: int, keep: bool):
         self._env, self._engine = env, engine
         self._began: int | None = None  # when the team that runs was forked
         self._team_cycles = 0  # of all teams before it
         self._claims: list[tuple[int, int, Cause]] = []  # (end, begin, cause) on `clock`
         self._settled = int(env.now)
+        self._keep = keep
         self.charges: list[Charge] = []
         self._other = np.zeros((cores, len(Cause)), np.int64)
 
@@ -60,7 +62,8 @@ class Accounts:
     def _charge(self, until: int, cause: Cause) -> None:
         """Charge to every core what is not yet charged."""
         if until > self._settled:
-            self.charges.append(Charge(self._settled, until, cause))
+            if self._keep:
+                self.charges.append(Charge(self._settled, until, cause))
             self._other[:, cause] += until - self._settled
             self._settled = until
 

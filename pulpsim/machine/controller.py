@@ -62,7 +62,8 @@ class Controller:
         self.env = simpy.Environment(initial_time=machine.engine.now)
         self.domain = Domain(self.env, machine, self._deliver)
         self.dma = DmaQueue(self.env, self.platform, self.domain.transfer)
-        self._accounts = Accounts(self.env, machine.engine, self.platform.cluster.cores)
+        cores = self.platform.cluster.cores
+        self._accounts = Accounts(self.env, machine.engine, cores, keep=timeline is not None)
         self.log = Log()
         self._team: _Team | None = None  # while one runs
 

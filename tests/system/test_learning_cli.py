@@ -158,7 +158,7 @@ def test_a_run_in_steps_ends_in_an_epoch_and_goes_on_from_there(tmp_path: Path) 
     gone_on = json.loads(call(*given, "--steps", "11", "--out", str(tmp_path / "result")).stdout)
     assert [row["samples"] for row in gone_on["epochs"]] == [8, 3] and gone_on["run"]["samples"] == 11
     names = {path.name for path in (tmp_path / "result").iterdir()}
-    assert names == {"report.json", "plan.json", "timeline.json"}
+    assert names == {"report.json", "plan.json", "timeline.json", "report.html"}
     whole = json.loads(call(*given[:4], "--epochs", "2", "--no-validate", "--json").stdout)
     assert whole["epochs"][0] == gone_on["epochs"][0]
 

@@ -20,7 +20,7 @@ from click.testing import CliRunner, Result
 
 from pulpsim import __version__
 from pulpsim.cli import main
-from pulpsim.console import InputError, OutFolder, reports_errors, write_atomically
+from pulpsim.console import InputError, OutFolder, json_file, reports_errors, write_atomically
 from pulpsim.counters import Cause
 from pulpsim.errors import CycleLimitError, DeadlockError, PulpsimError, TrapError
 from pulpsim.platform import Platform
@@ -655,10 +655,10 @@ def test_a_folder_for_results_is_checked_before_and_made_when_it_is_time() -> No
     assert not Path("new").exists() and str(folder) == "new/below"
     folder.make()
     folder.make()
-    folder.write(one={"a": 1}, two=b"bytes", three=None)
-    assert sorted(os.listdir("new/below")) == ["one.json", "two.json"]
+    folder.write({"one.json": json_file({"a": 1}), "two.html": b"bytes"})
+    assert sorted(os.listdir("new/below")) == ["one.json", "two.html"]
     assert json.loads(Path("new/below/one.json").read_text()) == {"a": 1}
-    assert Path("new/below/two.json").read_bytes() == b"bytes"
+    assert Path("new/below/two.html").read_bytes() == b"bytes"
     for text, message in (("", "--out '': must be a directory"), ("team.S", "--out team.S: is a file; it must be ")):
         with pytest.raises(InputError, match=message):
             OutFolder(text)

@@ -49,6 +49,7 @@ def test_console_commands_run_in_order(place: Path, root: Path) -> None:
         "report.json",
         "plan.json",
         "timeline.json",
+        "report.html",
     }
 
 

@@ -28,7 +28,7 @@ KEYS = {
     "model", "platform", "clock_hz", "cores", "cycles", "milliseconds", "macs", "macs_per_cycle",
     "lower_bound_cycles", "issue_bound_cycles", "dma_bytes_in", "dma_bytes_out", "l1_bytes", "l2_bytes", "causes",
     "trained", "microjoules", "microjoules_by_part", "phases", "data", "steps", "lr", "held_out_loss", "loss", "plan",
-    "run", "notes", "memory", "activity",
+    "run", "notes", "schema", "plan_values", "platform_values", "made", "memory", "activity",
 }  # fmt: skip
 PHASE_KEYS = {
     "layer", "step", "cycles", "macs", "dma_bytes_in", "dma_bytes_out", "kernel", "tile", "buffering", "instructions",
@@ -36,7 +36,7 @@ PHASE_KEYS = {
 }  # fmt: skip
 
 
-WRITTEN = ["plan.json", "report.json", "timeline.json"]
+WRITTEN = ["plan.json", "report.html", "report.json", "timeline.json"]
 
 
 @pytest.fixture(autouse=True)
@@ -166,13 +166,14 @@ def test_out_writes_what_was_printed_and_a_plan_that_runs_the_same() -> None:
     Plan.load("new/result/plan.json").check(models.get("autoencoder"))
     assert found["plan"] == "tuned (autotuner tune autoencoder --platform pulp-2022 --set l1.size_bytes=63K)"
     again = trained("--plan", "new/result/plan.json")
-    assert again == found | {"plan": "new/result/plan.json"}
+    assert again["made"]["content"] == found["made"]["content"]
+    assert again | {"made": None} == found | {"made": None, "plan": "new/result/plan.json"}
 
 
 def test_out_may_be_there_already_and_is_named_at_the_end() -> None:
     for _ in range(2):
         text = good("autoencoder", "--data", "small.npz", "--steps", "1", "--out", ".")
-        assert text.splitlines()[-1].startswith(f"written to .: {', '.join(WRITTEN[i] for i in (1, 0, 2))}")
+        assert text.splitlines()[-1].startswith(f"written to .: {', '.join(WRITTEN[i] for i in (2, 0, 3, 1))}")
     assert sorted(os.listdir()) == sorted([*WRITTEN, "small.npz"])
 
 

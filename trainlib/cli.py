@@ -26,7 +26,7 @@ from pulpsim.progress import Stage, detail, is_verbose, note, progress
 from pulpsim.tables import records
 from trainlib import DEFAULT_LEARNING_RATE
 from trainlib.cli_checks import HELP as CHECKS
-from trainlib.cli_checks import checked, end_with, findings_record, tell_findings
+from trainlib.cli_checks import PROFILE, checked, end_with, findings_record, profiled, tell_findings
 from trainlib.cli_learning import DATA, RunAsked, adapt, evaluate, least_cycles, predict, print_next, train_run
 from trainlib.cli_networks import Asked, describe, export_command, import_command, network_argument, require_folder
 from trainlib.cli_profile import profile_command
@@ -76,6 +76,7 @@ for command in (
         "Learning": "steps epochs optimizer lr momentum weight_decay accumulate schedule seed",
         "Samples": "data shift mask validate",
         "Files": "save init out",
+        "Looking closer": "check profile",
     },
     examples="""
     trainlib train autoencoder
@@ -126,6 +127,7 @@ for command in (
     help="Tiles, kernels and buffering (default: tuned, else by rule).",
 )  # fmt: skip
 @click.option("--check", is_flag=True, help=CHECKS)
+@click.option("--profile", is_flag=True, help=PROFILE)
 @out_option("report.html, report.json, plan.json and timeline.json (Perfetto)")
 @json_option
 def train(
@@ -149,6 +151,7 @@ def train(
     seed: int,
     plan: str | None,
     check: bool,
+    profile: bool,
     out: OutFolder | None,
     as_json: bool,
 ) -> None:
@@ -172,7 +175,7 @@ def train(
     given_rate = None if network.origin is None else network.origin.rate
     lr = lr if lr is not None else given_rate or DEFAULT_LEARNING_RATE
     if epochs is not None or any((schedule, shift, mask, save, init)) or (network.origin is not None and data):
-        run = RunAsked(epochs, steps, schedule, shift, mask, validate, save, init, seed, data, check)
+        run = RunAsked(epochs, steps, schedule, shift, mask, validate, save, init, seed, data, check, profile)
         rule = _optimizer(optimizer, lr, momentum, weight_decay)
         train_run(run, network, platform, plan, rule, accumulate, out, as_json)
         return
@@ -193,9 +196,9 @@ def train(
             out.make()
         learned = _learn(trainer, lessons, steps, timeline, stage)
         stage.tell(learned.report.cycles)
-        found = checked(trainer, check, stage)
+        found, more = checked(trainer, check, stage), profiled(trainer, profile, stage)
     result = _result(learned, lr, lessons.name) | {"plan": source, "run": cost_record(trainer.cost)}
-    result |= {"notes": list(network.notes)} | setup_record(trainer, plan) | findings_record(found)
+    result |= {"notes": list(network.notes)} | setup_record(trainer, plan) | more | findings_record(found)
     if out is not None and timeline is not None:
         write_run(out, result, trainer, timeline)
     if as_json:

@@ -1,4 +1,4 @@
-"""--check of commands that simulate whole steps: what the checker finds, in JSON, as lines, as an exit status."""
+"""--check and --profile of commands that simulate whole steps: in JSON, as lines, and as an exit status."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pulpsim.checker import Finding
     from trainlib.trainer import Trainer
 
+PROFILE = "Also count the step's cycles by instruction, for the report; see `trainlib profile`."
 HELP = (
     "Look for memory that nobody wrote, accesses beside a call's operands, races and results that depend on the order "
     "of cores in a step; if any, exit 1."
@@ -29,6 +30,16 @@ def checked(trainer: Trainer, wanted: bool, stage: Stage) -> list[Finding] | Non
 
     stage.next("checking a step, with cores in five orders")
     return check_step(trainer)
+
+
+def profiled(trainer: Trainer, wanted: bool, stage: Stage) -> dict[str, Any]:
+    """For a run's record; empty if it is not wanted."""
+    if not wanted:
+        return {}
+    from trainlib.profile import profile_of
+
+    stage.next("counting a step by instruction")
+    return {"profile": profile_of(trainer).summary()}
 
 
 def findings_record(found: Sequence[Finding] | None) -> dict[str, Any]:

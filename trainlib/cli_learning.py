@@ -22,7 +22,7 @@ from pulpsim.console import (
 )
 from pulpsim.progress import Loudness, Stage, detail, is_verbose, loudness, note, progress
 from pulpsim.tables import Table, band, number, text, words
-from trainlib.cli_checks import checked, end_with, findings_record, tell_findings
+from trainlib.cli_checks import checked, end_with, findings_record, profiled, tell_findings
 from trainlib.cli_networks import Asked, network_argument, require_folder
 from trainlib.cli_report import LOOK, setup_record, write_run
 
@@ -59,6 +59,7 @@ class RunAsked:
     seed: int
     data: str | None
     check: bool
+    profile: bool
 
     @property
     def exports(self) -> bool:
@@ -141,12 +142,12 @@ def train_run(
         stage.next("timing a training step", "cycles", least_cycles(trainer), watched.cycles, at_least=True)
         report, cost = trainer.step(timeline, watched), trainer.cost
         stage.tell(report.cycles)
-        found = checked(trainer, asked.check, stage)
+        found, more = checked(trainer, asked.check, stage), profiled(trainer, asked.profile, stage)
     result = step_json(report) | {
         "plan": source, "data": known.name, "standardised_by": trainer.standard_of(known.train).of,
         "epochs": shown.history_records(history), "before": shown.evaluation_record(before),
         "after": shown.evaluation_record(after), "run": shown.cost_record(cost), "notes": list(network.notes),
-    } | setup_record(trainer, plan) | findings_record(found)  # fmt: skip
+    } | setup_record(trainer, plan) | more | findings_record(found)  # fmt: skip
     if out is not None and timeline is not None:
         write_run(out, result, trainer, timeline)
     if as_json:

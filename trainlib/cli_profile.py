@@ -128,14 +128,14 @@ def _write(out: OutFolder, found: StepProfile, record: dict[str, Any]) -> None:
 
 
 def _print(found: StepProfile, record: dict[str, Any], listings: bool) -> None:
-    from pulpsim.profile.tables import SHOWN_LOOPS, listing, loops_table
+    from pulpsim.profile.tables import SHOWN_LOOPS, listing
     from pulpsim.profile.what_if import shown_table
 
     click.echo(found.headline())
     print_table(found.kernels_table())
-    if hot := found.hot_loops():
-        print_table(loops_table(hot[:SHOWN_LOOPS], found.cycles))
+    print_table(found.loops_table(SHOWN_LOOPS))
     for part in found.parts if listings else found.parts[:1]:
-        print_table(listing(part, f"{part.program.source}: cycles of all cores beside every instruction", found.cycles))
+        title = f"{part.program.source} in {', '.join(found.where(part.program))}: cycles of all cores"
+        print_table(listing(part, title, found.cycles))
     if "what_if" in record:
         print_table(shown_table(record["what_if"]))

@@ -101,7 +101,7 @@ def _in_l2(schedule: Schedule, phases: Sequence[int]) -> Iterator[Place]:
 
 def task_begins(schedule: Schedule, log: Log, end: int) -> list[int]:
     """The cycle in which each task gave its first command or call, and at last that of the end."""
-    given, forks = list[tuple[int, int]](), (team.forked for team in log.teams)
+    given, forks = list[tuple[int, int]](), iter(log.forks)
     for operation in schedule.operations:
         if isinstance(operation, Issue):
             given.append((operation.task, log.commands[operation.transfer]))
@@ -118,17 +118,15 @@ def task_begins(schedule: Schedule, log: Log, end: int) -> list[int]:
 def _activity(log: Log, end: int, cores: int) -> Activity:
     edges = np.linspace(0, end, BINS + 1)
     into, out = (
-        _moved_by(edges, [moved for moved in log.moved if moved.transfer.outward == way]) for way in (False, True)
+        _moved_by(edges, [moved for moved in log.moved if moved.copy.outward == way]) for way in (False, True)
     )
-    begins = [begin for team in log.teams for begin in team.begins.values()]
-    ends = [team.ends[core] for team in log.teams for core in team.begins]
-    ran = np.diff(_since(edges, begins) - _since(edges, ends)) * (BINS / (end * cores))
+    ran = np.diff(_since(edges, log.begins) - _since(edges, log.ends)) * (BINS / (end * cores))
     return Activity(end / BINS, into, out, tuple(np.round(ran, 4).tolist()))
 
 
 def _moved_by(edges: NDArray[np.float64], transfers: list[Moved]) -> tuple[int, ...]:
     """Bytes between edges, of transfers one after the other, each evenly spread."""
-    bytes = np.cumsum([0, *(moved.transfer.size_bytes for moved in transfers)])
+    bytes = np.cumsum([0, *(moved.copy.size_bytes for moved in transfers)])
     cycles = [cycle for moved in transfers for cycle in (moved.begin, moved.end)]
     until = np.interp(edges, [0, *cycles], np.repeat(bytes, 2)[:-1])
     return tuple(np.diff(np.rint(until)).astype(int).tolist())

@@ -8,18 +8,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pulpsim import Machine, Platform
+from pulpsim import Machine, Platform, Program
 from pulpsim.counters import Cause
 from pulpsim.profile import CAUSES, Part, merged
 from pulpsim.profile.flames import Stack, stacks
 from pulpsim.profile.hot import HotLoop, hot_loops
-from pulpsim.profile.tables import cause_name, causes_of, listing, loops_table
+from pulpsim.profile.tables import SHOWN_LOOPS, cause_name, causes_of, listing, loops_table
 from pulpsim.tables import Table, number, records, words
 from trainlib.instruments import StepProfiler
 from trainlib.lowering.operations import Schedule
 from trainlib.step_report import PhaseReport, StepReport
 from trainlib.trainer import Trainer
 
+#: kernels whose listings are in a run's record
+LISTED = 2
 #: of profile.json
 SCHEMA = "trainlib.profile/1"
 
@@ -92,11 +94,9 @@ class StepProfile:
         """A row a program: where it ran, and its cycles."""
         rows = []
         for part in self.parts:
-            where = [f"{phase.layer} {phase.step}" for phase in self.phases if _runs(phase, part)]
-            causes = causes_of(part.counts)
             rows.append({
-                "kernel": part.program.source, "where": where, "cycles": part.cycles, "executed": part.executed,
-                "causes": causes,
+                "kernel": part.program.source, "where": self.where(part.program), "cycles": part.cycles,
+                "executed": part.executed, "causes": causes_of(part.counts),
             })  # fmt: skip
         columns = [
             words("kernel"), number("cycles"), number("share", shown=".1%", value=lambda r: r["cycles"] / self.cycles),
@@ -105,6 +105,32 @@ class StepProfile:
             words("where", "where it runs", _several),
         ]  # fmt: skip
         return Table(columns, rows, "kernels, by cycles of all cores")
+
+    def where(self, program: Program) -> list[str]:
+        """The layers and steps that a program ran in."""
+        ran = [phase for phase in self.phases if any(part.program is program for part in phase.parts)]
+        return [f"{phase.layer} {phase.step}" for phase in ran]
+
+    def loops_table(self, most: int | None = None) -> Table:
+        """The hottest loops, or so many of them."""
+        return loops_table(self.hot_loops()[:most], self.cycles, where=lambda program: _several(self.where(program)))
+
+    def summary(self) -> dict[str, Any]:
+        """Of a run's record: the longest kernels and hottest loops, listings of instructions that ran."""
+        listings = [
+            {
+                "kernel": part.program.source,
+                "rows": [
+                    {name: row[name] for name in ("text", "labels", "issues", "cycles", "depth", "loop")}
+                    for row in records(listing(part)) if row["cycles"]
+                ],
+            }
+            for part in self.parts[:LISTED]
+        ]  # fmt: skip
+        return {
+            "counted": self.counted, "outside": self.outside, "kernels": records(self.kernels_table()),
+            "loops": records(self.loops_table(SHOWN_LOOPS)), "listings": listings,
+        }  # fmt: skip
 
     def record(self) -> dict[str, Any]:
         """Plain data, for JSON."""
@@ -124,7 +150,7 @@ class StepProfile:
                 for phase in self.phases
             ],
             "kernels": records(self.kernels_table()),
-            "loops": records(loops_table(self.hot_loops(), self.cycles)),
+            "loops": records(self.loops_table()),
             "programs": [
                 {"kernel": part.program.source, "instructions": records(listing(part, whole=self.cycles))}
                 for part in self.parts
@@ -132,12 +158,8 @@ class StepProfile:
         }  # fmt: skip
 
 
-def _runs(phase: Profiled, part: Part) -> bool:
-    return any(other.program is part.program for other in phase.parts)
-
-
 def _several(where: list[str]) -> str:
-    return ", ".join(where[:4]) + (f" and {len(where) - 4} more" if len(where) > 4 else "")
+    return ", ".join(where[:2]) + (f" and {len(where) - 2} more" if len(where) > 2 else "")
 
 
 def profile_of(trainer: Trainer, layer: str | None = None, step: str | None = None) -> StepProfile:

@@ -19,7 +19,7 @@ from pulpsim.machine.domain import Domain, Process
 from pulpsim.machine.faults import check, whereabouts
 from pulpsim.machine.limits import pause_of
 from pulpsim.machine.limits import start_delays as delays_of
-from pulpsim.machine.log import Did, Log, Team
+from pulpsim.machine.log import Did, Log
 from pulpsim.machine.registers import Registers, register_file
 from pulpsim.machine.spans import draw
 from pulpsim.program import Program
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Team:
-    """What runs, since when. begins: core -> its first cycle. ends: core -> since when it does nothing. before: for a
+    """What runs, since when. begins: each core's first cycle. ends: core -> since when it does nothing. before: for a
     timeline, what the engine had counted."""
 
     label: Label
     forked: int
-    begins: dict[int, int]
+    begins: list[int]
     ends: dict[int, int]
     before: NDArray[np.int64] | None
     joined: simpy.Event
@@ -104,7 +104,9 @@ class Controller:
         while (space := self.dma.full()) is not None:
             yield from self._wait(space, Cause.DMA_WAIT, "the queue is full", of)
         number = self.dma.submit(command)
-        self.log.commanded(self.now, number, known)
+        self.log.commanded(self.now, command)
+        if known is not None:
+            self.log.labels[number] = known
         for instrument in self.machine.instruments:
             instrument.submitted(number, command, "" if known is None else known.name)
         return number
@@ -177,13 +179,12 @@ class Controller:
         elif self._team is not None:
             raise ProgramError(f"cycle {self.now:,}: fork while a team runs\n{whereabouts(self.machine)}")
         delays, first = delays_of(start_delays, count), self.now + unit.start_cycles
-        begins, others = [first + delay for delay in delays], range(count, self.platform.cluster.cores)
+        starts, others = [first + delay for delay in delays], range(count, self.platform.cluster.cores)
+        begins = starts + [first] * len(others)
         before = None if self.timeline is None else self.machine.engine.counters()
-        self._team = _Team(
-            name, self.now, dict(enumerate(begins)), dict.fromkeys(others, first), before, self.env.event()
-        )
+        self._team = _Team(name, self.now, begins, dict.fromkeys(others, first), before, self.env.event())
         self._accounts.team_begins(delays)
-        self.domain.start(row, begins, files)
+        self.domain.start(row, starts, files)
         if not separate:
             yield from self.join()
 
@@ -230,8 +231,10 @@ class Controller:
         """The last core has returned."""
         self._team = None
         self._accounts.team_ends(self.platform.event_unit.start_cycles, team.ends)
-        spent = None if team.before is None else self.machine.engine.counters() - team.before
-        self.log.teams.append(Team(team.label, team.forked, team.begins, team.ends, spent))
+        self.log.ran(team.forked, team.begins, [team.ends[core] for core in range(len(team.begins))])
+        if team.before is not None:
+            self.log.calls.append(team.label)
+            self.log.spent.append(self.machine.engine.counters() - team.before)
         team.joined.succeed()
 
     def draw(self) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from pulpsim.counters import Cause
 from pulpsim.machine.accounts import Charge
 from pulpsim.machine.log import Did, Log, Team
-from pulpsim.memory import L1_BASE, L2_BASE
 from pulpsim.platform import Platform
 from pulpsim.trace import Label, Timeline, Track
 
@@ -17,7 +16,7 @@ SUM = {"this is": "the sum of such cycles in the call, largest first: not when t
 
 def draw(timeline: Timeline, log: Log, charges: Sequence[Charge], platform: Platform) -> None:
     """charges: of what passed while no team ran."""
-    _cores(timeline, log.teams, charges, platform)
+    _cores(timeline, list(log.teams), charges, platform)
     _dma(timeline, log)
     for lane, did in _lanes(log.did):
         of = f": {did.of[0]}" if did.of else ""
@@ -36,24 +35,13 @@ def _cores(timeline: Timeline, teams: Sequence[Team], charges: Sequence[Charge],
         for track in tracks:
             timeline.span(track, Label(words(cause)), begin, end)
     for team in teams:
-        for core, track in enumerate(tracks):
-            begin, end = team.begins.get(core, team.joined), team.ends[core]
+        for track, begin, end, spent in zip(tracks, team.begins, team.ends, team.spent, strict=True):
             timeline.span(track, Label(words(Cause.FORK)), team.forked, team.forked + start)
             timeline.span(track, Label(words(Cause.IDLE)), team.forked + start, begin)
-            if core in team.begins:
-                timeline.span(track, team.label, begin, end)
-                _causes(timeline, track, team, core)
-                timeline.span(track, Label(words(Cause.IDLE)), end, team.joined)
-
-
-def _causes(timeline: Timeline, track: Track, team: Team, core: int) -> None:
-    """In a call, its cycles by cause, one behind the other."""
-    if team.spent is not None:
-        begin, spent = team.begins[core], team.spent[core]
-        for cause in sorted(Cause, key=lambda cause: -spent[cause]):
-            end = begin + int(spent[cause])
-            timeline.span(track, Label(words(cause), SUM), begin, end)
-            begin = end
+            timeline.span(track, team.label, begin, end)
+            for cause in sorted(Cause, key=lambda cause: -spent[cause]):
+                timeline.span(track, Label(words(cause), SUM), begin, begin := begin + int(spent[cause]))
+            timeline.span(track, Label(words(Cause.IDLE)), end, team.joined)
 
 
 def passed(charges: Sequence[Charge], teams: Sequence[Team]) -> Iterator[Charge]:
@@ -77,17 +65,16 @@ def words(cause: Cause) -> str:
 def _dma(timeline: Timeline, log: Log) -> None:
     """Transfers while their data moves, and the bytes of all that are commanded and not yet moved."""
     ways, changes = ("in", "out"), list[tuple[int, str, int]]()
-    for transfer, begin, end in log.moved:
-        way, commanded = ways[transfer.outward], log.commands[transfer.id]
-        label = log.labels.get(transfer.id, Label(f"{transfer.size_bytes:,} bytes"))
-        lines = transfer.size_bytes // transfer.line_bytes
-        strides = {"strides": [transfer.l1_stride, transfer.l2_stride]} if lines > 1 else {}
+    for number, copy, commanded, begin, end in log.moved:
+        way, (lines, _) = ways[copy.outward], copy.dimensions
+        label = log.labels.get(number, Label(f"{copy.size_bytes:,} bytes"))
+        strides = {"strides": list(copy.strides)} if lines > 1 else {}
         details = {
-            "bytes": transfer.size_bytes, "lines": lines, **strides, "l1": f"{L1_BASE + transfer.l1:#x}",
-            "l2": f"{L2_BASE + transfer.l2:#x}", "transfer": transfer.id, "commanded": commanded,
+            "bytes": copy.size_bytes, "lines": lines, **strides, "l1": f"{copy.l1:#x}", "l2": f"{copy.l2:#x}",
+            "transfer": number, "commanded": commanded,
         }  # fmt: skip
         timeline.span(Track("DMA", way), Label(label.name, {**label.details, **details}), begin, end)
-        changes += [(commanded, way, transfer.size_bytes), (end, way, -transfer.size_bytes)]
+        changes += [(commanded, way, copy.size_bytes), (end, way, -copy.size_bytes)]
     timeline.count("DMA", "bytes on their way", changes)
 
 

@@ -33,9 +33,9 @@ REMEDIES = {
 COLD = "nothing in the loop: each core's first turn brings its code, more turns a call make less of it"
 #: what would remove a bound
 LIMITS = {
-    "issue": "fewer instructions that are no {work}: more unrolling, so that a load serves several",
+    "issue": "of {all} instructions a turn {fp} are FP, {accesses} load or store: unroll, so that a load serves more",
     "load-use": "instructions that need nothing just loaded, between loads and their uses",
-    "banks": "fewer loads for each {work}, or l1.banks",
+    "banks": "fewer of the {accesses} loads and stores a turn, or l1.banks",
     "FPUs": "more FPUs (cluster.fpus)",
 }
 #: of a loop's cycles, what is worth a remedy
@@ -98,8 +98,8 @@ class HotLoop:
             if loss is Cause.ICACHE and self.by_row[:, loss].sum() <= self.refills:
                 return COLD
             return REMEDIES[loss].format(lines=self._worst(loss))
-        work = "multiply-add" if self.fp_operations else "work"
-        return LIMITS[self.bound].format(work=work)
+        counts = {"all": self.instructions, "fp": self.fp_operations, "accesses": self.accesses}
+        return LIMITS[self.bound].format(**{name: f"{count / self.turns:.3g}" for name, count in counts.items()})
 
     def _worst(self, cause: Cause) -> str:
         """The rows that lose most by a cause, as text."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,8 +93,10 @@ def _written(program: Program) -> Iterable[tuple[list[str], int, str]]:
         yield labels.get(row, []), line, program.statement(row)
 
 
-def loops_table(hot: Sequence[HotLoop], whole: int, title: str = "the hottest loops") -> Table:
-    """whole: cycles that shares are of."""
+def loops_table(
+    hot: Sequence[HotLoop], whole: int, title: str = "the hottest loops", where: Callable[[Program], str] | None = None
+) -> Table:
+    """whole: cycles that shares are of. where: what a program ran for."""
     rows = [
         {
             "loop": loop.loop.name, "program": loop.program.source, "lines": _lines(loop), "cycles": loop.cycles,
@@ -103,11 +105,12 @@ def loops_table(hot: Sequence[HotLoop], whole: int, title: str = "the hottest lo
             "limits": loop.limits, "bound": loop.bound, "bound_cycles": loop.bound_cycles,
             "causes": causes_of(loop.by_row), "loss": "" if loop.loss is None else cause_name(loop.loss),
             "remedy": loop.remedy,
-        }
+        } | ({} if where is None else {"where": where(loop.program)})
         for loop in hot
     ]  # fmt: skip
     columns = [
-        words("loop"), number("share", shown=".1%"), number("cycles"), number("turns"),
+        words("loop"), *([] if where is None else [words("where", "where it runs")]),
+        number("share", shown=".1%"), number("cycles"), number("turns"),
         number("cycles_per_turn", "cycles a turn", ".2f"), number("instructions_per_turn", "instructions", ".2f"),
         words("bound", "bound by"), number("bound_cycles", "bound", ".2f"), words("loss", "lost to"),
         words("remedy", "what would help"),

@@ -33,7 +33,7 @@ def test_what_a_step_did_adds_up(data: st.DataObject, seed: int) -> None:
     inward, outward = (sum(moved) for moved in zip(*schedule.bytes_moved(), strict=True))
     activity, begins = evidence.activity, task_begins(schedule, ran.log, ran.cycles)
     assert sum(activity.dma_in_bytes) == inward and sum(activity.dma_out_bytes) == outward
-    busy = sum(team.ends[core] - begin for team in ran.log.teams for core, begin in team.begins.items())
+    busy = sum(ran.log.ends) - sum(ran.log.begins)
     assert sum(activity.compute) * activity.bin_cycles * cores == pytest.approx(busy, abs=0.01 * ran.cycles * cores)
     assert min(activity.compute) >= 0 and max(activity.compute) <= 1 and len(activity.compute) == BINS
     assert begins == sorted(begins) and begins[-1] == ran.cycles
@@ -43,7 +43,7 @@ def test_what_a_step_did_adds_up(data: st.DataObject, seed: int) -> None:
         assert all(memory.address <= p.address <= p.address + p.size_bytes <= memory.address + memory.size_bytes
                    and 0 <= p.begin <= p.end <= ran.cycles for p in memory.places)  # fmt: skip
         assert not [pair for pair in combinations(whole, 2) if meet(*pair)]
-    moved = {one.transfer.id: one for one in ran.log.moved}
+    moved = {one.number: one for one in ran.log.moved}
     for operation in schedule.operations:
         if isinstance(operation, Issue) and not operation.copy.outward:
             begin, end = moved[operation.transfer].begin, moved[operation.transfer].end

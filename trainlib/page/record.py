@@ -186,6 +186,69 @@ class Made(Struct, kw_only=True):
     ] = ""
 
 
+class Kernel(Struct, kw_only=True):
+    """A program that ran in the step."""
+
+    kernel: Annotated[str, said("its name")]
+    where: Annotated[list[str], Meta(min_length=1), said("layers and steps that it ran in")]
+    cycles: Annotated[Positive, said("of its instructions", "core cycles")]
+    executed: Annotated[Count, said("of all cores", "instructions")]
+    causes: Annotated[dict[str, Count], said("cycles by cause; their sum is `cycles`", "core cycles")]
+
+
+class HotLoop(Struct, kw_only=True):
+    """A loop of a program, without the loops inside it."""
+
+    loop: Annotated[str, said("its first instruction, from the nearest label on")]
+    program: Annotated[str, said("the kernel that it is in")]
+    where: Annotated[str, said("layers and steps that it ran in")] = ""
+    cycles: Annotated[Count, said("of all cores", "core cycles")]
+    share: Annotated[Real, said("of all cycles of the step")]
+    turns: Annotated[Count, said("of all cores", "turns")]
+    cycles_per_turn: Annotated[Real, said("the mean", "cycles")]
+    instructions_per_turn: Annotated[Real, said("the mean", "instructions")]
+    bound: Annotated[str, said("what limits a turn: issue, load-use, banks or FPUs")]
+    bound_cycles: Annotated[Real, said("what that takes at least", "cycles")]
+    loss: Annotated[str, said("the cause that takes most beyond it; empty: none that matters")]
+    remedy: Annotated[str, said("what would make it faster")]
+
+
+class Listed(Struct, kw_only=True):
+    """An instruction."""
+
+    text: Annotated[str, said("as it was written")]
+    labels: Annotated[list[str], said("that stand before it")] = []
+    issues: Annotated[Count, said("how often all cores executed it", "instructions")]
+    cycles: Annotated[Count, said("of all cores", "core cycles")]
+    depth: Annotated[int, Meta(ge=0, le=1000), said("loops that it is in")] = 0
+    loop: Annotated[str, said("the innermost of them")] = ""
+
+
+class Listing(Struct, kw_only=True):
+    """The instructions of a kernel that ran."""
+
+    kernel: Annotated[str, said("its name")]
+    rows: Annotated[list[Listed], said("in order")]
+
+
+class Profile(Struct, kw_only=True):
+    """The step by instruction; `trainlib profile` has all of it."""
+
+    counted: Annotated[Count, said("cycles that belong to an instruction", "core cycles")]
+    outside: Annotated[dict[str, Count], said("cycles that belong to none, by cause", "core cycles")]
+    kernels: Annotated[list[Kernel], said("the longest first")]
+    loops: Annotated[list[HotLoop], said("the hottest ones")]
+    listings: Annotated[list[Listing], said("of the longest kernels")]
+
+
+class Found(Struct, kw_only=True):
+    """What the checker found (--check)."""
+
+    kind: Annotated[str, said("of what is wrong")]
+    text: Annotated[str, said("where, who, what, and the other party")]
+    count: Annotated[Count, said("how often")] = 1
+
+
 class Record(Struct, kw_only=True):
     """A run: one training step, cycle by cycle, and what was learned in all of them."""
 
@@ -231,6 +294,8 @@ class Record(Struct, kw_only=True):
     plan_values: Annotated[Planned | None, said("the plan that ran")] = None
     platform_values: Annotated[list[Value] | None, said("every number of the platform, and its source")] = None
     made: Annotated[Made | None, said("how to reproduce it")] = None
+    profile: Annotated[Profile | None, said("the step by instruction (--profile)")] = None
+    findings: Annotated[list[Found] | None, said("what the checker found (--check); null: it did not look")] = None
     notes: Annotated[list[str] | None, said("what the network is otherwise than its file")] = None
 
     def number(self, key: str) -> float | None:

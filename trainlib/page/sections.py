@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from trainlib.page import learned, over_time, setup, steps
+from trainlib.page import learned, over_time, profile, setup, steps
 from trainlib.page.document import document
 from trainlib.page.markup import Markup, joined, tag
 from trainlib.page.record import Record
@@ -29,6 +29,8 @@ SECTIONS = (
         "much of its time is neither.", steps.roofline,
     ),
     Section("by-core", "Core by core", "Whether work is spread evenly, and who waits for whom.", steps.cores),
+    Section("profile", "To the instruction", "Which kernels and loops take the time, and what limits a turn.",
+            profile.profile),
     Section("over-time", "DMA and compute", "Transfers that hide behind computation cost nothing.", over_time.activity),
     Section("memory", "Memory", "What lies where, from which cycle to which.", over_time.memory),
     Section("learning", "Learning", "", learned.learning),

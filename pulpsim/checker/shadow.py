@@ -153,8 +153,8 @@ def examine(entries, does, s, holds, values, allowed, leaving, arriving, writer,
 
     does: of every row, see STORES and MEETS. holds: whether somebody wrote the byte. values: what cores wrote there
     last. allowed: what the call may do to it, if BOUNDED. leaving, arriving: transfers under way that read, or write
-    it. writer, reader: who did last. readers: a bit for each core that read it in the reader's epoch. seen: how often each
-    row had a finding of each kind, then the last access that had one.
+    it. writer, reader: who did last. readers: a bit for each core that read it in the reader's epoch. seen: how often
+    each row had a finding of each kind, then the last access that had one.
     """
     for number in range(entries.shape[0]):
         entry = entries[number]

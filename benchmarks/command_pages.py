@@ -16,7 +16,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from pulpsim.console import InputError
+from pulpsim.console import FOUND, InputError
 from pulpsim.jit import cache_directory
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -39,6 +39,8 @@ PAGES = {
     "your-network": Page(DOCS / "your-network.md", width=200, lines=24, first=11, last=13),
     "compare": Page(DOCS / "how-to" / "compare-platforms.md"),
     "kernel": Page(DOCS / "how-to" / "write-a-kernel.md"),
+    "profile": Page(DOCS / "how-to" / "profile.md", width=150, lines=60),
+    "check": Page(DOCS / "how-to" / "check-a-kernel.md", width=150),
     "bounds": Page(DOCS / "explanation" / "bounds.md"),
 }
 #: made by the PyTorch program of docs/your-network.md; for where that is not installed
@@ -84,7 +86,7 @@ def _printed(command: str, page: Page, folder: Path) -> str:
     own = {"PYTHONPATH": path, "PULPSIM_CACHE_DIR": str(folder / "cache"), "COLUMNS": str(page.width)}
     run = [sys.executable, *([] if program == "python" else ["-c", start]), *arguments]
     done = subprocess.run(run, cwd=folder, capture_output=True, text=True, env=os.environ | own, check=False)
-    if done.returncode:
+    if done.returncode != 0 and (done.returncode != FOUND or done.stderr):  # what is found is shown
         raise InputError(f"{command}: {done.stderr.strip()[-500:]}")
     lines = [re.sub(r"/\S*/(plans|cache)/", r".../\1/", line.rstrip()) for line in done.stdout.splitlines()]
     if len(lines) > page.lines:

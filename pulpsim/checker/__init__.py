@@ -5,10 +5,11 @@
   machine.run(...)
   for finding in checker.findings(): print(finding)
 
-A race is two accesses of a byte by two cores, one of them a store, with no barrier between that both meet at. (Cores
-that tell each other in another way, as by polling a word, race for that word.) A transfer is under way from its command
-until the controller has waited for it, or for a later one in its direction. What a run leaves must not depend on which
-core comes first either: `differences` compares runs whose cores start at other times.
+A race is two accesses of a byte by two cores, one of them a store, with no barrier between that both meet at; but two
+that store the same number are none. (Cores that tell each other in another way, as by polling a word, race for it.) A
+transfer is under way from its command until the controller has waited for it, or for a later one in its direction.
+What a run leaves must not depend on which core comes first either: `differences` compares runs whose cores start at
+other times.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ class Checker(Instrument):
         self._s = np.zeros(shadow.SCALARS, np.int64)
         self._s[[shadow.EPOCH, shadow.L1_BYTES, shadow.BYTES]] = 1, l1, size
         self._s[[shadow.STACKS, shadow.STACK_BYTES]] = stack_base(platform) - L1_BASE, STACK_BYTES
-        self._holds, self._allowed = np.zeros(size, np.uint8), np.zeros(size, np.uint8)
+        self._holds, self._values, self._allowed = (np.zeros(size, np.uint8) for _ in range(3))
         self._leaving, self._arriving = np.zeros(size, np.int16), np.zeros(size, np.int16)
         self._writer, self._reader = np.zeros(size, np.int64), np.zeros(size, np.int64)
         self._readers = np.zeros(size, np.int64)
@@ -172,8 +173,8 @@ class Checker(Instrument):
     def noted(self, entries: NDArray[np.int64]) -> None:
         self._see_code()
         shadow.examine(
-            entries, self._does, self._s, self._holds, self._allowed, self._leaving, self._arriving, self._writer,
-            self._reader, self._readers, self._seen, self._found,
+            entries, self._does, self._s, self._holds, self._values, self._allowed, self._leaving, self._arriving,
+            self._writer, self._reader, self._readers, self._seen, self._found,
         )  # fmt: skip
         while self._told < self._s[shadow.FOUND]:
             found = self._found[self._told].tolist()

@@ -15,7 +15,7 @@ from pulpsim.engine import Entry
 from pulpsim.jit import heapless, inlined
 from pulpsim.memory import L1_BASE, L2_BASE
 
-CORE, ROW, TIME, CAUSE, VALUE = (int(f) for f in (Entry.CORE, Entry.ROW, Entry.TIME, Entry.CAUSE, Entry.VALUE))
+TIME, CORE, ROW, CAUSE, VALUE, RD, _BASE = (int(field) for field in Entry)
 ISSUE = int(Cause.ISSUE)
 
 
@@ -25,7 +25,7 @@ class Kind(IntEnum):
     UNWRITTEN = 0  # reads what nobody wrote
     OUTSIDE = 1  # touches what its call was not given
     READ_ONLY = 2  # writes what its call was given to read
-    BOTH_WRITE = 3  # writes what another core wrote in this epoch
+    BOTH_WRITE = 3  # writes another number than another core did in this epoch
     READS_WRITTEN = 4  # reads what another core wrote in this epoch
     WRITES_READ = 5  # writes what another core read in this epoch
     ARRIVING = 6  # touches what a transfer may still be writing
@@ -125,14 +125,14 @@ def _read(place, entry, size, s, holds, leaving, arriving, writer, reader, reade
 
 
 @heapless
-def _write(place, entry, size, s, holds, leaving, arriving, writer, reader, readers, seen, found):
-    core, row = entry[CORE], entry[ROW]
+def _write(place, byte, entry, size, s, holds, values, leaving, arriving, writer, reader, readers, seen, found):
+    core, row, value = entry[CORE], entry[ROW], np.uint8(entry[RD] >> 8 * byte & 0xFF)
     if arriving[place]:
         _find(ARRIVING, entry, NOBODY, 0, size, s, seen, found)
     if leaving[place]:
         _find(LEAVING, entry, NOBODY, 0, size, s, seen, found)
     last = writer[place]
-    if _epoch_of(last) == s[EPOCH] and _core_of(last) != core:
+    if _epoch_of(last) == s[EPOCH] and _core_of(last) != core and values[place] != value:
         _find(BOTH_WRITE, entry, _core_of(last), _row_of(last), size, s, seen, found)
     last = reader[place]
     if _epoch_of(last) == s[EPOCH] and readers[place] & ~(np.int64(1) << core):
@@ -144,17 +144,17 @@ def _write(place, entry, size, s, holds, leaving, arriving, writer, reader, read
         known = _row_of(last) if other == _core_of(last) else np.int64(NOBODY)
         _find(WRITES_READ, entry, other, known, size, s, seen, found)
     writer[place] = _party(s[EPOCH], row, core)
-    holds[place] = 1
+    holds[place], values[place] = 1, value
 
 
 @heapless
-def examine(entries, does, s, holds, allowed, leaving, arriving, writer, reader, readers, seen, found):
+def examine(entries, does, s, holds, values, allowed, leaving, arriving, writer, reader, readers, seen, found):
     """Hold what was noted, int64 [n, ENTRY], against what is known, and learn from it.
 
-    does: of every row, see STORES and MEETS. holds: whether somebody wrote the byte. allowed: what the call may do to
-    it, if BOUNDED. leaving, arriving: transfers under way that read, or write it. writer, reader: who did last.
-    readers: a bit for each core that read it in the reader's epoch. seen: how often each row had a finding of each
-    kind, then the last access that had one.
+    does: of every row, see STORES and MEETS. holds: whether somebody wrote the byte. values: what cores wrote there
+    last. allowed: what the call may do to it, if BOUNDED. leaving, arriving: transfers under way that read, or write
+    it. writer, reader: who did last. readers: a bit for each core that read it in the reader's epoch. seen: how often
+    each row had a finding of each kind, then the last access that had one.
     """
     for number in range(entries.shape[0]):
         entry = entries[number]
@@ -180,6 +180,8 @@ def examine(entries, does, s, holds, allowed, leaving, arriving, writer, reader,
                 kind = READ_ONLY if stores and may & READABLE else OUTSIDE
                 _find(kind, entry, NOBODY, 0, size, s, seen, found)
             if stores:
-                _write(place, entry, size, s, holds, leaving, arriving, writer, reader, readers, seen, found)
+                _write(
+                    place, byte, entry, size, s, holds, values, leaving, arriving, writer, reader, readers, seen, found
+                )
             else:
                 _read(place, entry, size, s, holds, leaving, arriving, writer, reader, readers, seen, found)

@@ -148,7 +148,7 @@ class Entry(IntEnum):
     ROW = 2
     CAUSE = 3  # ISSUE: it was executed
     VALUE = 4  # executed: the address of its access to memory, or -1; else cycles waited
-    RD = 5  # what it wrote, as an unsigned pattern; 0 if it writes no register
+    RD = 5  # what it wrote into its register, or what is in the one that it stored, as an unsigned pattern; else 0
     BASE = 6  # what a post-increment wrote, likewise
 
 

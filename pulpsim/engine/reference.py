@@ -76,6 +76,7 @@ class _Core:
         self.next_row = 0
         self.held = False  # a bank's grant, or the barrier, will queue the next event
         self.address = -1  # of its access to memory
+        self.stored = 0  # the register that it stored
 
     def count(self, cause: Cause, cycles: int) -> int:
         self.counters[cause] += cycles
@@ -370,12 +371,12 @@ class ReferenceEngine(MachineMode):
             return
         register, cause, cycles = core.pending  # rule 3
         core.use_stall = cycles if register in code.reads else 0
-        core.issued, core.jump, core.held, core.address = t, None, False, -1
+        core.issued, core.jump, core.held, core.address, core.stored = t, None, False, -1, 0
         extra = code.execute(core, code, t)  # rules 4 to 7, counted there; or a fault and no effect
         core.counters[ISSUE] += 1  # rule 2
         core.count(cause, core.use_stall)
         if core.notes is not None:
-            rd = core.x[code.rd] if code.writes_rd else 0
+            rd = core.x[code.rd] if code.writes_rd else core.stored
             core.notes.executed(core.number, core.at, core.address, rd, core.x[code.rs1] if code.post_increment else 0)
         core.delay = 1 + core.use_stall + extra
         core.pending = code.pending
@@ -446,7 +447,7 @@ class ReferenceEngine(MachineMode):
     def _store(self, core: _Core, code: _Decoded, t: int) -> int:
         address, base = self._address(core, code)
         store, offset = self._locate(address, code.size)
-        core.address = address
+        core.address, core.stored = address, core.x[code.rs2]
         if isinstance(store, memoryview):  # the event unit ignores stores
             value = core.x[code.rs2] & (1 << 8 * code.size) - 1
             store[offset : offset + code.size] = value.to_bytes(code.size, "little")

@@ -32,6 +32,14 @@ def _written(c, register, registers):
 
 
 @inlined
+def _stored(c, row, address, fields, registers):
+    """The pattern that a store has stored, the whole register; a post-increment may have moved it since."""
+    source = fields[row + at.R_RS2]
+    moved = source == fields[row + at.R_BASE]
+    return address if moved else np.int64(registers[c * at.REGISTER_STRIDE + source]) & MASK
+
+
+@inlined
 def executed(c, row, time, address, s, fields, registers, watch):
     """An instruction has had its effect. address: of its access to memory, -1 if it makes none."""
     counts, log = watch
@@ -41,8 +49,12 @@ def executed(c, row, time, address, s, fields, registers, watch):
         s[at.LOGGED] += 1
         entry[TIME], entry[CORE], entry[ROW], entry[CAUSE], entry[VALUE] = time, c, row // at.ROW, ISSUE, address
         kind = fields[row + at.R_KIND] & at.KIND
-        sets_loop = kind == at.K_LOOP or kind == at.K_SLOW_LOOP  # whose R_RD is its level
-        entry[RD] = 0 if sets_loop else _written(c, fields[row + at.R_RD], registers)
+        if kind == at.K_STORE or kind == at.K_STORE_WORD:
+            entry[RD] = _stored(c, row, address, fields, registers)
+        elif kind == at.K_LOOP or kind == at.K_SLOW_LOOP:  # whose R_RD is its level
+            entry[RD] = 0
+        else:
+            entry[RD] = _written(c, fields[row + at.R_RD], registers)
         entry[BASE] = _written(c, fields[row + at.R_BASE], registers)
 
 

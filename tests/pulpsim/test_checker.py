@@ -227,3 +227,16 @@ def test_a_platform_of_the_smallest_memories() -> None:
     checker = Checker(machine)
     machine.run(assemble("sw ra, -4(sp)\nlw ra, -4(sp)\nret"))
     assert checker.findings() == []
+
+
+def test_cores_that_store_the_same_number_do_not_race() -> None:
+    """Of what all have computed; another number, or someone who reads it, makes it a race."""
+    for text, kinds in (
+        ("li t0, 7\np.sw t0, 4(a1!)\np.sw a1, 4(a1!)\nret", set()),
+        ("andi t0, a6, 1\nsw t0, 0(a1)\nret", {"both_write"}),
+        ("li t0, 7\nsw t0, 0(a1)\nlw t1, 0(a1)\nret", {"reads_written"}),
+    ):
+        machine, checker = machine_of()
+        run(machine, Wrong("", "", text))
+        assert {finding.kind for finding in checker.findings()} >= kinds, text
+        assert kinds or checker.findings() == []

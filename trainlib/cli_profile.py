@@ -36,7 +36,7 @@ STEPS = ("fw", "loss", "wg", "ig", "update")
     examples="""
     trainlib profile tutorial_cnn
     trainlib profile autoencoder --layer fc0 --step fw --no-what-if
-    trainlib profile ds_cnn_paper --platform vega --out profile
+    trainlib profile tutorial_cnn --platform vega --out profile
 """,
     sections={"What is profiled": "layer step plan platform_source settings loss batch_norm trust"},
 )

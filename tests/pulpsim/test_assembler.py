@@ -352,9 +352,9 @@ def test_a_fault_inside_rept_is_reported_once() -> None:
     ],
 )
 def test_an_absurd_rept_meets_the_limit_without_hanging(text: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()  # whatever else the machine does
     assert f"a program holds at most {MAX_INSTRUCTIONS:,} instructions" in faults(text)[0]
-    assert time.perf_counter() - start < 3
+    assert time.process_time() - start < 3
 
 
 # -- Builder -----------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from tests import conformance
 SEEDS = st.integers(0, 2**32 - 1)
 
 
-@settings(max_examples=max(400, settings().max_examples))
+@settings(max_examples=max(240, settings().max_examples))
 @given(seed=SEEDS, size=st.integers(1, 24))
 def test_engines_agree(seed: int, size: int) -> None:
     case = conformance.generate(seed, size)

@@ -6,10 +6,13 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from pulpsim import jit
 
 CODE = """
 import pulpsim, pulpsim.jit
@@ -44,19 +47,26 @@ def test_a_cache_that_cannot_be_written_is_said_and_done_without(kind: str, tmp_
 
 
 # -- what was damaged ------------------------------------------------------------------------------
-HITS = CODE.replace("assert double(21) == 42", "assert double(21) == 42\nprint(sum(double.stats.cache_hits.values()))")
+def double(x: int) -> int:
+    return 2 * x
 
 
-def hits(tmp_path: Path, cache: Path) -> int:
-    """How often a run, which must work without a word, found its code."""
-    script = tmp_path / "script.py"
-    script.write_text(HITS)
-    environment = dict(os.environ) | {"PULPSIM_CACHE_DIR": str(cache)}
-    done = subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True, env=environment, check=False
-    )  # fmt: skip
-    assert done.returncode == 0 and not done.stderr, done.stderr
-    return int(done.stdout)
+def hits(cache: Path) -> int:
+    """How often a function that is made anew, which must work without a word, found its code."""
+    jit._writable_cache.cache_clear()
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        patch.setenv(jit.CACHE_VARIABLE, str(cache))
+        warnings.simplefilter("error")
+        function = jit.compiled(double)
+        assert function(21) == 42
+    return sum(function.stats.cache_hits.values())
+
+
+@pytest.fixture(autouse=True)
+def forgotten() -> Iterator[None]:
+    """What comes after keeps its code where it did."""
+    yield
+    jit._writable_cache.cache_clear()
 
 
 def noise(file: Path) -> None:
@@ -90,8 +100,8 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache with the function's code."""
     folder = tmp_path_factory.mktemp("sound")
-    assert hits(folder, folder / "cache") == 0
-    assert hits(folder, folder / "cache") == 1
+    assert hits(folder) == 0
+    assert hits(folder) == 1
     return folder
 
 
@@ -100,17 +110,17 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_compiled_code_that_was_damaged_is_compiled_anew(
     damage: Callable[[Path], object], suffixes: tuple[str, ...], sound: Path
 ) -> None:
-    files = [file for suffix in suffixes for file in (sound / "cache").rglob(f"*.{suffix}")]
+    files = [file for suffix in suffixes for file in sound.rglob(f"*.{suffix}")]
     assert len(files) == len(suffixes)
     for file in files:
         damage(file)
-    assert hits(sound, sound / "cache") == 0
-    assert hits(sound, sound / "cache") == 1
+    assert hits(sound) == 0
+    assert hits(sound) == 1
 
 
 def test_files_that_cannot_be_read_or_written_are_done_without(tmp_path: Path) -> None:
-    assert hits(tmp_path, tmp_path / "cache") == 0
-    for file in [*(tmp_path / "cache").rglob("*.nb*")]:
+    assert hits(tmp_path) == 0
+    for file in [*tmp_path.rglob("*.nb*")]:
         replaced_by_a_folder(file)
     for _ in range(2):
-        assert hits(tmp_path, tmp_path / "cache") == 0
+        assert hits(tmp_path) == 0

@@ -343,10 +343,10 @@ def measured(cache: Path) -> int:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals as on POSIX")
-@pytest.mark.parametrize("points", [0, 100])
 @pytest.mark.parametrize(
-    ("number", "to_all"), [(signal.SIGINT, True), (signal.SIGTERM, True), (signal.SIGTERM, False)],
-    ids=["Ctrl-C", "SIGTERM to all", "SIGTERM"],
+    ("number", "to_all", "points"),
+    [(signal.SIGINT, True, 0), (signal.SIGTERM, True, 0), (signal.SIGINT, True, 100), (signal.SIGTERM, False, 100)],
+    ids=["Ctrl-C at once", "SIGTERM to all at once", "Ctrl-C", "SIGTERM"],
 )  # fmt: skip
 def test_ctrl_c_and_sigterm_leave_a_plan_and_the_same_command_goes_on(
     number: signal.Signals, to_all: bool, points: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -415,7 +415,7 @@ def test_a_failed_run_leaves_an_older_dump_as_it_was() -> None:
 
 def test_clicks_own_errors_have_status_2_as_well() -> None:
     for arguments, expected in (
-        (["run", "team.S", "--core", "2"], "No such option '--core'"),
+        (["run", "team.S", "--banks", "2"], "No such option '--banks'"),
         (["rum"], "No such command 'rum'"),
         (["run"], "Missing argument 'FILE.S'"),
         (["run", "team.S", "--cores", "two"], "'two' is not a valid integer"),

@@ -29,6 +29,7 @@ from pulpsim.console import STATUSES, InputError, table_console
 from pulpsim.errors import CycleLimitError, DeadlockError, PulpsimError, TrapError
 from pulpsim.progress import Loudness, Stage, coloured, detail, loudness, progress, set_loudness
 from tests.system.commands import environment
+from tests.trainlib.test_page import tutorial
 from trainlib import Trainer, models
 from trainlib.cli import main as trainlib
 from trainlib.cli_networks import NETWORKS
@@ -312,6 +313,9 @@ def test_examples_are_true(root: Path, tmp_path: Path, monkeypatch: pytest.Monke
     for file in ("plan.json", "tuned/plan.json"):
         Path(file).write_text(default_plan(models.get("lenet5"), Trainer("lenet5").platform).to_json())
     Trainer("ds_cnn_paper").save("words.npz")
+    for folder in ("result", "other"):
+        Path(folder).mkdir()
+        Path(folder, "report.json").write_bytes(tutorial())
     run = 0
     for program, arguments, file in sorted(examples(), key=lambda example: "describe" not in example[1]):
         command = PROGRAMS[program].commands[arguments[0]]

@@ -316,7 +316,7 @@ def test_sums_by_a_step_of_their_own_have_the_same_bits_and_other_cycles() -> No
     assert len({tuple(cycles) for _, cycles in found}) == len(found)
 
 
-@settings(max_examples=8, suppress_health_check=[HealthCheck.filter_too_much])
+@settings(max_examples=5, suppress_health_check=[HealthCheck.filter_too_much])
 @given(model=graphs().filter(optional_sums), seed=seeds)
 def test_every_optional_sum_leaves_every_bit_as_it_is(model: Model, seed: int) -> None:
     plan = default_plan(model, ROOMY)

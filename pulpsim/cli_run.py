@@ -207,12 +207,15 @@ def run(
 
     from pulpsim.machine import Machine
 
-    count = Machine(platform, engine).team_size(cores)
+    empty = Machine(platform, engine)
+    count = empty.team_size(cores)
+    check_dumps(targets, empty)
+    for buffer in given:
+        empty.memory.check(buffer.address, buffer.size_bytes)
     asked = Asked(program, platform, entry, count, registers, arrays, max_cycles, engine)
     looking = _Looking(profile or out is not None, check, given)
     tracing = _tracing(trace, trace_file, traced, begin, end, as_json, count)
     machine = asked.machine(looking.attach)
-    check_dumps(targets, machine)
     if out is not None:
         out.make()
     stage = Stage("running", "cycles", done=lambda: machine.engine.now)

@@ -188,6 +188,8 @@ def marked_run(
 
     def controller(cluster: Controller) -> Process:
         logs.append(cluster.log)
+        if timeline is not None:
+            timeline.show(STEPS, TILES)
 
         def mark(phase: int) -> None:
             marks.append(Mark(cluster.now, cluster.counters(), cluster.work().sum(axis=0)))
@@ -195,8 +197,6 @@ def marked_run(
         yield from execute(schedule, cluster, mark, start_delays, scalars)
         mark(-1)
 
-    if timeline is not None:
-        timeline.show(STEPS, TILES)
     machine.simulate(controller, timeline=timeline)
     ran = Marked(marks, logs[0])
     if timeline is not None:

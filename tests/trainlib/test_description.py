@@ -108,7 +108,7 @@ ODD: st.SearchStrategy[Any] = st.recursive(
 @given(data=st.data())
 def test_odd_values_are_refused_at_most(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     kind = data.draw(st.sampled_from(sorted(description._KINDS)))
-    own = [field.name for field in description._settable(description._KINDS[kind])]
+    own = [field.name for field in description.settable(description._KINDS[kind])]
     layer = {"kind": kind} | {name: data.draw(ODD) for name in own if data.draw(st.booleans())}
     record = {**NETWORK, "layers": [layer], **data.draw(st.dictionaries(st.sampled_from(["loss", "name"]), ODD))}
     file = tmp_path_factory.mktemp("networks") / "net.json"

@@ -137,7 +137,7 @@ def html(table: Table) -> str:
 
 
 def _html_row(table: Table, cells: Sequence[str], tag: str) -> str:
-    kinds = {"text": "", "number": ' class="n"'}
+    kinds = {"text": "", "number": " class=n"}
     parts = (
         f"<{tag}{kinds[column.kind]}>{escape(cell)}</{tag}>" for column, cell in zip(table.columns, cells, strict=True)
     )

@@ -22,6 +22,7 @@ from trainlib.models import get
 from trainlib.page import compare, comparison_page, page
 from trainlib.page.markup import plain, tag
 from trainlib.page.record import SCHEMA, Record, decode
+from trainlib.profile import profile_of
 from trainlib.report import as_json, plan_json, platform_json, versions
 
 SCRIPT = (resources.files("trainlib.page") / "page.js").read_text(encoding="utf-8")
@@ -71,6 +72,9 @@ def check_marks(record: Record, found: Page) -> None:
         lies = [place for place in memory.rows if not place.of and place.end > place.begin]
         order = sorted(lies, key=lambda place: (place.address, place.begin))
         assert not lies or marks[name] == [place.size_bytes for place in order]
+    if record.profile is not None:
+        drawn = [kernel.causes.values() for kernel in record.profile.kernels[:12]]
+        assert marks["kernels"] == [cycles for causes in drawn for cycles in causes if cycles]
     if record.loss and len(record.loss) <= 75:
         assert marks["loss"] == record.loss
     rates = sorted(step.macs / step.cycles for step in record.phases
@@ -93,8 +97,10 @@ def test_a_step_of_any_network_makes_a_page_with_its_numbers(model: Model) -> No
 
 
 def test_the_page_of_the_network_with_most_layers_is_small() -> None:
-    text = page(decode(json_file(record_of(get("mobilenet_v1"), "pulp-2022")), "report.json"))
-    assert Page(text).marks and len(text.encode()) < 500_000
+    more = {"profile": profile_of(Trainer("mobilenet_v1")).summary()}
+    record = decode(json_file(record_of(get("mobilenet_v1"), "pulp-2022") | more), "report.json")
+    check_marks(record, Page(page(record)))
+    assert len(page(record).encode()) < 500_000
 
 
 @settings(max_examples=25)

@@ -8,8 +8,8 @@ from trainlib.page.markup import Markup, joined, percent, table, tag
 from trainlib.page.record import Listing, Profile, Record
 from trainlib.page.steps import cause_of, parts_of
 
-#: kernels that are drawn
-SHOWN = 12
+#: kernels that are drawn, and that are in the table
+SHOWN, LISTED = 12, 24
 
 
 def profile(record: Record) -> Markup:
@@ -42,16 +42,25 @@ def _kernels(found: Profile) -> Markup:
     columns = [
         words("kernel"), number("cycles"), number("executed", "instructions"),
         number("stalled", shown=".1%", value=lambda row: 1 - row["executed"] / row["cycles"]),
-        words("where", "where it runs", ", ".join),
+        words("where", "where it runs", _several),
     ]  # fmt: skip
     shown = Table(columns, [
         {"kernel": kernel.kernel, "cycles": kernel.cycles, "executed": kernel.executed, "where": kernel.where}
-        for kernel in found.kernels
-    ])  # fmt: skip
+        for kernel in found.kernels[:LISTED]
+    ], caption=_left_out(found))  # fmt: skip
     return bars(
         "kernels", "Kernels, by cause", "Cycles of all cores in each program.", rows, table=shown,
         legend=[cause_of(name) for name in spent], unit="core cycles", tools={"share": "as shares"},
     )  # fmt: skip
+
+
+def _left_out(found: Profile) -> str:
+    rest = found.kernels[LISTED:]
+    return f"{len(rest)} more take {sum(kernel.cycles for kernel in rest):,} cycles." if rest else ""
+
+
+def _several(where: list[str]) -> str:
+    return ", ".join(where[:3]) + (f" and {len(where) - 3} more" if len(where) > 3 else "")
 
 
 def _loops(found: Profile) -> Table:
@@ -71,12 +80,8 @@ def _loops(found: Profile) -> Table:
 def _listing(listing: Listing, found: Profile) -> Markup:
     """Its instructions that ran, inner loops further to the right."""
     whole = found.counted + sum(found.outside.values())
-    rows = [
-        {"text": "\N{NO-BREAK SPACE}" * 2 * row.depth + "".join(f"{label}: " for label in row.labels) + row.text,
-         "issues": row.issues, "cycles": row.cycles, "share": row.cycles / whole, "loop": row.loop}
-        for row in listing.rows
-    ]  # fmt: skip
-    columns = [
-        words("text", "instruction"), number("issues"), number("cycles"), number("share", shown=".2%"), words("loop"),
-    ]  # fmt: skip
-    return tag("details", tag("summary", "Listing: ", listing.kernel), table(Table(columns, rows)))
+    lines = [f"{'issues':>10} {'cycles':>10} {'share':>8}"]
+    for row in listing.rows:
+        text = "  " * row.depth + "".join(f"{label}: " for label in row.labels) + row.text
+        lines.append(f"{row.issues:>10,} {row.cycles:>10,} {percent(row.cycles, whole):>8}  {text}")
+    return tag("details", tag("summary", "Listing: ", listing.kernel), tag("pre", tag("code", "\n".join(lines))))

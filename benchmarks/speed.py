@@ -18,6 +18,7 @@ from pulpsim import Controller, Copy, Machine, Platform, Program, assemble
 from pulpsim.jit import CACHE_VARIABLE
 from pulpsim.machine import Process, Result
 from pulpsim.memory import L1_BASE, L2_BASE
+from pulpsim.profile import Profiler
 from pulpsim.tables import Table, number, words
 
 ROOT = Path(__file__).parents[1]
@@ -28,7 +29,7 @@ MATMUL = ROOT / "tests" / "reference" / "matmul.S"
 class Scenario:
     """A kernel on N x K x M matrices that lie one behind the other in L1.
 
-    dma: transfers both ways all the while, between other parts of L1 and L2.
+    dma: transfers both ways all the while, between other parts of L1 and L2. profiled: counted by instruction.
     """
 
     kernel: str
@@ -37,15 +38,19 @@ class Scenario:
     cores: int = 8
     size: int = 64
     dma: bool = False
+    profiled: bool = False
 
 
 SCENARIOS = [
     Scenario("mm_2x2", "pulp-2022"),
+    Scenario("mm_2x2", "pulp-2022", profiled=True),
     Scenario("mm_2x2", "pulp-2022", (("l1.conflicts", False),)),
+    Scenario("mm_2x2", "pulp-2022", (("l1.conflicts", False),), profiled=True),
     Scenario("mm_2x2", "pulp-2022", dma=True),
     Scenario("mm_2x2", "pulp-2022", (("icache.enabled", False),)),
     Scenario("mm_2x2", "pulp-open"),
     Scenario("mm", "pulp-2022"),
+    Scenario("mm", "pulp-2022", profiled=True),
     Scenario("mm_4x2", "pulp-2022"),
     Scenario("mm_2x2", "pulp-2022", cores=1),
 ]
@@ -56,6 +61,8 @@ def measure(scenario: Scenario, seconds: float) -> dict[str, Any]:
     platform = Platform.preset(scenario.platform, {"l1.size_bytes": 512 * 1024, **dict(scenario.overrides)})
     program = assemble(MATMUL.read_text(), MATMUL.name)
     machine, n = Machine(platform), scenario.size
+    if scenario.profiled:
+        Profiler(machine)
     a, b, c = (0x10010000 + 4 * n * n * i for i in range(3))
     rng = np.random.default_rng(0)
     for address in (a, b):
@@ -78,7 +85,8 @@ def measure(scenario: Scenario, seconds: float) -> dict[str, Any]:
         runs.append(once())
     instructions, cycles, wall = (sum(column) for column in zip(*runs, strict=True))
     best = max(_rates(runs, 0.05))
-    settings = [f"{key}={value}" for key, value in scenario.overrides] + ["DMA both ways"] * scenario.dma
+    settings = [f"{key}={value}" for key, value in scenario.overrides]
+    settings += ["DMA both ways"] * scenario.dma + ["profiled"] * scenario.profiled
     name = " ".join([scenario.platform, *settings])
     return {
         "kernel": f"{scenario.kernel} {n}x{n}x{n}",

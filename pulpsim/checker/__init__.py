@@ -104,7 +104,7 @@ class _Moving(NamedTuple):
 
 class Checker(Instrument):
     """Looks at all that a machine's cores and transfers do from now on: attached by being made, before anything is
-    written into its memories.
+    written into its memories. (By `Memory.write`: what is put into the arrays `l1` and `l2` directly is not seen.)
 
     name: what lies at an address, for messages; "" where it does not know.
     """

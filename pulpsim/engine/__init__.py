@@ -209,10 +209,11 @@ class Engine(Protocol):
         """
 
     def watch(self, sink: Sink | None) -> None:
-        """Count by instruction from now on, and hand entries to a sink, if there is one, before `advance` returns."""
+        """Count by instruction from the first call on; hand entries to this sink, if there is one, before `advance`
+        returns."""
 
     def profile(self) -> NDArray[np.int64]:
-        """Executions and cycles waited since `watch`, int64 [cores, rows, ENGINE_CAUSES]; see above."""
+        """Executions and cycles waited since the first `watch`, int64 [cores, rows, ENGINE_CAUSES]; see above."""
 
     def registers(self, core: int) -> NDArray[np.uint32]:
         """A copy of a core's registers, uint32 [64]."""

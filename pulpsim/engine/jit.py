@@ -124,7 +124,8 @@ class JitEngine:
         return count > LOG_FULL
 
     def watch(self, sink: Sink | None) -> None:
-        self._counts = np.zeros((self._cores, len(self._rows)), np.int64)
+        if self._counts is None:
+            self._counts = np.zeros((self._cores, len(self._rows)), np.int64)
         self._sink, self._state[at.LOGGING] = sink, sink is not None
         self._log = np.zeros((LOG if sink is not None else 0, ENTRY), np.int64)
         self._see()

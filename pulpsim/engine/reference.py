@@ -265,7 +265,8 @@ class ReferenceEngine(MachineMode):
         return np.array([core.work if counted else [0] * WORKS for core in self._cores], np.int64)
 
     def watch(self, sink: Sink | None) -> None:
-        self._notes = Notes(sink)
+        self._notes = self._notes or Notes()
+        self._notes.sink = sink
         for core in self._cores:
             core.notes = self._notes
 

@@ -204,6 +204,17 @@ def test_loops_as_a_table() -> None:
     assert rows[0]["cycles_per_turn"] >= rows[0]["bound_cycles"]
 
 
+@pytest.mark.parametrize("engine", ["jit", "reference"])
+def test_who_comes_later_takes_nothing_away(engine: Engine) -> None:
+    machine, program = Machine(None, engine), assemble("nop\nnop\nret")
+    profiler = Profiler(machine)
+    machine.run(program, cores=1)
+    tracer = Tracer(machine, lambda step: None)
+    machine.run(program, cores=1)
+    tracer.close()
+    assert profiler.take()[0].executed == 6
+
+
 def test_several_look_on_at_once() -> None:
     machine = Machine()
     profiler, told = Profiler(machine), []

@@ -11,8 +11,8 @@ from pulpsim.engine import ENTRY, Entry, Sink
 
 
 class Notes:
-    """counts: executions and cycles waited by (core, row, cause). now: to be set to the cycle at hand. sink: takes entries,
-    if there is one."""
+    """counts: executions and cycles waited by (core, row, cause). now: to be set to the cycle at hand. sink: takes
+    entries, if there is one."""
 
     def __init__(self) -> None:
         self.counts: Counter[tuple[int, int, int]] = Counter()

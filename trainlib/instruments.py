@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from pulpsim import Machine
+from pulpsim import Machine, Program
 from pulpsim.checker import Checker
 from pulpsim.memory import L1_BASE, L2_BASE
 from pulpsim.profile import Part, Profiler
@@ -64,17 +64,20 @@ class StepProfiler(Profiler):
     def __init__(self, machine: Machine, schedule: Schedule):
         self._forks, self._phase = forks(schedule), -1
         self._parts: list[list[Part]] = [[] for _ in schedule.phases]
+        self._ran: list[Program] = []
         super().__init__(machine)
 
     def team_began(self, cores: Sequence[int]) -> None:
-        phase = next(self._forks).phase
-        if phase != self._phase:
+        fork = next(self._forks)
+        if fork.phase != self._phase:
             self._close()
-            self._phase = phase
+            self._phase = fork.phase
+        self._ran.append(fork.call.program)
 
     def _close(self) -> None:
         if self._phase >= 0:
-            self._parts[self._phase] += self.take()
+            self._parts[self._phase] += self.take(self._ran)
+            self._ran.clear()
 
     def phases(self) -> list[list[Part]]:
         """After the run: of each phase the programs that ran."""

@@ -212,8 +212,9 @@ class Engine(Protocol):
         """Count by instruction from the first call on; hand entries to this sink, if there is one, before `advance`
         returns."""
 
-    def profile(self) -> NDArray[np.int64]:
-        """Executions and cycles waited since the first `watch`, int64 [cores, rows, ENGINE_CAUSES]; see above."""
+    def profile(self, first: int = 0, last: int | None = None) -> NDArray[np.int64]:
+        """Executions and cycles waited since the first `watch`, int64 [cores, rows, ENGINE_CAUSES], of all rows or of
+        those from `first` up to `last`; see above."""
 
     def registers(self, core: int) -> NDArray[np.uint32]:
         """A copy of a core's registers, uint32 [64]."""

@@ -14,7 +14,7 @@ from pulpsim.engine import ENTRY, FOREVER, Kind, Report, Sink, Status, Transfer,
 from pulpsim.engine import layout as at
 from pulpsim.engine.decoding import decode, needs_control
 from pulpsim.engine.ports import begin
-from pulpsim.engine.watching import LOG, LOG_FULL
+from pulpsim.engine.watching import LOG, LOG_FULL, unfold
 from pulpsim.memory import Memory
 from pulpsim.platform import Platform
 
@@ -130,9 +130,15 @@ class JitEngine:
         self._log = np.zeros((LOG if sink is not None else 0, ENTRY), np.int64)
         self._see()
 
-    def profile(self) -> NDArray[np.int64]:
+    def _unfold(self) -> None:
+        """What was counted by runs of the rows as they are now decoded."""
+        if self._counts is not None:
+            unfold(self._counts, self._rows)
+
+    def profile(self, first: int = 0, last: int | None = None) -> NDArray[np.int64]:
+        self._unfold()
         counts = np.zeros((self._cores, 0), np.int64) if self._counts is None else self._counts
-        return counts.reshape(self._cores, -1, at.ROW)[:, :, :ENGINE_CAUSES].copy()
+        return counts.reshape(self._cores, -1, at.ROW)[:, first:last, :ENGINE_CAUSES].copy()
 
     def _refresh(self) -> None:
         """fence.i: what has been written where programs lie counts from the next cycle on."""
@@ -145,6 +151,7 @@ class JitEngine:
         if self._version == self._code.version and s[at.CODE_ROWS]:
             return
         self._version = self._code.version
+        self._unfold()
         decoded = decode(rows, self._platform)
         self._rows, self._full = decoded.reshape(-1), needs_control(decoded) or None
         new_lines = -(-len(rows) // ALIGN_ROWS) - int(s[at.LINES])

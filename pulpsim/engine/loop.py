@@ -19,7 +19,15 @@ from pulpsim.engine.control import exception, place_at, reset, uncommon
 from pulpsim.engine.icache import refill
 from pulpsim.engine.operations import FUSED, Alu, Div, Jump, Loop
 from pulpsim.engine.ports import served, stream_event
-from pulpsim.engine.watching import LOG_FULL, executed, remember, waited, waited_since
+from pulpsim.engine.watching import (
+    LOG_FULL,
+    executed,
+    executed_in_a_row,
+    log_executed,
+    remember,
+    waited,
+    waited_since,
+)
 from pulpsim.jit import heapless, inlined, leading_zeros, lowest_bit, unlikely
 from pulpsim.memory import BARRIER_OFFSET, EVENT_UNIT_BASE, L1_BASE, L2_BASE
 
@@ -192,14 +200,21 @@ def _run_ahead(place, time, horizon, c, k, base, s, rows, fields, registers, pre
             more = min(np.int64(fields[row + at.R_RUN]), horizon - time - 1)
             if counted is not None:
                 products += 1 + more
-            last = row + at.ROW * more
+            last, logged = row + at.ROW * more, False
+            if watch is not None:
+                executed_in_a_row(c, row, more, fields, watch)
+                logged = s[at.LOGGING] != 0
             while row < last:
                 _fmadd(base, row, fields, registers)
-                if watch is not None:
-                    executed(c, row, time, -1, s, fields, registers, watch)
+                if watch is not None:  # noqa: SIM102 - a branch on None is left out when it is compiled
+                    if logged:
+                        log_executed(c, row, time, -1, s, fields, registers, watch)
                 row = row + at.ROW & at.PLACES
                 time += 1
             _fmadd(base, row, fields, registers)
+            if watch is not None:  # noqa: SIM102
+                if logged:
+                    log_executed(c, row, time, -1, s, fields, registers, watch)
         elif kind == at.K_ADD:
             registers[base + np.int64(fields[row + at.R_RD])] = np.int32(
                 np.int64(registers[base + np.int64(fields[row + at.R_RS1])])
@@ -210,8 +225,9 @@ def _run_ahead(place, time, horizon, c, k, base, s, rows, fields, registers, pre
             _private(kind, c, k, row, time, s, rows, registers, counted)
         else:
             break
-        if watch is not None:
-            executed(c, row, time, -1, s, fields, registers, watch)
+        if watch is not None:  # noqa: SIM102
+            if kind != at.K_FMADD:
+                executed(c, row, time, -1, s, fields, registers, watch)
         time += 1
         place = row + at.ROW
         if fields[row + at.R_KIND] > at.KIND:
@@ -459,8 +475,9 @@ def _turn(c, now, horizon, s, rows, fields, registers, l1, words, l2, tags, pres
         kind = np.int64(at.KIND)
     if kind > at.LAST_PRIVATE:
         wait, cause, touched = np.int64(-1), BANK_CONFLICT, np.int64(-1)
-        if watch is not None and kind <= at.LAST_WORD:
-            touched = _address(row, base, fields, registers)
+        if watch is not None:  # noqa: SIM102
+            if s[at.LOGGING] and kind <= at.LAST_WORD:
+                touched = _address(row, base, fields, registers)
         if kind == at.K_LOAD_NEXT:
             wait = _word_access(at.K_LOAD_NEXT, row, now, base, k, s, fields, registers, words, counted)
         elif kind <= at.LAST_WORD:
@@ -475,7 +492,8 @@ def _turn(c, now, horizon, s, rows, fields, registers, l1, words, l2, tags, pres
             return _rare(c, k, base, now, s, rows, fields, registers, l1, l2, tags, present, full, counted, watch)
         if watch is not None:
             executed(c, row, now, touched, s, fields, registers, watch)
-            waited(c, row, cause, wait, s, watch)
+            if unlikely(wait > 0):
+                waited(c, row, cause, wait, s, watch)
         place = row + at.ROW
         if fields[row + at.R_KIND] > at.KIND:
             place = _follow(row, c, k, s, fields, present)

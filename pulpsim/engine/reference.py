@@ -270,11 +270,11 @@ class ReferenceEngine(MachineMode):
         for core in self._cores:
             core.notes = self._notes
 
-    def profile(self) -> NDArray[np.int64]:
+    def profile(self, first: int = 0, last: int | None = None) -> NDArray[np.int64]:
         out = np.zeros((len(self._cores), len(self._code.rows), ENGINE_CAUSES), np.int64)
         for place, cycles in (self._notes.counts if self._notes is not None else {}).items():
             out[place] = cycles
-        return out
+        return out[:, first:last]
 
     def registers(self, core: int) -> NDArray[np.uint32]:
         return np.array(self._cores[core].x, np.uint32)

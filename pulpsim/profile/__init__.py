@@ -11,6 +11,7 @@ in no profile; all others are in it once: over rows they add up to the cores' co
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -63,19 +64,23 @@ class Profiler(Instrument):
     def __init__(self, machine: Machine):
         machine.attach(*machine.instruments, self)
         self._machine = machine
-        self._before = machine.engine.profile()
+        self._before: dict[int, NDArray[np.int64]] = {}
+        self.take()  # of a machine that has been looked at before
 
-    def take(self) -> list[Part]:
-        """What was since the last call, of the programs that ran, in the order in which they were loaded."""
-        now = self._machine.engine.profile()
-        counts = now.copy()
-        counts[:, : self._before.shape[1]] -= self._before
-        self._before = now
+    def take(self, programs: Iterable[Program] | None = None) -> list[Part]:
+        """What was since the last call, of the programs that ran, in the order in which they were loaded.
+
+        programs: those that may have run; others are not looked at.
+        """
+        wanted = None if programs is None else set(map(id, programs))
         parts = []
         for first, program in self._machine.code.programs():
-            own = counts[:, first : first + len(program)]
-            if own.any():
-                parts.append(Part(program, own))
+            if wanted is None or id(program) in wanted:
+                now = self._machine.engine.profile(first, first + len(program))
+                own = now - self._before.get(id(program), 0)
+                self._before[id(program)] = now
+                if own.any():
+                    parts.append(Part(program, own))
         return parts
 
 

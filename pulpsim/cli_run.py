@@ -462,9 +462,9 @@ def _print_more(
 
         print_table(what_if_table(result.cycles, others))
     if check:
-        for finding in found:
-            click.echo(f"found: {finding}")
-        click.echo(f"check: {len(found)} finding{'s' * (len(found) != 1)}" if found else "check: nothing found")
+        from pulpsim.checker import told
+
+        click.echo(told(found))
 
 
 def assemble_file(path: str) -> Program:

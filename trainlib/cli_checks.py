@@ -49,9 +49,9 @@ def findings_record(found: Sequence[Finding] | None) -> dict[str, Any]:
 def tell_findings(found: Sequence[Finding] | None) -> None:
     """A line each, or one that there are none."""
     if found is not None:
-        for finding in found:
-            click.echo(f"found: {finding}")
-        click.echo(f"check: {len(found)} findings" if found else "check: nothing found")
+        from pulpsim.checker import told
+
+        click.echo(told(found))
 
 
 def end_with(found: Sequence[Finding] | None) -> None:

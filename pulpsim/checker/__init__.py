@@ -79,6 +79,12 @@ class Finding:
         return f"{self.text}{more}"
 
 
+def told(found: Sequence[Finding]) -> str:
+    """A line each, and how many there are."""
+    count = f"{len(found)} finding{'s' * (len(found) != 1)}" if found else "nothing found"
+    return "".join(f"found: {finding}\n" for finding in found) + f"check: {count}"
+
+
 #: kind -> what an access does, and what is said of it
 _SAID = {
     Kind.UNWRITTEN: ("reads", "which nobody wrote"),

@@ -194,7 +194,7 @@ def test_findings_are_the_status_of_training(monkeypatch: pytest.MonkeyPatch) ->
     few("few.npz")
     for arguments in (["tutorial_cnn", "--steps", "2"], EPOCH):
         result = call(trainlib, "train", *arguments, "--check")
-        assert result.exit_code == 1 and "found: it depends\ncheck: 1 findings" in result.output
+        assert result.exit_code == 1 and "found: it depends\ncheck: 1 finding\n" in result.output
         result = call(trainlib, "train", *arguments, "--check", "--json")
         assert result.exit_code == 1 and json.loads(result.output)["findings"][0]["kind"] == "order"
 

@@ -410,13 +410,9 @@ def _writer(
 
 # -- what is said ------------------------------------------------------------------------------
 def _write_profile(out: OutFolder, parts: list[Part], platform: Platform, name: str) -> None:
-    from pulpsim.profile.flames import collapsed, speedscope, stacks
+    from pulpsim.profile.flames import files, stacks
 
-    found = stacks(parts)
-    out.write({
-        "profile.json": json_file(_profile_record(parts, platform)), "stacks.txt": collapsed(found).encode(),
-        "speedscope.json": json_file(speedscope(found, name)),
-    })  # fmt: skip
+    out.write({"profile.json": json_file(_profile_record(parts, platform))} | files(stacks(parts), name))
 
 
 def _profile_record(parts: list[Part], platform: Platform) -> dict[str, Any]:

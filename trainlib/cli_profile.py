@@ -78,7 +78,7 @@ def profile_command(
         stage.compiles()
         found = profile_of(trainer, layer, step)
         _require_phases(found, layer, step)
-        others = _what_if(trainer, stage) if what_if else None
+        others = _what_if(trainer, found.report.cycles, stage) if what_if else None
     record = found.record() | ({} if others is None else {"what_if": others})
     if out is not None:
         _write(out, found, record)
@@ -101,30 +101,26 @@ def _require_phases(found: StepProfile, layer: str | None, step: str | None) -> 
     raise InputError(f"--step {step}: {layer or 'the network'} has {', '.join(dict.fromkeys(of))}")
 
 
-def _what_if(trainer: Trainer, stage: Stage) -> list[dict[str, Any]]:
-    """The whole step on other clusters."""
+def _what_if(trainer: Trainer, cycles: int, stage: Stage) -> list[dict[str, Any]]:
+    """The whole step on other clusters; cycles: on its own."""
     from pulpsim.profile.what_if import what_if, what_if_table
     from pulpsim.tables import records
 
     stage.next("timing the step on other clusters", "clusters")
 
     def cycles_on(platform: Platform) -> int:
-        cycles = trainer.anew(platform).step().cycles
+        report = trainer.anew(platform).step()
         stage.step()
-        return cycles
+        return report.cycles
 
-    return records(what_if_table(trainer.step().cycles, what_if(trainer.platform, cycles_on)))
+    return records(what_if_table(cycles, what_if(trainer.platform, cycles_on)))
 
 
 def _write(out: OutFolder, found: StepProfile, record: dict[str, Any]) -> None:
-    from pulpsim.profile.flames import collapsed, speedscope
+    from pulpsim.profile.flames import files
 
-    stacks = found.stacks()
-    flames = speedscope(stacks, f"{found.report.model} on {found.report.platform}")
-    out.write({
-        "profile.json": json_file(record), "stacks.txt": collapsed(stacks).encode(),
-        "speedscope.json": json_file(flames),
-    })  # fmt: skip
+    name = f"{found.report.model} on {found.report.platform}"
+    out.write({"profile.json": json_file(record)} | files(found.stacks(), name))
 
 
 def _print(found: StepProfile, record: dict[str, Any], listings: bool) -> None:

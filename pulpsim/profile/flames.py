@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pulpsim.console import json_file
 from pulpsim.profile import CAUSES, Part
 from pulpsim.profile.loops import function_of, innermost
 from pulpsim.profile.tables import cause_name
@@ -35,6 +36,11 @@ def collapsed(found: Mapping[Stack, int]) -> str:
     """A line a stack, frames with semicolons between, and its cycles: what flamegraph.pl and others read."""
     lines = [(";".join(frame.replace(";", ",") for frame in stack), cycles) for stack, cycles in found.items()]
     return "".join(f"{stack} {cycles}\n" for stack, cycles in lines)
+
+
+def files(found: Mapping[Stack, int], name: str) -> dict[str, bytes]:
+    """What flame graphs are drawn from, by the files' names."""
+    return {"stacks.txt": collapsed(found).encode(), "speedscope.json": json_file(speedscope(found, name))}
 
 
 def speedscope(found: Mapping[Stack, int], name: str) -> dict[str, Any]:

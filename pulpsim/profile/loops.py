@@ -22,12 +22,12 @@ class Loop(NamedTuple):
 @lru_cache(maxsize=256)
 def loops_of(program: Program) -> tuple[Loop, ...]:
     """Outer loops before those inside them, in order of their first rows."""
+    hardware = {(first, last) for first, last in _hardware_loops(program) if 0 <= first <= last < len(program)}
     bodies = dict[int, int]()
-    for first, last in [*_hardware_loops(program), *_jumps_back(program)]:
+    for first, last in [*hardware, *_jumps_back(program)]:
         if 0 <= first <= last < len(program):
             bodies[first] = max(last, bodies.get(first, last))
-    both = {(first, last) for first, last in _hardware_loops(program) if 0 <= first <= last < len(program)}
-    spans = sorted(both | set(bodies.items()), key=lambda body: (body[0], -body[1]))
+    spans = sorted(hardware | set(bodies.items()), key=lambda body: (body[0], -body[1]))
     return tuple(Loop(first, last, place_name(program, first)) for first, last in spans)
 
 
@@ -68,8 +68,7 @@ def innermost(program: Program) -> tuple[tuple[Loop, ...], ...]:
 
 def place_name(program: Program, row: int) -> str:
     """'mm_2x2+0x24' of a row, or its label's own name."""
-    before = [(at, name) for name, at in program.labels.items() if at <= row and not name.startswith(".L")]
-    at, name = max(before, default=(0, program.source))
+    at, name = _label_before(program, row)
     own = [label for label, place in program.labels.items() if place == row]
     if own and own[0].startswith(".L"):
         return f"{name}{own[0]}"
@@ -78,5 +77,10 @@ def place_name(program: Program, row: int) -> str:
 
 def function_of(program: Program, row: int) -> str:
     """The last label that is not local before a row; the program's name if there is none."""
+    return _label_before(program, row)[1]
+
+
+def _label_before(program: Program, row: int) -> tuple[int, str]:
+    """(row, name) of the last label that is not local; (0, the program's name) if there is none."""
     before = [(at, name) for name, at in program.labels.items() if at <= row and not name.startswith(".L")]
-    return max(before, default=(0, program.source))[1]
+    return max(before, default=(0, program.source))

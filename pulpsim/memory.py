@@ -44,9 +44,20 @@ class Memory:
     """L1 and L2 as byte arrays (`l1`, `l2`: uint8), zero at the start."""
 
     def __init__(self, platform: Platform):
-        self.l1: NDArray[np.uint8] = np.zeros(platform.l1.size_bytes, np.uint8)
-        self.l2: NDArray[np.uint8] = np.zeros(platform.l2.size_bytes, np.uint8)
+        self._l1: NDArray[np.uint8] = np.zeros(platform.l1.size_bytes, np.uint8)
+        self._l2: NDArray[np.uint8] = np.zeros(platform.l2.size_bytes, np.uint8)
+        self.settle: Callable[[], None] = lambda: None  #: the engine's, called before somebody looks at the memories
         self.on_write: Callable[[int, int], None] | None = None  #: told of (address, bytes) that `write` has written
+
+    @property
+    def l1(self) -> NDArray[np.uint8]:
+        self.settle()
+        return self._l1
+
+    @property
+    def l2(self) -> NDArray[np.uint8]:
+        self.settle()
+        return self._l2
 
     def check(self, address: int, size: int) -> None:
         """Raises AddressError unless `size` bytes from `address` lie inside one memory."""

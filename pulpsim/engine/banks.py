@@ -9,6 +9,7 @@ import numpy as np
 
 from pulpsim.counters import Cause
 from pulpsim.engine import layout as at
+from pulpsim.engine.traces.touched import may_touch
 from pulpsim.jit import heapless, inlined, lowest_bit
 from pulpsim.memory import EVENT_UNIT_BASE, EVENT_UNIT_BYTES, L1_BASE, L2_BASE
 
@@ -22,6 +23,13 @@ def reserve(place, now, s):
     slot = max(now, s[place])
     s[place] = slot + 1
     return slot
+
+
+@inlined
+def reserve_both(bank, now, s):
+    """A bank and the next one, for an access that crosses a word's boundary; returns the cycles that it waits."""
+    first = reserve(at.BANK_FREE + bank, now, s)
+    return reserve(at.BANK_FREE + (bank + 1 & s[at.BANK_MASK]), first + 1, s) - (now + 1)
 
 
 @inlined
@@ -46,36 +54,47 @@ def _put(store, offset, size, value):
 
 
 @heapless
-def access(c, address, size, store, value, s, l1, l2):
-    """Any load (store false) or store: s[OUT] the value loaded, s[OUT + 1] cycles beyond one."""
+def access(c, address, size, store, value, s, l1, words, l2, l2_words, traces):
+    """Any load (store false) or store: s[OUT] the value loaded, s[OUT + 1] cycles beyond one.
+
+    With traces no bank is taken: CLAIM says which one the access asks for.
+    """
     now, counters = s[at.NOW], at.CORE + c * at.CORE_FIELDS + at.COUNT
     s[at.OUT], s[at.OUT + 1] = 0, 0
     offset = address - L1_BASE
     if 0 <= offset <= s[at.L1_BYTES] - size:
+        crossing = (offset & 3) + size > 4
+        if traces is not None:
+            for word in range(offset >> 2, (offset >> 2) + 1 + crossing):
+                if not may_touch(word, store, c, s, words, word, traces):
+                    return at.TRAPPED
         if store:
             _put(l1, offset, size, value)
         else:
             s[at.OUT] = _get(l1, offset, size)
-        crossing = (offset & 3) + size > 4
         s[counters - at.COUNT + at.DID_L1_WORDS] += 1 + crossing
         if crossing:
             s[at.OUT + 1] = s[at.MISALIGNED] - 1
             s[counters + MISALIGNED] += s[at.MISALIGNED] - 1
-        banks = s[at.BANKS]
-        bank = (offset >> 2) & (banks - 1)
-        if s[at.CONFLICTS] == at.FIFO:
-            slot = reserve(at.BANK_FREE + bank, now, s)
-            wait = slot - now
-            if crossing:
-                wait = reserve(at.BANK_FREE + ((bank + 1) & (banks - 1)), slot + 1, s) - (now + 1)
+        bank = (offset >> 2) & s[at.BANK_MASK]
+        if s[at.CONFLICTS] == at.NO_CONFLICTS:
+            return at.DONE
+        if traces is not None:
+            s[at.CLAIM] = (at.E_CROSSING if crossing else at.E_SHARED) | (at.FIRST_BANK + bank) << at.E_OPERAND
+        elif s[at.CONFLICTS] == at.FIFO:
+            wait = reserve_both(bank, now, s) if crossing else reserve(at.BANK_FREE + bank, now, s) - now
             s[at.OUT + 1] += wait
             s[counters + BANK_CONFLICT] += wait
-        elif s[at.CONFLICTS] == at.ROUND_ROBIN:
+        else:
             wait_for(bank, c, s)
             return at.BLOCKED
         return at.DONE
     offset = address - L2_BASE
     if 0 <= offset <= s[at.L2_BYTES] - size:
+        if traces is not None:
+            for word in range(offset >> 2, (offset + size - 1 >> 2) + 1):
+                if not may_touch(s[at.L1_WORDS] + word, store, c, s, l2_words, word, traces):
+                    return at.TRAPPED
         if store:
             _put(l2, offset, size, value)
         else:

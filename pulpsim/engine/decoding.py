@@ -178,7 +178,7 @@ def _decode_float(
 
 
 def _decode_csr(out: list[int], row: tuple[int, ...], instruction: Instruction) -> None:
-    """mhartid and the lower half of mcycle, only read, concern nobody else; the rest is an event."""
+    """mhartid and the lower half of mcycle, only read, are by themselves; the rest is for `control`."""
     csr = isa.CSR_BY_NUMBER.get(row[IMM])
     immediate = "n5" in instruction.operands
     operand = row[RS3] if immediate else 0
@@ -187,8 +187,8 @@ def _decode_csr(out: list[int], row: tuple[int, ...], instruction: Instruction) 
         out[at.R_KIND], out[at.R_SUB] = at.K_GUARD, Trap.ILLEGAL
         return
     if csr.kind in (CsrKind.CORE, CsrKind.CYCLE) and not writes and not csr.upper:
-        out[at.R_KIND], out[at.R_IMM] = at.K_ALU, 0
-        out[at.R_SUB] = int(Alu.MHARTID if csr.kind is CsrKind.CORE else Alu.MCYCLE)
+        out[at.R_KIND] = at.K_ALU if csr.kind is CsrKind.CORE else at.K_CLOCK
+        out[at.R_SUB], out[at.R_IMM] = int(Alu.MHARTID), 0
         return
     out[at.R_SUB] |= at.X_WRITES if writes else 0
     out[at.R_CYCLES], out[at.R_PRE] = operand, csr.value

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pulpsim.engine import layout as at
+from pulpsim.engine.traces.kept import keep
 from pulpsim.jit import heapless, inlined
 from pulpsim.platform import Platform
 
@@ -32,23 +33,37 @@ def _next_way(place, s):
 
 
 @heapless
-def refill(c, k, line, s, tags, present):
-    """Bring a line that is absent into a core's private cache; the cycles that takes."""
-    now, sets, ways, lines = s[at.NOW], s[at.PRIVATE_SETS], s[at.PRIVATE_WAYS], s[at.LINES]
-    shared = s[at.CORES] * sets * ways
-    banks, inner_sets, inner_ways = s[at.SHARED_BANKS], s[at.SHARED_SETS], s[at.SHARED_WAYS]
+def bring(c, k, line, s, tags, present, traces):
+    """A line that is absent takes a place in a core's private cache."""
+    sets, ways, lines = s[at.PRIVATE_SETS], s[at.PRIVATE_WAYS], s[at.LINES]
+    place = (c * sets + line % sets) * ways + _next_way(k + at.WAY, s) % ways
+    gone = tags[place]
+    if traces is not None:
+        keep(at.IN_TAGS, place, gone, s, traces)
+        keep(at.IN_PRESENT, c * lines + line, present[c * lines + line], s, traces)
+    if gone >= 0:
+        if traces is not None:
+            keep(at.IN_PRESENT, c * lines + gone, present[c * lines + gone], s, traces)
+        present[c * lines + gone] = 0
+    tags[place] = line
+    present[c * lines + line] = 1
+
+
+@heapless
+def refill(line, s, tags, traces):
+    """The cycles that it takes to bring a line to a core, which the shared cache has from then on."""
+    now, inner_sets, inner_ways, banks = s[at.NOW], s[at.SHARED_SETS], s[at.SHARED_WAYS], s[at.SHARED_BANKS]
+    shared = s[at.CORES] * s[at.PRIVATE_SETS] * s[at.PRIVATE_WAYS]
     ready = shared + banks * inner_sets * inner_ways + line
     bank = line % banks
     first = shared + (bank * inner_sets + line // banks % inner_sets) * inner_ways
-    found = False
     for way in range(inner_ways):
-        found = found or tags[first + way] == line
-    if not found:
-        tags[first + _next_way(at.SHARED_WAY + bank, s) % inner_ways] = line
-        tags[ready] = now + s[at.SHARED_REFILL]
-    place = (c * sets + line % sets) * ways + _next_way(k + at.WAY, s) % ways
-    if tags[place] >= 0:
-        present[c * lines + tags[place]] = 0
+        if tags[first + way] == line:
+            return max(s[at.PRIVATE_REFILL], tags[ready] - now)
+    place = first + _next_way(at.SHARED_WAY + bank, s) % inner_ways
+    if traces is not None:
+        keep(at.IN_TAGS, place, tags[place], s, traces)
+        keep(at.IN_TAGS, ready, tags[ready], s, traces)
     tags[place] = line
-    present[c * lines + line] = 1
-    return max(s[at.PRIVATE_REFILL], tags[ready] - now)
+    tags[ready] = now + s[at.SHARED_REFILL]
+    return max(s[at.PRIVATE_REFILL], s[at.SHARED_REFILL])

@@ -84,14 +84,18 @@ class JitEngine:
         if t.ready < self.now:
             raise ValueError(f"transfer {t.id} cannot begin at {t.ready}: it is {self.now}")
         stream = at.STREAM + way * at.STREAM_FIELDS
-        number = int(s[stream + at.D_TAIL])
-        if number - s[stream + at.D_OPEN] >= at.QUEUE:
+        if s[stream + at.D_TAIL] - s[stream + at.D_OPEN] >= at.QUEUE:
             raise ValueError(f"more than {at.QUEUE} DMA transfers queued in one direction")
-        row = at.TRANSFERS + (way * at.QUEUE + number % at.QUEUE) * at.FIELDS
+        row = self._next_transfer(way)
         s[row : row + at.FIELDS] = (
             t.id, t.l1, t.l2, t.size_bytes // 4, t.line_bytes // 4, t.l1_stride, t.l2_stride, t.ready,
         )  # fmt: skip
         begin(way, s)
+
+    def _next_transfer(self, way: int) -> int:
+        """Where a direction's next transfer will lie in the state."""
+        number = int(self._state[at.STREAM + way * at.STREAM_FIELDS + at.D_TAIL])
+        return at.TRANSFERS + (way * at.QUEUE + number % at.QUEUE) * at.FIELDS
 
     def advance(self, until: int) -> list[Report]:
         until = min(until, FOREVER)
@@ -105,15 +109,19 @@ class JitEngine:
 
     def _advance(self, until: int) -> list[Report]:
         s = self._state
-        trapped = loop.advance(until, *self._arrays)
+        trapped = self._run(until)
         while self._hand_over() and not trapped and not s[at.REPORTS]:
-            trapped = loop.advance(until, *self._arrays)
+            trapped = self._run(until)
         if s[at.REPORTS]:
             table = s[at.REPORT : at.REPORT + at.FIELDS * s[at.REPORTS]].reshape(-1, at.FIELDS)
             return [Report(Kind(kind), *values) for kind, *values in table[:, :4].tolist()]
         if not trapped and until < FOREVER:
             s[at.NOW] = max(self.now, until)
         return []
+
+    def _run(self, until: int) -> bool:
+        """The compiled loop. Whether a core has trapped."""
+        return bool(loop.advance(until, *self._arrays, None))
 
     def _hand_over(self) -> bool:
         """Empty the log; whether it was full, which ends `loop.advance` early."""

@@ -108,12 +108,18 @@ CORE = 64  # behind the scalars
     SHARED_REFILL,
     LOGGING,  # every instruction is written down, so many have been: see `watching`
     LOGGED,
+    AHEAD,  # the cores' values are ahead of time, their events come from traces; the number of this stretch
+    STRETCH,
+    KEPT,  # what has been overwritten since its begin: so many
+    STOPPED,  # a core met what its trace cannot tell
+    RELEASED,  # a barrier was, in this cycle: another stretch begins
+    CLAIM,  # what an instruction, executed ahead of time, asks for: a trace's entry without its gap, or NO_CLAIM
     SHARED_WAY,  # shift registers of the shared banks, MAX_SHARED_BANKS of them
     *_spare,
 ) = range(CORE)
 assert SHARED_WAY + MAX_SHARED_BANKS <= CORE
 STREAM = CORE + MAX_CORES * CORE_FIELDS  # inward, outward
-TRANSFERS = STREAM + 2 * STREAM_FIELDS
+STREAM_END = TRANSFERS = STREAM + 2 * STREAM_FIELDS
 REPORT = TRANSFERS + 2 * QUEUE * FIELDS
 MASKS = REPORT + REPORT_ROWS * FIELDS  # agents due in each slot
 WHEN = MASKS + SLOTS  # cycles of the events out of reach
@@ -125,6 +131,30 @@ CSR_FIELDS = 64
 BEFORE = CSRS + MAX_CORES * CSR_FIELDS  # a core's counters at its event, if the engine is watched
 STATE = BEFORE + CAUSES
 NO_CONFLICTS, FIFO, ROUND_ROBIN = range(3)
+
+# traces, of each core TRACE entries: a kind, from E_OPERAND on its operand, from E_GAP on the cycles since the entry
+# before it, whose own wait not counted
+TRACE = 1024
+E_OPERAND, E_GAP = 3, 32
+(
+    E_SHARED,  # something that is free again a cycle later; operand: its place behind FPU_FREE
+    E_CROSSING,  # two banks one after the other; operand: the first one
+    E_DIVIDER,
+    E_REFILL,  # of the instruction cache; operand: the line, which is in the core's own cache from now on
+    E_BARRIER,  # operand: the stall before the next instruction
+    E_RETURN,
+    E_NOTHING,  # a core that asks for nothing for long is looked at now and then
+    E_STOP,  # what only the exact engine does, or may do now
+) = range(8)
+NO_CLAIM = -1
+FIRST_BANK = MAX_CORES  # behind FPU_FREE
+# of each core: where its next entry is, where its entries end, the cycles since the last one
+(H_NEXT, H_END, H_GAP, _H_SPARE) = range(4)
+HEAD_FIELDS = 4
+# numbers of stretches; so many words, at most, are overwritten between two looks at the room for what they were
+STRETCHES, MOST_KEPT = 1 << 26, 1 << 16
+# where a number was that has been overwritten
+IN_L1, IN_L2, IN_TAGS, IN_PRESENT = range(4)
 
 # decoded rows: int32 [n, ROW]; registers are flat numbers, x0 as a target is SINK
 ROW = 16  # a cache line of the host
@@ -171,6 +201,7 @@ FETCH, AFTER_LOAD, AFTER_MUL = 1 << 32, 1 << 33, 1 << 34
     K_SHARED_FMADD,
     K_LOAD,
     K_STORE,
+    K_CLOCK,  # mcycle, only read
     K_SHARED_FPU,
     K_SLOW_LOOP,
     K_BRANCH,

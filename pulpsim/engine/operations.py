@@ -40,10 +40,8 @@ WIDE_BITS, WIDE_NUMBER = 16, 15
 #: numbers below are of operation "fused": the bits of its `Variant`
 FUSED = int(Variant.NEGATED_ADDEND | Variant.NEGATED_PRODUCT) + 1
 
-#: beside the table's: the two registers of machine mode that concern nobody else
-Alu = _numbered(
-    "Alu", [row.operation for row in _rows(Unit.ALU) if row.operation not in _WIDE] + ["mhartid", "mcycle"]
-)
+#: beside the table's: the register of machine mode that concerns nobody else and never changes
+Alu = _numbered("Alu", [row.operation for row in _rows(Unit.ALU) if row.operation not in _WIDE] + ["mhartid"])
 #: with three numbers or registers: bit fields, shifted sums, products of half-words
 Wide = _numbered("Wide", [row.operation for row in _rows(Unit.ALU) if row.operation in _WIDE])
 Branch = _numbered("Branch", [row.operation for row in _rows(Unit.BRANCH)])

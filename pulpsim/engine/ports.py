@@ -12,6 +12,7 @@ from pulpsim.engine import Kind
 from pulpsim.engine import layout as at
 from pulpsim.engine.banks import reserve, wait_for
 from pulpsim.engine.calendar import queue, report
+from pulpsim.engine.traces.kept import keep
 from pulpsim.jit import heapless, inlined
 
 WORDS = (1 << 40) - 1  # no index is larger, or negative
@@ -62,9 +63,21 @@ def _end_run(way, stream, whole, s):
 
 
 @inlined
-def _take(way, place, inside, outside, now, s, words, l2_words):
+def _keep(way, within, beyond, s, words, l2_words, traces):
+    """What a port is about to overwrite."""
+    if way:
+        keep(at.IN_L2, beyond, np.int64(l2_words[beyond]), s, traces)
+    else:
+        keep(at.IN_L1, within, np.int64(words[within]), s, traces)
+
+
+@inlined
+def _take(way, place, inside, outside, now, s, words, l2_words, traces):
     """The port whose state is at `place` takes a word; returns when it is free again, NEVER until a grant."""
     within, beyond = inside & WORDS, outside & WORDS
+    if traces is not None:  # noqa: SIM102 - a branch on None is left out when it is compiled
+        if s[at.AHEAD]:
+            _keep(way, within, beyond, s, words, l2_words, traces)
     if way:
         l2_words[beyond] = words[within]
     else:
@@ -106,7 +119,7 @@ def _next_event(stream, free, s):
 
 
 @inlined
-def stream_event(way, now, s, words, l2_words):
+def stream_event(way, now, s, words, l2_words, traces):
     """A direction's part of a cycle: every port that is free takes a word. Returns when it has its next event, or 0."""
     stream, soonest = at.STREAM + way * at.STREAM_FIELDS, np.int64(at.NEVER)
     left, inside, outside = s[stream + at.D_LEFT], s[stream + at.D_INSIDE], s[stream + at.D_OUTSIDE]
@@ -114,7 +127,7 @@ def stream_event(way, now, s, words, l2_words):
     for place in range(stream + at.D_PORTS, stream + at.D_PORTS + s[at.PORTS]):
         free = s[place]
         if ready and free <= now:
-            free = _take(way, place, inside, outside, now, s, words, l2_words)
+            free = _take(way, place, inside, outside, now, s, words, l2_words, traces)
             s[place], s[place + at.MAX_PORTS] = free, s[stream + at.D_SEQUENCE]
             left, inside, outside = left - 1, inside + 1, outside + 1
             if left == 0:

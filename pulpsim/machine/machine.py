@@ -31,13 +31,13 @@ from pulpsim.trace import Timeline
 
 
 class Machine:
-    """A cluster with its memories. `engine`: "jit" (fast) or "reference" (plain Python).
+    """A cluster with its memories. `engine`: "traces" (fastest), "jit" (fast) or "reference" (plain Python).
 
     platform: also a preset's name or a TOML file. Raises PlatformError, ProgramError.
     """
 
     def __init__(
-        self, platform: Platform | str | Path | None = None, engine: Literal["jit", "reference"] = "jit"
+        self, platform: Platform | str | Path | None = None, engine: Literal["traces", "jit", "reference"] = "traces"
     ):
         self.platform = Platform.of(platform)
         self.memory = Memory(self.platform)
@@ -45,7 +45,11 @@ class Machine:
         self.engine: Engine
         self.team: list[int] = []  #: cores that meet at barriers
         self.instruments: tuple[Instrument, ...] = ()
-        if text(engine) == "jit":
+        if text(engine) == "traces":
+            from pulpsim.engine.traces.engine import TraceEngine
+
+            self.engine = TraceEngine(self.platform, self.memory, self.code)
+        elif text(engine) == "jit":
             from pulpsim.engine.jit import JitEngine
 
             self.engine = JitEngine(self.platform, self.memory, self.code)
@@ -54,7 +58,8 @@ class Machine:
 
             self.engine = ReferenceEngine(self.platform, self.memory, self.code)
         else:
-            raise ProgramError(f"no engine {engine!r}{nearest(engine, ('jit', 'reference'))}: jit or reference")
+            known = nearest(engine, ("traces", "jit", "reference"))
+            raise ProgramError(f"no engine {engine!r}{known}: traces, jit or reference")
 
     def attach(self, *instruments: Instrument) -> None:
         """From now on these look on, and no others; a machine that nobody looks at is faster."""
@@ -132,9 +137,7 @@ class Machine:
         """Raises ProgramError while cores or transfers of a run that was stopped are under way."""
         cores = range(self.platform.cluster.cores)
         if not self.engine.idle() or any(self.engine.status(core) is not Status.OFF for core in cores):
-            raise ProgramError(
-                "an earlier run of this machine was stopped before its end: make a new Machine"
-            )
+            raise ProgramError("an earlier run of this machine was stopped before its end: make a new Machine")
 
     def begin_team(self, cores: list[int]) -> None:
         """These cores meet at barriers from now on."""

@@ -1,0 +1,132 @@
+"""The engine of traces behind the engines' contract."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pulpsim.code import Code
+from pulpsim.engine import Sink, Transfer, loop
+from pulpsim.engine import layout as at
+from pulpsim.engine.jit import JitEngine
+from pulpsim.engine.traces.kept import put_back
+from pulpsim.engine.traces.touched import meets
+from pulpsim.memory import Memory
+from pulpsim.platform import Platform
+
+#: a stretch that failed after so many cycles is not tried again for so many times as long, and a few more
+PATIENCE, FEW = 2, 64
+
+
+class TraceEngine(JitEngine):
+    """The `Engine` contract by traces, by the fast engine where they cannot tell.
+
+    Where L1's banks are served in turns, somebody watches or a core belongs to no team, the fast engine does all.
+    """
+
+    def __init__(self, platform: Platform, memory: Memory, code: Code):
+        super().__init__(platform, memory, code)
+        cores, state = platform.cluster.cores, self._state
+        words = int(state[at.L1_WORDS]) + int(state[at.L2_BYTES]) // 4
+        self._traces = (
+            np.empty(cores * at.TRACE, np.int64),
+            np.zeros(cores * at.HEAD_FIELDS, np.int64),
+            np.zeros(words, np.uint32),
+            np.empty((words + 3 * at.MOST_KEPT, 2), np.int64),
+            np.empty(at.STATE, np.int64),
+            np.empty_like(self._registers),
+        )
+        self._exact = bool(state[at.CONFLICTS] == at.ROUND_ROBIN)  # the fast engine does all
+        self._exact_until = 0  # no stretch is tried before this cycle
+        #: since the stretch began, and perhaps before: cycle, command, where it lies in the state, what was there
+        self._commands: list[tuple[int, Transfer, int, NDArray[np.int64]]] = []
+        memory.settle = self.settle
+
+    def _run(self, until: int) -> bool:
+        s = self._state
+        while not (self._exact or self._full or self._counts is not None):
+            if not s[at.AHEAD]:
+                self._commands.clear()
+                if self.now < self._exact_until:
+                    trapped = super()._run(min(until, self._exact_until))
+                    if trapped or s[at.REPORTS] or self.now < self._exact_until:
+                        return trapped
+            if not loop.advance(until, *self._arrays, self._traces):
+                return False
+            self._give_up()
+        return super()._run(until)
+
+    def _give_up(self) -> None:
+        """This stretch is for the fast engine."""
+        self._exact_until = self.now + PATIENCE * (self.now - self._since) + FEW
+        self.settle()
+
+    @property
+    def _since(self) -> int:
+        """When the stretch began."""
+        return int(self._traces[4][at.NOW])
+
+    def settle(self) -> None:
+        """Values are those of now: what ran ahead is put back, and the fast engine runs it again."""
+        s, now = self._state, self.now
+        if not s[at.AHEAD]:
+            return
+        commands = [command for command in self._commands if command[0] >= self._since]
+        for _, _, place, before in reversed(commands):
+            s[place : place + at.FIELDS] = before
+        l1, l2 = self._arrays[5], self._arrays[7]
+        put_back(s, self._registers, l1, l2, self._tags, self._present.reshape(-1), self._traces)
+        for cycle, transfer, _, _ in commands:
+            self._run_again(cycle)
+            super().transfer(transfer)
+        self._run_again(now)
+
+    def _run_again(self, until: int) -> None:
+        """By the fast engine; what it reports has been reported."""
+        while self.now < until:
+            super()._run(until)
+            if not self._state[at.REPORTS]:
+                self._state[at.NOW] = until
+
+    # -- what needs the values of now ----------------------------------------------------------------
+    def transfer(self, transfer: Transfer) -> None:
+        """As JitEngine's. It may meet what the cores have touched ahead of time."""
+        s, way = self._state, int(transfer.outward)
+        if not s[at.AHEAD]:
+            super().transfer(transfer)
+            return
+        place = self._next_transfer(way)
+        before = s[place : place + at.FIELDS].copy()
+        super().transfer(transfer)
+        self._commands.append((self.now, transfer, place, before))
+        if meets(way, place, s, self._traces):
+            self._give_up()
+
+    def begin_team(self, cores: list[int]) -> None:
+        self.settle()
+        super().begin_team(cores)
+
+    def start(self, core: int, row: int, time: int, registers: NDArray[np.uint32]) -> None:
+        self.settle()
+        super().start(core, row, time, registers)
+        self._exact |= not self._state[at.TEAM] >> core & 1
+
+    def counters(self) -> NDArray[np.int64]:
+        self.settle()
+        return super().counters()
+
+    def work(self) -> NDArray[np.int64]:
+        self.settle()
+        return super().work()
+
+    def watch(self, sink: Sink | None) -> None:
+        self.settle()
+        super().watch(sink)
+
+    def registers(self, core: int) -> NDArray[np.uint32]:
+        self.settle()
+        return super().registers(core)
+
+    def row(self, core: int) -> int:
+        self.settle()
+        return super().row(core)

@@ -1,0 +1,83 @@
+"""What was there when a stretch began: all that is overwritten later is kept, and can be put back.
+
+`traces` is (entries, heads, touched, log, kept, kept registers): the traces, int64 [cores, TRACE], and their heads,
+int64 [cores, HEAD_FIELDS], flat; who touched the words, see `touched`; what has been overwritten, int64 [most, 2]; the
+state and the registers at the begin.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pulpsim.engine import layout as at
+from pulpsim.jit import heapless, inlined
+
+WHERE, PLACES = 60, (1 << 60) - 1  # of a log's place: in which array, and where there
+
+
+@inlined
+def keep(where, place, value, s, traces):
+    """What is about to be overwritten."""
+    log = traces[3]
+    log[s[at.KEPT], 0], log[s[at.KEPT], 1] = np.int64(where) << WHERE | place, value
+    s[at.KEPT] += 1
+
+
+@inlined
+def is_full(s, traces):
+    """The log might not hold what the next cycle overwrites."""
+    return s[at.KEPT] > traces[3].shape[0] - at.MOST_KEPT
+
+
+@heapless
+def begin_stretch(s, registers, traces):
+    """From now on values are ahead of time."""
+    _, heads, touched, _, kept, kept_registers = traces
+    s[at.RELEASED] = s[at.STOPPED] = s[at.KEPT] = 0
+    s[at.AHEAD] = 1
+    for place in range(at.STREAM_END):
+        kept[place] = s[place]
+    for place in range(at.MASKS, at.BANK_FREE + s[at.BANKS]):
+        kept[place] = s[place]
+    for place in range(s[at.CORES] * at.REGISTER_STRIDE):
+        kept_registers[place] = registers[place]
+    for head in range(0, s[at.CORES] * at.HEAD_FIELDS, at.HEAD_FIELDS):
+        heads[head + at.H_NEXT] = heads[head + at.H_END] = heads[head + at.H_GAP] = 0
+    s[at.STRETCH] += 1
+    if s[at.STRETCH] >= at.STRETCHES:
+        s[at.STRETCH] = 1
+        for word in range(touched.shape[0]):
+            touched[word] = 0
+
+
+@heapless
+def put_back(s, registers, words, l2_words, tags, present, traces):
+    """All is as it was when the stretch began."""
+    _, _, _, log, kept, kept_registers = traces
+    stretch = s[at.STRETCH]
+    for entry in range(s[at.KEPT] - 1, -1, -1):
+        where, place, value = log[entry, 0] >> WHERE, log[entry, 0] & PLACES, log[entry, 1]
+        if where == at.IN_L1:
+            words[place] = np.int32(value)
+        elif where == at.IN_L2:
+            l2_words[place] = np.int32(value)
+        elif where == at.IN_TAGS:
+            tags[place] = value
+        else:
+            present[place] = np.uint8(value)
+    for place in range(at.STREAM_END):
+        s[place] = kept[place]
+    for place in range(at.MASKS, at.BANK_FREE + s[at.BANKS]):
+        s[place] = kept[place]
+    for place in range(s[at.CORES] * at.REGISTER_STRIDE):
+        registers[place] = kept_registers[place]
+    s[at.AHEAD], s[at.STRETCH] = 0, stretch
+
+
+@heapless
+def end_stretch(s):
+    """All cores have returned: values are those of now."""
+    for core in range(s[at.CORES]):
+        if s[at.CORE + core * at.CORE_FIELDS + at.STATUS] != 0:
+            return
+    s[at.AHEAD] = 0

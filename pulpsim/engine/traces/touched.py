@@ -1,0 +1,99 @@
+"""Which core touched which word in a stretch; what it may not, another one having done so.
+
+`touched` is uint32, of every word of L1, then of L2: the number of the stretch, the core that touched it, or MANY that
+read it, and whether it was written. What is of an older stretch counts as untouched.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pulpsim.engine import layout as at
+from pulpsim.engine.traces.kept import is_full, keep
+from pulpsim.jit import heapless, inlined, unlikely
+
+MANY = 31
+WHO, STRETCH = 1, 6  # where they begin in a word's number; below is WRITTEN
+WRITTEN = 1
+
+
+@inlined
+def may_touch(number, store, c, s, words, word, traces):
+    """Whether a core may read (or write, store) a word now; notes it. number: of the word among all, `word`: its place
+    in its memory's `words`."""
+    mark = np.int64(traces[2][number])
+    mine = s[at.STRETCH] << STRETCH | c << WHO
+    if store:
+        return mark == mine | WRITTEN or _first_write(number, mark, mine, s, words, word, traces)
+    known = mark | WRITTEN == mine | WRITTEN or mark == s[at.STRETCH] << STRETCH | MANY << WHO
+    if unlikely(not known):
+        return _first_read(number, mark, mine, s, word, traces)
+    return True
+
+
+@heapless
+def _first_read(number, mark, mine, s, word, traces):
+    if mark >> STRETCH != s[at.STRETCH]:
+        if _is_moved(number, word, False, s):
+            return False
+        traces[2][number] = np.uint32(mine)
+        return True
+    if mark & WRITTEN:
+        return False
+    traces[2][number] = np.uint32(s[at.STRETCH] << STRETCH | MANY << WHO)
+    return True
+
+
+@heapless
+def _first_write(number, mark, mine, s, words, word, traces):
+    fresh = mark >> STRETCH != s[at.STRETCH]
+    if (mark != mine and not fresh) or _is_moved(number, word, True, s) or is_full(s, traces):
+        return False
+    keep(at.IN_L1 if number < s[at.L1_WORDS] else at.IN_L2, word, np.int64(words[word]), s, traces)
+    traces[2][number] = np.uint32(mine | WRITTEN)
+    return True
+
+
+@heapless
+def _is_moved(number, word, store, s):
+    """Some transfer under way writes this word, or reads it and it is to be written."""
+    inside = number < s[at.L1_WORDS]
+    for way in range(2):
+        if not store and (way == 1) == inside:
+            continue  # reads are no matter to those that read
+        stream = at.STREAM + way * at.STREAM_FIELDS
+        for sequence in range(s[stream + at.D_OPEN], s[stream + at.D_TAIL]):
+            move = at.TRANSFERS + (way * at.QUEUE + sequence % at.QUEUE) * at.FIELDS
+            if _holds(move, inside, word, s):
+                return True
+    return False
+
+
+@inlined
+def _holds(move, inside, word, s):
+    """A word lies in a transfer's part of L1, or of L2."""
+    first, stride = s[move + at.T_L1] if inside else s[move + at.T_L2], np.int64(0)
+    stride = s[move + at.T_L1_STRIDE] if inside else s[move + at.T_L2_STRIDE]
+    lines, offset = s[move + at.T_WORDS] // s[move + at.T_LINE_WORDS], 4 * word - first
+    if lines == 1 or stride == 4 * s[move + at.T_LINE_WORDS]:
+        return 0 <= offset < 4 * s[move + at.T_WORDS]
+    for line in range(lines):  # noqa: SIM110 - compiled
+        if 0 <= offset - line * stride < 4 * s[move + at.T_LINE_WORDS]:
+            return True
+    return False
+
+
+@heapless
+def meets(way, move, s, traces):
+    """A transfer would touch what cores have touched in this stretch, and one of them writes."""
+    for inside in (True, False):
+        first = s[move + at.T_L1] if inside else s[move + at.T_L2]
+        stride = s[move + at.T_L1_STRIDE] if inside else s[move + at.T_L2_STRIDE]
+        writes = inside == (way == 0)
+        before = np.int64(0) if inside else s[at.L1_WORDS]
+        for word in range(s[move + at.T_WORDS]):
+            line, column = word // s[move + at.T_LINE_WORDS], word % s[move + at.T_LINE_WORDS]
+            mark = np.int64(traces[2][before + (first + line * stride >> 2) + column])
+            if mark >> STRETCH == s[at.STRETCH] and (writes or mark & WRITTEN):
+                return True
+    return False

@@ -28,7 +28,7 @@ from pulpsim.engine.watching import (
     waited,
     waited_since,
 )
-from pulpsim.jit import heapless, inlined, leading_zeros, lowest_bit, unlikely
+from pulpsim.jit import heapless, inlined, leading_zeros, lowest_bit, native, unlikely
 from pulpsim.memory import BARRIER_OFFSET, EVENT_UNIT_BASE, L1_BASE, L2_BASE
 
 MASK = 0xFFFFFFFF
@@ -407,7 +407,7 @@ def _event(c, k, row, stall, cause, s, rows, registers, l1, l2, fields, present,
     return cost
 
 
-@heapless
+@native
 def start(c, place, time, s, registers, values, present):
     """Give a core its registers and its first event."""
     queue(at.LAST_CORE - c, time, s)
@@ -524,7 +524,7 @@ def _grant(s, watch):
         queue(at.LAST_CORE - number, now + s[k + at.WAIT_COST], s)
 
 
-@heapless
+@native
 def advance(
     until, s, rows, fields, registers, l1, words, l2, l2_words, tags, present, full, counted, watch
 ):  # fmt: skip

@@ -12,7 +12,7 @@ from pulpsim.engine import Kind
 from pulpsim.engine import layout as at
 from pulpsim.engine.banks import reserve, wait_for
 from pulpsim.engine.calendar import queue, report
-from pulpsim.jit import heapless, inlined
+from pulpsim.jit import heapless, inlined, native
 
 WORDS = (1 << 40) - 1  # no index is larger, or negative
 TRANSFER = int(Kind.TRANSFER)
@@ -135,7 +135,7 @@ def _first_free(stream, s):
     return free
 
 
-@heapless
+@native
 def begin(way, s):
     """A transfer is new in its direction: its words are the next if there are no others."""
     stream = at.STREAM + way * at.STREAM_FIELDS

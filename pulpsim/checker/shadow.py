@@ -12,7 +12,7 @@ import numpy as np
 
 from pulpsim.counters import Cause
 from pulpsim.engine import Entry
-from pulpsim.jit import heapless, inlined
+from pulpsim.jit import heapless, inlined, native
 from pulpsim.memory import L1_BASE, L2_BASE
 
 TIME, CORE, ROW, CAUSE, VALUE, RD, _BASE = (int(field) for field in Entry)
@@ -147,7 +147,7 @@ def _write(place, byte, entry, size, s, holds, values, leaving, arriving, writer
     holds[place], values[place] = 1, value
 
 
-@heapless
+@native
 def examine(entries, does, s, holds, values, allowed, leaving, arriving, writer, reader, readers, seen, found):
     """Hold what was noted, int64 [n, ENTRY], against what is known, and learn from it.
 

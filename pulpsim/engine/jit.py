@@ -38,12 +38,12 @@ class JitEngine:
         self._see()
 
     def _see(self) -> None:
-        """What `loop.advance` works on, put together once: it is called thousands of times a second."""
+        """Put together once what `loop.advance` works on: it is called thousands of times a second."""
         l1, l2, rows = self._memory.l1, self._memory.l2, self._rows
         watch = None if self._counts is None else (self._counts, self._log)
         full = self._full if watch is None else True  # each form is compiled: one that is watched can do all,
         counted = self._counted if full is None else full  # and one that can do all counts
-        self._arrays = (
+        self._run = loop.advance.on(
             self._state, rows, rows.view(np.uint32), self._registers,
             l1, l1.view(np.int32), l2, l2.view(np.int32), self._tags, self._present.reshape(-1), full, counted, watch,
         )  # fmt: skip

@@ -22,7 +22,7 @@ from pulpsim.engine.ports import served, stream_event
 from pulpsim.engine.traces.kept import begin_stretch, is_full
 from pulpsim.engine.traces.turns import turn
 from pulpsim.engine.watching import LOG_FULL, executed, remember, waited, waited_since
-from pulpsim.jit import heapless, inlined, lowest_bit, unlikely
+from pulpsim.jit import heapless, inlined, lowest_bit, native, unlikely
 
 # Numba freezes plain integers: the enumerations' members as such.
 ISSUE, LOAD_USE, BANK_CONFLICT, FPU_CONTENTION = (int(Cause(i)) for i in range(4))
@@ -30,7 +30,7 @@ MULDIV, ICACHE = int(Cause.MULDIV), int(Cause.ICACHE)
 OFF, RUNNING = int(Status.OFF), int(Status.RUNNING)
 
 
-@heapless
+@native
 def start(c, place, time, s, registers, values, present):
     """Give a core its registers and its first event."""
     queue(at.LAST_CORE - c, time, s)
@@ -172,7 +172,7 @@ def _any_runs(s):
     return False
 
 
-@heapless
+@native
 def advance(
     until, s, rows, fields, registers, l1, words, l2, l2_words, tags, present, full, counted, watch, traces
 ):  # fmt: skip

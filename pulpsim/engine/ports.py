@@ -13,7 +13,7 @@ from pulpsim.engine import layout as at
 from pulpsim.engine.banks import reserve, wait_for
 from pulpsim.engine.calendar import queue, report
 from pulpsim.engine.traces.kept import keep
-from pulpsim.jit import heapless, inlined
+from pulpsim.jit import heapless, inlined, native
 
 WORDS = (1 << 40) - 1  # no index is larger, or negative
 TRANSFER = int(Kind.TRANSFER)
@@ -148,7 +148,7 @@ def _first_free(stream, s):
     return free
 
 
-@heapless
+@native
 def begin(way, s):
     """A transfer is new in its direction: its words are the next if there are no others."""
     stream = at.STREAM + way * at.STREAM_FIELDS

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from pulpsim.engine import layout as at
-from pulpsim.jit import heapless, inlined
+from pulpsim.jit import heapless, inlined, native
 
 WHERE, PLACES = 60, (1 << 60) - 1  # of a log's place: in which array, and where there
 
@@ -50,7 +50,7 @@ def begin_stretch(s, registers, traces):
             touched[word] = 0
 
 
-@heapless
+@native
 def put_back(s, registers, words, l2_words, tags, present, traces):
     """All is as it was when the stretch began."""
     _, _, _, log, kept, kept_registers = traces

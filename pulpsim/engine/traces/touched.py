@@ -10,7 +10,7 @@ import numpy as np
 
 from pulpsim.engine import layout as at
 from pulpsim.engine.traces.kept import is_full, keep
-from pulpsim.jit import heapless, inlined, unlikely
+from pulpsim.jit import heapless, inlined, native, unlikely
 
 MANY = 31
 WHO, STRETCH = 1, 6  # where they begin in a word's number; below is WRITTEN
@@ -83,7 +83,7 @@ def _holds(move, inside, word, s):
     return False
 
 
-@heapless
+@native
 def meets(way, move, s, traces):
     """A transfer would touch what cores have touched in this stretch, and one of them writes."""
     for inside in (True, False):

@@ -93,7 +93,7 @@ and ends the call. `now` is the first cycle not handled.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple, Protocol
@@ -189,6 +189,10 @@ class Engine(Protocol):
 
     def start(self, core: int, row: int, time: int, registers: NDArray[np.uint32]) -> None:
         """Queue a core's first event at `row` of the code; registers: uint32 [64], flat numbers."""
+
+    def start_team(self, row: int, times: Sequence[int], registers: NDArray[np.uint32]) -> None:
+        """`begin_team` with the first cores, and `start` of each: all at `row`, each at its time with its registers,
+        uint32 [cores, 64]."""
 
     def transfer(self, transfer: Transfer) -> None:
         """Queue a DMA transfer behind the others of its direction."""

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,6 +28,7 @@ class JitEngine:
         self._platform, self._memory, self._code = platform, memory, code
         self._cores = platform.cluster.cores
         self._state = at.initial_state(platform)
+        self._statuses = self._all_cores()[:, at.STATUS]
         self._rows, self._version = np.zeros(0, np.int32), 0  # the code's, when it was decoded
         self._full: bool | None = None  # some program needs all of the engine
         self._counted = True if platform.power is not None else None
@@ -59,22 +62,39 @@ class JitEngine:
     def begin_team(self, cores: list[int]) -> None:
         """Raises ValueError if one of the cores has been started already."""
         for core in cores:
-            if self.status(core) is not Status.OFF:
-                raise ValueError(f"core {core} is running: a team begins before its cores start")
+            self._require_off(core)
         self._state[at.TEAM] = sum(1 << core for core in set(cores))
         for position in (at.ARRIVED, at.GONE, at.DEADLOCKED, at.FIRST):
             self._state[position] = 0
 
     def start(self, core: int, row: int, time: int, registers: NDArray[np.uint32]) -> None:
         """Raises ValueError if the core is running, the time has passed or the row does not exist."""
-        if self._state[at.CORE + core * at.CORE_FIELDS + at.STATUS] != loop.OFF:
+        if self._statuses[core] != loop.OFF:
             raise ValueError(f"core {core} is running already")
+        self._require_start(core, row, time)
+        self._take_code()
+        loop.start(core, row * at.ROW, time, self._state, self._registers, registers, self._present.reshape(-1))
+
+    def start_team(self, row: int, times: Sequence[int], registers: NDArray[np.uint32]) -> None:
+        """Raises ValueError as `begin_team` and `start` do."""
+        for core in np.flatnonzero(self._statuses[: len(times)]).tolist():
+            self._require_off(core)
+        earliest = min(times)
+        self._require_start(times.index(earliest), row, earliest)
+        self._take_code()
+        loop.start_team(
+            row * at.ROW, np.array(times, np.int64), self._state, self._registers, registers, self._present.reshape(-1)
+        )
+
+    def _require_off(self, core: int) -> None:
+        if self._statuses[core] != loop.OFF:
+            raise ValueError(f"core {core} is running: a team begins before its cores start")
+
+    def _require_start(self, core: int, row: int, time: int) -> None:
         if time < self.now:
             raise ValueError(f"core {core} cannot start at {time}: it is {self.now}")
         if not 0 <= row < len(self._code.rows):
             raise ValueError(f"core {core} cannot start at row {row}: there are {len(self._code.rows)}")
-        self._take_code()
-        loop.start(core, row * at.ROW, time, self._state, self._registers, registers, self._present.reshape(-1))
 
     def transfer(self, transfer: Transfer) -> None:
         """Raises ValueError if the transfer is empty, its time has passed or too many are queued."""
@@ -185,4 +205,4 @@ class JitEngine:
         return int(self._core(core)[at.PLACE] & at.PLACES) // at.ROW
 
     def status(self, core: int) -> Status:
-        return Status(int(self._core(core)[at.STATUS]))
+        return Status(int(self._statuses[core]))

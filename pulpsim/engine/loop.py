@@ -423,6 +423,15 @@ def start(c, place, time, s, registers, values, present):
     registers[base] = 0
 
 
+@heapless
+def start_team(place, times, s, registers, values, present):
+    """Make the first cores the team, and give each its registers and its first event."""
+    s[at.TEAM] = (np.int64(1) << times.shape[0]) - 1
+    s[at.ARRIVED] = s[at.GONE] = s[at.DEADLOCKED] = s[at.FIRST] = 0
+    for c in range(times.shape[0]):
+        start(c, place, times[c], s, registers, values[c], present)
+
+
 @inlined
 def _rare(c, k, base, now, s, rows, fields, registers, l1, l2, tags, present, full, counted, watch):
     """A core's event that `_turn` has no short way for. Returns as `_turn` does."""

@@ -20,7 +20,7 @@ from pulpsim.machine.faults import check, whereabouts
 from pulpsim.machine.limits import pause_of
 from pulpsim.machine.limits import start_delays as delays_of
 from pulpsim.machine.log import Did, Log
-from pulpsim.machine.registers import Registers, register_file
+from pulpsim.machine.registers import Registers
 from pulpsim.machine.spans import draw
 from pulpsim.program import Program
 from pulpsim.trace import Label, Timeline
@@ -169,7 +169,7 @@ class Controller:
         unit, separate = self.platform.event_unit, self.platform.controller_is_separate
         count = self.machine.team_size(cores)
         row = self.machine.load(program) + program.entry(entry)
-        files = [register_file(self.platform, core, registers) for core in range(count)]
+        files = self.machine.register_files(count, registers)
         name = _checked(label) or Label(program.source)
         yield from self._pause(
             self.platform.controller.fork_cycles - unit.fork_join_cycles, Cause.FORK, "fork", (name.name,)

@@ -1,8 +1,9 @@
-"""The L1 domain: the SimPy process that advances the engine.
+"""The L1 domain: what the engine does between SimPy's events.
 
-It lets the queue drain at the current time, hands over the commands given in this cycle in a fixed order,
-advances the engine to the next SimPy event or to the cycle in which something is reported, and sleeps for
-the cycles that passed. Every reaction takes effect at least a cycle after its cause, so this is exact.
+When all events of a cycle have been handled, the commands given in it go to the engine in a fixed order. Then the
+engine advances to SimPy's next event, or to the cycle in which something is reported that a process may wait for: a
+transfer's end, the return of a team's last core. Every reaction takes effect at least a cycle after its cause, so
+this is exact.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
-from pulpsim.engine import Report, Transfer
+from pulpsim.engine import Kind, Report, Transfer
 from pulpsim.machine import limits
 
 if TYPE_CHECKING:
@@ -24,46 +25,56 @@ Process = Generator[simpy.Event, Any, Any]
 
 
 class Domain:
-    """Commands to the engine, and its reports. deliver: called with each report, in its cycle."""
+    """Commands to the engine, and its reports. deliver: called with each report in its cycle; with the return of a
+    core that is not its team's last, for which nobody waits, when it is known."""
 
     def __init__(self, env: simpy.Environment, machine: Machine, deliver: Callable[[Report], None]):
         self._env, self._machine, self._engine, self._deliver = env, machine, machine.engine, deliver
-        self._commands: list[tuple[tuple[int, ...], Callable[..., None], tuple[Any, ...]]] = []
-        self._asleep: simpy.Event | None = None
+        self._start: tuple[int, Sequence[int], NDArray[np.uint32]] | None = None
+        self._transfers: list[tuple[int, Transfer]] = []
+        self._running = 0  # cores of the team
 
-    def start(self, row: int, times: Sequence[int], files: Sequence[NDArray[np.uint32]]) -> None:
-        """Start a team's cores, each with its registers at its time."""
-        self._command((0, 0), self._machine.begin_team, list(range(len(files))))
-        for core, (time, registers) in enumerate(zip(times, files, strict=True)):
-            self._command((1, core), self._machine.start, core, row, time, registers)
+    def start(self, row: int, times: Sequence[int], files: NDArray[np.uint32]) -> None:
+        """Start a team's cores, each with its registers, uint32 [cores, 64], at its time."""
+        self._start = row, times, files
 
     def transfer(self, submitted: int, transfer: Transfer) -> None:
-        t = transfer
-        order = (2, submitted, t.outward, t.l1, t.l2, t.line_bytes, t.size_bytes, t.l1_stride, t.l2_stride)
-        self._command(order, self._engine.transfer, transfer)
+        """submitted: the cycle of its command."""
+        self._transfers.append((submitted, transfer))
 
-    def _command(self, order: tuple[int, ...], action: Callable[..., None], *arguments: Any) -> None:
-        self._commands.append((order, action, arguments))
-        if self._asleep is not None:
-            self._asleep.succeed()
-            self._asleep = None
-
-    def run(self, limit: int) -> Process:
-        """limit: the last cycle that may be reached."""
-        env, engine = self._env, self._engine
-        while True:
-            while env.peek() == env.now:
-                yield env.timeout(0)
-            for _, action, arguments in sorted(self._commands, key=lambda command: command[0]):
-                action(*arguments)
-            self._commands.clear()
-            if engine.idle():
-                self._asleep = env.event()
-                yield self._asleep
-                continue
-            now = int(env.now)
-            horizon = min(env.peek(), now + limits.SLICE, limit + 1)
-            reports = engine.advance(max(int(horizon), now + 1))
-            yield env.timeout((reports[0].time if reports else engine.now) - now)
+    def advance(self, limit: int) -> None:
+        """Once all events of this cycle have been handled: see above. limit: the last cycle that may be reached."""
+        self._hand_over()
+        env, engine, now = self._env, self._engine, int(self._env.now)
+        horizon = max(int(min(env.peek(), limit + 1)), now + 1)
+        while not engine.idle() and engine.now < horizon:
+            reports = engine.advance(min(horizon, engine.now + limits.SLICE))
+            returned = [report.kind for report in reports].count(Kind.RETURNED)
+            self._running -= returned
+            if returned < len(reports) or (returned and not self._running):
+                env.timeout(reports[0].time - now, reports).callbacks.append(self._reached)
+                return
             for report in reports:
                 self._deliver(report)
+        if not engine.idle() and env.peek() > horizon:
+            env.timeout(horizon - now)  # the limit: time passes, though nothing happens
+
+    def _hand_over(self) -> None:
+        if self._start is not None:
+            row, times, files = self._start
+            self._machine.start_team(row, times, files)
+            self._start, self._running = None, len(times)
+        for _, transfer in sorted(self._transfers, key=_order):
+            self._engine.transfer(transfer)
+        self._transfers.clear()
+
+    def _reached(self, event: simpy.Event) -> None:
+        reports: Any = event.value
+        for report in reports:
+            self._deliver(report)
+
+
+def _order(command: tuple[int, Transfer]) -> tuple[int, ...]:
+    """In which order transfers begin that became ready in the same cycle."""
+    submitted, t = command
+    return submitted, t.outward, t.l1, t.l2, t.line_bytes, t.size_bytes, t.l1_stride, t.l2_stride

@@ -147,7 +147,7 @@ class DmaQueue:
     def __init__(self, env: simpy.Environment, platform: Platform, start: Callable[[int, Transfer], None]):
         self._env, self._platform, self._start = env, platform, start
         self._waiting: deque[tuple[int, int, Copy]] = deque()
-        self._done: dict[int, simpy.Event] = {}
+        self._under_way: dict[int, simpy.Event | None] = {}  # the event of each one's end, if anybody has asked for it
         self._next_id = 0
         self._in_flight: dict[int, Transfer] = {}
         self._space: simpy.Event | None = None
@@ -164,7 +164,7 @@ class DmaQueue:
         copy.check(self._platform)
         number = self._next_id
         self._next_id += 1
-        self._done[number] = self._env.event()
+        self._under_way[number] = None
         self._waiting.append((int(self._env.now), number, copy))
         self._dispatch()
         return number
@@ -187,8 +187,10 @@ class DmaQueue:
     def finished(self, number: int) -> Transfer:
         """A transfer's last word has moved; returns what it was."""
         transfer = self._in_flight.pop(number)
-        self._done[number].succeed()
+        ended = self._under_way.pop(number)
         self._dispatch()
+        if ended is not None:
+            ended.succeed()
         return transfer
 
     def known(self, numbers: Iterable[int]) -> list[int]:
@@ -198,14 +200,17 @@ class DmaQueue:
         except TypeError:
             raise ProgramError(f"transfers = {numbers!r}: must be a list of numbers") from None
         for number in found:
-            if number not in self._done:
+            if number is None or not 0 <= number < self._next_id:
                 raise ProgramError(f"transfers = {found}: no transfer was given such a number")
         return [number for number in found if number is not None]
 
-    def done(self, number: int) -> simpy.Event:
-        """The event of a transfer's completion."""
-        return self._done[number]
+    def end(self, number: int) -> simpy.Event | None:
+        """The event of a transfer's end; None if it has ended."""
+        if number not in self._under_way:
+            return None
+        event = self._under_way[number] = self._under_way[number] or self._env.event()
+        return event
 
     def unfinished(self) -> list[int]:
         """Transfers that have not ended."""
-        return [number for number, event in self._done.items() if not event.triggered]
+        return list(self._under_way)

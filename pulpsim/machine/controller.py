@@ -102,7 +102,7 @@ class Controller:
         of = () if (known := _checked(label)) is None else (known.name,)
         yield from self._pause(command.command_cycles(self.platform), Cause.COMMAND, "command", of)
         while (space := self.dma.full()) is not None:
-            yield from self._wait(space, Cause.DMA_WAIT, "the queue is full", of)
+            yield from self._wait([space], Cause.DMA_WAIT, "the queue is full", of)
         number = self.dma.submit(command)
         self.log.commanded(self.now, command)
         if known is not None:
@@ -116,7 +116,7 @@ class Controller:
         transfers = self.dma.known(transfers)
         if open_ones := self._open(transfers):
             of = self._names(transfers)
-            yield from self._wait(simpy.AllOf(self.env, open_ones), Cause.DMA_WAIT, "wait", of)
+            yield from self._wait(open_ones, Cause.DMA_WAIT, "wait", of)
             yield from self._pause(self.platform.event_unit.event_cycles, Cause.DMA_WAIT, "wake up", of)
         self._tell_awaited(transfers)
 
@@ -126,23 +126,24 @@ class Controller:
 
     def _open(self, transfers: Iterable[int]) -> list[simpy.Event]:
         """The ends of those that are not done."""
-        return [done for done in map(self.dma.done, transfers) if not done.triggered]
+        return [end for end in map(self.dma.end, transfers) if end is not None]
 
     def _names(self, transfers: list[int]) -> tuple[str, ...]:
         """For a timeline, of those that are not done."""
         if self.timeline is None:
             return ()
-        found = [number for number in transfers if not self.dma.done(number).triggered]
+        found = [number for number in transfers if self.dma.end(number) is not None]
         return tuple(self.log.labels.get(number, Label(f"transfer {number}")).name for number in found)
 
     def _pause(self, cycles: int, cause: Cause, what: str, of: tuple[str, ...] = ()) -> Process:
         if count := pause_of(cycles):
-            yield from self._wait(self.env.timeout(count), cause, what, of)
+            yield from self._wait([self.env.timeout(count)], cause, what, of)
 
-    def _wait(self, event: simpy.Event, cause: Cause, what: str, of: tuple[str, ...] = ()) -> Process:
-        """what, of: see `Did`."""
+    def _wait(self, events: Iterable[simpy.Event], cause: Cause, what: str, of: tuple[str, ...] = ()) -> Process:
+        """For all of them. what, of: see `Did`."""
         begin, since = self._accounts.clock(), self.now
-        yield event
+        for event in events:
+            yield event
         self._accounts.claim(begin, cause)
         self._did(what, of, since)
 
@@ -200,7 +201,7 @@ class Controller:
         if numbers and not open_ones:
             self._tell_awaited(numbers)
             return
-        yield self.env.any_of([team.joined, *([self.env.all_of(open_ones)] if numbers else [])])
+        yield self.env.any_of([team.joined, self.env.all_of(open_ones)]) if numbers else team.joined
         self._did("runs", (team.label.name,), since)
         unit, jump = self.platform.event_unit, self.platform.core.jump_cycles
         if team.joined.triggered:

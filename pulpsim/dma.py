@@ -23,6 +23,9 @@ from pulpsim.errors import AddressError, ProgramError
 from pulpsim.memory import L1_BASE, L2_BASE
 from pulpsim.platform import Platform
 
+#: of a command, beside its direction
+NUMBERS = ("l1", "l2", "line_bytes", "lines", "l1_stride", "l2_stride")
+
 
 @dataclass(frozen=True, slots=True)
 class Copy:
@@ -41,7 +44,7 @@ class Copy:
     l2_stride: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("l1", "l2", "line_bytes", "lines", "l1_stride", "l2_stride"):
+        for name in NUMBERS:
             given = getattr(self, name)
             if type(given) is not int and (number := whole(given)) is not None:
                 object.__setattr__(self, name, number)  # NumPy's, which could overflow
@@ -104,7 +107,7 @@ class Copy:
 
     def check(self, platform: Platform) -> None:
         """Raises AddressError if the command cannot be executed."""
-        for name in ("l1", "l2", "line_bytes", "lines", "l1_stride", "l2_stride"):
+        for name in NUMBERS:
             if whole(getattr(self, name)) is None:
                 raise AddressError(f"DMA command: {name} = {getattr(self, name)!r}: must be a whole number")
         if flag(self.outward) is None:

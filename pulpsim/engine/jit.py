@@ -20,6 +20,9 @@ from pulpsim.engine.watching import LOG, LOG_FULL, unfold
 from pulpsim.memory import Memory
 from pulpsim.platform import Platform
 
+REFRESH = Kind.REFRESH
+KINDS = tuple(Kind)  #: by number
+
 
 class JitEngine:
     """The `Engine` contract on Numba."""
@@ -29,6 +32,7 @@ class JitEngine:
         self._cores = platform.cluster.cores
         self._state = at.initial_state(platform)
         self._statuses = self._all_cores()[:, at.STATUS]
+        self._reports = self._state[at.REPORT : at.MASKS].reshape(-1, at.FIELDS)[:, :4]
         self._rows, self._version = np.zeros(0, np.int32), 0  # the code's, when it was decoded
         self._full: bool | None = None  # some program needs all of the engine
         self._counted = True if platform.power is not None else None
@@ -117,20 +121,22 @@ class JitEngine:
         until = min(until, FOREVER)
         while True:
             reports = self._advance(until)
-            others = [report for report in reports if report.kind is not Kind.REFRESH]
-            if len(others) < len(reports) and not any(report.kind is Kind.TRAP for report in reports):
+            kinds = [report.kind for report in reports]
+            if REFRESH not in kinds:
+                return reports
+            if Kind.TRAP not in kinds:
                 self._refresh()
-            if others or not reports:
+            if others := [report for report in reports if report.kind is not REFRESH]:
                 return others
 
     def _advance(self, until: int) -> list[Report]:
         s = self._state
         trapped = loop.advance(until, *self._arrays)
-        while self._hand_over() and not trapped and not s[at.REPORTS]:
+        while s[at.LOGGED] and self._hand_over() and not trapped and not s[at.REPORTS]:
             trapped = loop.advance(until, *self._arrays)
-        if s[at.REPORTS]:
-            table = s[at.REPORT : at.REPORT + at.FIELDS * s[at.REPORTS]].reshape(-1, at.FIELDS)
-            return [Report(Kind(kind), *values) for kind, *values in table[:, :4].tolist()]
+        if count := s[at.REPORTS]:
+            reports = self._reports[:count].tolist()
+            return [Report(KINDS[kind], time, subject, value) for kind, time, subject, value in reports]
         if not trapped and until < FOREVER:
             s[at.NOW] = max(self.now, until)
         return []

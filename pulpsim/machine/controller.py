@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import simpy
@@ -29,15 +28,15 @@ if TYPE_CHECKING:
     from pulpsim.machine.machine import Machine
 
 
-@dataclass(frozen=True)
-class _Team:
-    """What runs, since when. begins: each core's first cycle. ends: core -> since when it does nothing. before: for a
-    timeline, what the engine had counted."""
+class _Team(NamedTuple):
+    """What runs, since when. first: the earliest cycle of a core's first instruction, and that from which a core
+    outside the team does nothing. begins: each core's first cycle. before: for a timeline, what the engine had counted.
+    """
 
     label: Label
     forked: int
+    first: int
     begins: list[int]
-    ends: dict[int, int]
     before: NDArray[np.int64] | None
     joined: simpy.Event
 
@@ -60,7 +59,7 @@ class Controller:
     def __init__(self, machine: Machine, timeline: Timeline | None = None):
         self.machine, self.platform, self.timeline = machine, machine.platform, timeline
         self.env = simpy.Environment(initial_time=machine.engine.now)
-        self.domain = Domain(self.env, machine, self._deliver)
+        self.domain = Domain(self.env, machine, self._end_team, self._deliver)
         self.dma = DmaQueue(self.env, self.platform, self.domain.transfer)
         cores = self.platform.cluster.cores
         self._accounts = Accounts(self.env, machine.engine, cores, keep=timeline is not None)
@@ -180,10 +179,10 @@ class Controller:
         elif self._team is not None:
             raise ProgramError(f"cycle {self.now:,}: fork while a team runs\n{whereabouts(self.machine)}")
         delays, first = delays_of(start_delays, count), self.now + unit.start_cycles
-        starts, others = [first + delay for delay in delays], range(count, self.platform.cluster.cores)
-        begins = starts + [first] * len(others)
+        starts = [first + delay for delay in delays]
+        begins = starts + [first] * (self.platform.cluster.cores - count)
         before = None if self.timeline is None else self.machine.engine.counters()
-        self._team = _Team(name, self.now, begins, dict.fromkeys(others, first), before, self.env.event())
+        self._team = _Team(name, self.now, first, begins, before, self.env.event())
         self._accounts.team_begins(delays)
         self.domain.start(row, starts, files)
         if not separate:
@@ -220,19 +219,18 @@ class Controller:
 
     # -- the engine's reports ----------------------------------------------------------------------
     def _deliver(self, report: Report) -> None:
-        check(self.machine, report)
         if report.kind is Kind.TRANSFER:
             self.log.ended(self.dma.finished(report.subject), report.time)
-        elif (team := self._team) is not None:
-            team.ends[report.subject] = report.time
-            if len(team.ends) == self.platform.cluster.cores:
-                self._end_team(team)
+        else:
+            check(self.machine, report)
 
-    def _end_team(self, team: _Team) -> None:
-        """The last core has returned."""
-        self._team = None
-        self._accounts.team_ends(self.platform.event_unit.start_cycles, team.ends)
-        self.log.ran(team.forked, team.begins, [team.ends[core] for core in range(len(team.begins))])
+    def _end_team(self, returned: dict[int, int]) -> None:
+        """The last core has returned. returned: the cycles in which they did."""
+        team, self._team = self._team, None
+        assert team is not None
+        ends = [returned.get(core, team.first) for core in range(len(team.begins))]
+        self._accounts.team_ends(self.platform.event_unit.start_cycles, ends)
+        self.log.ran(team.forked, team.begins, ends)
         if team.before is not None:
             self.log.calls.append(team.label)
             self.log.spent.append(self.machine.engine.counters() - team.before)

@@ -21,18 +21,27 @@ from pulpsim.machine import limits
 if TYPE_CHECKING:
     from pulpsim.machine.machine import Machine
 
+RETURNED = Kind.RETURNED
 Process = Generator[simpy.Event, Any, Any]
 
 
 class Domain:
-    """Commands to the engine, and its reports. deliver: called with each report in its cycle; with the return of a
-    core that is not its team's last, for which nobody waits, when it is known."""
+    """Commands to the engine, and its reports.
 
-    def __init__(self, env: simpy.Environment, machine: Machine, deliver: Callable[[Report], None]):
-        self._env, self._machine, self._engine, self._deliver = env, machine, machine.engine, deliver
+    returned: called in the cycle in which a team's last core returns; core -> cycle of its return. deliver: called with
+    each other report, in its cycle.
+    """
+
+    def __init__(
+        self, env: simpy.Environment, machine: Machine, returned: Callable[[dict[int, int]], None],
+        deliver: Callable[[Report], None],
+    ):  # fmt: skip
+        self._env, self._machine, self._engine = env, machine, machine.engine
+        self._returned, self._deliver = returned, deliver
         self._start: tuple[int, Sequence[int], NDArray[np.uint32]] | None = None
         self._transfers: list[tuple[int, Transfer]] = []
-        self._running = 0  # cores of the team
+        self._cores = 0  # of the team
+        self._ends: dict[int, int] = {}  # of those that have returned
 
     def start(self, row: int, times: Sequence[int], files: NDArray[np.uint32]) -> None:
         """Start a team's cores, each with its registers, uint32 [cores, 64], at its time."""
@@ -44,34 +53,49 @@ class Domain:
 
     def advance(self, limit: int) -> None:
         """Once all events of this cycle have been handled: see above. limit: the last cycle that may be reached."""
-        self._hand_over()
-        env, engine, now = self._env, self._engine, int(self._env.now)
+        if self._start is not None or self._transfers:
+            self._hand_over()
+        env, engine = self._env, self._engine
+        if engine.idle():
+            return
+        now = until = int(env.now)
         horizon = max(int(min(env.peek(), limit + 1)), now + 1)
-        while not engine.idle() and engine.now < horizon:
-            reports = engine.advance(min(horizon, engine.now + limits.SLICE))
-            returned = [report.kind for report in reports].count(Kind.RETURNED)
-            self._running -= returned
-            if returned < len(reports) or (returned and not self._running):
-                env.timeout(reports[0].time - now, reports).callbacks.append(self._reached)
-                return
-            for report in reports:
-                self._deliver(report)
-        if not engine.idle() and env.peek() > horizon:
+        while until < horizon:
+            until = min(horizon, until + limits.SLICE)
+            while reports := engine.advance(until):
+                if self._is_awaited(reports):
+                    env.timeout(reports[0].time - now, reports).callbacks.append(self._reached)
+                    return
+        if env.peek() > horizon:
             env.timeout(horizon - now)  # the limit: time passes, though nothing happens
 
     def _hand_over(self) -> None:
         if self._start is not None:
             row, times, files = self._start
             self._machine.start_team(row, times, files)
-            self._start, self._running = None, len(times)
+            self._start, self._cores, self._ends = None, len(times), {}
         for _, transfer in sorted(self._transfers, key=_order):
             self._engine.transfer(transfer)
         self._transfers.clear()
 
-    def _reached(self, event: simpy.Event) -> None:
-        reports: Any = event.value
+    def _is_awaited(self, reports: list[Report]) -> bool:
+        """Whether one is more than the return of a core while others of its team run."""
+        others = False
         for report in reports:
-            self._deliver(report)
+            if report.kind is RETURNED:
+                self._ends[report.subject] = report.time
+            else:
+                others = True
+        return others or len(self._ends) == self._cores
+
+    def _reached(self, event: simpy.Event) -> None:
+        """The cycle of these reports, which are the event's value: teams return before transfers end."""
+        reports: Any = event.value
+        if reports[0].kind is RETURNED and len(self._ends) == self._cores:
+            self._returned(self._ends)
+        for report in reports:
+            if report.kind is not RETURNED:
+                self._deliver(report)
 
 
 def _order(command: tuple[int, Transfer]) -> tuple[int, ...]:

@@ -48,9 +48,9 @@ def _give(platform: Platform, core: int, given: Mapping[str, int], files: NDArra
 
 def _number(platform: Platform, name: str) -> int:
     """Raises ProgramError."""
-    if text(name) not in isa.REGISTER_NUMBERS:
+    number = isa.REGISTER_NUMBERS.get(name) if text(name) is not None else None
+    if number is None:
         raise ProgramError(f"no register {name!r}{nearest(name, isa.REGISTER_NUMBERS)}")
-    number = isa.REGISTER_NUMBERS[name]
     if number >= isa.F0 and platform.cluster.fp_registers != "separate":
         raise ProgramError(f"register {name}: {platform.name} has x registers only")
     return number

@@ -53,7 +53,7 @@ def _step_through(controller: Controller, whole: simpy.Process, limit: int) -> N
 
     whole.callbacks.append(note)
     while not whole.processed:
-        if env.peek() >= controller.now + 1:  # the cycle's events have been handled
+        if env.peek() >= int(env.now) + 1:  # the cycle's events have been handled
             domain.advance(limit)
             if limit < env.peek() < FOREVER:
                 cycles, where = limit - begin, whereabouts(controller.machine)

@@ -68,7 +68,7 @@ class Copy:
     def command_cycles(self, platform: Platform) -> int:
         """What the controller spends on writing the command."""
         dma, strided = platform.dma, 0
-        if self.dimensions[0] > 1:
+        if self.strides != (self.line_bytes, self.line_bytes) and self.lines > 1:
             strided = sum(stride != self.line_bytes for stride in self.strides)
         words = (dma.command_cycles_1d, dma.command_cycles_2d, dma.command_cycles_2d_both)[strided]
         return words + platform.controller.command_cycles
@@ -107,16 +107,15 @@ class Copy:
 
     def check(self, platform: Platform) -> None:
         """Raises AddressError if the command cannot be executed."""
-        for name in NUMBERS:
-            if whole(getattr(self, name)) is None:
-                raise AddressError(f"DMA command: {name} = {getattr(self, name)!r}: must be a whole number")
+        numbers = self.l1, self.l2, self.line_bytes, self.lines, self.l1_stride, self.l2_stride
+        for name, number in zip(NUMBERS, numbers, strict=True):
+            if whole(number) is None:
+                raise AddressError(f"DMA command: {name} = {number!r}: must be a whole number")
         if flag(self.outward) is None:
             raise AddressError(f"DMA command: outward = {self.outward!r}: must be True or False")
-        for name in ("l1", "l2", "line_bytes", "l1_stride", "l2_stride"):
-            if getattr(self, name) % 4:
-                raise AddressError(
-                    f"DMA command: {name} = {getattr(self, name):#x}: must be a multiple of 4 bytes"
-                )
+        for name, number in zip(NUMBERS, numbers, strict=True):
+            if number % 4 and name != "lines":
+                raise AddressError(f"DMA command: {name} = {number:#x}: must be a multiple of 4 bytes")
         if self.line_bytes <= 0 or self.lines <= 0:
             raise AddressError(
                 f"DMA command of {self.lines} lines of {self.line_bytes} bytes: both must be positive"

@@ -94,7 +94,6 @@ and ends the call. `now` is the first cycle not handled.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple, Protocol
 
@@ -158,8 +157,7 @@ ENTRY = 8
 Sink = Callable[[NDArray[np.int64]], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Transfer:
+class Transfer(NamedTuple):
     """One DMA command as the engine runs it; all byte counts and addresses are multiples of 4.
 
     l1, l2: byte offsets into the memories. size_bytes in lines of line_bytes; successive lines start

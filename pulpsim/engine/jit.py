@@ -81,14 +81,14 @@ class JitEngine:
 
     def start_team(self, row: int, times: Sequence[int], registers: NDArray[np.uint32]) -> None:
         """Raises ValueError as `begin_team` and `start` do."""
-        for core in np.flatnonzero(self._statuses[: len(times)]).tolist():
-            self._require_off(core)
         earliest = min(times)
         self._require_start(times.index(earliest), row, earliest)
         self._take_code()
-        loop.start_team(
+        running = loop.start_team(
             row * at.ROW, np.array(times, np.int64), self._state, self._registers, registers, self._present.reshape(-1)
         )
+        if running >= 0:
+            self._require_off(running)
 
     def _require_off(self, core: int) -> None:
         if self._statuses[core] != loop.OFF:

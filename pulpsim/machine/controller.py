@@ -89,7 +89,7 @@ class Controller:
     # -- time and data -----------------------------------------------------------------------------
     def pause(self, cycles: int, cause: Cause = Cause.IDLE) -> Process:
         """Let cycles pass, charged to one cause on every core. Raises ProgramError."""
-        yield from self._pause(cycles, cause, cause.name.lower().replace("_", " "))
+        yield from self._pause(pause_of(cycles), cause, cause.name.lower().replace("_", " "))
 
     def copy(self, command: Copy, label: Label | None = None) -> Process:
         """Write a DMA command; returns the transfer's number. Blocks while the queue is full.
@@ -135,8 +135,8 @@ class Controller:
         return tuple(self.log.labels.get(number, Label(f"transfer {number}")).name for number in found)
 
     def _pause(self, cycles: int, cause: Cause, what: str, of: tuple[str, ...] = ()) -> Process:
-        if count := pause_of(cycles):
-            yield from self._wait([self.env.timeout(count)], cause, what, of)
+        if cycles:
+            yield from self._wait([self.env.timeout(cycles)], cause, what, of)
 
     def _wait(self, events: Iterable[simpy.Event], cause: Cause, what: str, of: tuple[str, ...] = ()) -> Process:
         """For all of them. what, of: see `Did`."""

@@ -145,8 +145,8 @@ class Machine:
         for instrument in self.instruments:
             instrument.team_began(self.team)
         self.engine.start_team(row, times, files)
-        for core, registers in enumerate(files):
-            for instrument in self.instruments:
+        for instrument in self.instruments:
+            for core, registers in enumerate(files):
                 instrument.started(core, registers)
 
     def team_size(self, cores: int | None) -> int:

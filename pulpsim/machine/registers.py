@@ -42,15 +42,18 @@ def _give(platform: Platform, core: int, given: Mapping[str, int], files: NDArra
     if not isinstance(given, Mapping):
         raise ProgramError(f'registers = {given!r}: must be names with values, as in {{"a0": 0x10000000}}')
     for name, value in given.items():
-        number = _number(platform, name)
-        files[number] = _pattern(name, number, value, core)
+        number = isa.REGISTER_NUMBERS.get(name, 0)
+        if not (0 < number < isa.F0 and type(value) is int and 0 <= value <= isa.MASK):
+            number = _number(platform, name)
+            value = _pattern(name, number, value, core)
+        files[number] = value
 
 
 def _number(platform: Platform, name: str) -> int:
     """Raises ProgramError."""
-    number = isa.REGISTER_NUMBERS.get(name) if text(name) is not None else None
-    if number is None:
+    if text(name) not in isa.REGISTER_NUMBERS:
         raise ProgramError(f"no register {name!r}{nearest(name, isa.REGISTER_NUMBERS)}")
+    number = isa.REGISTER_NUMBERS[name]
     if number >= isa.F0 and platform.cluster.fp_registers != "separate":
         raise ProgramError(f"register {name}: {platform.name} has x registers only")
     return number

@@ -23,6 +23,9 @@ from pulpsim.errors import AddressError, ProgramError
 from pulpsim.memory import L1_BASE, L2_BASE
 from pulpsim.platform import Platform
 
+#: of a command, beside its direction
+NUMBERS = ("l1", "l2", "line_bytes", "lines", "l1_stride", "l2_stride")
+
 
 @dataclass(frozen=True, slots=True)
 class Copy:
@@ -41,7 +44,7 @@ class Copy:
     l2_stride: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("l1", "l2", "line_bytes", "lines", "l1_stride", "l2_stride"):
+        for name in NUMBERS:
             given = getattr(self, name)
             if type(given) is not int and (number := whole(given)) is not None:
                 object.__setattr__(self, name, number)  # NumPy's, which could overflow
@@ -65,7 +68,7 @@ class Copy:
     def command_cycles(self, platform: Platform) -> int:
         """What the controller spends on writing the command."""
         dma, strided = platform.dma, 0
-        if self.dimensions[0] > 1:
+        if self.strides != (self.line_bytes, self.line_bytes) and self.lines > 1:
             strided = sum(stride != self.line_bytes for stride in self.strides)
         words = (dma.command_cycles_1d, dma.command_cycles_2d, dma.command_cycles_2d_both)[strided]
         return words + platform.controller.command_cycles
@@ -104,16 +107,15 @@ class Copy:
 
     def check(self, platform: Platform) -> None:
         """Raises AddressError if the command cannot be executed."""
-        for name in ("l1", "l2", "line_bytes", "lines", "l1_stride", "l2_stride"):
-            if whole(getattr(self, name)) is None:
-                raise AddressError(f"DMA command: {name} = {getattr(self, name)!r}: must be a whole number")
+        numbers = self.l1, self.l2, self.line_bytes, self.lines, self.l1_stride, self.l2_stride
+        for name, number in zip(NUMBERS, numbers, strict=True):
+            if whole(number) is None:
+                raise AddressError(f"DMA command: {name} = {number!r}: must be a whole number")
         if flag(self.outward) is None:
             raise AddressError(f"DMA command: outward = {self.outward!r}: must be True or False")
-        for name in ("l1", "l2", "line_bytes", "l1_stride", "l2_stride"):
-            if getattr(self, name) % 4:
-                raise AddressError(
-                    f"DMA command: {name} = {getattr(self, name):#x}: must be a multiple of 4 bytes"
-                )
+        for name, number in zip(NUMBERS, numbers, strict=True):
+            if number % 4 and name != "lines":
+                raise AddressError(f"DMA command: {name} = {number:#x}: must be a multiple of 4 bytes")
         if self.line_bytes <= 0 or self.lines <= 0:
             raise AddressError(
                 f"DMA command of {self.lines} lines of {self.line_bytes} bytes: both must be positive"
@@ -147,7 +149,7 @@ class DmaQueue:
     def __init__(self, env: simpy.Environment, platform: Platform, start: Callable[[int, Transfer], None]):
         self._env, self._platform, self._start = env, platform, start
         self._waiting: deque[tuple[int, int, Copy]] = deque()
-        self._done: dict[int, simpy.Event] = {}
+        self._under_way: dict[int, simpy.Event | None] = {}  # the event of each one's end, if anybody has asked for it
         self._next_id = 0
         self._in_flight: dict[int, Transfer] = {}
         self._space: simpy.Event | None = None
@@ -164,7 +166,7 @@ class DmaQueue:
         copy.check(self._platform)
         number = self._next_id
         self._next_id += 1
-        self._done[number] = self._env.event()
+        self._under_way[number] = None
         self._waiting.append((int(self._env.now), number, copy))
         self._dispatch()
         return number
@@ -187,8 +189,10 @@ class DmaQueue:
     def finished(self, number: int) -> Transfer:
         """A transfer's last word has moved; returns what it was."""
         transfer = self._in_flight.pop(number)
-        self._done[number].succeed()
+        ended = self._under_way.pop(number)
         self._dispatch()
+        if ended is not None:
+            ended.succeed()
         return transfer
 
     def known(self, numbers: Iterable[int]) -> list[int]:
@@ -198,14 +202,17 @@ class DmaQueue:
         except TypeError:
             raise ProgramError(f"transfers = {numbers!r}: must be a list of numbers") from None
         for number in found:
-            if number not in self._done:
+            if number is None or not 0 <= number < self._next_id:
                 raise ProgramError(f"transfers = {found}: no transfer was given such a number")
         return [number for number in found if number is not None]
 
-    def done(self, number: int) -> simpy.Event:
-        """The event of a transfer's completion."""
-        return self._done[number]
+    def end(self, number: int) -> simpy.Event | None:
+        """The event of a transfer's end; None if it has ended."""
+        if number not in self._under_way:
+            return None
+        event = self._under_way[number] = self._under_way[number] or self._env.event()
+        return event
 
     def unfinished(self) -> list[int]:
         """Transfers that have not ended."""
-        return [number for number, event in self._done.items() if not event.triggered]
+        return list(self._under_way)

@@ -93,8 +93,7 @@ and ends the call. `now` is the first cycle not handled.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import NamedTuple, Protocol
 
@@ -158,8 +157,7 @@ ENTRY = 8
 Sink = Callable[[NDArray[np.int64]], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Transfer:
+class Transfer(NamedTuple):
     """One DMA command as the engine runs it; all byte counts and addresses are multiples of 4.
 
     l1, l2: byte offsets into the memories. size_bytes in lines of line_bytes; successive lines start
@@ -189,6 +187,10 @@ class Engine(Protocol):
 
     def start(self, core: int, row: int, time: int, registers: NDArray[np.uint32]) -> None:
         """Queue a core's first event at `row` of the code; registers: uint32 [64], flat numbers."""
+
+    def start_team(self, row: int, times: Sequence[int], registers: NDArray[np.uint32]) -> None:
+        """`begin_team` with the first cores, and `start` of each: all at `row`, each at its time with its registers,
+        uint32 [cores, 64]."""
 
     def transfer(self, transfer: Transfer) -> None:
         """Queue a DMA transfer behind the others of its direction."""

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,6 +20,9 @@ from pulpsim.engine.watching import LOG, LOG_FULL, unfold
 from pulpsim.memory import Memory
 from pulpsim.platform import Platform
 
+REFRESH = Kind.REFRESH
+KINDS = tuple(Kind)  #: by number
+
 
 class JitEngine:
     """The `Engine` contract on Numba."""
@@ -26,6 +31,8 @@ class JitEngine:
         self._platform, self._memory, self._code = platform, memory, code
         self._cores = platform.cluster.cores
         self._state = at.initial_state(platform)
+        self._statuses = self._all_cores()[:, at.STATUS]
+        self._reports = self._state[at.REPORT : at.MASKS].reshape(-1, at.FIELDS)[:, :4]
         self._rows, self._version = np.zeros(0, np.int32), 0  # the code's, when it was decoded
         self._full: bool | None = None  # some program needs all of the engine
         self._counted = True if platform.power is not None else None
@@ -43,10 +50,11 @@ class JitEngine:
         watch = None if self._counts is None else (self._counts, self._log)
         full = self._full if watch is None else True  # each form is compiled: one that is watched can do all,
         counted = self._counted if full is None else full  # and one that can do all counts
-        self._run = loop.advance.on(
+        self._seen = (
             self._state, rows, rows.view(np.uint32), self._registers,
             l1, l1.view(np.int32), l2, l2.view(np.int32), self._tags, self._present.reshape(-1), full, counted, watch,
         )  # fmt: skip
+        self._loop = loop.advance.on(*self._seen, None)
 
     @property
     def now(self) -> int:
@@ -59,22 +67,39 @@ class JitEngine:
     def begin_team(self, cores: list[int]) -> None:
         """Raises ValueError if one of the cores has been started already."""
         for core in cores:
-            if self.status(core) is not Status.OFF:
-                raise ValueError(f"core {core} is running: a team begins before its cores start")
+            self._require_off(core)
         self._state[at.TEAM] = sum(1 << core for core in set(cores))
         for position in (at.ARRIVED, at.GONE, at.DEADLOCKED, at.FIRST):
             self._state[position] = 0
 
     def start(self, core: int, row: int, time: int, registers: NDArray[np.uint32]) -> None:
         """Raises ValueError if the core is running, the time has passed or the row does not exist."""
-        if self._state[at.CORE + core * at.CORE_FIELDS + at.STATUS] != loop.OFF:
+        if self._statuses[core] != loop.OFF:
             raise ValueError(f"core {core} is running already")
+        self._require_start(core, row, time)
+        self._take_code()
+        loop.start(core, row * at.ROW, time, self._state, self._registers, registers, self._present.reshape(-1))
+
+    def start_team(self, row: int, times: Sequence[int], registers: NDArray[np.uint32]) -> None:
+        """Raises ValueError as `begin_team` and `start` do."""
+        earliest = min(times)
+        self._require_start(times.index(earliest), row, earliest)
+        self._take_code()
+        running = loop.start_team(
+            row * at.ROW, np.array(times, np.int64), self._state, self._registers, registers, self._present.reshape(-1)
+        )
+        if running >= 0:
+            self._require_off(running)
+
+    def _require_off(self, core: int) -> None:
+        if self._statuses[core] != loop.OFF:
+            raise ValueError(f"core {core} is running: a team begins before its cores start")
+
+    def _require_start(self, core: int, row: int, time: int) -> None:
         if time < self.now:
             raise ValueError(f"core {core} cannot start at {time}: it is {self.now}")
         if not 0 <= row < len(self._code.rows):
             raise ValueError(f"core {core} cannot start at row {row}: there are {len(self._code.rows)}")
-        self._take_code()
-        loop.start(core, row * at.ROW, time, self._state, self._registers, registers, self._present.reshape(-1))
 
     def transfer(self, transfer: Transfer) -> None:
         """Raises ValueError if the transfer is empty, its time has passed or too many are queued."""
@@ -101,27 +126,29 @@ class JitEngine:
         until = min(until, FOREVER)
         while True:
             reports = self._advance(until)
-            others = [report for report in reports if report.kind is not Kind.REFRESH]
-            if len(others) < len(reports) and not any(report.kind is Kind.TRAP for report in reports):
+            kinds = [report.kind for report in reports]
+            if REFRESH not in kinds:
+                return reports
+            if Kind.TRAP not in kinds:
                 self._refresh()
-            if others or not reports:
+            if others := [report for report in reports if report.kind is not REFRESH]:
                 return others
 
     def _advance(self, until: int) -> list[Report]:
         s = self._state
         trapped = self._run(until)
-        while self._hand_over() and not trapped and not s[at.REPORTS]:
+        while s[at.LOGGED] and self._hand_over() and not trapped and not s[at.REPORTS]:
             trapped = self._run(until)
-        if s[at.REPORTS]:
-            table = s[at.REPORT : at.REPORT + at.FIELDS * s[at.REPORTS]].reshape(-1, at.FIELDS)
-            return [Report(Kind(kind), *values) for kind, *values in table[:, :4].tolist()]
+        if count := s[at.REPORTS]:
+            reports = self._reports[:count].tolist()
+            return [Report(KINDS[kind], time, subject, value) for kind, time, subject, value in reports]
         if not trapped and until < FOREVER:
             s[at.NOW] = max(self.now, until)
         return []
 
     def _run(self, until: int) -> bool:
         """The compiled loop. Whether a core has trapped."""
-        return bool(loop.advance(until, *self._arrays, None))
+        return bool(self._loop(until))
 
     def _hand_over(self) -> bool:
         """Empty the log; whether it was full, which ends `loop.advance` early."""
@@ -193,4 +220,4 @@ class JitEngine:
         return int(self._core(core)[at.PLACE] & at.PLACES) // at.ROW
 
     def status(self, core: int) -> Status:
-        return Status(int(self._core(core)[at.STATUS]))
+        return Status(int(self._statuses[core]))

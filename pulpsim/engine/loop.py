@@ -46,6 +46,22 @@ def start(c, place, time, s, registers, values, present):
     registers[base] = 0
 
 
+@heapless
+def start_team(place, times, s, registers, values, present):
+    """Make the first cores the team, and give each its registers and its first event.
+
+    Returns -1; if one of them runs, the first that does, and does nothing.
+    """
+    for c in range(times.shape[0]):
+        if s[at.CORE + c * at.CORE_FIELDS + at.STATUS] != OFF:
+            return c
+    s[at.TEAM] = (np.int64(1) << times.shape[0]) - 1
+    s[at.ARRIVED] = s[at.GONE] = s[at.DEADLOCKED] = s[at.FIRST] = 0
+    for c in range(times.shape[0]):
+        start(c, place, times[c], s, registers, values[c], present)
+    return -1
+
+
 @inlined
 def _rare(
     c, k, base, now, s, rows, fields, registers, l1, words, l2, l2_words, tags, present, full, counted, watch

@@ -10,7 +10,7 @@ event of a core; `streams` are the DMA, `arbiters` serve the banks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from heapq import heappop, heappush
 from typing import NamedTuple
 
@@ -243,6 +243,12 @@ class ReferenceEngine(MachineMode):
         started.forget()
         self._returned.discard(core)
         self._queue(time, started)
+
+    def start_team(self, row: int, times: Sequence[int], registers: NDArray[np.uint32]) -> None:
+        """Raises ValueError as `begin_team` and `start` do."""
+        self.begin_team(list(range(len(times))))
+        for core, (time, values) in enumerate(zip(times, registers, strict=True)):
+            self.start(core, row, time, values)
 
     def transfer(self, transfer: Transfer) -> None:
         """Raises ValueError if the transfer is empty or its time has passed."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -40,7 +40,8 @@ class Accounts:
         self._settled = int(env.now)
         self._keep = keep
         self.charges: list[Charge] = []
-        self._other = np.zeros((cores, len(Cause)), np.int64)
+        self._by_all = [0] * len(Cause)  # cycles charged to every core
+        self._idle = [0] * cores  # cycles beside them in which a core did nothing
 
     def counters(self) -> NDArray[np.int64]:
         """Cycles by cause so far, int64 [cores, causes]; two calls differ by what lies between."""
@@ -49,7 +50,9 @@ class Accounts:
             self._charge(end, cause)
         self._claims.clear()
         self._charge(self.clock(), Cause.IDLE)
-        return self._engine.counters() + self._other
+        counters = self._engine.counters() + np.array(self._by_all)
+        counters[:, Cause.IDLE] += self._idle
+        return counters
 
     def clock(self) -> int:
         """Cycles in which no team ran: those that are charged to what the controller does."""
@@ -64,20 +67,21 @@ class Accounts:
         if until > self._settled:
             if self._keep:
                 self.charges.append(Charge(self._settled, until, cause))
-            self._other[:, cause] += until - self._settled
+            self._by_all[cause] += until - self._settled
             self._settled = until
 
     def team_begins(self, delays: Sequence[int]) -> None:
         """delays: cycles by which each of its cores starts later than the first could."""
         self._began = int(self._env.now)
-        self._other[: len(delays), Cause.IDLE] += delays
+        for core, delay in enumerate(delays):
+            self._idle[core] += delay
 
-    def team_ends(self, start_cycles: int, ends: Mapping[int, int]) -> None:
-        """start_cycles: from its fork to its first instruction. ends: core -> since when it does nothing."""
+    def team_ends(self, start_cycles: int, ends: Sequence[int]) -> None:
+        """start_cycles: from its fork to its first instruction. ends: since when each core does nothing."""
         assert self._began is not None
         now = int(self._env.now)
         self._team_cycles += now - self._began
         self._began = None
-        self._other[:, Cause.FORK] += start_cycles
-        for core, end in ends.items():
-            self._other[core, Cause.IDLE] += now - end
+        self._by_all[Cause.FORK] += start_cycles
+        for core, end in enumerate(ends):
+            self._idle[core] += now - end

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import simpy
@@ -20,7 +19,7 @@ from pulpsim.machine.faults import check, whereabouts
 from pulpsim.machine.limits import pause_of
 from pulpsim.machine.limits import start_delays as delays_of
 from pulpsim.machine.log import Did, Log
-from pulpsim.machine.registers import Registers, register_file
+from pulpsim.machine.registers import Registers
 from pulpsim.machine.spans import draw
 from pulpsim.program import Program
 from pulpsim.trace import Label, Timeline
@@ -29,15 +28,15 @@ if TYPE_CHECKING:
     from pulpsim.machine.machine import Machine
 
 
-@dataclass(frozen=True)
-class _Team:
-    """What runs, since when. begins: each core's first cycle. ends: core -> since when it does nothing. before: for a
-    timeline, what the engine had counted."""
+class _Team(NamedTuple):
+    """What runs, since when. first: the earliest cycle of a core's first instruction, and that from which a core
+    outside the team does nothing. begins: each core's first cycle. before: for a timeline, what the engine had counted.
+    """
 
     label: Label
     forked: int
+    first: int
     begins: list[int]
-    ends: dict[int, int]
     before: NDArray[np.int64] | None
     joined: simpy.Event
 
@@ -60,7 +59,7 @@ class Controller:
     def __init__(self, machine: Machine, timeline: Timeline | None = None):
         self.machine, self.platform, self.timeline = machine, machine.platform, timeline
         self.env = simpy.Environment(initial_time=machine.engine.now)
-        self.domain = Domain(self.env, machine, self._deliver)
+        self.domain = Domain(self.env, machine, self._end_team, self._deliver)
         self.dma = DmaQueue(self.env, self.platform, self.domain.transfer)
         cores = self.platform.cluster.cores
         self._accounts = Accounts(self.env, machine.engine, cores, keep=timeline is not None)
@@ -90,7 +89,7 @@ class Controller:
     # -- time and data -----------------------------------------------------------------------------
     def pause(self, cycles: int, cause: Cause = Cause.IDLE) -> Process:
         """Let cycles pass, charged to one cause on every core. Raises ProgramError."""
-        yield from self._pause(cycles, cause, cause.name.lower().replace("_", " "))
+        yield from self._pause(pause_of(cycles), cause, cause.name.lower().replace("_", " "))
 
     def copy(self, command: Copy, label: Label | None = None) -> Process:
         """Write a DMA command; returns the transfer's number. Blocks while the queue is full.
@@ -102,7 +101,7 @@ class Controller:
         of = () if (known := _checked(label)) is None else (known.name,)
         yield from self._pause(command.command_cycles(self.platform), Cause.COMMAND, "command", of)
         while (space := self.dma.full()) is not None:
-            yield from self._wait(space, Cause.DMA_WAIT, "the queue is full", of)
+            yield from self._wait([space], Cause.DMA_WAIT, "the queue is full", of)
         number = self.dma.submit(command)
         self.log.commanded(self.now, command)
         if known is not None:
@@ -116,7 +115,7 @@ class Controller:
         transfers = self.dma.known(transfers)
         if open_ones := self._open(transfers):
             of = self._names(transfers)
-            yield from self._wait(simpy.AllOf(self.env, open_ones), Cause.DMA_WAIT, "wait", of)
+            yield from self._wait(open_ones, Cause.DMA_WAIT, "wait", of)
             yield from self._pause(self.platform.event_unit.event_cycles, Cause.DMA_WAIT, "wake up", of)
         self._tell_awaited(transfers)
 
@@ -126,23 +125,24 @@ class Controller:
 
     def _open(self, transfers: Iterable[int]) -> list[simpy.Event]:
         """The ends of those that are not done."""
-        return [done for done in map(self.dma.done, transfers) if not done.triggered]
+        return [end for end in map(self.dma.end, transfers) if end is not None]
 
     def _names(self, transfers: list[int]) -> tuple[str, ...]:
         """For a timeline, of those that are not done."""
         if self.timeline is None:
             return ()
-        found = [number for number in transfers if not self.dma.done(number).triggered]
+        found = [number for number in transfers if self.dma.end(number) is not None]
         return tuple(self.log.labels.get(number, Label(f"transfer {number}")).name for number in found)
 
     def _pause(self, cycles: int, cause: Cause, what: str, of: tuple[str, ...] = ()) -> Process:
-        if count := pause_of(cycles):
-            yield from self._wait(self.env.timeout(count), cause, what, of)
+        if cycles:
+            yield from self._wait([self.env.timeout(cycles)], cause, what, of)
 
-    def _wait(self, event: simpy.Event, cause: Cause, what: str, of: tuple[str, ...] = ()) -> Process:
-        """what, of: see `Did`."""
+    def _wait(self, events: Iterable[simpy.Event], cause: Cause, what: str, of: tuple[str, ...] = ()) -> Process:
+        """For all of them. what, of: see `Did`."""
         begin, since = self._accounts.clock(), self.now
-        yield event
+        for event in events:
+            yield event
         self._accounts.claim(begin, cause)
         self._did(what, of, since)
 
@@ -169,7 +169,7 @@ class Controller:
         unit, separate = self.platform.event_unit, self.platform.controller_is_separate
         count = self.machine.team_size(cores)
         row = self.machine.load(program) + program.entry(entry)
-        files = [register_file(self.platform, core, registers) for core in range(count)]
+        files = self.machine.register_files(count, registers)
         name = _checked(label) or Label(program.source)
         yield from self._pause(
             self.platform.controller.fork_cycles - unit.fork_join_cycles, Cause.FORK, "fork", (name.name,)
@@ -179,10 +179,10 @@ class Controller:
         elif self._team is not None:
             raise ProgramError(f"cycle {self.now:,}: fork while a team runs\n{whereabouts(self.machine)}")
         delays, first = delays_of(start_delays, count), self.now + unit.start_cycles
-        starts, others = [first + delay for delay in delays], range(count, self.platform.cluster.cores)
-        begins = starts + [first] * len(others)
+        starts = [first + delay for delay in delays]
+        begins = starts + [first] * (self.platform.cluster.cores - count)
         before = None if self.timeline is None else self.machine.engine.counters()
-        self._team = _Team(name, self.now, begins, dict.fromkeys(others, first), before, self.env.event())
+        self._team = _Team(name, self.now, first, begins, before, self.env.event())
         self._accounts.team_begins(delays)
         self.domain.start(row, starts, files)
         if not separate:
@@ -200,7 +200,7 @@ class Controller:
         if numbers and not open_ones:
             self._tell_awaited(numbers)
             return
-        yield self.env.any_of([team.joined, *([self.env.all_of(open_ones)] if numbers else [])])
+        yield self.env.any_of([team.joined, self.env.all_of(open_ones)]) if numbers else team.joined
         self._did("runs", (team.label.name,), since)
         unit, jump = self.platform.event_unit, self.platform.core.jump_cycles
         if team.joined.triggered:
@@ -219,19 +219,18 @@ class Controller:
 
     # -- the engine's reports ----------------------------------------------------------------------
     def _deliver(self, report: Report) -> None:
-        check(self.machine, report)
         if report.kind is Kind.TRANSFER:
             self.log.ended(self.dma.finished(report.subject), report.time)
-        elif (team := self._team) is not None:
-            team.ends[report.subject] = report.time
-            if len(team.ends) == self.platform.cluster.cores:
-                self._end_team(team)
+        else:
+            check(self.machine, report)
 
-    def _end_team(self, team: _Team) -> None:
-        """The last core has returned."""
-        self._team = None
-        self._accounts.team_ends(self.platform.event_unit.start_cycles, team.ends)
-        self.log.ran(team.forked, team.begins, [team.ends[core] for core in range(len(team.begins))])
+    def _end_team(self, returned: dict[int, int]) -> None:
+        """The last core has returned. returned: the cycles in which they did."""
+        team, self._team = self._team, None
+        assert team is not None
+        ends = [returned.get(core, team.first) for core in range(len(team.begins))]
+        self._accounts.team_ends(self.platform.event_unit.start_cycles, ends)
+        self.log.ran(team.forked, team.begins, ends)
         if team.before is not None:
             self.log.calls.append(team.label)
             self.log.spent.append(self.machine.engine.counters() - team.before)

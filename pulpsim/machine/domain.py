@@ -1,8 +1,9 @@
-"""The L1 domain: the SimPy process that advances the engine.
+"""The L1 domain: what the engine does between SimPy's events.
 
-It lets the queue drain at the current time, hands over the commands given in this cycle in a fixed order,
-advances the engine to the next SimPy event or to the cycle in which something is reported, and sleeps for
-the cycles that passed. Every reaction takes effect at least a cycle after its cause, so this is exact.
+When all events of a cycle have been handled, the commands given in it go to the engine in a fixed order. Then the
+engine advances to SimPy's next event, or to the cycle in which something is reported that a process may wait for: a
+transfer's end, the return of a team's last core. Every reaction takes effect at least a cycle after its cause, so
+this is exact.
 """
 
 from __future__ import annotations
@@ -14,56 +15,90 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
-from pulpsim.engine import Report, Transfer
+from pulpsim.engine import Kind, Report, Transfer
 from pulpsim.machine import limits
 
 if TYPE_CHECKING:
     from pulpsim.machine.machine import Machine
 
+RETURNED = Kind.RETURNED
 Process = Generator[simpy.Event, Any, Any]
 
 
 class Domain:
-    """Commands to the engine, and its reports. deliver: called with each report, in its cycle."""
+    """Commands to the engine, and its reports.
 
-    def __init__(self, env: simpy.Environment, machine: Machine, deliver: Callable[[Report], None]):
-        self._env, self._machine, self._engine, self._deliver = env, machine, machine.engine, deliver
-        self._commands: list[tuple[tuple[int, ...], Callable[..., None], tuple[Any, ...]]] = []
-        self._asleep: simpy.Event | None = None
+    returned: called in the cycle in which a team's last core returns; core -> cycle of its return. deliver: called with
+    each other report, in its cycle.
+    """
 
-    def start(self, row: int, times: Sequence[int], files: Sequence[NDArray[np.uint32]]) -> None:
-        """Start a team's cores, each with its registers at its time."""
-        self._command((0, 0), self._machine.begin_team, list(range(len(files))))
-        for core, (time, registers) in enumerate(zip(times, files, strict=True)):
-            self._command((1, core), self._machine.start, core, row, time, registers)
+    def __init__(
+        self, env: simpy.Environment, machine: Machine, returned: Callable[[dict[int, int]], None],
+        deliver: Callable[[Report], None],
+    ):  # fmt: skip
+        self._env, self._machine, self._engine = env, machine, machine.engine
+        self._returned, self._deliver = returned, deliver
+        self._start: tuple[int, Sequence[int], NDArray[np.uint32]] | None = None
+        self._transfers: list[tuple[int, Transfer]] = []
+        self._cores = 0  # of the team
+        self._ends: dict[int, int] = {}  # of those that have returned
+
+    def start(self, row: int, times: Sequence[int], files: NDArray[np.uint32]) -> None:
+        """Start a team's cores, each with its registers, uint32 [cores, 64], at its time."""
+        self._start = row, times, files
 
     def transfer(self, submitted: int, transfer: Transfer) -> None:
-        t = transfer
-        order = (2, submitted, t.outward, t.l1, t.l2, t.line_bytes, t.size_bytes, t.l1_stride, t.l2_stride)
-        self._command(order, self._engine.transfer, transfer)
+        """submitted: the cycle of its command."""
+        self._transfers.append((submitted, transfer))
 
-    def _command(self, order: tuple[int, ...], action: Callable[..., None], *arguments: Any) -> None:
-        self._commands.append((order, action, arguments))
-        if self._asleep is not None:
-            self._asleep.succeed()
-            self._asleep = None
-
-    def run(self, limit: int) -> Process:
-        """limit: the last cycle that may be reached."""
+    def advance(self, limit: int) -> None:
+        """Once all events of this cycle have been handled: see above. limit: the last cycle that may be reached."""
+        if self._start is not None or self._transfers:
+            self._hand_over()
         env, engine = self._env, self._engine
-        while True:
-            while env.peek() == env.now:
-                yield env.timeout(0)
-            for _, action, arguments in sorted(self._commands, key=lambda command: command[0]):
-                action(*arguments)
-            self._commands.clear()
-            if engine.idle():
-                self._asleep = env.event()
-                yield self._asleep
-                continue
-            now = int(env.now)
-            horizon = min(env.peek(), now + limits.SLICE, limit + 1)
-            reports = engine.advance(max(int(horizon), now + 1))
-            yield env.timeout((reports[0].time if reports else engine.now) - now)
-            for report in reports:
+        if engine.idle():
+            return
+        now = until = int(env.now)
+        horizon = max(int(min(env.peek(), limit + 1)), now + 1)
+        while until < horizon:
+            until = min(horizon, until + limits.SLICE)
+            while reports := engine.advance(until):
+                if self._is_awaited(reports):
+                    env.timeout(reports[0].time - now, reports).callbacks.append(self._reached)
+                    return
+        if env.peek() > horizon:
+            env.timeout(horizon - now)  # the limit: time passes, though nothing happens
+
+    def _hand_over(self) -> None:
+        if self._start is not None:
+            row, times, files = self._start
+            self._machine.start_team(row, times, files)
+            self._start, self._cores, self._ends = None, len(times), {}
+        for _, transfer in sorted(self._transfers, key=_order):
+            self._engine.transfer(transfer)
+        self._transfers.clear()
+
+    def _is_awaited(self, reports: list[Report]) -> bool:
+        """Whether one is more than the return of a core while others of its team run."""
+        others = False
+        for report in reports:
+            if report.kind is RETURNED:
+                self._ends[report.subject] = report.time
+            else:
+                others = True
+        return others or len(self._ends) == self._cores
+
+    def _reached(self, event: simpy.Event) -> None:
+        """The cycle of these reports, which are the event's value: teams return before transfers end."""
+        reports: Any = event.value
+        if reports[0].kind is RETURNED and len(self._ends) == self._cores:
+            self._returned(self._ends)
+        for report in reports:
+            if report.kind is not RETURNED:
                 self._deliver(report)
+
+
+def _order(command: tuple[int, Transfer]) -> tuple[int, ...]:
+    """In which order transfers begin that became ready in the same cycle."""
+    submitted, t = command
+    return submitted, t.outward, t.l1, t.l2, t.line_bytes, t.size_bytes, t.l1_stride, t.l2_stride

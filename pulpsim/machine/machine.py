@@ -21,7 +21,7 @@ from pulpsim.machine.faults import check, whereabouts
 from pulpsim.machine.instruments import Instrument
 from pulpsim.machine.limits import limit_of
 from pulpsim.machine.limits import start_delays as delays_of
-from pulpsim.machine.registers import Registers, register_file
+from pulpsim.machine.registers import Registers, presets, register_files
 from pulpsim.machine.result import Result
 from pulpsim.machine.simulation import simulate
 from pulpsim.memory import L1_BASE, Memory, stack_base
@@ -42,6 +42,7 @@ class Machine:
         self.platform = Platform.of(platform)
         self.memory = Memory(self.platform)
         self.code = Code()
+        self._presets = presets(self.platform)
         self.engine: Engine
         self.team: list[int] = []  #: cores that meet at barriers
         self.instruments: tuple[Instrument, ...] = ()
@@ -119,12 +120,10 @@ class Machine:
         delays = delays_of(start_delays, count)
         max_cycles = limit_of(max_cycles)
         row = self.load(program) + program.entry(entry)
-        files = [register_file(self.platform, core, registers) for core in range(count)]
+        files = self.register_files(count, registers)
         engine, begin = self.engine, self.engine.now
         before = engine.counters()
-        self.begin_team(list(range(count)))
-        for core, values in enumerate(files):
-            self.start(core, row, begin + delays[core], values)
+        self.start_team(row, [begin + delay for delay in delays], files)
         ends = self._finish(count, begin, max_cycles)
         first, last = begin + min(delays), max(ends)
         spent = engine.counters() - before
@@ -139,18 +138,19 @@ class Machine:
         if not self.engine.idle() or any(self.engine.status(core) is not Status.OFF for core in cores):
             raise ProgramError("an earlier run of this machine was stopped before its end: make a new Machine")
 
-    def begin_team(self, cores: list[int]) -> None:
-        """These cores meet at barriers from now on."""
-        self.team = cores
-        self.engine.begin_team(cores)
-        for instrument in self.instruments:
-            instrument.team_began(cores)
+    def register_files(self, cores: int, registers: Registers | None) -> NDArray[np.uint32]:
+        """What the first cores start with, uint32 [cores, 64]. Raises ProgramError."""
+        return register_files(self.platform, self._presets[:cores], registers)
 
-    def start(self, core: int, row: int, time: int, registers: NDArray[np.uint32]) -> None:
-        """As `Engine.start`."""
-        self.engine.start(core, row, time, registers)
+    def start_team(self, row: int, times: Sequence[int], files: NDArray[np.uint32]) -> None:
+        """As `Engine.start_team`."""
+        self.team = list(range(len(times)))
         for instrument in self.instruments:
-            instrument.started(core, registers)
+            instrument.team_began(self.team)
+        self.engine.start_team(row, times, files)
+        for instrument in self.instruments:
+            for core, registers in enumerate(files):
+                instrument.started(core, registers)
 
     def team_size(self, cores: int | None) -> int:
         available = self.platform.cluster.cores

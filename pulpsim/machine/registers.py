@@ -18,18 +18,35 @@ from pulpsim.platform import Platform
 Registers = Mapping[str, int] | Callable[[int], Mapping[str, int]]
 
 
-def register_file(platform: Platform, core: int, registers: Registers | None) -> NDArray[np.uint32]:
-    """uint32 [64]: what is given, sp and ra. Raises ProgramError."""
-    values = np.zeros(isa.REGISTERS, np.uint32)
-    values[1] = address_of(RETURN_ROW)
-    values[2] = stack_pointer(platform, core)
-    given = registers(core) if callable(registers) else {} if registers is None else registers
+def presets(platform: Platform) -> NDArray[np.uint32]:
+    """What every core starts with where nothing else is given, uint32 [cores, 64]: ra and sp."""
+    files = np.zeros((platform.cluster.cores, isa.REGISTERS), np.uint32)
+    files[:, 1] = address_of(RETURN_ROW)
+    files[:, 2] = [stack_pointer(platform, core) for core in range(platform.cluster.cores)]
+    return files
+
+
+def register_files(platform: Platform, presets: NDArray[np.uint32], registers: Registers | None) -> NDArray[np.uint32]:
+    """A team's presets with what is given, uint32 [cores, 64]. Raises ProgramError."""
+    files = presets.copy()
+    if callable(registers):
+        for core, file in enumerate(files):
+            _give(platform, core, registers(core), file)
+    elif registers is not None:
+        _give(platform, 0, registers, files.T)
+    return files
+
+
+def _give(platform: Platform, core: int, given: Mapping[str, int], files: NDArray[np.uint32]) -> None:
+    """core: the first that gets them. files: by register, [64] of one core or [64, cores]. Raises ProgramError."""
     if not isinstance(given, Mapping):
         raise ProgramError(f'registers = {given!r}: must be names with values, as in {{"a0": 0x10000000}}')
     for name, value in given.items():
-        number = _number(platform, name)
-        values[number] = _pattern(name, number, value, core)
-    return values
+        number = isa.REGISTER_NUMBERS.get(name, 0)
+        if not (0 < number < isa.F0 and type(value) is int and 0 <= value <= isa.MASK):
+            number = _number(platform, name)
+            value = _pattern(name, number, value, core)
+        files[number] = value
 
 
 def _number(platform: Platform, name: str) -> int:

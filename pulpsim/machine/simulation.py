@@ -26,9 +26,8 @@ def simulate(
     controller = Controller(machine, timeline)
     env, begin, before = controller.env, controller.now, controller.counters()
     limit = FOREVER if max_cycles is None else begin + max_cycles
-    domain = env.process(controller.domain.run(limit))
     try:
-        _step_through(controller, domain, env.process(_whole(controller, function)), limit)
+        _step_through(controller, env.process(_whole(controller, function)), limit)
         # the engine may lag behind SimPy's clock: nothing was left to do
         machine.engine.advance(controller.now)
         return Result.of(controller.now - begin, machine.platform.clock_hz, controller.counters() - before)
@@ -45,27 +44,26 @@ def _whole(controller: Controller, function: Callable[[Controller], Process]) ->
     yield from controller.finish()
 
 
-def _step_through(controller: Controller, domain: simpy.Process, whole: simpy.Process, limit: int) -> None:
-    """Handle SimPy's events until `whole` has ended; raises what either process raised."""
-    env, begin = controller.env, controller.now
-    failures: list[Any] = []
+def _step_through(controller: Controller, whole: simpy.Process, limit: int) -> None:
+    """Handle SimPy's events, and advance the engine between them, until `whole` has ended; raises what it raised."""
+    env, domain, begin = controller.env, controller.domain, controller.now
 
     def note(process: simpy.Event) -> None:
-        if not process.ok:
-            process.defused = True  # else SimPy raises a copy, made from args alone
-            failures.append(process.value)
+        process.defused = True  # else SimPy raises a copy, made from args alone
 
-    for process in (domain, whole):
-        process.callbacks.append(note)
-    while not whole.processed and not failures:
-        if limit < env.peek() < FOREVER:
-            cycles, where = limit - begin, whereabouts(controller.machine)
-            raise CycleLimitError(f"not finished after {cycles:,} cycles\n{where}".rstrip())
+    whole.callbacks.append(note)
+    while not whole.processed:
+        if env.peek() >= int(env.now) + 1:  # the cycle's events have been handled
+            domain.advance(limit)
+            if limit < env.peek() < FOREVER:
+                cycles, where = limit - begin, whereabouts(controller.machine)
+                raise CycleLimitError(f"not finished after {cycles:,} cycles\n{where}".rstrip())
         try:
             env.step()
         except simpy.core.EmptySchedule:
             raise DeadlockError(
                 f"cycle {controller.now:,}: the controller waits for an event that nothing will trigger"
             ) from None
-    if failures:
-        raise failures[0]
+    if not whole.ok:
+        failure: Any = whole.value
+        raise failure

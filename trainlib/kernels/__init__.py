@@ -44,12 +44,13 @@ class Call:
     def registers(self, scalars: Mapping[str, np.generic] | None = None) -> dict[str, int]:
         """scalars: the numbers of a step, by name; without them all are 0, on which no timing depends."""
 
-        def pattern(value: Argument) -> int:
-            if isinstance(value, Scalar):
-                return 0 if scalars is None else int(scalars[value.name].view(np.uint32))
-            return value & 0xFFFFFFFF
+        def pattern(scalar: Scalar) -> int:
+            return 0 if scalars is None else int(scalars[scalar.name].view(np.uint32))
 
-        return {ARGUMENTS[i]: pattern(value) for i, value in enumerate(self.arguments)}
+        return {
+            name: pattern(value) if isinstance(value, Scalar) else value & 0xFFFFFFFF
+            for name, value in zip(ARGUMENTS, self.arguments, strict=False)
+        }
 
 
 def chunk_of(units: int, cores: int, multiple: int = 1) -> int:

@@ -326,9 +326,10 @@ def execute(
                 if not cluster.running:
                     yield from issue()
             case Wait(transfers):
-                needed = any(command.transfer in transfers for command in held)
-                yield from cluster.join(unless=() if needed else [numbers[transfer] for transfer in transfers])
-                if not cluster.running:
+                if cluster.running:
+                    needed = any(command.transfer in transfers for command in held)
+                    yield from cluster.join(unless=() if needed else [numbers[transfer] for transfer in transfers])
+                if held and not cluster.running:
                     yield from issue()
                 yield from cluster.wait([numbers[transfer] for transfer in transfers])
             case Fork(call):

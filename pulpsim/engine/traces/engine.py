@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,8 +27,7 @@ class TraceEngine(JitEngine):
     """
 
     def __init__(self, platform: Platform, memory: Memory, code: Code):
-        super().__init__(platform, memory, code)
-        cores, state = platform.cluster.cores, self._state
+        cores, state = platform.cluster.cores, at.initial_state(platform)
         words = int(state[at.L1_WORDS]) + int(state[at.L2_BYTES]) // 4
         self._traces = (
             np.empty(cores * at.TRACE, np.int64),
@@ -34,13 +35,18 @@ class TraceEngine(JitEngine):
             np.zeros(words, np.uint32),
             np.empty((words + 3 * at.MOST_KEPT, 2), np.int64),
             np.empty(at.STATE, np.int64),
-            np.empty_like(self._registers),
+            np.empty(cores * at.REGISTER_STRIDE, np.int32),
         )
+        super().__init__(platform, memory, code)
         self._exact = bool(state[at.CONFLICTS] == at.ROUND_ROBIN)  # the fast engine does all
         self._exact_until = 0  # no stretch is tried before this cycle
         #: since the stretch began, and perhaps before: cycle, command, where it lies in the state, what was there
         self._commands: list[tuple[int, Transfer, int, NDArray[np.int64]]] = []
         memory.settle = self.settle
+
+    def _see(self) -> None:
+        super()._see()
+        self._ahead = loop.advance.on(*self._seen, self._traces)
 
     def _run(self, until: int) -> bool:
         s = self._state
@@ -51,7 +57,7 @@ class TraceEngine(JitEngine):
                     trapped = super()._run(min(until, self._exact_until))
                     if trapped or s[at.REPORTS] or self.now < self._exact_until:
                         return trapped
-            if not loop.advance(until, *self._arrays, self._traces):
+            if not self._ahead(until):
                 return False
             self._give_up()
         return super()._run(until)
@@ -74,8 +80,8 @@ class TraceEngine(JitEngine):
         commands = [command for command in self._commands if command[0] >= self._since]
         for _, _, place, before in reversed(commands):
             s[place : place + at.FIELDS] = before
-        l1, l2 = self._arrays[5], self._arrays[7]
-        put_back(s, self._registers, l1, l2, self._tags, self._present.reshape(-1), self._traces)
+        _, _, _, registers, _, l1, _, l2, tags, present, *_ = self._seen
+        put_back(s, registers, l1, l2, tags, present, self._traces)
         for cycle, transfer, _, _ in commands:
             self._run_again(cycle)
             super().transfer(transfer)
@@ -110,6 +116,10 @@ class TraceEngine(JitEngine):
         self.settle()
         super().start(core, row, time, registers)
         self._exact |= not self._state[at.TEAM] >> core & 1
+
+    def start_team(self, row: int, times: Sequence[int], registers: NDArray[np.uint32]) -> None:
+        self.settle()
+        super().start_team(row, times, registers)
 
     def counters(self) -> NDArray[np.int64]:
         self.settle()

@@ -33,7 +33,6 @@ WORD = ir.IntType(64)
 IDLE = {
     untyped_passes.WithLifting,
     untyped_passes.InlineClosureLikes,
-    untyped_passes.GenericRewrites,
     untyped_passes.RewriteDynamicRaises,
     untyped_passes.MakeFunctionToJitFunction,
     untyped_passes.InlineInlinables,

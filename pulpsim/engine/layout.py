@@ -114,6 +114,7 @@ CORE = 64  # behind the scalars
     STOPPED,  # a core met what its trace cannot tell
     RELEASED,  # a barrier was, in this cycle: another stretch begins
     CLAIM,  # what an instruction, executed ahead of time, asks for: a trace's entry without its gap, or NO_CLAIM
+    TAKEN_BY_LANES,
     SHARED_WAY,  # shift registers of the shared banks, MAX_SHARED_BANKS of them
     *_spare,
 ) = range(CORE)
@@ -148,9 +149,15 @@ E_OPERAND, E_GAP = 3, 32
 ) = range(8)
 NO_CLAIM = -1
 FIRST_BANK = MAX_CORES  # behind FPU_FREE
-# of each core: where its next entry is, where its entries end, the cycles since the last one
-(H_NEXT, H_END, H_GAP, _H_SPARE) = range(4)
+# of each core: where its next entry is, where its entries end, the cycles since the last one; the entry before those
+(H_NEXT, H_END, H_GAP, H_LAST) = range(4)
 HEAD_FIELDS = 4
+# lanes, see `traces.lanes`: bytes of each, then numbers of each; entries that are not for them, longest gap
+LANES = 8
+(L_TIME, L_STEP, L_ASKED, L_HOLDS, L_BYTES) = range(0, 5 * LANES, LANES)
+(L_PLACES, L_WAITS, L_FPU_WAITS, L_CORES, L_NUMBERS) = range(0, 5 * LANES, LANES)
+L_SIMPLE, L_LONGEST = 128, 200
+WINDOW, L_BANKS = 4, 64
 # numbers of stretches; so many words, at most, are overwritten between two looks at the room for what they were
 STRETCHES, MOST_KEPT = 1 << 26, 1 << 16
 # where a number was that has been overwritten

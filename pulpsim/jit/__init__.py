@@ -38,6 +38,13 @@ leading_zeros = Intrinsic("leading_zeros")  #: of a 32-bit pattern given as uint
 lowest_bit = Intrinsic("lowest_bit")  #: position of the lowest set bit of a uint64 that is not zero
 unlikely = Intrinsic("unlikely")  #: the condition, with a hint to the compiler that it is rarely true
 
+# of vectors of bytes, see `vectors`
+no_bytes, spread, load_bytes, store_bytes, add_bytes, less, without, choose, highest_bits, matches = map(
+    Intrinsic,
+    ("no_bytes", "spread", "load_bytes", "store_bytes", "add_bytes", "less", "without", "choose", "highest_bits", "matches"),
+)
+firsts, seconds, doubled, window = map(Intrinsic, ("firsts", "seconds", "doubled", "window"))
+
 
 @inlined
 def canonical(value):

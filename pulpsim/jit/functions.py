@@ -61,7 +61,7 @@ def _dispatcher_type(dispatcher: Any) -> Any:
 
 
 class Intrinsic:
-    """A function of `intrinsics`, for compiled functions alone."""
+    """A function of `intrinsics`, or of `vectors`, for compiled functions alone."""
 
     def __init__(self, name: str):
         self._name = name

@@ -120,7 +120,7 @@ def target_machine() -> Any:
     llvm.initialize_native_asmprinter()
     target = llvm.Target.from_triple(llvm.get_process_triple())
     return target.create_target_machine(
-        cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=3,
+        cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten() + ",-avx512f", opt=3,
         reloc="static" if target.name.startswith("x86") else "default", codemodel="jitdefault", jit=True,
     )  # fmt: skip
 

@@ -36,6 +36,11 @@ class TraceEngine(JitEngine):
             np.empty((words + 3 * at.MOST_KEPT, 2), np.int64),
             np.empty(at.STATE, np.int64),
             np.empty(cores * at.REGISTER_STRIDE, np.int32),
+            (
+                np.zeros(cores * at.TRACE + at.WINDOW, np.uint16),
+                np.zeros(at.L_BYTES, np.uint8),
+                np.zeros(at.L_NUMBERS, np.int32),
+            ),
         )
         super().__init__(platform, memory, code)
         self._exact = bool(state[at.CONFLICTS] == at.ROUND_ROBIN)  # the fast engine does all

@@ -32,7 +32,7 @@ def is_full(s, traces):
 @heapless
 def begin_stretch(s, registers, traces):
     """From now on values are ahead of time."""
-    _, heads, touched, _, kept, kept_registers = traces
+    _, heads, touched, _, kept, kept_registers, _ = traces
     s[at.RELEASED] = s[at.STOPPED] = s[at.KEPT] = 0
     s[at.AHEAD] = 1
     for place in range(at.STREAM_END):
@@ -43,6 +43,7 @@ def begin_stretch(s, registers, traces):
         kept_registers[place] = registers[place]
     for head in range(0, s[at.CORES] * at.HEAD_FIELDS, at.HEAD_FIELDS):
         heads[head + at.H_NEXT] = heads[head + at.H_END] = heads[head + at.H_GAP] = 0
+        heads[head + at.H_LAST] = at.E_NOTHING
     s[at.STRETCH] += 1
     if s[at.STRETCH] >= at.STRETCHES:
         s[at.STRETCH] = 1
@@ -53,7 +54,7 @@ def begin_stretch(s, registers, traces):
 @native
 def put_back(s, registers, words, l2_words, tags, present, traces):
     """All is as it was when the stretch began."""
-    _, _, _, log, kept, kept_registers = traces
+    _, _, _, log, kept, kept_registers, _ = traces
     stretch = s[at.STRETCH]
     for entry in range(s[at.KEPT] - 1, -1, -1):
         where, place, value = log[entry, 0] >> WHERE, log[entry, 0] & PLACES, log[entry, 1]

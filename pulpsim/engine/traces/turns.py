@@ -11,6 +11,7 @@ from pulpsim.engine.events import divided
 from pulpsim.engine.icache import refill
 from pulpsim.engine.teams import arrive, leave
 from pulpsim.engine.traces.kept import end_stretch, is_full
+from pulpsim.engine.traces.lanes import pair
 from pulpsim.engine.traces.values import run_by_itself
 from pulpsim.jit import heapless, inlined, unlikely
 
@@ -47,14 +48,21 @@ def _rare(c, now, entry, s, tags, traces):
 
 
 @inlined
+def _next_part(c, s, rows, fields, registers, l1, words, l2, l2_words, tags, present, counted, traces):
+    """The next part of a core's trace, whose first entry is at the place that is returned."""
+    run_by_itself(c, s, rows, fields, registers, l1, words, l2, l2_words, tags, present, counted, traces)
+    pair(c, traces)
+    return traces[1][c * at.HEAD_FIELDS + at.H_NEXT]
+
+
+@inlined
 def turn(c, now, s, rows, fields, registers, l1, words, l2, l2_words, tags, present, counted, traces):
     """A core's next entry. Returns the cycle of the one after it; 0 if something else will queue that, -1 if its trace
     cannot go on."""
     entries, heads, head = traces[0], traces[1], c * at.HEAD_FIELDS
     place, wait = heads[head + at.H_NEXT], np.int64(0)
     if unlikely(place == heads[head + at.H_END]):
-        run_by_itself(c, s, rows, fields, registers, l1, words, l2, l2_words, tags, present, counted, traces)
-        place = heads[head + at.H_NEXT]
+        place = _next_part(c, s, rows, fields, registers, l1, words, l2, l2_words, tags, present, counted, traces)
         gap = entries[place] >> at.E_GAP
         if gap > 0:
             return now + gap
@@ -73,6 +81,6 @@ def turn(c, now, s, rows, fields, registers, l1, words, l2, l2_words, tags, pres
     if unlikely(wait < 0):
         return wait + 2 if wait == -2 else wait
     if unlikely(place == heads[head + at.H_END]):
-        run_by_itself(c, s, rows, fields, registers, l1, words, l2, l2_words, tags, present, counted, traces)
-        place = heads[head + at.H_NEXT]
+        heads[head + at.H_LAST] = entry
+        place = _next_part(c, s, rows, fields, registers, l1, words, l2, l2_words, tags, present, counted, traces)
     return now + wait + (entries[place] >> at.E_GAP)

@@ -133,10 +133,11 @@ BEFORE = CSRS + MAX_CORES * CSR_FIELDS  # a core's counters at its event, if the
 STATE = BEFORE + CAUSES
 NO_CONFLICTS, FIFO, ROUND_ROBIN = range(3)
 
-# traces, of each core TRACE entries: a kind, from E_OPERAND on its operand, from E_GAP on the cycles since the entry
-# before it, whose own wait not counted
+# traces, of each core TRACE entries: an operand, a kind, from E_GAP on the cycles since the entry before it, whose own
+# wait not counted
 TRACE = 1024
-E_OPERAND, E_GAP = 3, 32
+E_OPERAND, E_GAP = 0, 32
+E_OPERANDS, E_KIND = (1 << 28) - 1, 7 << 28
 (
     E_SHARED,  # something that is free again a cycle later; operand: its place behind FPU_FREE
     E_CROSSING,  # two banks one after the other; operand: the first one
@@ -146,7 +147,7 @@ E_OPERAND, E_GAP = 3, 32
     E_RETURN,
     E_NOTHING,  # a core that asks for nothing for long is looked at now and then
     E_STOP,  # what only the exact engine does, or may do now
-) = range(8)
+) = range(0, 8 << 28, 1 << 28)
 NO_CLAIM = -1
 FIRST_BANK = MAX_CORES  # behind FPU_FREE
 # of each core: where its next entry is, where its entries end, the cycles since the last one; the entry before those
@@ -156,8 +157,7 @@ HEAD_FIELDS = 4
 LANES = 8
 (L_TIME, L_STEP, L_ASKED, L_HOLDS, L_BYTES) = range(0, 5 * LANES, LANES)
 (L_PLACES, L_WAITS, L_FPU_WAITS, L_CORES, L_NUMBERS) = range(0, 5 * LANES, LANES)
-L_SIMPLE, L_LONGEST = 128, 200
-WINDOW, L_BANKS = 4, 64
+WINDOW, L_BANKS, L_PAD = 4, 64, 32
 # numbers of stretches; so many words, at most, are overwritten between two looks at the room for what they were
 STRETCHES, MOST_KEPT = 1 << 26, 1 << 16
 # where a number was that has been overwritten

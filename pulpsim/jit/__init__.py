@@ -43,7 +43,8 @@ no_bytes, spread, load_bytes, store_bytes, add_bytes, less, without, choose, hig
     Intrinsic,
     ("no_bytes", "spread", "load_bytes", "store_bytes", "add_bytes", "less", "without", "choose", "highest_bits", "matches"),
 )
-firsts, seconds, doubled, window = map(Intrinsic, ("firsts", "seconds", "doubled", "window"))
+firsts, seconds, doubled, pairs, window = map(Intrinsic, ("firsts", "seconds", "doubled", "pairs", "window"))
+lower_halves, upper_halves = map(Intrinsic, ("lower_halves", "upper_halves"))
 
 
 @inlined

@@ -111,6 +111,30 @@ def load_bytes(typing_context: Any, array: Any, place: Any, like: Any) -> Any:
 
 
 @intrinsic
+def lower_halves(typing_context: Any, array: Any, place: Any, like: Any) -> Any:
+    """Of numbers of an int64 array from a place on; 255 of those that are not bytes."""
+    return _halves(0, array, place, like)
+
+
+@intrinsic
+def upper_halves(typing_context: Any, array: Any, place: Any, like: Any) -> Any:
+    return _halves(1, array, place, like)
+
+
+def _halves(first: int, array: Any, place: Any, like: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind, half = (ir.VectorType(WORD, count) for count in (2 * like.count, like.count))
+        address = _address(context, builder, array, args[0], args[1])
+        numbers = builder.load(builder.bitcast(address, kind.as_pointer()), align=8)
+        numbers = _shuffled(builder, numbers, numbers, range(first, kind.count, 2))
+        most = ir.Constant(half, [255] * like.count)
+        small = builder.icmp_unsigned("<", numbers, most)
+        return builder.trunc(builder.select(small, numbers, most), args[2].type)
+
+    return like(array, place, like), generate
+
+
+@intrinsic
 def store_bytes(typing_context: Any, value: Any, array: Any, place: Any) -> Any:
     """Into an array of bytes from a place on."""
 
@@ -227,24 +251,34 @@ def doubled(typing_context: Any, value: Any) -> Any:
 
 
 @intrinsic
+def pairs(typing_context: Any, first: Any, second: Any) -> Any:
+    """Bytes of two vectors in turns."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _woven(builder, list(args))
+
+    return Bytes(2 * first.count)(first, second), generate
+
+
+@intrinsic
 def window(typing_context: Any, array: Any, places: Any, like: Any) -> Any:
     """Of a uint16 array, whose numbers are pairs, each lane's next ones: the first ones of all, the second ones and so
     on. places: int32, where the lanes are in the array."""
-    pairs = Bytes(2 * like.count)
+    both = Bytes(2 * like.count)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         rows = []
         for lane in range(like.count):
-            place = _address(context, builder, places, args[1], ir.Constant(PLACE, lane))
-            address = _address(context, builder, array, args[0], builder.zext(builder.load(place), PLACE))
+            place = builder.load(_address(context, builder, places, args[1], ir.Constant(PLACE, lane)))
+            address = _address(context, builder, array, args[0], builder.zext(place, PLACE))
             rows.append(builder.load(builder.bitcast(address, ir.VectorType(HALF, WINDOW).as_pointer()), align=2))
         woven, columns = _woven(builder, rows), []
         for first in range(0, WINDOW * like.count, like.count):
             column = _shuffled(builder, woven, woven, range(first, first + like.count))
-            columns.append(builder.bitcast(column, context.get_value_type(pairs)))
+            columns.append(builder.bitcast(column, context.get_value_type(both)))
         return context.make_tuple(builder, signature.return_type, columns)
 
-    return types.UniTuple(pairs, WINDOW)(array, places, like), generate
+    return types.UniTuple(both, WINDOW)(array, places, like), generate
 
 
 def _woven(builder: Any, rows: list[Any]) -> Any:

@@ -30,14 +30,14 @@ class TraceEngine(JitEngine):
         cores, state = platform.cluster.cores, at.initial_state(platform)
         words = int(state[at.L1_WORDS]) + int(state[at.L2_BYTES]) // 4
         self._traces = (
-            np.empty(cores * at.TRACE, np.int64),
+            np.empty(cores * at.TRACE + at.L_PAD, np.int64),
             np.zeros(cores * at.HEAD_FIELDS, np.int64),
             np.zeros(words, np.uint32),
             np.empty((words + 3 * at.MOST_KEPT, 2), np.int64),
             np.empty(at.STATE, np.int64),
             np.empty(cores * at.REGISTER_STRIDE, np.int32),
             (
-                np.zeros(cores * at.TRACE + at.WINDOW, np.uint16),
+                np.zeros(cores * at.TRACE + at.L_PAD, np.uint16),
                 np.zeros(at.L_BYTES, np.uint8),
                 np.zeros(at.L_NUMBERS, np.int32),
             ),

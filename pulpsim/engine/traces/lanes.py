@@ -16,6 +16,7 @@ import numpy as np
 from pulpsim.counters import Cause
 from pulpsim.engine import layout as at
 from pulpsim.engine.calendar import queue
+from pulpsim.engine.layout import E_KIND as KIND, E_OPERANDS as OPERAND
 from pulpsim.jit import (
     add_bytes,
     choose,
@@ -28,37 +29,38 @@ from pulpsim.jit import (
     load_bytes,
     lowest_bit,
     matches,
+    lower_halves,
     native,
     no_bytes,
+    pairs,
     seconds,
     spread,
     store_bytes,
+    upper_halves,
     window,
     without,
 )
 
 BANK_CONFLICT, FPU_CONTENTION = int(Cause.BANK_CONFLICT), int(Cause.FPU_CONTENTION)
-KIND, OPERAND = (1 << at.E_OPERAND) - 1, (1 << at.E_GAP - at.E_OPERAND) - 1
 ONE = np.uint64(1)
 
 
 @heapless
 def pair(c, traces):
-    """The pairs of a core's new entries."""
-    entries, heads, pairs = traces[0], traces[1], traces[6][0]
-    first, last = heads[c * at.HEAD_FIELDS + at.H_NEXT], heads[c * at.HEAD_FIELDS + at.H_END] - 1
-    for place in range(first, last):
-        entry, gap = entries[place], (entries[place + 1] >> at.E_GAP) - 1
-        simple = (entry & KIND == at.E_SHARED) & (np.uint64(gap) <= np.uint64(at.L_LONGEST))
-        pairs[place] = np.uint16((gap << 8 | at.L_SIMPLE | entry >> at.E_OPERAND & 0x7F) if simple else 0)
-    pairs[last] = 0
+    """The pairs of a core's new entries. Behind the last one no gap is known: it is for `turns`."""
+    entries, heads, pairs_, none = traces[0], traces[1], traces[6][0], no_bytes(16)
+    first, last = heads[c * at.HEAD_FIELDS + at.H_NEXT], heads[c * at.HEAD_FIELDS + at.H_END]
+    entries[last] = 0
+    for place in range(first, last, 16):
+        gaps = upper_halves(entries, place + 1, none) - spread(1, none)
+        store_bytes(pairs(lower_halves(entries, place, none), gaps), pairs_, place)
 
 
 @inlined
 def _asks(place, first, heads, head, entries):
     """What the entry before this one asked for, or -1."""
     entry = entries[place - 1] if place > first else heads[head + at.H_LAST]
-    return entry >> at.E_OPERAND & OPERAND if entry & KIND == at.E_SHARED else np.int64(-1)
+    return entry & OPERAND if entry & KIND == at.E_SHARED else np.int64(-1)
 
 
 @heapless
@@ -91,7 +93,7 @@ def _enter(now, until, s, traces):
     _order(s, numbers[at.L_CORES :])
     for place in range(at.LANES):
         bytes_[at.L_TIME + place], bytes_[at.L_STEP + place] = 255, 0
-        bytes_[at.L_ASKED + place], bytes_[at.L_HOLDS + place] = 0, 0
+        bytes_[at.L_ASKED + place], bytes_[at.L_HOLDS + place] = 255, 0
     for place in range(3 * at.LANES):
         numbers[place] = 0
     held, running = np.int64(0), np.int64(0)
@@ -116,7 +118,7 @@ def _enter(now, until, s, traces):
             asked = _asks(place, c * at.TRACE, heads, head, entries)
             holds = ahead + 1 - (entries[place] >> at.E_GAP)
             if asked >= 0 and holds > 0:
-                bytes_[at.L_ASKED + lane], bytes_[at.L_HOLDS + lane] = at.L_SIMPLE | asked, holds
+                bytes_[at.L_ASKED + lane], bytes_[at.L_HOLDS + lane] = asked, holds
                 held += 1
     for place in range(at.FPU_FREE, at.BANK_FREE + s[at.BANKS]):
         held -= max(s[place] - now, 0)
@@ -145,7 +147,7 @@ def _leave(begin, now, s, traces):
         s[k + at.COUNT + FPU_CONTENTION] += numbers[at.L_FPU_WAITS + lane]
         queue(at.LAST_CORE - c, now + bytes_[at.L_TIME + lane], s)
         if bytes_[at.L_HOLDS + lane]:
-            place = at.FPU_FREE + (bytes_[at.L_ASKED + lane] ^ at.L_SIMPLE)
+            place = at.FPU_FREE + bytes_[at.L_ASKED + lane]
             s[place] = max(s[place], now + bytes_[at.L_HOLDS + lane])
     return taken
 
@@ -153,28 +155,29 @@ def _leave(begin, now, s, traces):
 @inlined
 def _cycles(none, now, end, traces):
     """The lanes' cycles up to `end`, or to one in which some lane's entry is for `turns`, which is returned."""
-    pairs, bytes_, numbers = traces[6]
+    pairs_, bytes_, numbers = traces[6]
     time, step = load_bytes(bytes_, at.L_TIME, none), load_bytes(bytes_, at.L_STEP, none)
     asked, holds = load_bytes(bytes_, at.L_ASKED, none), load_bytes(bytes_, at.L_HOLDS, none)
-    one, banks = spread(1, none), spread(at.L_SIMPLE + at.FIRST_BANK, none)
+    one, banks = spread(1, none), spread(at.FIRST_BANK, none)
     more = True
     while more and end - now >= 4:
-        entry, second, third, fourth = window(pairs, numbers, none)
+        entry, second, third, fourth = window(pairs_, numbers, none)
         taken, waits, fpu_waits = none, none, none
         for _ in range(4):
-            due, asks = time == none, firsts(entry)
-            if highest_bits(without(due, asks)) != 0:
+            due = time == none
+            both = doubled(due)
+            if highest_bits(both & entry) != 0:
                 more = False
                 break
-            before = without(asked, holds == none)
-            asked = before | (due & asks)
+            asks = firsts(entry)
+            before = asked | (holds == none)
+            asked = without(before, without(due, asks))
             served = matches(asked, before) & due
             time = time - step + served + (seconds(entry) & due)
             holds = less(holds | served, one)
             wait = holds & due
             taken, waits, fpu_waits = taken - due, waits + wait, fpu_waits + (wait & (asks < banks))
-            due = doubled(due)
-            entry, second, third = choose(due, second, entry), choose(due, third, second), choose(due, fourth, third)
+            entry, second, third = choose(both, second, entry), choose(both, third, second), choose(both, fourth, third)
             now += 1
         add_bytes(taken, numbers, at.L_PLACES)
         add_bytes(waits, numbers, at.L_WAITS)
@@ -195,6 +198,12 @@ def bench(now, end, traces):
     return _cycles(no_bytes(8), now, end, traces)
 
 
+@native
+def benchpair(c, traces):
+    pair(c, traces)
+    return 0
+
+
 @heapless
 def stride(now, until, s, traces):
     """Handle cycles from `now` on, before `until`. Returns the first one that is not handled."""
@@ -205,5 +214,5 @@ def stride(now, until, s, traces):
         return now
     then = cycles(now, end, traces)
     if then > now:
-        s[at.TAKEN_BY_LANES] = _leave(now, then, s, traces)
+        s[at.TAKEN_BY_LANES] += _leave(now, then, s, traces)
     return then

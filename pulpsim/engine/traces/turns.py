@@ -17,13 +17,13 @@ from pulpsim.jit import heapless, inlined, unlikely
 
 BANK_CONFLICT, FPU_CONTENTION, ICACHE = int(Cause.BANK_CONFLICT), int(Cause.FPU_CONTENTION), int(Cause.ICACHE)
 assert BANK_CONFLICT == FPU_CONTENTION - 1
-KIND, OPERAND = (1 << at.E_OPERAND) - 1, (1 << at.E_GAP - at.E_OPERAND) - 1
+KIND, OPERAND = at.E_KIND, at.E_OPERANDS
 
 
 @heapless
 def _rare(c, now, entry, s, tags, traces):
     """An entry that is not for a bank or an FPU: the cycles that it waits, or as `turn` returns."""
-    kind, operand, k = entry & KIND, entry >> at.E_OPERAND & OPERAND, at.CORE + c * at.CORE_FIELDS
+    kind, operand, k = entry & KIND, entry & OPERAND, at.CORE + c * at.CORE_FIELDS
     if kind == at.E_NOTHING:
         return np.int64(0)
     if kind == at.E_CROSSING:
@@ -70,7 +70,7 @@ def turn(c, now, s, rows, fields, registers, l1, words, l2, l2_words, tags, pres
     if unlikely(entry & KIND != at.E_SHARED):
         wait = _rare(c, now, entry, s, tags, traces)
     else:
-        shared = at.FPU_FREE + (entry >> at.E_OPERAND & OPERAND)
+        shared = at.FPU_FREE + (entry & OPERAND)
         served = max(s[shared], now)
         wait = served - now
         s[shared] = served + 1

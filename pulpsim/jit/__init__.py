@@ -11,7 +11,7 @@ import numpy as np
 
 from pulpsim.jit.cache import CACHE_VARIABLE, cache_directory, is_compiled
 from pulpsim.jit.functions import Function, Intrinsic, compiled, heapless, inlined
-from pulpsim.jit.native import native
+from pulpsim.jit.machine_code import native
 
 __all__ = [
     "CACHE_VARIABLE",

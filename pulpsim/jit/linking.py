@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -22,11 +23,12 @@ from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.compiler_machinery import register_pass
 from numba.core.registry import CPUDispatcher, cpu_target
+from numba.core.typing import Context
 from numba.np import arrayobj
 
 from pulpsim.jit.dispatchers import OPTIONS
 from pulpsim.jit.functions import Function
-from pulpsim.jit.native import target_machine
+from pulpsim.jit.machine_code import target_machine
 
 WORD = ir.IntType(64)
 #: passes that rewrite array expressions, closures, contexts and other forms that functions without a heap do not have
@@ -79,8 +81,33 @@ class _Lowering(typed_passes.NativeLowering):
         return True
 
 
+class _Typing(Context):
+    """Numba's knowledge of types, which looks but once for what an operator does with operands of some types."""
+
+    def __init__(self, numba: Context):
+        vars(self).update(vars(numba))
+        self._found: dict[Any, Any] = {}
+
+    def resolve_function_type(self, function: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
+        if named or not isinstance(function, types.Function):
+            return super().resolve_function_type(function, arguments, named)
+        call = function, arguments
+        if call not in self._found:
+            self._found[call] = super().resolve_function_type(function, arguments, named)
+        return self._found[call]
+
+
+@cache
+def _typing() -> _Typing:
+    cpu_target.typing_context.refresh()
+    return _Typing(cpu_target.typing_context)
+
+
 class _Compiler(CompilerBase):
     """Numba's, without what finds nothing to do in functions of numbers and arrays."""
+
+    def __init__(self, typing: Any, *others: Any):
+        super().__init__(_typing(), *others)
 
     def define_pipelines(self) -> list[Any]:
         pipeline = DefaultPassBuilder.define_nopython_pipeline(self.state)
@@ -199,7 +226,8 @@ class _Words:
             return self._array(kind)
         if kind == types.none:
             return self._context.get_dummy_value()
-        return self._context.cast(self._builder, self._builder.load(self.next()), types.int64, kind)
+        word = self._builder.load(self.next())
+        return self._builder.trunc(word, ir.IntType(1)) if kind == types.boolean else word
 
     def _array(self, kind: types.Array) -> Any:
         context, builder = self._context, self._builder
@@ -223,10 +251,16 @@ def _linked(modules: list[str]) -> Any:
 
 
 def _optimise(module: Any, entry: str) -> None:
-    """Nothing but the entry is seen from outside."""
+    """Nothing but the entry is seen from outside. Loops of a simulator are no vectors."""
     for symbol in [*module.functions, *module.global_variables]:
         if not symbol.is_declaration and symbol.name != entry:
             symbol.linkage = "internal"
-    machine = target_machine()
-    passes = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=3))
-    passes.getModulePassManager().run(module, passes)
+    tuning = llvm.create_pipeline_tuning_options(speed_level=3)
+    tuning.loop_vectorization = tuning.slp_vectorization = tuning.loop_interleaving = False
+    builder = llvm.create_pass_builder(target_machine(), tuning)
+    first = llvm.create_new_module_pass_manager()  # as Numba does before it optimises
+    first.add_loop_rotate_pass()
+    first.add_instruction_combine_pass()
+    first.add_jump_threading_pass()
+    first.run(module, builder)
+    builder.getModulePassManager().run(module, builder)

@@ -213,6 +213,10 @@ class DmaQueue:
         event = self._under_way[number] = self._under_way[number] or self._env.event()
         return event
 
+    def awaits(self, number: int) -> bool:
+        """Whether a transfer's end, which is to come, changes anything for a process or for a command in the queue."""
+        return self._under_way[number] is not None or bool(self._waiting)
+
     def unfinished(self) -> list[int]:
         """Transfers that have not ended."""
         return list(self._under_way)

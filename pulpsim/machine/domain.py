@@ -65,9 +65,10 @@ class Domain:
                 if self._matter(reports):
                     env.timeout(reports[0].time - now, reports).callbacks.append(self._reached)
                     return
-                self._tell(reports)
-                if engine.idle():
-                    return
+                if reports[-1].kind is TRANSFER:
+                    self._tell(reports)
+                    if engine.idle():
+                        return
         if env.peek() > horizon:
             env.timeout(horizon - now)  # the limit: time passes, though nothing happens
 
@@ -84,12 +85,12 @@ class Domain:
         """Whether one is more than the return of a core while others of its team run, or the end of a transfer for
         which nobody waits. Notes who has returned."""
         matter = False
-        for report in reports:
-            if report.kind is RETURNED:
-                self._ends[report.subject] = report.time
-                matter |= len(self._ends) == self._cores
+        for kind, time, subject, _ in reports:
+            if kind is RETURNED:
+                self._ends[subject] = time
+                matter = matter or len(self._ends) == self._cores
             else:
-                matter |= report.kind is not TRANSFER or self._awaited(report.subject)
+                matter = matter or kind is not TRANSFER or self._awaited(subject)
         return matter
 
     def _reached(self, event: simpy.Event) -> None:

@@ -14,7 +14,7 @@ from pulpsim.engine.jit import JitEngine
 from pulpsim.engine.traces.kept import put_back
 from pulpsim.engine.traces.touched import meets
 from pulpsim.engine.traces.translations import LOOK_AFTER, Translations
-from pulpsim.jit.native import words
+from pulpsim.jit.machine_code import words
 from pulpsim.memory import Memory
 from pulpsim.platform import Platform
 

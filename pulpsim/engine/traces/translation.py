@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pulpsim.code import ALIGN_ROWS
 from pulpsim.engine import layout as at
 from pulpsim.engine.operations import Jump, Loop
-from pulpsim.jit.native import Native
+from pulpsim.jit.machine_code import Native
 
 #: what a translation depends on beside the rows: whether lines are looked up, whether banks conflict
 Settings = tuple[bool, bool]

@@ -114,8 +114,10 @@ CORE = 64  # behind the scalars
     KEPT,  # what has been overwritten since its begin: so many
     STOPPED,  # a core met what its trace cannot tell
     RELEASED,  # a barrier was, in this cycle: another stretch begins
-    MOVED,  # words of L1 that transfers under way may move: the first one, how many
-    MOVED_WORDS,
+    MOVED_IN,  # the first word of L1, and how many, between which inward transfers under way move some; outward ones
+    _MOVED_IN_WORDS,
+    MOVED_OUT,
+    _MOVED_OUT_WORDS,
     HEAT,  # instructions that were interpreted for traces
     CLAIM,  # what an instruction, executed ahead of time, asks for: a trace's entry without its gap, or NO_CLAIM
     SHARED_WAY,  # shift registers of the shared banks, MAX_SHARED_BANKS of them

@@ -20,7 +20,8 @@ from pulpsim.memory import L1_BASE, L2_BASE
 
 #: of the state, what does not change while a translation runs
 _FIXED = (
-    at.STRETCH, at.LINES, at.LOAD_USE, at.MUL_USE, at.TAKEN, at.JUMP, at.L1_WORDS, at.BANK_MASK, at.MOVED, at.MOVED_WORDS,
+    at.STRETCH, at.LINES, at.LOAD_USE, at.MUL_USE, at.TAKEN, at.JUMP, at.L1_WORDS, at.BANK_MASK, at.MOVED_IN,
+    at.MOVED_IN + 1, at.MOVED_OUT, at.MOVED_OUT + 1,
 )  # fmt: skip
 I8, I32, I64 = (ir.IntType(bits) for bits in (8, 32, 64))
 #: of a core's state, read when the translation is entered and written when it is left
@@ -88,7 +89,7 @@ class Emitter:
         self._fields = {n: self._variable(self._item(self._s, self._core, n)) for n in (*_KEPT, *_COUNTED)}
         base = b.mul(self._c, _i64(at.REGISTER_STRIDE))
         self._own = {n: self._variable(self._item(self._registers, base, n)) for n in self._used()}
-        self._last = b.sub(b.mul(b.add(self._c, _i64(1)), _i64(at.TRACE)), _i64(self._region.size + 2))
+        self._last = b.sub(b.mul(b.add(self._c, _i64(1)), _i64(at.TRACE)), _i64(len(self._region.rows) + 2))
 
     def _exit(self) -> None:
         for variable, home in self._homes:
@@ -103,7 +104,7 @@ class Emitter:
 
     def _used(self) -> list[int]:
         region, columns = self._region, (at.R_RD, at.R_RS1, at.R_RS2, at.R_RS3, at.R_BASE)
-        rows = [row for row in range(region.size) if region.known(row)]
+        rows = [row for row in region.rows if region.known(row)]
         found = {region.field(row, column) for row in rows for column in columns}
         return sorted(found - {0, at.SINK})
 
@@ -373,7 +374,7 @@ class Emitter:
         b.position_at_end(first)
         fresh = self._is_fresh(mark)
         written = b.icmp_unsigned("!=", b.and_(mark, _i64(WRITTEN)), _i64(0))
-        self._unless(b.or_(b.and_(b.not_(fresh), written), b.and_(fresh, self._is_moved(word))), row, late)
+        self._unless(b.or_(b.and_(b.not_(fresh), written), b.and_(fresh, self._is_moved(at.MOVED_IN, word))), row, late)
         b.store(b.trunc(b.select(fresh, self._mine, self._many), I32), home)
         b.branch(on)
         b.position_at_end(on)
@@ -388,7 +389,8 @@ class Emitter:
         others = b.and_(b.not_(self._is_fresh(mark)), b.icmp_unsigned("!=", mark, self._mine))
         kept = b.load(self._kept)
         full = b.icmp_signed(">", kept, self._log_end)
-        self._unless(b.or_(b.or_(others, full), self._is_moved(word)), row, late)
+        moved = b.or_(self._is_moved(at.MOVED_IN, word), self._is_moved(at.MOVED_OUT, word))
+        self._unless(b.or_(b.or_(others, full), moved), row, late)
         entry = b.mul(kept, _i64(2))
         b.store(word, b.gep(self._log, [entry]))  # IN_L1 is 0
         old = b.sext(b.load(b.gep(self._words, [word])), I64)
@@ -402,11 +404,10 @@ class Emitter:
         b = self._b
         return b.icmp_unsigned("!=", b.lshr(mark, _i64(STRETCH)), self._state(at.STRETCH))
 
-    def _is_moved(self, word: Any) -> Any:
-        """Some transfer under way may move this word."""
-        b = self._b
-        inside = b.sub(word, self._state(at.MOVED))
-        return b.icmp_unsigned("<", inside, self._state(at.MOVED_WORDS))
+    def _is_moved(self, way: int, word: Any) -> Any:
+        """Some transfer under way in this direction may move this word."""
+        inside = self._b.sub(word, self._state(way))
+        return self._b.icmp_unsigned("<", inside, self._state(way + 1))
 
 
 assert at.IN_L1 == 0 and Jump.JAL != Jump.JALR

@@ -56,7 +56,7 @@ class TraceEngine(JitEngine):
         self._ahead = loop.advance.on(*self._seen, traces)
         settings = self._platform.icache.enabled, bool(s[at.CONFLICTS])
         rows = self._rows.reshape(-1, at.ROW)
-        self._translations = Translations(rows, settings, codes, called_with)
+        self._translations = Translations(self._code, rows, settings, codes, called_with)
 
     def _run(self, until: int) -> bool:
         s = self._state

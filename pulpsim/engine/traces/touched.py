@@ -71,16 +71,16 @@ def _is_moved(number, word, store, s):
 
 @heapless
 def find_moved(s):
-    """Note between which words of L1 transfers under way move some."""
-    first, end = np.int64(1) << 40, np.int64(0)
+    """Note between which words of L1 the transfers under way move some."""
     for way in range(2):
+        first, end = np.int64(1) << 40, np.int64(0)
         stream = at.STREAM + way * at.STREAM_FIELDS
         for sequence in range(s[stream + at.D_OPEN], s[stream + at.D_TAIL]):
             move = at.TRANSFERS + (way * at.QUEUE + sequence % at.QUEUE) * at.FIELDS
             lines = s[move + at.T_WORDS] // s[move + at.T_LINE_WORDS]
             begin, last = s[move + at.T_L1] >> 2, (s[move + at.T_L1] + (lines - 1) * s[move + at.T_L1_STRIDE]) >> 2
             first, end = min(first, begin, last), max(end, begin, last) + s[move + at.T_LINE_WORDS]
-    s[at.MOVED], s[at.MOVED_WORDS] = first, max(end - first, 0)
+        s[at.MOVED_IN + 2 * way], s[at.MOVED_IN + 2 * way + 1] = first, max(end - first, 0)
 
 
 @inlined

@@ -30,18 +30,18 @@ KNOWN = (*_VALUES, *_WORDS, at.K_LOOP, at.K_SLOW_LOOP, at.K_BRANCH, at.K_JUMP)
 
 
 class Region:
-    """A program's rows as a graph. rows: decoded, int32 [n, ROW], the first of which is `first` in the code image; they
-    are counted from 0, so that the program may lie anywhere. entry: where cores begin."""
+    """A program as a graph, from where cores begin. rows: decoded, int32 [n, ROW], from there to the program's end;
+    first: the first one's number in the code image. They are counted from 0: the program may lie anywhere."""
 
-    def __init__(self, rows: NDArray[np.int32], first: int, entry: int, settings: Settings):
+    def __init__(self, rows: NDArray[np.int32], first: int, settings: Settings):
         self.lines, self.conflicts = settings
-        self.size, self._shift, self._entry = len(rows), first % ALIGN_ROWS, entry
+        self._count, self._shift = len(rows), first % ALIGN_ROWS
         own = rows.copy()
         own[own[:, at.R_TARGET] >= 0, at.R_TARGET] -= first * at.ROW
         self._own = own
     @cached_property
     def digest(self) -> str:
-        content = self._own.tobytes() + repr((self._shift, self._entry, self.lines, self.conflicts)).encode()
+        content = self._own.tobytes() + repr((self._shift, self.lines, self.conflicts)).encode()
         return hashlib.sha256(content).hexdigest()[:24]
 
     @cached_property
@@ -53,7 +53,7 @@ class Region:
     def loops(self) -> dict[int, list[tuple[int, int]]]:
         """End -> (level, start) of the hardware loops that are set up with this end."""
         loops: dict[int, list[tuple[int, int]]] = {}
-        for row in range(self.size):
+        for row in range(self._count):
             if self.kind(row) in (at.K_LOOP, at.K_SLOW_LOOP) and self.field(row, at.R_SUB) == Loop.SETUP:
                 loops.setdefault(self.target(row), []).append((self.field(row, at.R_RD), row + 1))
         return loops
@@ -61,7 +61,7 @@ class Region:
     @property
     def fits(self) -> bool:
         """A trace has room for all its rows."""
-        return 2 * self.size < at.TRACE and bool(self.entries)
+        return 2 * len(self.rows) < at.TRACE and bool(self.entries)
 
     def field(self, row: int, column: int) -> int:
         return int(self._rows[row][column])
@@ -77,7 +77,7 @@ class Region:
         return self.field(row, at.R_TARGET) // at.ROW
 
     def holds(self, row: int) -> bool:
-        return 0 <= row < self.size
+        return 0 <= row < self._count
 
     def known(self, row: int) -> bool:
         """The translation executes this row."""
@@ -102,29 +102,29 @@ class Region:
         return [min(loop for loop in loops if loop[0] == level) for level in sorted({level for level, _ in loops})]
 
     @cached_property
+    def rows(self) -> set[int]:
+        """Those that a core may come to, but by jumps to registers."""
+        found, waiting = set[int](), [0]
+        while waiting:
+            row = waiting.pop()
+            if row in found or not self.holds(row):
+                continue
+            found.add(row)
+            kind = self.kind(row)
+            if kind in (at.K_BRANCH, at.K_JUMP):
+                waiting.append(self.target(row))
+            calls = kind == at.K_JUMP and self.field(row, at.R_RD) != at.SINK
+            if kind not in (at.K_JUMP, at.K_GUARD, at.K_RETURN) or calls:
+                waiting.append(row + 1)
+        return found
+
+    @cached_property
     def entries(self) -> list[int]:
         """Rows at which the translation may be entered."""
-        rows = range(self.size)
-        found = {self._entry, *(start for loops in self.loops.values() for _, start in loops)}
-        found |= {self.target(row) for row in rows if self.kind(row) in (at.K_BRANCH, at.K_JUMP)}
-        found |= {row + 1 for row in rows if not self.known(row)}
-        return sorted(row for row in found if self.holds(row) and self.known(row))
-
-
-def reached(rows: NDArray[np.int32], entry: int) -> tuple[int, int]:
-    """The first and the last row that a core which begins at a row may come to, but by jumps to registers."""
-    found, waiting = set[int](), [entry]
-    while waiting:
-        row = waiting.pop()
-        if row in found or not 0 <= row < len(rows):
-            continue
-        found.add(row)
-        kind, sub, target = int(rows[row, at.R_KIND]) & at.KIND, int(rows[row, at.R_SUB]), int(rows[row, at.R_TARGET])
-        if kind in (at.K_BRANCH, at.K_JUMP) and target >= 0:
-            waiting.append(target // at.ROW)
-        if kind not in (at.K_JUMP, at.K_GUARD, at.K_RETURN) or (kind == at.K_JUMP and rows[row, at.R_RD] != at.SINK):
-            waiting.append(row + 1)
-    return min(found), max(found)
+        found = {0, *(start for loops in self.loops.values() for _, start in loops)}
+        found |= {self.target(row) for row in self.rows if self.kind(row) in (at.K_BRANCH, at.K_JUMP)}
+        found |= {row + 1 for row in self.rows if not self.known(row)}
+        return sorted(row for row in found if row in self.rows and self.known(row))
 
 
 class Translation(Native):

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pulpsim.code import Code
 from pulpsim.engine import layout as at
-from pulpsim.engine.traces.translation import Region, Settings, Translation, reached
+from pulpsim.engine.traces.translation import Region, Settings, Translation
 
 #: interpreted instructions of cores that began at a row, in this process, after which that row's translation is looked
 #: for, and made
@@ -26,29 +27,41 @@ class Translations:
     arguments: of the code."""
 
     def __init__(
-        self, rows: NDArray[np.int32], settings: Settings, codes: NDArray[np.int64], arguments: tuple[Any, ...]
-    ):
-        self._rows, self._settings, self._codes, self._arguments = rows, settings, codes, arguments
+        self, code: Code, rows: NDArray[np.int32], settings: Settings, codes: NDArray[np.int64],
+        arguments: tuple[Any, ...],
+    ):  # fmt: skip
+        self._code, self._rows, self._settings, self._codes, self._arguments = code, rows, settings, codes, arguments
+        self._regions: dict[int, Region] = {}  # by the rows where cores began
+        self._entered: set[int] = set()
 
     def look(self) -> None:
         """See what has been interpreted since the last look."""
         heat = self._codes[:, at.P_HEAT]
         for row in np.flatnonzero(heat).tolist():
-            first, last = reached(self._rows, row)
-            self._see_to(Region(self._rows[first : last + 1], first, row - first, self._settings), first, int(heat[row]))
-            heat[row] = 0
+            if row not in self._entered:
+                self._see_to(row, int(heat[row]))
+        heat[:] = 0
 
-    def _see_to(self, region: Region, first: int, interpreted: int) -> None:
+    def _see_to(self, row: int, interpreted: int) -> None:
+        """Of cores that began at a row so many instructions have been interpreted."""
+        region = self._regions.get(row) or self._regions.setdefault(row, self._region(row))
         _interpreted[region.digest] += interpreted
-        if region.digest not in _translations:
-            made = _interpreted[region.digest] >= MAKE_AFTER
-            if _interpreted[region.digest] < LOOK_AFTER or (region.digest in _looked_for and not made):
-                return
-            _looked_for.add(region.digest)
-            translation = Translation(region)
-            if not region.fits or not (made or translation.is_kept(self._arguments)):
-                return
-            _translations[region.digest] = translation
-        address = _translations[region.digest].address(self._arguments)
-        for row in region.entries:
-            self._codes[first + row, : at.P_HEAT] = address, first, region.size + 2
+        if region.digest in _translations or self._is_worth_it(region):
+            translation = _translations.setdefault(region.digest, Translation(region))
+            address = translation.address(self._arguments)
+            for entry in translation.region.entries:
+                self._codes[row + entry, : at.P_HEAT] = address, row, len(translation.region.rows) + 2
+            self._entered.add(row)
+
+    def _region(self, row: int) -> Region:
+        """From a row to its program's end."""
+        ends = [first + len(program) for first, program in self._code.programs()]
+        return Region(self._rows[row : min((end for end in ends if end > row), default=row)], row, self._settings)
+
+    def _is_worth_it(self, region: Region) -> bool:
+        """Its translation is in the cache, or pays soon."""
+        interpreted = _interpreted[region.digest]
+        if interpreted < LOOK_AFTER or (interpreted < MAKE_AFTER and region.digest in _looked_for):
+            return False
+        _looked_for.add(region.digest)
+        return region.fits and (interpreted >= MAKE_AFTER or Translation(region).is_kept(self._arguments))

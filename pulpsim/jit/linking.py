@@ -35,7 +35,6 @@ WORD = ir.IntType(64)
 IDLE = {
     untyped_passes.WithLifting,
     untyped_passes.InlineClosureLikes,
-    untyped_passes.GenericRewrites,
     untyped_passes.RewriteDynamicRaises,
     untyped_passes.MakeFunctionToJitFunction,
     untyped_passes.InlineInlinables,
@@ -92,6 +91,8 @@ class _Typing(Context):
     def resolve_function_type(self, function: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
         if named or not isinstance(function, types.Function):
             return super().resolve_function_type(function, arguments, named)
+        if all(isinstance(types.unliteral(argument), types.Number | types.Boolean) for argument in arguments):
+            arguments = tuple(map(types.unliteral, arguments))
         call = function, arguments
         if call not in self._found:
             self._found[call] = super().resolve_function_type(function, arguments, named)

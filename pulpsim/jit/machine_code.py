@@ -44,14 +44,14 @@ class Native(Function):
         """What is called with words' address, for arguments of these forms."""
         form = _form(arguments)
         if form not in self._code:
-            self._code[form] = CODE(_loaded(self._object(form, arguments), self.__name__))
+            self._code[form] = CODE(_loaded(self._object(form, arguments), self.name))
         return self._code[form]
 
     def _object(self, form: str, arguments: tuple[Any, ...]) -> bytes:
         """The object file, from the cache or made."""
         beside = Path(self.python.__code__.co_filename).parent
         digest = hashlib.sha256(f"{form} {_host()}".encode()).hexdigest()[:16]
-        name = f"{self.__module__}.{self.__name__}-{digest}.o"
+        name = f"{self.python.__module__}.{self.name}-{digest}.o"
         kept = read_sealed(code_directory(beside) / name)
         if kept is None:
             from pulpsim.jit.linking import object_file

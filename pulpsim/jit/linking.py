@@ -34,6 +34,8 @@ from pulpsim.jit.functions import Function
 from pulpsim.jit.machine_code import target_machine
 
 WORD = ir.IntType(64)
+#: how functions begin that are there only while Numba is, or with Python's interpreter
+OF_NUMBA = ("NRT_", "numba_", "Py", "_Py")
 #: passes that rewrite array expressions, closures, contexts and other forms that functions without a heap do not have
 IDLE = {
     untyped_passes.WithLifting,
@@ -103,7 +105,7 @@ class _Constants(FunctionPass):
                 elif isinstance(value, numba_ir.Expr) and value.op == "getattr" and value.value.name in owners:
                     owner = owners[value.value.name]
                     named = getattr(owner.value.value, value.attr, None)
-                    if isinstance(named, int):
+                    if isinstance(named, int) and not isinstance(named, bool):
                         step.value = numba_ir.Const(int(named), value.loc)
                     elif isinstance(named, type):
                         step.value = numba_ir.Global(value.attr, named, value.loc)
@@ -184,6 +186,9 @@ def object_file(function: Function, arguments: tuple[Any, ...]) -> bytes:
         entry = _entry(function.name, compiled.fndesc)
         module = _linked([entry, *_modules(compiled.library)])
     _optimise(module, function.name)
+    needed = [symbol.name for symbol in module.functions if symbol.name.startswith(OF_NUMBA)]
+    if needed:
+        raise TypeError(f"{function.name} cannot be native: it needs {', '.join(needed)}")
     return target_machine().emit_object(module)
 
 

@@ -86,6 +86,14 @@ def test_arrays_with_gaps_are_refused() -> None:
         store(1, np.zeros(4, np.int64)[::2])
 
 
+def test_functions_that_would_need_numba_when_they_run_are_refused() -> None:
+    def noisy(values):
+        values[0] = np.random.random()
+
+    with pytest.raises(TypeError, match="noisy cannot be native: it needs numba_"):
+        native(noisy)(np.zeros(1))
+
+
 def test_a_run_whose_code_is_kept_needs_no_numba() -> None:
     for _ in range(2):
         done = subprocess.run([sys.executable, "-c", RUN], capture_output=True, text=True, check=True)

@@ -45,12 +45,12 @@ class Native(Function):
         """What is called with words' address, for arguments of these forms."""
         form = _form(arguments)
         if form not in self._code:
-            self._code[form] = CODE(_loaded(self._object(form, arguments), self.__name__))
+            self._code[form] = CODE(_loaded(self._object(form, arguments), self.name))
         return self._code[form]
 
     def _file(self, form: str) -> str:
         """The object file's name. form: a digest of the arguments' form, and of the host."""
-        return f"{self.__module__}.{self.__name__}-{form}.o"
+        return f"{self.python.__module__}.{self.name}-{form}.o"
 
     def is_kept(self, arguments: tuple[Any, ...]) -> bool:
         """The code for such arguments need not be made."""

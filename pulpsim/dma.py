@@ -109,13 +109,15 @@ class Copy:
         """Raises AddressError if the command cannot be executed."""
         numbers = self.l1, self.l2, self.line_bytes, self.lines, self.l1_stride, self.l2_stride
         for name, number in zip(NUMBERS, numbers, strict=True):
-            if whole(number) is None:
+            if type(number) is not int and whole(number) is None:
                 raise AddressError(f"DMA command: {name} = {number!r}: must be a whole number")
         if flag(self.outward) is None:
             raise AddressError(f"DMA command: outward = {self.outward!r}: must be True or False")
-        for name, number in zip(NUMBERS, numbers, strict=True):
-            if number % 4 and name != "lines":
-                raise AddressError(f"DMA command: {name} = {number:#x}: must be a multiple of 4 bytes")
+        if (self.l1 | self.l2 | self.line_bytes | self.l1_stride | self.l2_stride) % 4:
+            name, number = next(
+                (name, number) for name, number in zip(NUMBERS, numbers, strict=True) if number % 4 and name != "lines"
+            )
+            raise AddressError(f"DMA command: {name} = {number:#x}: must be a multiple of 4 bytes")
         if self.line_bytes <= 0 or self.lines <= 0:
             raise AddressError(
                 f"DMA command of {self.lines} lines of {self.line_bytes} bytes: both must be positive"
@@ -212,6 +214,10 @@ class DmaQueue:
             return None
         event = self._under_way[number] = self._under_way[number] or self._env.event()
         return event
+
+    def awaits(self, number: int) -> bool:
+        """Whether a transfer's end, which is to come, changes anything for a process or for a command in the queue."""
+        return self._under_way[number] is not None or bool(self._waiting)
 
     def unfinished(self) -> list[int]:
         """Transfers that have not ended."""

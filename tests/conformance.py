@@ -26,6 +26,7 @@ from pulpsim.counters import ENGINE_CAUSES, Cause
 from pulpsim.engine import ENTRY, Engine, Entry, Kind, Report, Transfer
 from pulpsim.engine.jit import JitEngine
 from pulpsim.engine.reference import ReferenceEngine
+from pulpsim.engine.traces.engine import TraceEngine
 from pulpsim.errors import PulpsimError
 from pulpsim.memory import BARRIER_OFFSET, EVENT_UNIT_BASE, L1_BASE, L2_BASE, Memory
 from pulpsim.platform import Platform
@@ -74,6 +75,7 @@ class Case:
     transfers: tuple[tuple[int, Transfer], ...]  # with the cycle of the command, ascending
     cuts: tuple[int, ...]
     data_seed: int
+    apart: bool  # cores access words of their own, but for those that the DMA moves
 
     @property
     def instructions(self) -> int:
@@ -127,8 +129,8 @@ class View:
     profile: NDArray[np.int64]
     entries: NDArray[np.int64]  # all that was written down; none before the end, or of an engine that was not watched
 
-    def differences(self, other: View) -> Iterator[str]:
-        """What differs, in words; nothing if they agree."""
+    def differences(self, other: View, watched: bool = True) -> Iterator[str]:
+        """What differs, in words; nothing if they agree. watched: also what was noted of instructions."""
         for name in ("reports", "now", "trapped"):
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine != theirs:
@@ -145,7 +147,7 @@ class View:
                 if not np.array_equal(mine, theirs):
                     at = np.flatnonzero(np.not_equal(mine, theirs))
                     yield f"core {core}, {name} {at}: {np.ravel(mine)[at]} / {np.ravel(theirs)[at]}"
-            if len(self.entries) and len(other.entries):
+            if watched and len(self.entries) and len(other.entries):
                 yield from self._noted_otherwise(other, core)
 
     def _noted_otherwise(self, other: View, core: int) -> Iterator[str]:
@@ -256,7 +258,7 @@ class _Player:
         self.engine.begin_team([start.core for start in team if start.core not in self.case.outsiders])
         for start in team:
             values = self.values[start.core].copy()
-            for name, value in base_registers(self.platform, start.core).items():
+            for name, value in base_registers(self.platform, start.core, self.case.apart).items():
                 values[isa.REGISTER_NUMBERS[name]] = value
             self.engine.start(start.core, self.rows[start.program], self.engine.now + start.delay, values)
         self.running = len(team)
@@ -312,15 +314,16 @@ class _Player:
         return self.views
 
 
-def base_registers(platform: Platform, core: int) -> dict[str, int]:
+def base_registers(platform: Platform, core: int, apart: bool) -> dict[str, int]:
     """What generated programs rely on; all other registers hold random data."""
+    own = L1_BASE + platform.l1.size_bytes - 2 * WINDOW * core - WINDOW
     return {
         "ra": address_of(RETURN_ROW),
-        "a0": L1_BASE + WINDOW,  # the data all share
-        "a1": L2_BASE + WINDOW,
+        "a0": own if apart else L1_BASE + WINDOW,  # the data all share
+        "a1": own if apart else L2_BASE + WINDOW,
         "a2": EVENT_UNIT_BASE,
         "a3": L1_BASE + 2 * WINDOW + 1024 * core,  # the core's own data
-        "a4": L1_BASE + WINDOW,  # moved by post-increment
+        "a4": own if apart else L1_BASE + WINDOW,  # moved by post-increment
         "a5": L1_BASE + platform.l1.size_bytes,  # the first byte past the memories
         "s0": L2_BASE + L2_BYTES,
     }
@@ -333,23 +336,24 @@ def play(case: Case, engine_class: EngineClass, cuts: Sequence[int] | None = Non
 
 
 def disagreement(case: Case) -> list[str]:
-    """How the engines differ, watched, or the fast one from itself when it is cut elsewhere and not watched; empty if
-    they agree."""
+    """How the engines differ from the reference, or at the end when they are cut elsewhere; empty if they agree. Those
+    that can be watched are where they are cut."""
     platform, programs = build(case)
-    reference, fast, uncut = (
-        _Player(case, platform, programs, engine, watched).play(cuts)
-        for engine, cuts, watched in (
-            (ReferenceEngine, case.cuts, True), (JitEngine, case.cuts, True), (JitEngine, (), False),
-        )
-    )
-    for number, (mine, theirs) in enumerate(zip(reference, fast, strict=False)):
-        found = list(mine.differences(theirs))
-        if found:
-            return [f"view {number}, cycle {mine.now}, reference / fast", *found]
-    if len(reference) != len(fast):
-        return [f"{len(reference)} views of the reference engine, {len(fast)} of the fast one"]
-    found = list(reference[-1].differences(uncut[-1]))
-    return ["at the end, with cuts / without", *found] if found else []
+
+    def views(engine: EngineClass, cuts: Sequence[int], watched: bool) -> list[View]:
+        return _Player(case, platform, programs, engine, watched).play(cuts)
+
+    reference = views(ReferenceEngine, case.cuts, True)
+    for name, engine, watched in (("fast", JitEngine, True), ("traces", TraceEngine, False)):
+        others, uncut = views(engine, case.cuts, watched), views(engine, (), False)
+        for number, (mine, theirs) in enumerate(zip(reference, others, strict=False)):
+            if found := list(mine.differences(theirs, watched)):
+                return [f"view {number}, cycle {mine.now}, reference / {name}", *found]
+        if len(reference) != len(others):
+            return [f"{len(reference)} views of the reference engine, {len(others)} of {name}"]
+        if found := list(reference[-1].differences(uncut[-1], False)):
+            return [f"{name}, at the end, with cuts / without", *found]
+    return []
 
 
 # -- generating --------------------------------------------------------------------------------------
@@ -742,7 +746,8 @@ def _transfer(rng: np.random.Generator, number: int, time: int, l1_bytes: int) -
 def generate(seed: int, size: int = 12) -> Case:
     """A random case; `size` is about the number of instructions between two barriers."""
     rng = np.random.default_rng(seed)
-    overrides = _platform(rng)
+    overrides, apart = _platform(rng), bool(rng.random() < 0.4)
+    overrides["l1.size_bytes"] += 2 * WINDOW * overrides["cluster.cores"] * apart
     platform = platform_with(overrides)
     cores = platform.cluster.cores
     writer = Writer(rng, platform)
@@ -780,7 +785,7 @@ def generate(seed: int, size: int = 12) -> Case:
     gaps = rng.choice([1, 2, 3, 7, 20, 64, 100], int(rng.choice([0, 2, 10, 30])))
     cuts = tuple((int(rng.integers(0, 200)) + np.cumsum(gaps)).tolist())
     pause = int(rng.choice([0, 0, 1, 8, 30]))
-    return Case(overrides, tuple(programs), tuple(teams), outsiders, pause, tuple(transfers), cuts, seed)
+    return Case(overrides, tuple(programs), tuple(teams), outsiders, pause, tuple(transfers), cuts, seed, apart)
 
 
 # -- shrinking ---------------------------------------------------------------------------------------

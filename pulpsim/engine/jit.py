@@ -20,7 +20,6 @@ from pulpsim.engine.watching import LOG, LOG_FULL, unfold
 from pulpsim.memory import Memory
 from pulpsim.platform import Platform
 
-REFRESH = Kind.REFRESH
 KINDS = tuple(Kind)  #: by number
 
 
@@ -126,12 +125,12 @@ class JitEngine:
         until = min(until, FOREVER)
         while True:
             reports = self._advance(until)
-            kinds = [report.kind for report in reports]
-            if REFRESH not in kinds:
+            if self._full is None:  # no program has a fence.i
                 return reports
-            if Kind.TRAP not in kinds:
+            others = [report for report in reports if report.kind is not Kind.REFRESH]
+            if len(others) < len(reports) and not any(report.kind is Kind.TRAP for report in reports):
                 self._refresh()
-            if others := [report for report in reports if report.kind is not REFRESH]:
+            if others or not reports:
                 return others
 
     def _advance(self, until: int) -> list[Report]:

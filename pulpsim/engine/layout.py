@@ -32,8 +32,9 @@ REPORT_ROWS = 2 * QUEUE + 2 * STREAMS
 (STALL, SINCE, WAIT_COST, NEXT, FPU_INDEX, WAY, COUNT) = range(8, 15)
 DID_FP_OPERATIONS, DID_L1_WORDS = (COUNT + CAUSES + work for work in Work)
 HELD_ROW = DID_L1_WORDS + 1  # of the access that waits for a grant, if the engine is watched
+BEGAN = HELD_ROW + 1  # where it was started
 CORE_FIELDS = 32
-assert HELD_ROW < CORE_FIELDS
+assert BEGAN < CORE_FIELDS
 # one DMA direction; transfers have sequence numbers: OPEN the oldest not reported, SEQUENCE the one whose words are
 # taken, TAIL the next to come. Of the run of RUN words at hand LEFT are left, the next one at INSIDE and OUTSIDE, not
 # before EARLIEST; WORD is the first one behind the run. PORTS: when each is free, then whose word each took last
@@ -113,6 +114,11 @@ CORE = 64  # behind the scalars
     KEPT,  # what has been overwritten since its begin: so many
     STOPPED,  # a core met what its trace cannot tell
     RELEASED,  # a barrier was, in this cycle: another stretch begins
+    MOVED_IN,  # the first word of L1, and how many, between which inward transfers under way move some; outward ones
+    _MOVED_IN_WORDS,
+    MOVED_OUT,
+    _MOVED_OUT_WORDS,
+    HEAT,  # instructions that were interpreted for traces
     CLAIM,  # what an instruction, executed ahead of time, asks for: a trace's entry without its gap, or NO_CLAIM
     TAKEN_BY_LANES,
     SHARED_WAY,  # shift registers of the shared banks, MAX_SHARED_BANKS of them
@@ -135,7 +141,7 @@ NO_CONFLICTS, FIFO, ROUND_ROBIN = range(3)
 
 # traces, of each core TRACE entries: an operand, a kind, from E_GAP on the cycles since the entry before it, whose own
 # wait not counted
-TRACE = 1024
+TRACE = 2048
 E_OPERAND, E_GAP = 0, 32
 E_OPERANDS, E_KIND = (1 << 28) - 1, 7 << 28
 (
@@ -150,6 +156,10 @@ E_OPERANDS, E_KIND = (1 << 28) - 1, 7 << 28
 ) = range(0, 8 << 28, 1 << 28)
 NO_CLAIM = -1
 FIRST_BANK = MAX_CORES  # behind FPU_FREE
+# of each row: where the code is that may be entered there, or 0; the program's first row; its entries at most between
+# two looks at the room; instructions that cores have interpreted which started here
+(P_CODE, P_ORIGIN, P_ROOM, P_HEAT) = range(4)
+P_FIELDS = 4
 # of each core: where its next entry is, where its entries end, the cycles since the last one; the entry before those
 (H_NEXT, H_END, H_GAP, H_LAST) = range(4)
 HEAD_FIELDS = 4

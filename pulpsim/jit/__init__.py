@@ -11,7 +11,7 @@ import numpy as np
 
 from pulpsim.jit.cache import CACHE_VARIABLE, cache_directory, is_compiled
 from pulpsim.jit.functions import Function, Intrinsic, compiled, heapless, inlined
-from pulpsim.jit.native import native
+from pulpsim.jit.machine_code import native
 
 __all__ = [
     "CACHE_VARIABLE",
@@ -19,6 +19,7 @@ __all__ = [
     "as_bits",
     "as_float",
     "cache_directory",
+    "call_code",
     "canonical",
     "compiled",
     "fma",
@@ -31,6 +32,7 @@ __all__ = [
     "unlikely",
 ]
 
+call_code = Intrinsic("call_code")  #: code at an address, as `native` makes it, with words that lie in an array
 as_float = Intrinsic("as_float")  #: int32 pattern -> float32
 as_bits = Intrinsic("as_bits")  #: float32 -> int32 pattern
 fma = Intrinsic("fma")  #: float32 a * b + c, rounded once

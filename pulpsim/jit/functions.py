@@ -18,7 +18,7 @@ class Function:
     """
 
     def __init__(self, python: Callable[..., Any], **options: bool):
-        self.python, self.options = python, options
+        self.python, self.options, self.name = python, options, python.__name__
         update_wrapper(self, python)
 
     def __call__(self, *arguments: Any) -> Any:
@@ -65,6 +65,9 @@ class Intrinsic:
 
     def __init__(self, name: str):
         self._name = name
+
+    def __call__(self, *arguments: Any) -> Any:
+        raise TypeError(f"{self._name}: only compiled functions can call it")
 
     @cached_property
     def _numba_type_(self) -> Any:

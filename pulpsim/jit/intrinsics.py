@@ -51,6 +51,16 @@ def leading_zeros(typing_context: Any, value: Any) -> Any:
 
 
 @intrinsic
+def call_code(typing_context: Any, address: Any, words: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(signature.args[1])(context, builder, args[1]).data
+        code = ir.FunctionType(ir.IntType(32), [data.type]).as_pointer()
+        return builder.call(builder.inttoptr(args[0], code), [data])
+
+    return types.int32(types.int64, words), generate
+
+
+@intrinsic
 def lowest_bit(typing_context: Any, value: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))

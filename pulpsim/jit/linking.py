@@ -9,6 +9,9 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from enum import EnumMeta
+from functools import cache
+from types import ModuleType
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -17,18 +20,22 @@ import numba
 import numpy as np
 from numba import types
 from numba.core import cgutils, typed_passes, untyped_passes
+from numba.core import ir as numba_ir
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_lock import global_compiler_lock
-from numba.core.compiler_machinery import register_pass
+from numba.core.compiler_machinery import FunctionPass, register_pass
 from numba.core.registry import CPUDispatcher, cpu_target
+from numba.core.typing import Context
 from numba.np import arrayobj
 
 from pulpsim.jit.dispatchers import OPTIONS
 from pulpsim.jit.functions import Function
-from pulpsim.jit.native import target_machine
+from pulpsim.jit.machine_code import target_machine
 
 WORD = ir.IntType(64)
+#: how functions begin that are there only while Numba is, or with Python's interpreter
+OF_NUMBA = ("NRT_", "numba_", "Py", "_Py")
 #: passes that rewrite array expressions, closures, contexts and other forms that functions without a heap do not have
 IDLE = {
     untyped_passes.WithLifting,
@@ -79,14 +86,73 @@ class _Lowering(typed_passes.NativeLowering):
         return True
 
 
+@register_pass(mutates_CFG=False, analysis_only=False)
+class _Constants(FunctionPass):
+    """Numbers and types of modules and enumerations, `layout.NOW` or `np.int64`, are looked up before all else."""
+
+    _name = "constants"
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def run_pass(self, state: Any) -> bool:
+        for block in state.func_ir.blocks.values():
+            owners: dict[str, Any] = {}  # variable -> the step that makes it a module or enumeration; it is used once
+            for step in block.find_insts(numba_ir.Assign):
+                value = step.value
+                if isinstance(value, numba_ir.Global) and isinstance(value.value, ModuleType | EnumMeta):
+                    owners[step.target.name] = step
+                elif isinstance(value, numba_ir.Expr) and value.op == "getattr" and value.value.name in owners:
+                    owner = owners[value.value.name]
+                    named = getattr(owner.value.value, value.attr, None)
+                    if isinstance(named, int) and not isinstance(named, bool):
+                        step.value = numba_ir.Const(int(named), value.loc)
+                    elif isinstance(named, type):
+                        step.value = numba_ir.Global(value.attr, named, value.loc)
+                    else:
+                        continue
+                    block.remove(owner)
+        return True
+
+
+class _Typing(Context):
+    """Numba's knowledge of types, which looks but once for what an operator does with operands of some types."""
+
+    def __init__(self, numba: Context):
+        self.__dict__.update(numba.__dict__)
+        self._found: dict[Any, Any] = {}
+
+    def resolve_function_type(self, function: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
+        if named or not isinstance(function, types.Function):
+            return super().resolve_function_type(function, arguments, named)
+        if all(isinstance(types.unliteral(argument), types.Number | types.Boolean) for argument in arguments):
+            arguments = tuple(map(types.unliteral, arguments))
+        call = function, arguments
+        if call not in self._found:
+            self._found[call] = super().resolve_function_type(function, arguments, named)
+        return self._found[call]
+
+
+@cache
+def _typing() -> _Typing:
+    cpu_target.typing_context.refresh()
+    return _Typing(cpu_target.typing_context)
+
+
 class _Compiler(CompilerBase):
     """Numba's, without what finds nothing to do in functions of numbers and arrays."""
+
+    def __init__(self, typing: Any, *others: Any):
+        super().__init__(_typing(), *others)
 
     def define_pipelines(self) -> list[Any]:
         pipeline = DefaultPassBuilder.define_nopython_pipeline(self.state)
         pipeline.passes = [
-            (_Lowering if step is typed_passes.NativeLowering else step, why) for step, why in pipeline.passes if step not in IDLE
+            (_Lowering if step is typed_passes.NativeLowering else step, why)
+            for step, why in pipeline.passes
+            if step not in IDLE
         ]
+        pipeline.add_pass_after(_Constants, untyped_passes.TranslateByteCode)
         pipeline.finalize()
         return [pipeline]
 
@@ -117,9 +183,12 @@ def object_file(function: Function, arguments: tuple[Any, ...]) -> bytes:
         signature = tuple(map(_type, arguments))
         function.part.compile(signature)
         compiled = function.part.overloads[signature]
-        entry = _entry(function.__name__, compiled.fndesc)
+        entry = _entry(function.name, compiled.fndesc)
         module = _linked([entry, *_modules(compiled.library)])
-    _optimise(module, function.__name__)
+    _optimise(module, function.name)
+    needed = [symbol.name for symbol in module.functions if symbol.name.startswith(OF_NUMBA)]
+    if needed:
+        raise TypeError(f"{function.name} cannot be native: it needs {', '.join(needed)}")
     return target_machine().emit_object(module)
 
 
@@ -150,7 +219,8 @@ def _type(value: Any) -> types.Type:
 
 def _modules(library: Any) -> list[str]:
     """The LLVM code of a library and of all that it calls, as text."""
-    seen, waiting, modules = set(), [library], []
+    modules: list[str] = []
+    seen, waiting = set(), [library]
     while waiting:
         library = waiting.pop()
         if library in seen:
@@ -199,7 +269,8 @@ class _Words:
             return self._array(kind)
         if kind == types.none:
             return self._context.get_dummy_value()
-        return self._context.cast(self._builder, self._builder.load(self.next()), types.int64, kind)
+        word = self._builder.load(self.next())
+        return self._builder.trunc(word, ir.IntType(1)) if kind == types.boolean else word
 
     def _array(self, kind: types.Array) -> Any:
         context, builder = self._context, self._builder
@@ -223,10 +294,16 @@ def _linked(modules: list[str]) -> Any:
 
 
 def _optimise(module: Any, entry: str) -> None:
-    """Nothing but the entry is seen from outside."""
+    """Nothing but the entry is seen from outside. Loops of a simulator are no vectors."""
     for symbol in [*module.functions, *module.global_variables]:
         if not symbol.is_declaration and symbol.name != entry:
             symbol.linkage = "internal"
-    machine = target_machine()
-    passes = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=3))
-    passes.getModulePassManager().run(module, passes)
+    tuning = llvm.create_pipeline_tuning_options(speed_level=3)
+    tuning.loop_vectorization = tuning.slp_vectorization = tuning.loop_interleaving = False
+    builder = llvm.create_pass_builder(target_machine(), tuning)
+    first = llvm.create_new_module_pass_manager()  # as Numba does before it optimises
+    first.add_loop_rotate_pass()
+    first.add_instruction_combine_pass()
+    first.add_jump_threading_pass()
+    first.run(module, builder)
+    builder.getModulePassManager().run(module, builder)

@@ -73,7 +73,7 @@ class Accounts:
     def team_begins(self, delays: Sequence[int]) -> None:
         """delays: cycles by which each of its cores starts later than the first could."""
         self._began = int(self._env.now)
-        for core, delay in enumerate(delays):
+        for core, delay in enumerate(delays if any(delays) else ()):
             self._idle[core] += delay
 
     def team_ends(self, start_cycles: int, ends: Sequence[int]) -> None:
@@ -83,5 +83,4 @@ class Accounts:
         self._team_cycles += now - self._began
         self._began = None
         self._by_all[Cause.FORK] += start_cycles
-        for core, end in enumerate(ends):
-            self._idle[core] += now - end
+        self._idle = [idle + now - end for idle, end in zip(self._idle, ends, strict=True)]

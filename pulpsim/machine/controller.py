@@ -59,7 +59,7 @@ class Controller:
     def __init__(self, machine: Machine, timeline: Timeline | None = None):
         self.machine, self.platform, self.timeline = machine, machine.platform, timeline
         self.env = simpy.Environment(initial_time=machine.engine.now)
-        self.domain = Domain(self.env, machine, self._end_team, self._deliver)
+        self.domain = Domain(self.env, machine, self._end_team, self._deliver, self._awaits)
         self.dma = DmaQueue(self.env, self.platform, self.domain.transfer)
         cores = self.platform.cluster.cores
         self._accounts = Accounts(self.env, machine.engine, cores, keep=timeline is not None)
@@ -141,8 +141,7 @@ class Controller:
     def _wait(self, events: Iterable[simpy.Event], cause: Cause, what: str, of: tuple[str, ...] = ()) -> Process:
         """For all of them. what, of: see `Did`."""
         begin, since = self._accounts.clock(), self.now
-        for event in events:
-            yield event
+        yield from events
         self._accounts.claim(begin, cause)
         self._did(what, of, since)
 
@@ -218,6 +217,9 @@ class Controller:
         self._tell_awaited(range(len(self.log.commands)))
 
     # -- the engine's reports ----------------------------------------------------------------------
+    def _awaits(self, transfer: int) -> bool:
+        return self.dma.awaits(transfer)
+
     def _deliver(self, report: Report) -> None:
         if report.kind is Kind.TRANSFER:
             self.log.ended(self.dma.finished(report.subject), report.time)

@@ -1,9 +1,8 @@
 """The L1 domain: what the engine does between SimPy's events.
 
 When all events of a cycle have been handled, the commands given in it go to the engine in a fixed order. Then the
-engine advances to SimPy's next event, or to the cycle in which something is reported that a process may wait for: a
-transfer's end, the return of a team's last core. Every reaction takes effect at least a cycle after its cause, so
-this is exact.
+engine advances to SimPy's next event, or to the cycle in which something is reported that others wait for: a transfer's
+end, the return of a team's last core. Every reaction takes effect at least a cycle after its cause, so this is exact.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from pulpsim.machine import limits
 if TYPE_CHECKING:
     from pulpsim.machine.machine import Machine
 
-RETURNED = Kind.RETURNED
+RETURNED, TRANSFER = Kind.RETURNED, Kind.TRANSFER
 Process = Generator[simpy.Event, Any, Any]
 
 
@@ -29,15 +28,15 @@ class Domain:
     """Commands to the engine, and its reports.
 
     returned: called in the cycle in which a team's last core returns; core -> cycle of its return. deliver: called with
-    each other report, in its cycle.
+    each other report, in its cycle; with the end of a transfer that is not `awaited`, by its number, once it is known.
     """
 
     def __init__(
         self, env: simpy.Environment, machine: Machine, returned: Callable[[dict[int, int]], None],
-        deliver: Callable[[Report], None],
+        deliver: Callable[[Report], None], awaited: Callable[[int], bool],
     ):  # fmt: skip
         self._env, self._machine, self._engine = env, machine, machine.engine
-        self._returned, self._deliver = returned, deliver
+        self._returned, self._deliver, self._awaited = returned, deliver, awaited
         self._start: tuple[int, Sequence[int], NDArray[np.uint32]] | None = None
         self._transfers: list[tuple[int, Transfer]] = []
         self._cores = 0  # of the team
@@ -63,9 +62,13 @@ class Domain:
         while until < horizon:
             until = min(horizon, until + limits.SLICE)
             while reports := engine.advance(until):
-                if self._is_awaited(reports):
+                if self._matter(reports):
                     env.timeout(reports[0].time - now, reports).callbacks.append(self._reached)
                     return
+                if reports[-1].kind is TRANSFER:
+                    self._tell(reports)
+                    if engine.idle():
+                        return
         if env.peek() > horizon:
             env.timeout(horizon - now)  # the limit: time passes, though nothing happens
 
@@ -78,21 +81,26 @@ class Domain:
             self._engine.transfer(transfer)
         self._transfers.clear()
 
-    def _is_awaited(self, reports: list[Report]) -> bool:
-        """Whether one is more than the return of a core while others of its team run."""
-        others = False
-        for report in reports:
-            if report.kind is RETURNED:
-                self._ends[report.subject] = report.time
+    def _matter(self, reports: list[Report]) -> bool:
+        """Whether one is more than the return of a core while others of its team run, or the end of a transfer for
+        which nobody waits. Notes who has returned."""
+        matter = False
+        for kind, time, subject, _ in reports:
+            if kind is RETURNED:
+                self._ends[subject] = time
+                matter = matter or len(self._ends) == self._cores
             else:
-                others = True
-        return others or len(self._ends) == self._cores
+                matter = matter or kind is not TRANSFER or self._awaited(subject)
+        return matter
 
     def _reached(self, event: simpy.Event) -> None:
-        """The cycle of these reports, which are the event's value: teams return before transfers end."""
+        """The cycle of the reports that are the event's value: a team returns before transfers end."""
         reports: Any = event.value
         if reports[0].kind is RETURNED and len(self._ends) == self._cores:
             self._returned(self._ends)
+        self._tell(reports)
+
+    def _tell(self, reports: list[Report]) -> None:
         for report in reports:
             if report.kind is not RETURNED:
                 self._deliver(report)

@@ -55,7 +55,7 @@ def _step_through(controller: Controller, whole: simpy.Process, limit: int) -> N
     while not whole.processed:
         if env.peek() >= int(env.now) + 1:  # the cycle's events have been handled
             domain.advance(limit)
-            if limit < env.peek() < FOREVER:
+            if limit < FOREVER and limit < env.peek() < FOREVER:
                 cycles, where = limit - begin, whereabouts(controller.machine)
                 raise CycleLimitError(f"not finished after {cycles:,} cycles\n{where}".rstrip())
         try:

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks import reference as tables
-from pulpsim import Machine, Platform, Program, Result, assemble
-from pulpsim.code import Code, address_of
+from pulpsim import Machine, Platform, Program, Result, assemble, isa
+from pulpsim.code import RETURN_ROW, Code, address_of
 from pulpsim.engine import FOREVER, Engine, Kind, Report, Trap
 from pulpsim.engine.jit import JitEngine
 from pulpsim.engine.reference import ReferenceEngine
-from pulpsim.memory import L1_BASE, L2_BASE, Memory
+from pulpsim.memory import EVENT_UNIT_BASE, L1_BASE, L2_BASE, Memory
 from pulpsim.program import TARGET
 from tests import conformance
 
@@ -70,6 +70,51 @@ def test_a_loop_that_starts_outside_the_code_is_a_trap(target: int) -> None:
         fault = int(Trap.TARGET) << 32 | address_of(first + target) & 0xFFFFFFFF
         assert engine.advance(FOREVER) == [Report(Kind.TRAP, 3, 0, fault)]
         assert engine.row(0) == first and not engine.counters().any()
+
+
+@pytest.mark.parametrize("engine_class", [ReferenceEngine, JitEngine])
+def test_a_team_started_in_one_call_is_one_whose_cores_are_started_one_by_one(
+    engine_class: type[ReferenceEngine] | type[JitEngine],
+) -> None:
+    program = assemble("csrr t0, mhartid\nbeq t0, x0, .Lalone\nadd a0, a0, a1\n.Lalone: p.elw t1, 0x23c(a2)\nret")
+    registers = np.random.default_rng(4).integers(0, 1 << 32, (5, isa.REGISTERS), np.uint32)
+    registers[:, isa.REGISTER_NUMBERS["ra"]] = address_of(RETURN_ROW)
+    registers[:, isa.REGISTER_NUMBERS["a2"]] = EVENT_UNIT_BASE
+    seen = []
+    for at_once in (True, False):
+        platform, code = conformance.platform_with({}), Code()
+        engine = engine_class(platform, Memory(platform), code)
+        row = code.load(program)
+        for _ in range(2):
+            times = [engine.now + delay for delay in (3, 0, 70, 5, 5)]
+            if at_once:
+                engine.start_team(row, times, registers)
+            else:
+                engine.begin_team([0, 1, 2, 3, 4])
+                for core, time in enumerate(times):
+                    engine.start(core, row, time, registers[core])
+            while not engine.idle():
+                seen.append((engine.advance(FOREVER), engine.counters().tolist(), engine.now))
+            seen.append([engine.registers(core).tolist() for core in range(platform.cluster.cores)])
+    half = len(seen) // 2
+    assert half > 2 and seen[:half] == seen[half:]
+
+
+@pytest.mark.parametrize("engine_class", [ReferenceEngine, JitEngine])
+def test_a_team_does_not_start_while_one_of_its_cores_runs_nor_in_the_past_nor_outside_the_code(
+    engine_class: type[ReferenceEngine] | type[JitEngine],
+) -> None:
+    platform, code = conformance.platform_with({}), Code()
+    engine, registers = engine_class(platform, Memory(platform), code), np.zeros((2, isa.REGISTERS), np.uint32)
+    row = code.load(assemble("nop\nnop"))
+    engine.start(1, row, 10, registers[0])
+    with pytest.raises(ValueError, match="core 1 is running: a team begins before its cores start"):
+        engine.start_team(row, [20, 20], registers)
+    engine.advance(15)
+    with pytest.raises(ValueError, match="core 0 cannot start at 14: it is 15"):
+        engine.start_team(row, [14], registers[:1])
+    with pytest.raises(ValueError, match=f"core 0 cannot start at row 999: there are {len(code.rows)}"):
+        engine.start_team(999, [15], registers[:1])
 
 
 # -- the programs of the measured tables -------------------------------------------------------------

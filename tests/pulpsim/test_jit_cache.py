@@ -9,16 +9,24 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pulpsim import jit
+from pulpsim.jit import cache as code
+from pulpsim.jit import linking
+from pulpsim.jit.linking import object_file as linking_object_file
+
+Decorator = Callable[[Callable[..., Any]], Any]
 
 CODE = """
 import pulpsim, pulpsim.jit
 from pathlib import Path
 double = pulpsim.jit.compiled(lambda x: 2 * x)
 assert double(21) == 42
+def triple(x): return 3 * x
+assert pulpsim.jit.native(triple)(14) == 42
 here = Path(pulpsim.__file__).parent
 assert not list(here.rglob("*.nbi")), "written beside the sources"
 """
@@ -34,7 +42,7 @@ def run(tmp_path: Path, cache: Path) -> subprocess.CompletedProcess[str]:
 def test_the_variable_moves_the_cache(tmp_path: Path) -> None:
     done = run(tmp_path, tmp_path / "cache")
     assert done.returncode == 0 and not done.stderr, done.stderr
-    assert list((tmp_path / "cache").rglob("*.nbi"))
+    assert list((tmp_path / "cache").rglob("*.nbi")) and list((tmp_path / "cache").rglob("*.o"))
 
 
 @pytest.mark.parametrize("kind", ["a file", "inside a file"])
@@ -51,22 +59,29 @@ def double(x: int) -> int:
     return 2 * x
 
 
-def hits(cache: Path) -> int:
+def hits(cache: Path, decorator: Decorator = jit.compiled) -> int:
     """How often a function that is made anew, which must work without a word, found its code."""
-    jit._writable_cache.cache_clear()
+    code.writable_directory.cache_clear()
+    made: list[object] = []
+
+    def object_file(*arguments: Any) -> bytes:
+        made.append(arguments)
+        return linking_object_file(*arguments)
+
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         patch.setenv(jit.CACHE_VARIABLE, str(cache))
+        patch.setattr(linking, "object_file", object_file)
         warnings.simplefilter("error")
-        function = jit.compiled(double)
+        function = decorator(double)
         assert function(21) == 42
-    return sum(function.stats.cache_hits.values())
+    return not made if decorator is jit.native else sum(function.dispatcher.stats.cache_hits.values())
 
 
 @pytest.fixture(autouse=True)
 def forgotten() -> Iterator[None]:
     """What comes after keeps its code where it did."""
     yield
-    jit._writable_cache.cache_clear()
+    code.writable_directory.cache_clear()
 
 
 def noise(file: Path) -> None:
@@ -118,9 +133,20 @@ def test_compiled_code_that_was_damaged_is_compiled_anew(
     assert hits(sound) == 1
 
 
-def test_files_that_cannot_be_read_or_written_are_done_without(tmp_path: Path) -> None:
-    assert hits(tmp_path) == 0
-    for file in [*tmp_path.rglob("*.nb*")]:
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=list(DAMAGES))
+def test_machine_code_that_was_damaged_is_compiled_anew(damage: Callable[[Path], object], tmp_path: Path) -> None:
+    assert hits(tmp_path, jit.native) == 0
+    assert hits(tmp_path, jit.native) == 1
+    (file,) = tmp_path.rglob("*.o")
+    damage(file)
+    assert hits(tmp_path, jit.native) == 0
+    assert hits(tmp_path, jit.native) == 1
+
+
+@pytest.mark.parametrize("decorator", [jit.compiled, jit.native])
+def test_files_that_cannot_be_read_or_written_are_done_without(decorator: Decorator, tmp_path: Path) -> None:
+    assert hits(tmp_path, decorator) == 0
+    for file in [file for file in tmp_path.rglob("*") if file.is_file()]:
         replaced_by_a_folder(file)
     for _ in range(2):
-        assert hits(tmp_path) == 0
+        assert hits(tmp_path, decorator) == 0

@@ -13,6 +13,8 @@ from pulpsim.engine import layout as at
 from pulpsim.engine.jit import JitEngine
 from pulpsim.engine.traces.kept import put_back
 from pulpsim.engine.traces.touched import meets
+from pulpsim.engine.traces.translations import LOOK_AFTER, Translations
+from pulpsim.jit.machine_code import words
 from pulpsim.memory import Memory
 from pulpsim.platform import Platform
 
@@ -36,11 +38,11 @@ class TraceEngine(JitEngine):
             np.empty((words + 3 * at.MOST_KEPT, 2), np.int64),
             np.empty(at.STATE, np.int64),
             np.empty(cores * at.REGISTER_STRIDE, np.int32),
-            (
-                np.zeros(cores * at.TRACE + at.L_PAD, np.uint16),
-                np.zeros(at.L_BYTES, np.uint8),
-                np.zeros(at.L_NUMBERS, np.int32),
-            ),
+        )
+        self._lanes = (
+            np.zeros(cores * at.TRACE + at.L_PAD, np.uint16),
+            np.zeros(at.L_BYTES, np.uint8),
+            np.zeros(at.L_NUMBERS, np.int32),
         )
         super().__init__(platform, memory, code)
         self._exact = bool(state[at.CONFLICTS] == at.ROUND_ROBIN)  # the fast engine does all
@@ -51,7 +53,15 @@ class TraceEngine(JitEngine):
 
     def _see(self) -> None:
         super()._see()
-        self._ahead = loop.advance.on(*self._seen, self._traces)
+        s, _, _, registers, _, l1, _, _, _, present, *_ = self._seen
+        codes = np.zeros((len(self._code.rows), at.P_FIELDS), np.int64)
+        called_with = (0, 0, s, registers, l1, present, self._traces)
+        self._words = words(called_with)
+        traces = (*self._traces, codes.reshape(-1), self._words, self._lanes)
+        self._ahead = loop.advance.on(*self._seen, traces)
+        settings = self._platform.icache.enabled, bool(s[at.CONFLICTS])
+        rows = self._rows.reshape(-1, at.ROW)
+        self._translations = Translations(self._code, rows, settings, codes, called_with)
 
     def _run(self, until: int) -> bool:
         s = self._state
@@ -62,7 +72,11 @@ class TraceEngine(JitEngine):
                     trapped = super()._run(min(until, self._exact_until))
                     if trapped or s[at.REPORTS] or self.now < self._exact_until:
                         return trapped
-            if not self._ahead(until):
+            stopped = self._ahead(until)
+            if s[at.HEAT] > LOOK_AFTER:
+                s[at.HEAT] = 0
+                self._translations.look()
+            if not stopped:
                 return False
             self._give_up()
         return super()._run(until)
@@ -86,7 +100,7 @@ class TraceEngine(JitEngine):
         for _, _, place, before in reversed(commands):
             s[place : place + at.FIELDS] = before
         _, _, _, registers, _, l1, _, l2, tags, present, *_ = self._seen
-        put_back(s, registers, l1, l2, tags, present, self._traces)
+        put_back(s, registers, l1, l2, tags, present, (*self._traces, self._words, self._words, self._lanes))
         for cycle, transfer, _, _ in commands:
             self._run_again(cycle)
             super().transfer(transfer)

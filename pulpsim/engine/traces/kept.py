@@ -1,8 +1,9 @@
 """What was there when a stretch began: all that is overwritten later is kept, and can be put back.
 
-`traces` is (entries, heads, touched, log, kept, kept registers): the traces, int64 [cores, TRACE], and their heads,
-int64 [cores, HEAD_FIELDS], flat; who touched the words, see `touched`; what has been overwritten, int64 [most, 2]; the
-state and the registers at the begin.
+`traces` is (entries, heads, touched, log, kept, kept registers, codes, words): the traces, int64 [cores, TRACE], and
+their heads, int64 [cores, HEAD_FIELDS], flat; who touched the words, see `touched`; what has been overwritten, int64
+[most, 2]; the state and the registers at the begin; which rows are translated, int64 [rows, P_FIELDS], flat, and what
+their code is called with.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def is_full(s, traces):
 @heapless
 def begin_stretch(s, registers, traces):
     """From now on values are ahead of time."""
-    _, heads, touched, _, kept, kept_registers, _ = traces
+    _, heads, touched, _, kept, kept_registers, _, _, _ = traces
     s[at.RELEASED] = s[at.STOPPED] = s[at.KEPT] = 0
     s[at.AHEAD] = 1
     for place in range(at.STREAM_END):
@@ -54,7 +55,7 @@ def begin_stretch(s, registers, traces):
 @native
 def put_back(s, registers, words, l2_words, tags, present, traces):
     """All is as it was when the stretch began."""
-    _, _, _, log, kept, kept_registers, _ = traces
+    _, _, _, log, kept, kept_registers, _, _, _ = traces
     stretch = s[at.STRETCH]
     for entry in range(s[at.KEPT] - 1, -1, -1):
         where, place, value = log[entry, 0] >> WHERE, log[entry, 0] & PLACES, log[entry, 1]

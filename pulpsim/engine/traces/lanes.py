@@ -48,7 +48,7 @@ ONE = np.uint64(1)
 @heapless
 def pair(c, traces):
     """The pairs of a core's new entries. Behind the last one no gap is known: it is for `turns`."""
-    entries, heads, pairs_, none = traces[0], traces[1], traces[6][0], no_bytes(16)
+    entries, heads, pairs_, none = traces[0], traces[1], traces[8][0], no_bytes(16)
     first, last = heads[c * at.HEAD_FIELDS + at.H_NEXT], heads[c * at.HEAD_FIELDS + at.H_END]
     entries[last] = 0
     for place in range(first, last, 16):
@@ -83,7 +83,7 @@ def _order(s, cores):
 def _enter(now, until, s, traces):
     """Take lanes from the calendar. Returns up to which cycle nothing else is due; `now` if that cannot be."""
     entries, heads = traces[0], traces[1]
-    _, bytes_, numbers = traces[6]
+    _, bytes_, numbers = traces[8]
     end, found, far = until, np.uint64(0), np.uint64(s[at.FAR])
     while far != 0:
         agent = lowest_bit(far)
@@ -131,7 +131,7 @@ def _enter(now, until, s, traces):
 def _leave(begin, now, s, traces):
     """Lanes go back to the calendar. Returns the entries that they took."""
     heads = traces[1]
-    _, bytes_, numbers = traces[6]
+    _, bytes_, numbers = traces[8]
     for slot in range(at.MASKS, at.MASKS + at.SLOTS):
         s[slot] &= ~at.CORE_AGENTS
     s[at.NOW] = now
@@ -155,7 +155,7 @@ def _leave(begin, now, s, traces):
 @inlined
 def _cycles(none, now, end, traces):
     """The lanes' cycles up to `end`, or to one in which some lane's entry is for `turns`, which is returned."""
-    pairs_, bytes_, numbers = traces[6]
+    pairs_, bytes_, numbers = traces[8]
     time, step = load_bytes(bytes_, at.L_TIME, none), load_bytes(bytes_, at.L_STEP, none)
     asked, holds = load_bytes(bytes_, at.L_ASKED, none), load_bytes(bytes_, at.L_HOLDS, none)
     one, banks = spread(1, none), spread(at.FIRST_BANK, none)

@@ -69,6 +69,20 @@ def _is_moved(number, word, store, s):
     return False
 
 
+@heapless
+def find_moved(s):
+    """Note between which words of L1 the transfers under way move some."""
+    for way in range(2):
+        first, end = np.int64(1) << 40, np.int64(0)
+        stream = at.STREAM + way * at.STREAM_FIELDS
+        for sequence in range(s[stream + at.D_OPEN], s[stream + at.D_TAIL]):
+            move = at.TRANSFERS + (way * at.QUEUE + sequence % at.QUEUE) * at.FIELDS
+            lines = s[move + at.T_WORDS] // s[move + at.T_LINE_WORDS]
+            begin, last = s[move + at.T_L1] >> 2, (s[move + at.T_L1] + (lines - 1) * s[move + at.T_L1_STRIDE]) >> 2
+            first, end = min(first, begin, last), max(end, begin, last) + s[move + at.T_LINE_WORDS]
+        s[at.MOVED_IN + 2 * way], s[at.MOVED_IN + 2 * way + 1] = first, max(end - first, 0)
+
+
 @inlined
 def _holds(move, inside, word, s):
     """A word lies in a transfer's part of L1, or of L2."""

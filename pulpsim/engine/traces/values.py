@@ -9,7 +9,8 @@ from pulpsim.engine import layout as at
 from pulpsim.engine.events import event
 from pulpsim.engine.execution import fmadd, follow, run_ahead, word_access
 from pulpsim.engine.icache import bring
-from pulpsim.jit import heapless, inlined, unlikely
+from pulpsim.engine.traces.touched import find_moved
+from pulpsim.jit import call_code, heapless, inlined, unlikely
 
 ISSUE, LOAD_USE, MULDIV = int(Cause.ISSUE), int(Cause.LOAD_USE), int(Cause.MULDIV)
 #: cycles in which a core asks for nothing
@@ -23,13 +24,28 @@ def _note(place, claim, gap, traces):
     return place + 1
 
 
+@inlined
+def _run_translated(c, k, place, end, gap, s, traces):
+    """As far as a program's translation goes from here, if the trace has room. Returns place, end and gap."""
+    heads, codes, words, head, row = traces[1], traces[6], traces[7], c * at.HEAD_FIELDS, place // at.ROW * at.P_FIELDS
+    if end + codes[row + at.P_ROOM] >= (c + 1) * at.TRACE:
+        return place, end, gap
+    s[k + at.PLACE], heads[head + at.H_END], heads[head + at.H_GAP] = place, end, gap
+    words[0], words[1] = c, codes[row + at.P_ORIGIN]
+    call_code(codes[row], words)
+    return s[k + at.PLACE], heads[head + at.H_END], heads[head + at.H_GAP]
+
+
 @heapless
 def run_by_itself(c, s, rows, fields, registers, l1, words, l2, l2_words, tags, present, counted, traces):
     """Run a core up to the end of its part of the trace, or to what it cannot do by itself."""
     k, base, first = at.CORE + c * at.CORE_FIELDS, c * at.REGISTER_STRIDE, c * at.TRACE
     head, end, last = c * at.HEAD_FIELDS, first, first + at.TRACE - 2
     place, gap, issued = s[k + at.PLACE], traces[1][head + at.H_GAP], np.int64(0)
+    find_moved(s)
     while end < last:
+        if traces[6][(place & at.PLACES) // at.ROW * at.P_FIELDS] != 0 and place <= at.PLACES:
+            place, end, gap = _run_translated(c, k, place, end, gap, s, traces)
         row, stall = place & at.PLACES, np.int64(0)
         if unlikely(place > at.PLACES):
             if place & at.FETCH:
@@ -88,4 +104,6 @@ def run_by_itself(c, s, rows, fields, registers, l1, words, l2, l2_words, tags, 
         gap += cost
     s[k + at.PLACE] = place
     s[k + at.COUNT + ISSUE] += issued
+    s[at.HEAT] += issued
+    traces[6][s[k + at.BEGAN] // at.ROW * at.P_FIELDS + at.P_HEAT] += issued
     traces[1][head + at.H_NEXT], traces[1][head + at.H_END], traces[1][head + at.H_GAP] = first, end, gap

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pulpsim.jit.cache import code_directory, read_sealed, writable_directory, write_sealed
 from pulpsim.jit.functions import Function
@@ -44,23 +45,46 @@ class Native(Function):
         """What is called with words' address, for arguments of these forms."""
         form = _form(arguments)
         if form not in self._code:
-            self._code[form] = CODE(_loaded(self._object(form, arguments), self.__name__))
+            self._code[form] = CODE(_loaded(self._object(form, arguments), self.name))
         return self._code[form]
+
+    def _file(self, form: str) -> str:
+        """The object file's name. form: a digest of the arguments' form, and of the host."""
+        return f"{self.python.__module__}.{self.name}-{form}.o"
+
+    def is_kept(self, arguments: tuple[Any, ...]) -> bool:
+        """The code for such arguments need not be made."""
+        form = _form(arguments)
+        return form in self._code or self._path(form).exists()
+
+    def _path(self, form: str) -> Path:
+        return code_directory(self._beside) / self._file(hashlib.sha256(f"{form} {_host()}".encode()).hexdigest()[:16])
+
+    @property
+    def _beside(self) -> Path:
+        return Path(self.python.__code__.co_filename).parent
 
     def _object(self, form: str, arguments: tuple[Any, ...]) -> bytes:
         """The object file, from the cache or made."""
-        beside = Path(self.python.__code__.co_filename).parent
-        digest = hashlib.sha256(f"{form} {_host()}".encode()).hexdigest()[:16]
-        name = f"{self.__module__}.{self.__name__}-{digest}.o"
-        kept = read_sealed(code_directory(beside) / name)
+        path = self._path(form)
+        kept = read_sealed(path)
         if kept is None:
             from pulpsim.jit.linking import object_file
 
-            directory = writable_directory(beside)
+            directory = writable_directory(self._beside)
             kept = object_file(self, arguments)
             if directory is not None:
-                write_sealed(directory / name, kept)
+                write_sealed(path, kept)
         return kept
+
+    def address(self, arguments: tuple[Any, ...]) -> int:
+        """Of the code, for compiled code that calls it."""
+        return ctypes.cast(self.code(arguments), ctypes.c_void_p).value or 0
+
+
+def words(arguments: tuple[Any, ...]) -> NDArray[np.int64]:
+    """What code is called with; the arrays must be kept."""
+    return np.array([*_words(arguments), 0], np.int64)
 
 
 class Call:
@@ -119,9 +143,10 @@ def target_machine() -> Any:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     target = llvm.Target.from_triple(llvm.get_process_triple())
+    x86, features = target.name.startswith("x86"), llvm.get_host_cpu_features().flatten()
     return target.create_target_machine(
-        cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten() + ",-avx512f", opt=3,
-        reloc="static" if target.name.startswith("x86") else "default", codemodel="jitdefault", jit=True,
+        cpu=llvm.get_host_cpu_name(), features=features + ",-avx512f" * x86,  # masks of bytes take longer with it
+        opt=3, reloc="static" if x86 else "default", codemodel="jitdefault", jit=True,
     )  # fmt: skip
 
 

@@ -1,0 +1,413 @@
+"""The LLVM code of a translated program, row by row; see `translation`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import llvmlite.ir as ir
+from numba import types
+from numba.core import cgutils
+
+from pulpsim.counters import Cause
+from pulpsim.engine import arithmetic
+from pulpsim.engine import layout as at
+from pulpsim.engine.operations import FUSED, Alu, Jump, Loop
+from pulpsim.engine.traces.touched import MANY, STRETCH, WHO, WRITTEN
+from pulpsim.engine.traces.translation import LATE, Region
+from pulpsim.engine.traces.values import LONGEST
+from pulpsim.memory import L1_BASE, L2_BASE
+
+#: of the state, what does not change while a translation runs
+_FIXED = (
+    at.STRETCH, at.LINES, at.LOAD_USE, at.MUL_USE, at.TAKEN, at.JUMP, at.L1_WORDS, at.BANK_MASK, at.MOVED_IN,
+    at.MOVED_IN + 1, at.MOVED_OUT, at.MOVED_OUT + 1,
+)  # fmt: skip
+I8, I32, I64 = (ir.IntType(bits) for bits in (8, 32, 64))
+#: of a core's state, read when the translation is entered and written when it is left
+_KEPT = (at.START0, at.END0, at.COUNT0, at.START1, at.END1, at.COUNT1)
+_COUNTED = tuple(
+    at.COUNT + cause for cause in (Cause.ISSUE, Cause.LOAD_USE, Cause.MULDIV, Cause.BRANCH)
+) + (at.DID_FP_OPERATIONS, at.DID_L1_WORDS)
+
+
+def _i64(value: int) -> Any:
+    return ir.Constant(I64, value)
+
+
+class Emitter:
+    """Emits `translated(c, origin, s, registers, words, present, traces)` for a region."""
+
+    def __init__(self, region: Region, context: Any, builder: Any, kinds: Sequence[Any], arguments: Sequence[Any]):
+        self._region, self._context, self._b = region, context, builder
+        self._c, self._origin = arguments[:2]
+        self._s, self._registers, self._words, self._present = (
+            self._data(kind, value) for kind, value in zip(kinds[2:6], arguments[2:6], strict=True)
+        )
+        parts = [builder.extract_value(arguments[6], number) for number in range(4)]
+        self._entries, self._heads, self._touched, self._log = (
+            self._data(kind, value) for kind, value in zip(kinds[6][:4], parts, strict=True)
+        )
+        log = context.make_array(kinds[6][3])(context, builder, parts[3])
+        self._log_end = builder.sub(builder.extract_value(log.shape, 0), _i64(at.MOST_KEPT))
+        self._blocks: dict[tuple[int, int], Any] = {}  # (row, how late) -> where its code begins
+        self._waiting: list[tuple[int, int]] = []
+        self._homes: list[tuple[Any, Any]] = []  # variables, and where their values belong
+        self._leave = builder.append_basic_block("leave")
+
+    def _data(self, kind: Any, value: Any) -> Any:
+        return self._context.make_array(kind)(self._context, self._b, value).data
+
+    # -- the whole --------------------------------------------------------------------------------
+    def emit(self) -> None:
+        """The builder is left behind the code."""
+        b = self._b
+        self._fixed = {place: b.load(self._item(self._s, _i64(0), place)) for place in _FIXED}
+        self._core = b.add(_i64(at.CORE), b.mul(self._c, _i64(at.CORE_FIELDS)))
+        self._mine = b.or_(b.shl(self._state(at.STRETCH), _i64(STRETCH)), b.shl(self._c, _i64(WHO)))
+        self._many = b.or_(b.shl(self._state(at.STRETCH), _i64(STRETCH)), _i64(MANY << WHO))
+        self._enter()
+        entered = b.sub(b.lshr(b.load(self._place), _i64(4)), self._origin)
+        switch = b.switch(entered, self._leave)
+        for row in self._region.entries:
+            switch.add_case(_i64(row), self._block(row, 0))
+        while self._waiting:
+            row, late = self._waiting.pop()
+            b.position_at_end(self._blocks[row, late])
+            self._row(row, late)
+        b.position_at_end(self._leave)
+        self._exit()
+
+    def _enter(self) -> None:
+        """What changes is in variables: registers, the core's state, the trace's end, the log's."""
+        b = self._b
+        head = b.mul(self._c, _i64(at.HEAD_FIELDS))
+        self._end = self._variable(self._item(self._heads, head, at.H_END))
+        self._gap = self._variable(self._item(self._heads, head, at.H_GAP))
+        self._place = self._variable(self._item(self._s, self._core, at.PLACE))
+        self._kept = self._variable(self._item(self._s, _i64(0), at.KEPT))
+        self._fields = {n: self._variable(self._item(self._s, self._core, n)) for n in (*_KEPT, *_COUNTED)}
+        base = b.mul(self._c, _i64(at.REGISTER_STRIDE))
+        self._own = {n: self._variable(self._item(self._registers, base, n)) for n in self._used()}
+        self._last = b.sub(b.mul(b.add(self._c, _i64(1)), _i64(at.TRACE)), _i64(len(self._region.rows) + 2))
+
+    def _exit(self) -> None:
+        for variable, home in self._homes:
+            self._b.store(self._b.load(variable), home)
+
+    def _variable(self, home: Any) -> Any:
+        b = self._b
+        variable = cgutils.alloca_once(b, home.type.pointee)
+        b.store(b.load(home), variable)
+        self._homes.append((variable, home))
+        return variable
+
+    def _used(self) -> list[int]:
+        region, columns = self._region, (at.R_RD, at.R_RS1, at.R_RS2, at.R_RS3, at.R_BASE)
+        rows = [row for row in region.rows if region.known(row)]
+        found = {region.field(row, column) for row in rows for column in columns}
+        return sorted(found - {0, at.SINK})
+
+    # -- values -----------------------------------------------------------------------------------
+    def _item(self, data: Any, first: Any, place: int) -> Any:
+        return self._b.gep(data, [self._b.add(first, _i64(place))])
+
+    def _state(self, place: int) -> Any:
+        """What does not change here."""
+        return self._fixed[place]
+
+    def _add(self, variable: Any, value: Any) -> None:
+        value = _i64(value) if isinstance(value, int) else value
+        self._b.store(self._b.add(self._b.load(variable), value), variable)
+
+    def _register(self, row: int, column: int) -> Any:
+        """As i32."""
+        number = self._region.field(row, column)
+        return self._b.load(self._own[number]) if number in self._own else ir.Constant(I32, 0)
+
+    def _wide(self, row: int, column: int) -> Any:
+        return self._b.sext(self._register(row, column), I64)
+
+    def _set(self, row: int, column: int, value: Any) -> None:
+        number = self._region.field(row, column)
+        if number in self._own:
+            value = value if value.type == I32 else self._b.trunc(value, I32)
+            self._b.store(value, self._own[number])
+
+    def _call(self, function: Any, *values: Any) -> Any:
+        """What one of the engine's functions gives for these values, as i64."""
+        kind = self._context.typing_context.resolve_value_type(function)
+        arguments = tuple(types.int64 if value.type == I64 else types.int32 for value in values)
+        signature = kind.get_call_type(self._context.typing_context, arguments, {})
+        code = self._context.get_function(kind, signature)
+        result = code(self._b, values)
+        self._context.add_linking_libs(getattr(code, "libs", ()))
+        return self._context.cast(self._b, result, signature.return_type, types.int64)
+
+    # -- control ----------------------------------------------------------------------------------
+    def _block(self, row: int, late: int) -> Any:
+        if (row, late) not in self._blocks:
+            self._blocks[row, late] = self._b.append_basic_block(f"row{row}.{late}")
+            self._waiting.append((row, late))
+        return self._blocks[row, late]
+
+    def _go(self, row: int, marks: int | Any = 0) -> None:
+        """Leave the translation, at this row."""
+        b = self._b
+        place = b.mul(b.add(self._origin, _i64(row)), _i64(at.ROW))
+        b.store(b.or_(place, _i64(marks)), self._place)
+        b.branch(self._leave)
+
+    def _unless(self, wrong: Any, row: int, late: int) -> None:
+        """Leave it before this row if something is so."""
+        b = self._b
+        out, on = b.append_basic_block(), b.append_basic_block()
+        b.cbranch(wrong, out, on).set_weights([1, 1000])
+        b.position_at_end(out)
+        self._go(row, LATE[late])
+        b.position_at_end(on)
+
+    def _follow(self, row: int, following: int, late: int) -> None:
+        """On to another row."""
+        b, region = self._b, self._region
+        if not region.holds(following):
+            self._go(following)
+            return
+        if region.lines and region.line(row) != region.line(following):
+            place = b.mul(b.add(self._origin, _i64(following)), _i64(at.ROW))
+            line = b.add(b.mul(self._c, self._state(at.LINES)), b.udiv(place, _i64(at.LINE)))
+            absent = b.icmp_unsigned("==", b.load(b.gep(self._present, [line])), ir.Constant(I8, 0))
+            out, on = b.append_basic_block(), b.append_basic_block()
+            b.cbranch(absent, out, on).set_weights([1, 1000])
+            b.position_at_end(out)
+            self._go(following, at.FETCH | LATE[late])
+            b.position_at_end(on)
+        if following <= row:
+            full = b.icmp_signed(">=", b.load(self._end), self._last)
+            long = b.icmp_signed(">=", b.load(self._gap), _i64(LONGEST))
+            self._unless(b.or_(full, long), following, late)
+        b.branch(self._block(following, late))
+
+    def _next(self, row: int) -> None:
+        """To the row behind this one, or back to a loop's start."""
+        b, region = self._b, self._region
+        for level, start in sorted(region.starts(row)):
+            end, count = self._fields[(at.END0, at.END1)[level]], self._fields[(at.COUNT0, at.COUNT1)[level]]
+            ends, again, over, on = (b.append_basic_block() for _ in range(4))
+            b.cbranch(b.icmp_signed("==", b.load(end), self._home(row)), ends, on)
+            b.position_at_end(ends)
+            left = b.load(count)
+            b.cbranch(b.icmp_signed(">", left, _i64(1)), again, over)
+            b.position_at_end(again)
+            b.store(b.sub(left, _i64(1)), count)
+            self._follow(row, start, region.late(row, start))
+            b.position_at_end(over)
+            b.store(_i64(0), count)
+            b.branch(on)
+            b.position_at_end(on)
+        self._follow(row, row + 1, region.late(row, row + 1))
+
+    def _home(self, row: int) -> Any:
+        """The place of a row."""
+        return self._b.mul(self._b.add(self._origin, _i64(row)), _i64(at.ROW))
+
+    def _check_loops(self, row: int, late: int) -> None:
+        """Leave it before a loop's end if a loop goes back to where it was not seen to."""
+        b, known = self._b, dict(self._region.starts(row))
+        for level, (end, start) in enumerate(((at.END0, at.START0), (at.END1, at.START1))):
+            ends = b.icmp_signed("==", b.load(self._fields[end]), self._home(row))
+            if level in known:
+                elsewhere = b.icmp_signed("!=", b.load(self._fields[start]), self._home(known[level]))
+                ends = b.and_(ends, elsewhere)
+            self._unless(ends, row, late)
+
+    # -- rows -------------------------------------------------------------------------------------
+    def _row(self, row: int, late: int) -> None:
+        region = self._region
+        if not region.known(row):
+            self._go(row, LATE[late])
+            return
+        if region.field(row, at.R_KIND) & at.LOOP_END:
+            self._check_loops(row, late)
+        kind = region.kind(row)
+        if kind in (at.K_LOAD_NEXT, at.K_LOAD_WORD, at.K_STORE_WORD):
+            self._access(row, late)
+        elif kind == at.K_BRANCH:
+            self._branch(row, late)
+            return
+        elif kind == at.K_JUMP:
+            self._issue(row, late)
+            self._jumped(at.JUMP)
+            self._set(row, at.R_RD, self._b.add(self._b.mul(self._origin, _i64(4)), _i64(L2_BASE + 4 * (row + 1))))
+            self._follow(row, region.target(row), 0)
+            return
+        elif kind in (at.K_LOOP, at.K_SLOW_LOOP):
+            self._set_loop(row)
+            self._issue(row, late)
+            if kind == at.K_SLOW_LOOP:
+                self._take(region.field(row, at.R_CYCLES) - 1, Cause.BRANCH)
+        else:
+            self._compute(row, late)
+        self._next(row)
+
+    def _issue(self, row: int, late: int) -> None:
+        """An instruction's cycle, and its stall."""
+        self._add(self._gap, 1)
+        self._add(self._fields[at.COUNT + Cause.ISSUE], 1)
+        if late:
+            cause, place = ((Cause.LOAD_USE, at.LOAD_USE), (Cause.MULDIV, at.MUL_USE))[late - 1]
+            self._take(self._state(place), cause)
+
+    def _take(self, cycles: int | Any, cause: Cause) -> None:
+        self._add(self._gap, cycles)
+        self._add(self._fields[at.COUNT + cause], cycles)
+
+    def _jumped(self, cycles: int) -> None:
+        self._take(self._b.sub(self._state(cycles), _i64(1)), Cause.BRANCH)
+
+    def _note(self, claim: Any) -> None:
+        """The trace's next entry."""
+        b = self._b
+        end = b.load(self._end)
+        b.store(b.or_(b.shl(b.load(self._gap), _i64(at.E_GAP)), claim), b.gep(self._entries, [end]))
+        b.store(b.add(end, _i64(1)), self._end)
+        b.store(_i64(0), self._gap)
+
+    def _branch(self, row: int, late: int) -> None:
+        b, region = self._b, self._region
+        second = b.add(self._wide(row, at.R_RS2), _i64(region.field(row, at.R_IMM)))
+        sub = _i64(region.field(row, at.R_SUB))
+        taken = self._call(arithmetic.branch_taken, sub, self._wide(row, at.R_RS1), second)
+        self._issue(row, late)
+        goes, stays = b.append_basic_block(), b.append_basic_block()
+        b.cbranch(b.icmp_signed("!=", taken, _i64(0)), goes, stays)
+        b.position_at_end(goes)
+        self._jumped(at.TAKEN)
+        self._follow(row, region.target(row), 0)
+        b.position_at_end(stays)
+        self._next(row)
+
+    def _set_loop(self, row: int) -> None:
+        b, region = self._b, self._region
+        sub, level = region.field(row, at.R_SUB), region.field(row, at.R_RD)
+        start, end, count = ((at.START0, at.END0, at.COUNT0), (at.START1, at.END1, at.COUNT1))[level]
+        if sub in (Loop.SETUP, Loop.COUNT):
+            number = b.add(self._wide(row, at.R_RS1), _i64(region.field(row, at.R_IMM)))
+            b.store(b.and_(number, _i64(0xFFFFFFFF)), self._fields[count])
+        if sub == Loop.SETUP:
+            b.store(self._home(row + 1), self._fields[start])
+        if sub == Loop.START:
+            b.store(self._home(region.target(row)), self._fields[start])
+        if sub in (Loop.SETUP, Loop.END):
+            b.store(self._home(region.target(row)), self._fields[end])
+
+    def _compute(self, row: int, late: int) -> None:
+        region = self._region
+        kind = region.kind(row)
+        if kind in (at.K_SHARED_FPU, at.K_SHARED_FMADD):
+            unit = self._b.load(self._item(self._s, self._core, at.FPU_INDEX))
+            self._note(self._b.or_(self._b.shl(unit, _i64(at.E_OPERAND)), _i64(at.E_SHARED)))
+        if kind in (at.K_FMADD, at.K_FPU, at.K_SHARED_FPU, at.K_SHARED_FMADD):
+            self._add(self._fields[at.DID_FP_OPERATIONS], 1)
+        self._set(row, at.R_RD, self._value(row))
+        self._issue(row, late)
+        if kind == at.K_MUL:
+            self._take(region.field(row, at.R_CYCLES) - 1, Cause.MULDIV)
+
+    def _value(self, row: int) -> Any:
+        """As `execution.private`."""
+        b, region = self._b, self._region
+        kind, sub, number = region.kind(row), region.field(row, at.R_SUB), region.field(row, at.R_IMM)
+        operands = [self._wide(row, column) for column in (at.R_RS1, at.R_RS2, at.R_RS3)]
+        first, second, third = operands
+        if kind == at.K_ADD:
+            return b.add(b.add(first, second), _i64(number))
+        if kind == at.K_ALU and sub == Alu.MHARTID:
+            return self._c
+        if kind == at.K_ALU:
+            return self._call(arithmetic.alu, _i64(sub), first, b.add(second, _i64(number)), third)
+        if kind == at.K_WIDE:
+            last = _i64(region.field(row, at.R_CYCLES))
+            return self._call(arithmetic.wide, _i64(sub), *operands, _i64(number), last)
+        if kind == at.K_MUL:
+            return self._call(arithmetic.multiply, _i64(sub), first, second)
+        if kind in (at.K_FMADD, at.K_SHARED_FMADD) or sub < FUSED:
+            return self._call(arithmetic.fused, _i64(sub), *operands)
+        return self._call(arithmetic.fpu, _i64(sub), first, second, _i64(number))
+
+    # -- words of L1 ------------------------------------------------------------------------------
+    def _access(self, row: int, late: int) -> None:
+        """As `execution.word_access`."""
+        b, region = self._b, self._region
+        store = region.kind(row) == at.K_STORE_WORD
+        origin, offset = self._register(row, at.R_RS1), ir.Constant(I32, region.field(row, at.R_IMM))
+        if region.kind(row) != at.K_LOAD_NEXT:
+            offset = b.add(offset, self._register(row, at.R_RS3))
+        inside = b.sub(origin, ir.Constant(I32, L1_BASE))
+        if region.kind(row) != at.K_LOAD_NEXT and region.field(row, at.R_PRE):
+            inside = b.add(inside, offset)
+        turned = b.or_(b.lshr(inside, ir.Constant(I32, 2)), b.shl(inside, ir.Constant(I32, 30)))
+        word = b.zext(turned, I64)
+        self._unless(b.icmp_signed(">=", word, self._state(at.L1_WORDS)), row, late)
+        (self._may_write if store else self._may_read)(word, row, late)
+        if region.conflicts:
+            bank = b.add(b.and_(word, self._state(at.BANK_MASK)), _i64(at.FIRST_BANK))
+            self._note(b.or_(b.shl(bank, _i64(at.E_OPERAND)), _i64(at.E_SHARED)))
+        place, moved = b.gep(self._words, [word]), b.add(origin, offset)
+        if store:
+            b.store(self._register(row, at.R_RS2), place)
+        self._set(row, at.R_BASE, moved)
+        if not store:
+            self._set(row, at.R_RD, b.load(place))
+        self._add(self._fields[at.DID_L1_WORDS], 1)
+        self._issue(row, late)
+
+    def _may_read(self, word: Any, row: int, late: int) -> None:
+        """As `touched.may_touch`, but that transfers are looked at by the interpreter."""
+        b = self._b
+        home = b.gep(self._touched, [word])
+        mark = b.zext(b.load(home), I64)
+        mine = b.icmp_unsigned("==", b.or_(mark, _i64(WRITTEN)), b.or_(self._mine, _i64(WRITTEN)))
+        known = b.or_(mine, b.icmp_unsigned("==", mark, self._many))
+        first, on = b.append_basic_block(), b.append_basic_block()
+        b.cbranch(known, on, first)
+        b.position_at_end(first)
+        fresh = self._is_fresh(mark)
+        written = b.icmp_unsigned("!=", b.and_(mark, _i64(WRITTEN)), _i64(0))
+        self._unless(b.or_(b.and_(b.not_(fresh), written), b.and_(fresh, self._is_moved(at.MOVED_IN, word))), row, late)
+        b.store(b.trunc(b.select(fresh, self._mine, self._many), I32), home)
+        b.branch(on)
+        b.position_at_end(on)
+
+    def _may_write(self, word: Any, row: int, late: int) -> None:
+        b = self._b
+        home = b.gep(self._touched, [word])
+        mark = b.zext(b.load(home), I64)
+        first, on = b.append_basic_block(), b.append_basic_block()
+        b.cbranch(b.icmp_unsigned("==", mark, b.or_(self._mine, _i64(WRITTEN))), on, first)
+        b.position_at_end(first)
+        others = b.and_(b.not_(self._is_fresh(mark)), b.icmp_unsigned("!=", mark, self._mine))
+        kept = b.load(self._kept)
+        full = b.icmp_signed(">", kept, self._log_end)
+        moved = b.or_(self._is_moved(at.MOVED_IN, word), self._is_moved(at.MOVED_OUT, word))
+        self._unless(b.or_(b.or_(others, full), moved), row, late)
+        entry = b.mul(kept, _i64(2))
+        b.store(word, b.gep(self._log, [entry]))  # IN_L1 is 0
+        old = b.sext(b.load(b.gep(self._words, [word])), I64)
+        b.store(old, b.gep(self._log, [b.add(entry, _i64(1))]))
+        b.store(b.add(kept, _i64(1)), self._kept)
+        b.store(b.trunc(b.or_(self._mine, _i64(WRITTEN)), I32), home)
+        b.branch(on)
+        b.position_at_end(on)
+
+    def _is_fresh(self, mark: Any) -> Any:
+        b = self._b
+        return b.icmp_unsigned("!=", b.lshr(mark, _i64(STRETCH)), self._state(at.STRETCH))
+
+    def _is_moved(self, way: int, word: Any) -> Any:
+        """Some transfer under way in this direction may move this word."""
+        inside = self._b.sub(word, self._state(way))
+        return self._b.icmp_unsigned("<", inside, self._state(way + 1))
+
+
+assert at.IN_L1 == 0 and Jump.JAL != Jump.JALR

@@ -41,11 +41,12 @@ lowest_bit = Intrinsic("lowest_bit")  #: position of the lowest set bit of a uin
 unlikely = Intrinsic("unlikely")  #: the condition, with a hint to the compiler that it is rarely true
 
 # of vectors of bytes, see `vectors`
-no_bytes, spread, load_bytes, store_bytes, add_bytes, less, without, choose, highest_bits, matches = map(
+spread, load_bytes, store_bytes, add_bytes, less, without, choose, highest_bits, matches = map(
     Intrinsic,
-    ("no_bytes", "spread", "load_bytes", "store_bytes", "add_bytes", "less", "without", "choose", "highest_bits", "matches"),
+    ("spread", "load_bytes", "store_bytes", "add_bytes", "less", "without", "choose", "highest_bits", "matches"),
 )
 firsts, seconds, doubled, pairs, window = map(Intrinsic, ("firsts", "seconds", "doubled", "pairs", "window"))
+eight_bytes, sixteen_bytes = map(Intrinsic, ("eight_bytes", "sixteen_bytes"))
 lower_halves, upper_halves = map(Intrinsic, ("lower_halves", "upper_halves"))
 
 

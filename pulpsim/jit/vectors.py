@@ -77,14 +77,22 @@ _operator(operator.lt, _below)
 
 
 # -- intrinsics ------------------------------------------------------------------------------------
-@intrinsic(prefer_literal=True)
-def no_bytes(typing_context: Any, count: Any) -> Any:
-    """A vector of zeros."""
-
+def _zeros(count: int) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return _zero(context.get_value_type(signature.return_type))
 
-    return Bytes(count.literal_value)(count), generate
+    return Bytes(count)(), generate
+
+
+@intrinsic
+def eight_bytes(typing_context: Any) -> Any:
+    """A vector of zeros."""
+    return _zeros(8)
+
+
+@intrinsic
+def sixteen_bytes(typing_context: Any) -> Any:
+    return _zeros(16)
 
 
 @intrinsic

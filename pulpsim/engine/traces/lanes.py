@@ -21,6 +21,7 @@ from pulpsim.jit import (
     add_bytes,
     choose,
     doubled,
+    eight_bytes,
     firsts,
     heapless,
     highest_bits,
@@ -31,9 +32,9 @@ from pulpsim.jit import (
     matches,
     lower_halves,
     native,
-    no_bytes,
     pairs,
     seconds,
+    sixteen_bytes,
     spread,
     store_bytes,
     upper_halves,
@@ -48,7 +49,7 @@ ONE = np.uint64(1)
 @heapless
 def pair(c, traces):
     """The pairs of a core's new entries. Behind the last one no gap is known: it is for `turns`."""
-    entries, heads, pairs_, none = traces[0], traces[1], traces[8][0], no_bytes(16)
+    entries, heads, pairs_, none = traces[0], traces[1], traces[8][0], sixteen_bytes()
     first, last = heads[c * at.HEAD_FIELDS + at.H_NEXT], heads[c * at.HEAD_FIELDS + at.H_END]
     entries[last] = 0
     for place in range(first, last, 16):
@@ -190,12 +191,12 @@ def _cycles(none, now, end, traces):
 
 @heapless
 def cycles(now, end, traces):
-    return _cycles(no_bytes(8), now, end, traces)
+    return _cycles(eight_bytes(), now, end, traces)
 
 
 @native
 def bench(now, end, traces):
-    return _cycles(no_bytes(8), now, end, traces)
+    return _cycles(eight_bytes(), now, end, traces)
 
 
 @native

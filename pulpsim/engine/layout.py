@@ -120,7 +120,8 @@ CORE = 64  # behind the scalars
     _MOVED_OUT_WORDS,
     HEAT,  # instructions that were interpreted for traces
     CLAIM,  # what an instruction, executed ahead of time, asks for: a trace's entry without its gap, or NO_CLAIM
-    TAKEN_BY_LANES,
+    STRIDE_AT,  # the cycle in which lanes are tried next, and for how long they were not, the last time
+    STRIDE_PAUSE,
     SHARED_WAY,  # shift registers of the shared banks, MAX_SHARED_BANKS of them
     *_spare,
 ) = range(CORE)
@@ -163,11 +164,12 @@ P_FIELDS = 4
 # of each core: where its next entry is, where its entries end, the cycles since the last one; the entry before those
 (H_NEXT, H_END, H_GAP, H_LAST) = range(4)
 HEAD_FIELDS = 4
-# lanes, see `traces.lanes`: bytes of each, then numbers of each; entries that are not for them, longest gap
-LANES = 8
+# lanes, see `traces.lanes`: bytes of each, then numbers of each
+LANES = MAX_CORES
 (L_TIME, L_STEP, L_ASKED, L_HOLDS, L_BYTES) = range(0, 5 * LANES, LANES)
 (L_PLACES, L_WAITS, L_FPU_WAITS, L_CORES, L_NUMBERS) = range(0, 5 * LANES, LANES)
-WINDOW, L_BANKS, L_PAD = 4, 64, 32
+# spare entries behind the last core's; banks at most, as a place behind FPU_FREE is 7 bits
+L_PAD, L_BANKS = 32, 64
 # numbers of stretches; so many words, at most, are overwritten between two looks at the room for what they were
 STRETCHES, MOST_KEPT = 1 << 26, 1 << 16
 # where a number was that has been overwritten

@@ -28,8 +28,6 @@ from pulpsim.jit import heapless, inlined, lowest_bit, native, unlikely
 # Numba freezes plain integers: the enumerations' members as such.
 ISSUE, LOAD_USE, BANK_CONFLICT, FPU_CONTENTION = (int(Cause(i)) for i in range(4))
 MULDIV, ICACHE = int(Cause.MULDIV), int(Cause.ICACHE)
-#: cycles; lanes that went for less rest for a while
-LONG_STRIDE, LONGEST_PAUSE = 32, 1024
 OFF, RUNNING = int(Status.OFF), int(Status.RUNNING)
 
 
@@ -207,9 +205,6 @@ def advance(
     """
     now, soon = s[at.NOW], np.uint64(0)  # soon: agents with an event in the next cycle, beside those in MASKS
     s[at.REPORTS] = 0
-    again, pause = now, np.int64(1)  # when lanes are tried again
-    if s[at.CORES] > at.LANES or s[at.BANKS] > at.L_BANKS:
-        again = np.int64(at.NEVER)
     if traces is not None:  # noqa: SIM102 - a branch on None is left out when it is compiled
         if s[at.AHEAD] == 0 and _any_runs(s):
             begin_stretch(s, registers, traces)
@@ -221,10 +216,8 @@ def advance(
         if unlikely(s[at.FAR] != 0):
             migrate(s)
         if traces is not None:  # noqa: SIM102
-            if now >= again and soon == 0:
+            if soon == 0:
                 then = stride(now, until, s, traces)
-                pause = np.int64(1) if then - now >= LONG_STRIDE else min(2 * pause, LONGEST_PAUSE)
-                again = then + pause
                 if then > now:
                     now = then
                     continue

@@ -40,15 +40,6 @@ leading_zeros = Intrinsic("leading_zeros")  #: of a 32-bit pattern given as uint
 lowest_bit = Intrinsic("lowest_bit")  #: position of the lowest set bit of a uint64 that is not zero
 unlikely = Intrinsic("unlikely")  #: the condition, with a hint to the compiler that it is rarely true
 
-# of vectors of bytes, see `vectors`
-spread, load_bytes, store_bytes, add_bytes, less, without, choose, highest_bits, matches = map(
-    Intrinsic,
-    ("spread", "load_bytes", "store_bytes", "add_bytes", "less", "without", "choose", "highest_bits", "matches"),
-)
-firsts, seconds, doubled, pairs, window = map(Intrinsic, ("firsts", "seconds", "doubled", "pairs", "window"))
-eight_bytes, sixteen_bytes = map(Intrinsic, ("eight_bytes", "sixteen_bytes"))
-lower_halves, upper_halves = map(Intrinsic, ("lower_halves", "upper_halves"))
-
 
 @inlined
 def canonical(value):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property, update_wrapper
+from importlib import import_module
 from typing import Any
 
 
@@ -61,19 +62,21 @@ def _dispatcher_type(dispatcher: Any) -> Any:
 
 
 class Intrinsic:
-    """A function of `intrinsics`, or of `vectors`, for compiled functions alone."""
+    """A function of one of this package's modules, for compiled functions alone."""
 
-    def __init__(self, name: str):
-        self._name = name
+    def __init__(self, name: str, module: str = "intrinsics"):
+        self._name, self._module = name, module
 
     def __call__(self, *arguments: Any) -> Any:
         raise TypeError(f"{self._name}: only compiled functions can call it")
 
     @cached_property
     def _numba_type_(self) -> Any:
-        from pulpsim.jit.intrinsics import type_of
+        from numba.core.registry import cpu_target
 
-        return type_of(self._name)
+        function = getattr(import_module(f"pulpsim.jit.{self._module}"), self._name)
+        cpu_target.typing_context.refresh()
+        return cpu_target.typing_context.resolve_value_type(function)
 
 
 def compiled(python: Callable[..., Any]) -> Function:

@@ -7,17 +7,7 @@ from typing import Any
 
 import llvmlite.ir as ir
 from numba import types
-from numba.core.registry import cpu_target
 from numba.extending import intrinsic
-
-from pulpsim.jit import vectors
-
-
-def type_of(name: str) -> Any:
-    """Numba's, of the intrinsic of this name."""
-    context = cpu_target.typing_context
-    context.refresh()
-    return context.resolve_value_type(globals()[name] if name in globals() else getattr(vectors, name))
 
 
 def _cast(result: types.Type, argument: types.Type) -> Callable[..., Any]:

@@ -1,303 +1,39 @@
-"""Vectors of bytes in compiled functions: see `pulpsim.jit`.
+"""Vectors of bytes, for compiled functions: a byte in each of 8 or 16 lanes, or a pair of bytes.
 
-A vector has as many lanes as the one that it is made `like`; bytes are unsigned, a mask's are 0 or 255. LLVM maps them
-to what the host has.
+Bytes are unsigned; those of a mask are 0 or 255. Vectors of one length have + - & | == and <. What makes a new vector is
+given one that it is to be like. LLVM maps all to what the host has.
 """
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
 
-import llvmlite.ir as ir
-from numba import types
-from numba.core import cgutils
-from numba.core.datamodel import PrimitiveModel
-from numba.extending import intrinsic, lower_builtin, register_model, type_callable
+from pulpsim.jit.functions import Intrinsic
 
-BYTE, HALF, WORD, PLACE = (ir.IntType(bits) for bits in (8, 16, 32, 64))
-#: entries that `window` takes at once
+_of = partial(Intrinsic, module="vector_intrinsics")
+
+eight_bytes = _of("eight_bytes")  #: zeros
+sixteen_bytes = _of("sixteen_bytes")
+spread = _of("spread")  #: number, like -> that number in all lanes
+load_bytes = _of("load_bytes")  #: array of bytes, place, like
+store_bytes = _of("store_bytes")  #: vector, array, place: its bytes, whatever the array's numbers are
+add_bytes = _of("add_bytes")  #: vector, int32 array, place: to numbers of the array
+lower_halves = _of("lower_halves")  #: int64 array, place, like -> of numbers; 255 where it is not a byte
+upper_halves = _of("upper_halves")
+
+less = _of("less")  #: a, b -> a - b, or 0 if that is negative
+without = _of("without")  #: value, mask -> 0 where the mask says so
+choose = _of("choose")  #: mask, value, other -> the value where the mask says so, else the other
+highest_bits = _of("highest_bits")  #: the highest bits of all bytes, as a number
+#: value, before -> how many lanes hold what this one does: itself, lanes ahead of it by their value, others by what they
+#: held before
+matches = _of("matches")
+
+pairs = _of("pairs")  #: first, second
+firsts = _of("firsts")
+seconds = _of("seconds")
+doubled = _of("doubled")  #: pairs of each byte, twice the same
+#: array of pairs as uint16, places as int32, like -> the pairs at the lanes' places; those behind them; and so on, WINDOW
+#: of them
+window = _of("window")
 WINDOW = 4
-
-
-class Bytes(types.Type):
-    """A vector of so many bytes."""
-
-    def __init__(self, count: int):
-        self.count = count
-        super().__init__(f"Bytes({count})")
-
-
-@register_model(Bytes)
-class _Model(PrimitiveModel):
-    def __init__(self, manager: Any, kind: Bytes):
-        super().__init__(manager, kind, ir.VectorType(BYTE, kind.count))
-
-
-def _zero(kind: Any) -> ir.Constant:
-    return ir.Constant(kind, [0] * kind.count)
-
-
-def _shuffled(builder: Any, first: Any, second: Any, lanes: Sequence[int]) -> Any:
-    """Lanes of two vectors, those of the second one counted on."""
-    return builder.shuffle_vector(first, second, ir.Constant(ir.VectorType(WORD, len(lanes)), list(lanes)))
-
-
-# -- operators -------------------------------------------------------------------------------------
-def _equal(builder: Any, first: Any, second: Any) -> Any:
-    return builder.sext(builder.icmp_unsigned("==", first, second), first.type)
-
-
-def _below(builder: Any, first: Any, second: Any) -> Any:
-    return builder.sext(builder.icmp_unsigned("<", first, second), first.type)
-
-
-def _operator(function: Any, generate: Callable[[Any, Any, Any], Any]) -> None:
-    """Compiled code's, of two vectors of one length."""
-
-    @type_callable(function)
-    def typing(context: Any) -> Any:
-        def result(first: Any, second: Any) -> Any:
-            return first if isinstance(first, Bytes) and first == second else None
-
-        return result
-
-    @lower_builtin(function, Bytes, Bytes)
-    def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return generate(builder, *args)
-
-
-_operator(operator.add, lambda builder, first, second: builder.add(first, second))
-_operator(operator.sub, lambda builder, first, second: builder.sub(first, second))
-_operator(operator.and_, lambda builder, first, second: builder.and_(first, second))
-_operator(operator.or_, lambda builder, first, second: builder.or_(first, second))
-_operator(operator.eq, _equal)
-_operator(operator.lt, _below)
-
-
-# -- intrinsics ------------------------------------------------------------------------------------
-def _zeros(count: int) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _zero(context.get_value_type(signature.return_type))
-
-    return Bytes(count)(), generate
-
-
-@intrinsic
-def eight_bytes(typing_context: Any) -> Any:
-    """A vector of zeros."""
-    return _zeros(8)
-
-
-@intrinsic
-def sixteen_bytes(typing_context: Any) -> Any:
-    return _zeros(16)
-
-
-@intrinsic
-def spread(typing_context: Any, value: Any, like: Any) -> Any:
-    """A vector of one number."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        none = _zero(args[1].type)
-        one = builder.insert_element(none, builder.trunc(args[0], BYTE), ir.Constant(WORD, 0))
-        return _shuffled(builder, one, one, [0] * like.count)
-
-    return like(value, like), generate
-
-
-@intrinsic
-def load_bytes(typing_context: Any, array: Any, place: Any, like: Any) -> Any:
-    """What is in an array of bytes from a place on."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        address = _address(context, builder, array, args[0], args[1])
-        return builder.load(builder.bitcast(address, args[2].type.as_pointer()), align=1)
-
-    return like(array, place, like), generate
-
-
-@intrinsic
-def lower_halves(typing_context: Any, array: Any, place: Any, like: Any) -> Any:
-    """Of numbers of an int64 array from a place on; 255 of those that are not bytes."""
-    return _halves(0, array, place, like)
-
-
-@intrinsic
-def upper_halves(typing_context: Any, array: Any, place: Any, like: Any) -> Any:
-    return _halves(1, array, place, like)
-
-
-def _halves(first: int, array: Any, place: Any, like: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind, half = (ir.VectorType(WORD, count) for count in (2 * like.count, like.count))
-        address = _address(context, builder, array, args[0], args[1])
-        numbers = builder.load(builder.bitcast(address, kind.as_pointer()), align=8)
-        numbers = _shuffled(builder, numbers, numbers, range(first, kind.count, 2))
-        most = ir.Constant(half, [255] * like.count)
-        small = builder.icmp_unsigned("<", numbers, most)
-        return builder.trunc(builder.select(small, numbers, most), args[2].type)
-
-    return like(array, place, like), generate
-
-
-@intrinsic
-def store_bytes(typing_context: Any, value: Any, array: Any, place: Any) -> Any:
-    """Into an array of bytes from a place on."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        address = _address(context, builder, array, args[1], args[2])
-        builder.store(args[0], builder.bitcast(address, args[0].type.as_pointer()), align=1)
-        return context.get_dummy_value()
-
-    return types.none(value, array, place), generate
-
-
-@intrinsic
-def add_bytes(typing_context: Any, value: Any, array: Any, place: Any) -> Any:
-    """To numbers of an int32 array from a place on."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        wide = ir.VectorType(WORD, value.count)
-        address = builder.bitcast(_address(context, builder, array, args[1], args[2]), wide.as_pointer())
-        builder.store(builder.add(builder.load(address, align=4), builder.zext(args[0], wide)), address, align=4)
-        return context.get_dummy_value()
-
-    return types.none(value, array, place), generate
-
-
-@intrinsic
-def less(typing_context: Any, value: Any, by: Any) -> Any:
-    """The difference, 0 where it would be negative."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = args[0].type
-        name = f"llvm.usub.sat.v{value.count}i8"
-        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind, kind]), name)
-        return builder.call(function, args)
-
-    return value(value, by), generate
-
-
-@intrinsic
-def without(typing_context: Any, value: Any, mask: Any) -> Any:
-    """The value, 0 where the mask says so."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.and_(args[0], builder.not_(args[1]))
-
-    return value(value, mask), generate
-
-
-@intrinsic
-def choose(typing_context: Any, mask: Any, value: Any, other: Any) -> Any:
-    """The value's bytes where the mask says so, else the other's."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        mask, value, other = args
-        return builder.or_(builder.and_(mask, value), builder.and_(builder.not_(mask), other))
-
-    return value(mask, value, other), generate
-
-
-@intrinsic
-def highest_bits(typing_context: Any, value: Any) -> Any:
-    """The highest bit of each lane, as a number."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        bits = builder.icmp_signed("<", args[0], _zero(args[0].type))
-        return builder.zext(builder.bitcast(bits, ir.IntType(value.count)), PLACE)
-
-    return types.int64(value), generate
-
-
-@intrinsic
-def matches(typing_context: Any, value: Any, behind: Any) -> Any:
-    """How many lanes hold what this one does, itself among them: those behind it by what they hold in `behind`."""
-    count = value.count
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        value, behind = args
-        twice = _shuffled(builder, value, value, [*range(count)] * 2)
-        total = _zero(twice.type)
-        for distance in range(0, count, 2):  # one in the lower half, the next one in the upper half
-            lanes = [(count - d + lane) % (2 * count) for d in (distance, distance + 1) for lane in range(count)]
-            total = builder.sub(total, _equal(builder, _shuffled(builder, behind, value, lanes), twice))
-        halves = [_shuffled(builder, total, total, range(first, first + count)) for first in (0, count)]
-        return builder.add(*halves)
-
-    return value(value, behind), generate
-
-
-# -- pairs of bytes, one of each lane --------------------------------------------------------------
-@intrinsic
-def firsts(typing_context: Any, pairs: Any) -> Any:
-    return _every_other(pairs, 0)
-
-
-@intrinsic
-def seconds(typing_context: Any, pairs: Any) -> Any:
-    return _every_other(pairs, 1)
-
-
-def _every_other(pairs: Any, first: int) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _shuffled(builder, args[0], args[0], range(first, pairs.count, 2))
-
-    return Bytes(pairs.count // 2)(pairs), generate
-
-
-@intrinsic
-def doubled(typing_context: Any, value: Any) -> Any:
-    """A pair of each byte, twice the same."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _shuffled(builder, args[0], args[0], [lane // 2 for lane in range(2 * value.count)])
-
-    return Bytes(2 * value.count)(value), generate
-
-
-@intrinsic
-def pairs(typing_context: Any, first: Any, second: Any) -> Any:
-    """Bytes of two vectors in turns."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _woven(builder, list(args))
-
-    return Bytes(2 * first.count)(first, second), generate
-
-
-@intrinsic
-def window(typing_context: Any, array: Any, places: Any, like: Any) -> Any:
-    """Of a uint16 array, whose numbers are pairs, each lane's next ones: the first ones of all, the second ones and so
-    on. places: int32, where the lanes are in the array."""
-    both = Bytes(2 * like.count)
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        rows = []
-        for lane in range(like.count):
-            place = builder.load(_address(context, builder, places, args[1], ir.Constant(PLACE, lane)))
-            address = _address(context, builder, array, args[0], builder.zext(place, PLACE))
-            rows.append(builder.load(builder.bitcast(address, ir.VectorType(HALF, WINDOW).as_pointer()), align=2))
-        woven, columns = _woven(builder, rows), []
-        for first in range(0, WINDOW * like.count, like.count):
-            column = _shuffled(builder, woven, woven, range(first, first + like.count))
-            columns.append(builder.bitcast(column, context.get_value_type(both)))
-        return context.make_tuple(builder, signature.return_type, columns)
-
-    return types.UniTuple(both, WINDOW)(array, places, like), generate
-
-
-def _woven(builder: Any, rows: list[Any]) -> Any:
-    """The first number of each row, in their order, then the second ones, and so on."""
-    if len(rows) == 1:
-        return rows[0]
-    first, second = _woven(builder, rows[::2]), _woven(builder, rows[1::2])
-    count = first.type.count
-    return _shuffled(builder, first, second, [lane // 2 + lane % 2 * count for lane in range(2 * count)])
-
-
-def _address(context: Any, builder: Any, kind: Any, array: Any, place: Any) -> Any:
-    data = context.make_array(kind)(context, builder, array).data
-    return builder.gep(data, [place])

@@ -45,6 +45,8 @@ class TraceEngine(JitEngine):
             np.zeros(at.L_NUMBERS, np.int32),
         )
         super().__init__(platform, memory, code)
+        if platform.l1.banks > at.L_BANKS:
+            self._state[at.STRIDE_AT] = at.NEVER
         self._exact = bool(state[at.CONFLICTS] == at.ROUND_ROBIN)  # the fast engine does all
         self._exact_until = 0  # no stretch is tried before this cycle
         #: since the stretch began, and perhaps before: cycle, command, where it lies in the state, what was there

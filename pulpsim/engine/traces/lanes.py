@@ -1,12 +1,13 @@
-"""Many cycles at once in which cores ask for nothing but banks and FPUs: each core is a lane of vectors of bytes.
+"""Many cycles in which cores ask for nothing but banks and FPUs: each core is a lane of vectors of bytes.
 
-A trace's entries are also kept as pairs of bytes: what the entry asks for, its place behind FPU_FREE, and the cycles from
-then to the next entry, without the one that it takes; TURN marks one that only `turns` can take.
+Entries are also kept as pairs of bytes: what one asks for, its place behind FPU_FREE, and the cycles from then to the
+next entry, without the one that it takes. In a pair that is for `turns`, of anything else or before a long gap, one of
+them has its highest bit set.
 
-Of each lane in a cycle: `time` till its next entry, what it `asked` for last, and how long it `holds` that: till the
-cycle after it is served. All that is asked for serves one after the other, one a cycle, so an access waits for as many
-cycles as there are lanes that ask for the same: all that have not been served yet, and of those of this cycle the ones
-before it in the order of cores, which is that of the lanes.
+Of each lane in a cycle: `time` till its next entry; what it `asked` for last, 255 once it has been served; how long it
+`holds` that, until the cycle after it is served. Whatever is asked for serves one a cycle, the first that asked first. So
+an access is served when all lanes that asked for the same have been: those that hold it, and of those that are due in the
+same cycle the ones before it in the order of cores, which is that of the lanes.
 """
 
 from __future__ import annotations
@@ -15,89 +16,76 @@ import numpy as np
 
 from pulpsim.counters import Cause
 from pulpsim.engine import layout as at
-from pulpsim.engine.calendar import queue
-from pulpsim.engine.layout import E_KIND as KIND, E_OPERANDS as OPERAND
-from pulpsim.jit import (
-    add_bytes,
-    choose,
-    doubled,
-    eight_bytes,
-    firsts,
-    heapless,
-    highest_bits,
-    inlined,
-    less,
-    load_bytes,
-    lowest_bit,
-    matches,
-    lower_halves,
-    native,
-    pairs,
-    seconds,
-    sixteen_bytes,
-    spread,
-    store_bytes,
-    upper_halves,
-    window,
-    without,
-)
+from pulpsim.engine.calendar import ONE, queue
+from pulpsim.jit import heapless, inlined, lowest_bit, vectors
 
 BANK_CONFLICT, FPU_CONTENTION = int(Cause.BANK_CONFLICT), int(Cause.FPU_CONTENTION)
-ONE = np.uint64(1)
+#: cycles: a stride that was shorter does not pay; after one of those the next one is a short trial, some time later
+PAYS, TRIAL, LONGEST_PAUSE = 32, 64, 4096
 
 
 @heapless
 def pair(c, traces):
-    """The pairs of a core's new entries. Behind the last one no gap is known: it is for `turns`."""
-    entries, heads, pairs_, none = traces[0], traces[1], traces[8][0], sixteen_bytes()
+    """Make the pairs of a core's new entries. The gap behind the last one is not known: it is for `turns`."""
+    entries, heads, pairs, none = traces[0], traces[1], traces[8][0], vectors.sixteen_bytes()
     first, last = heads[c * at.HEAD_FIELDS + at.H_NEXT], heads[c * at.HEAD_FIELDS + at.H_END]
     entries[last] = 0
     for place in range(first, last, 16):
-        gaps = upper_halves(entries, place + 1, none) - spread(1, none)
-        store_bytes(pairs(lower_halves(entries, place, none), gaps), pairs_, place)
+        gaps = vectors.upper_halves(entries, place + 1, none) - vectors.spread(1, none)
+        vectors.store_bytes(vectors.pairs(vectors.lower_halves(entries, place, none), gaps), pairs, place)
 
 
+# -- lanes and the calendar ------------------------------------------------------------------------
 @inlined
-def _asks(place, first, heads, head, entries):
-    """What the entry before this one asked for, or -1."""
-    entry = entries[place - 1] if place > first else heads[head + at.H_LAST]
-    return entry & OPERAND if entry & KIND == at.E_SHARED else np.int64(-1)
-
-
-@heapless
-def _order(s, cores):
-    """The cores in their order; lanes beyond them have none, -1."""
-    lane = 0
+def _clear(s, lanes):
+    """Nobody is due. Lanes are cores in their order; those beyond them have none, -1."""
+    _, lane_bytes, numbers = lanes
     for lane in range(at.LANES):
-        cores[lane] = -1
-    lane = 0
+        lane_bytes[at.L_TIME + lane], lane_bytes[at.L_ASKED + lane] = 255, 255
+        lane_bytes[at.L_STEP + lane] = lane_bytes[at.L_HOLDS + lane] = 0
+        numbers[at.L_PLACES + lane] = numbers[at.L_WAITS + lane] = numbers[at.L_FPU_WAITS + lane] = 0
+        numbers[at.L_CORES + lane] = -1
+    lane, first = 0, np.int64(-1)
     if s[at.FIRST] != 0:
-        cores[0] = at.LAST_CORE - lowest_bit(np.uint64(s[at.FIRST]))
-        lane = 1
+        first = at.LAST_CORE - lowest_bit(np.uint64(s[at.FIRST]))
+        numbers[at.L_CORES], lane = first, 1
     for c in range(s[at.CORES] - 1, -1, -1):
-        if lane == 0 or c != cores[0]:
-            cores[lane] = c
+        if c != first:
+            numbers[at.L_CORES + lane] = c
             lane += 1
 
 
 @heapless
+def _take(c, ahead, traces):
+    """A core that is due so many cycles ahead joins the lanes. Returns whether it holds something; -1 if it cannot join,
+    as its trace has not begun."""
+    entries, heads, lane_bytes, numbers = traces[0], traces[1], traces[8][1], traces[8][2]
+    head, lane = c * at.HEAD_FIELDS, 0
+    place = heads[head + at.H_NEXT]
+    if place == heads[head + at.H_END]:
+        return -1
+    while numbers[at.L_CORES + lane] != c:
+        lane += 1
+    lane_bytes[at.L_TIME + lane], lane_bytes[at.L_STEP + lane] = ahead, 1
+    numbers[at.L_PLACES + lane] = place
+    before = entries[place - 1] if place > c * at.TRACE else heads[head + at.H_LAST]
+    holds = ahead + 1 - (entries[place] >> at.E_GAP)
+    if before & at.E_KIND != at.E_SHARED or holds <= 0:
+        return 0
+    lane_bytes[at.L_ASKED + lane], lane_bytes[at.L_HOLDS + lane] = before & at.E_OPERANDS, holds
+    return 1
+
+
+@heapless
 def _enter(now, until, s, traces):
-    """Take lanes from the calendar. Returns up to which cycle nothing else is due; `now` if that cannot be."""
-    entries, heads = traces[0], traces[1]
-    _, bytes_, numbers = traces[8]
-    end, found, far = until, np.uint64(0), np.uint64(s[at.FAR])
+    """All cores join the lanes, and stay in the calendar. Returns up to which cycle nobody else is due; `now` if some core
+    cannot join, or others hold something."""
+    end, far, held = until, np.uint64(s[at.FAR]), 0
     while far != 0:
         agent = lowest_bit(far)
         far &= far - ONE
-        found |= ONE << np.uint64(agent)
         end = min(end, s[at.WHEN + agent] - at.SLOTS)
-    _order(s, numbers[at.L_CORES :])
-    for place in range(at.LANES):
-        bytes_[at.L_TIME + place], bytes_[at.L_STEP + place] = 255, 0
-        bytes_[at.L_ASKED + place], bytes_[at.L_HOLDS + place] = 255, 0
-    for place in range(3 * at.LANES):
-        numbers[place] = 0
-    held, running = np.int64(0), np.int64(0)
+    _clear(s, traces[8])
     for ahead in range(at.SLOTS):
         due = np.uint64(s[at.MASKS + (now + ahead & at.SLOTS - 1)])
         if due >> np.uint64(at.STREAMS):
@@ -106,114 +94,104 @@ def _enter(now, until, s, traces):
         while due != 0:
             agent = lowest_bit(due)
             due &= due - ONE
-            c = at.LAST_CORE - agent
-            lane = np.int64(0)
-            while numbers[at.L_CORES + lane] != c:
-                lane += 1
-            head = c * at.HEAD_FIELDS
-            place = heads[head + at.H_NEXT]
-            if place == heads[head + at.H_END]:
+            holds = _take(at.LAST_CORE - agent, ahead, traces)
+            if holds < 0:
                 return now
-            bytes_[at.L_TIME + lane], bytes_[at.L_STEP + lane] = ahead, 1
-            numbers[at.L_PLACES + lane] = place
-            asked = _asks(place, c * at.TRACE, heads, head, entries)
-            holds = ahead + 1 - (entries[place] >> at.E_GAP)
-            if asked >= 0 and holds > 0:
-                bytes_[at.L_ASKED + lane], bytes_[at.L_HOLDS + lane] = asked, holds
-                held += 1
+            held += holds
     for place in range(at.FPU_FREE, at.BANK_FREE + s[at.BANKS]):
         held -= max(s[place] - now, 0)
-    if held != 0:
-        return now
-    return end
+    return end if held == 0 else now
 
 
 @heapless
-def _leave(begin, now, s, traces):
-    """Lanes go back to the calendar. Returns the entries that they took."""
-    heads = traces[1]
-    _, bytes_, numbers = traces[8]
+def _leave(now, s, traces):
+    """All is as if `turn` had taken the lanes' entries. Returns how many."""
+    heads, lane_bytes, numbers, taken = traces[1], traces[8][1], traces[8][2], 0
+    s[at.NOW] = now
     for slot in range(at.MASKS, at.MASKS + at.SLOTS):
         s[slot] &= ~at.CORE_AGENTS
-    s[at.NOW] = now
-    taken = np.int64(0)
     for lane in range(at.LANES):
-        if bytes_[at.L_STEP + lane] == 0:
+        if lane_bytes[at.L_STEP + lane] == 0:
             continue
         c = np.int64(numbers[at.L_CORES + lane])
-        head, k = c * at.HEAD_FIELDS, at.CORE + c * at.CORE_FIELDS
+        head, count = c * at.HEAD_FIELDS, at.CORE + c * at.CORE_FIELDS + at.COUNT
         taken += numbers[at.L_PLACES + lane] - heads[head + at.H_NEXT]
         heads[head + at.H_NEXT] = numbers[at.L_PLACES + lane]
-        s[k + at.COUNT + BANK_CONFLICT] += numbers[at.L_WAITS + lane] - numbers[at.L_FPU_WAITS + lane]
-        s[k + at.COUNT + FPU_CONTENTION] += numbers[at.L_FPU_WAITS + lane]
-        queue(at.LAST_CORE - c, now + bytes_[at.L_TIME + lane], s)
-        if bytes_[at.L_HOLDS + lane]:
-            place = at.FPU_FREE + bytes_[at.L_ASKED + lane]
-            s[place] = max(s[place], now + bytes_[at.L_HOLDS + lane])
+        s[count + BANK_CONFLICT] += numbers[at.L_WAITS + lane] - numbers[at.L_FPU_WAITS + lane]
+        s[count + FPU_CONTENTION] += numbers[at.L_FPU_WAITS + lane]
+        queue(at.LAST_CORE - c, now + lane_bytes[at.L_TIME + lane], s)
+        if lane_bytes[at.L_HOLDS + lane] != 0:
+            place = at.FPU_FREE + lane_bytes[at.L_ASKED + lane]
+            s[place] = max(s[place], now + lane_bytes[at.L_HOLDS + lane])
     return taken
 
 
+# -- cycles ----------------------------------------------------------------------------------------
 @inlined
-def _cycles(none, now, end, traces):
-    """The lanes' cycles up to `end`, or to one in which some lane's entry is for `turns`, which is returned."""
-    pairs_, bytes_, numbers = traces[8]
-    time, step = load_bytes(bytes_, at.L_TIME, none), load_bytes(bytes_, at.L_STEP, none)
-    asked, holds = load_bytes(bytes_, at.L_ASKED, none), load_bytes(bytes_, at.L_HOLDS, none)
-    one, banks = spread(1, none), spread(at.FIRST_BANK, none)
-    more = True
-    while more and end - now >= 4:
-        entry, second, third, fourth = window(pairs_, numbers, none)
+def _cycles(none, now, end, lanes):
+    """Handle cycles up to `end`, some less, or to one in which an entry is for `turns`. Returns the first one that is not
+    handled. none: a vector of zeros, which says how many lanes there are."""
+    pairs, lane_bytes, numbers = lanes
+    time, step = vectors.load_bytes(lane_bytes, at.L_TIME, none), vectors.load_bytes(lane_bytes, at.L_STEP, none)
+    asked, holds = vectors.load_bytes(lane_bytes, at.L_ASKED, none), vectors.load_bytes(lane_bytes, at.L_HOLDS, none)
+    one, banks, more = vectors.spread(1, none), vectors.spread(at.FIRST_BANK, none), True
+    while more and end - now >= vectors.WINDOW:
+        entry, second, third, fourth = vectors.window(pairs, numbers, none)
         taken, waits, fpu_waits = none, none, none
-        for _ in range(4):
+        for _ in range(vectors.WINDOW):
             due = time == none
-            both = doubled(due)
-            if highest_bits(both & entry) != 0:
+            both = vectors.doubled(due)
+            if vectors.highest_bits(both & entry) != 0:
                 more = False
                 break
-            asks = firsts(entry)
+            asks = vectors.firsts(entry)
             before = asked | (holds == none)
-            asked = without(before, without(due, asks))
-            served = matches(asked, before) & due
-            time = time - step + served + (seconds(entry) & due)
-            holds = less(holds | served, one)
+            asked = vectors.without(before, vectors.without(due, asks))
+            served = vectors.matches(asked, before) & due
+            time = time - step + served + (vectors.seconds(entry) & due)
+            holds = vectors.less(holds | served, one)
             wait = holds & due
             taken, waits, fpu_waits = taken - due, waits + wait, fpu_waits + (wait & (asks < banks))
-            entry, second, third = choose(both, second, entry), choose(both, third, second), choose(both, fourth, third)
+            entry, second, third = (
+                vectors.choose(both, second, entry),
+                vectors.choose(both, third, second),
+                vectors.choose(both, fourth, third),
+            )
             now += 1
-        add_bytes(taken, numbers, at.L_PLACES)
-        add_bytes(waits, numbers, at.L_WAITS)
-        add_bytes(fpu_waits, numbers, at.L_FPU_WAITS)
-    store_bytes(time, bytes_, at.L_TIME)
-    store_bytes(asked, bytes_, at.L_ASKED)
-    store_bytes(holds, bytes_, at.L_HOLDS)
+        vectors.add_bytes(taken, numbers, at.L_PLACES)
+        vectors.add_bytes(waits, numbers, at.L_WAITS)
+        vectors.add_bytes(fpu_waits, numbers, at.L_FPU_WAITS)
+    vectors.store_bytes(time, lane_bytes, at.L_TIME)
+    vectors.store_bytes(asked, lane_bytes, at.L_ASKED)
+    vectors.store_bytes(holds, lane_bytes, at.L_HOLDS)
     return now
 
 
 @heapless
-def cycles(now, end, traces):
-    return _cycles(eight_bytes(), now, end, traces)
-
-
-@native
-def bench(now, end, traces):
-    return _cycles(eight_bytes(), now, end, traces)
-
-
-@native
-def benchpair(c, traces):
-    pair(c, traces)
-    return 0
-
-
-@heapless
-def stride(now, until, s, traces):
-    """Handle cycles from `now` on, before `until`. Returns the first one that is not handled."""
-    if until - now < at.WINDOW:
-        return now
+def _stride(now, until, s, traces):
+    """Cycles from `now` on. Returns the first one that is not handled; s[OUT] are the entries taken."""
+    s[at.OUT], then = 0, now
     end = _enter(now, until, s, traces)
-    if end - now < at.WINDOW:
-        return now
-    then = cycles(now, end, traces)
+    if s[at.CORES] <= 8:
+        then = _cycles(vectors.eight_bytes(), now, end, traces[8])
+    else:
+        then = _cycles(vectors.sixteen_bytes(), now, end, traces[8])
     if then > now:
-        s[at.TAKEN_BY_LANES] += _leave(now, then, s, traces)
+        s[at.OUT] = _leave(then, s, traces)
+    return then
+
+
+@inlined
+def stride(now, until, s, traces):
+    """Handle cycles from `now` on, before `until`, if that pays. Returns the first one that is not handled."""
+    if now < s[at.STRIDE_AT]:
+        return now
+    if s[at.STRIDE_PAUSE] > 0:
+        until = min(until, now + TRIAL)
+    then = _stride(now, until, s, traces)
+    if then - now >= PAYS and s[at.OUT] >= then - now:
+        s[at.STRIDE_PAUSE] = 0
+    else:
+        s[at.STRIDE_PAUSE] = min(2 * s[at.STRIDE_PAUSE] + 1, LONGEST_PAUSE)
+    s[at.STRIDE_AT] = then + 1 + s[at.STRIDE_PAUSE]
     return then

@@ -1,0 +1,94 @@
+"""Cores as lanes of vectors: cycles, counters and memory are those of the fast engine, and lanes are what is used."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from pulpsim import Platform, Program, assemble, isa
+from pulpsim.code import RETURN_ROW, Code, address_of
+from pulpsim.engine import Kind
+from pulpsim.engine import layout as at
+from pulpsim.engine.jit import JitEngine
+from pulpsim.engine.traces.engine import TraceEngine
+from pulpsim.memory import EVENT_UNIT_BASE, L1_BASE, Memory
+
+REGION = 1 << 13  # of L1, for each core
+
+
+class Mixture(NamedTuple):
+    """How often each step comes in a loop, and by how many rounds less each core goes through it than the one before."""
+
+    steps: dict[str, int]
+    less: int
+
+
+MANY = {"p.lw t0, 4(a0!)": 6, "lw t1, 8(a0)": 6, "p.sw t1, 4(a1!)": 4, "fmadd.s ft0, ft1, ft2, ft0": 6, "add t2, t2, a3": 4}
+FEW = {"lh t3, 2(a0)": 2, "lw t4, 6(a0)": 2, "fdiv.s ft4, ft5, ft1": 1, "mul t5, t0, t1": 2}
+MIXTURES = {
+    "banks and FPUs": Mixture(MANY, 7),
+    "much else": Mixture({**MANY, **FEW}, 7),
+    "barriers": Mixture({**MANY, **FEW, "p.elw t6, 0x23c(a4)": 1}, 0),
+}
+
+
+def loop(mixture: Mixture, rng: np.random.Generator) -> Program:
+    """Of random steps; a0 and a1 go on and, at the end of a round, back."""
+    weights = np.array(list(mixture.steps.values()))
+    body = rng.choice(list(mixture.steps), int(rng.integers(8, 40)), p=weights / weights.sum()).tolist()
+    back = [f"addi {base}, {base}, {-4 * sum(f'({base}!)' in step for step in body)}" for base in ("a0", "a1")]
+    return assemble("\n".join(["lp.setup x0, a2, .Lend", *body, *back, ".Lend: addi a3, a3, 1", "ret"]))
+
+
+def play(engine_class: type[JitEngine], platform: Platform, mixture: Mixture, seed: int) -> tuple[list[object], list[bool]]:
+    """What happened, and of every look whether lanes had just paid."""
+    rng, code, memory, cores = np.random.default_rng(seed), Code(), Memory(platform), platform.cluster.cores
+    engine = engine_class(platform, memory, code)
+    memory.l1[:] = rng.integers(0, 256, memory.l1.size)
+    row = code.load(loop(mixture, rng))
+    files = np.zeros((cores, isa.REGISTERS), np.uint32)
+    files[:, 32:] = rng.integers(0, 1 << 32, (cores, 32))
+    for core in range(cores):
+        data = L1_BASE + core * REGION + 4 * rng.integers(16, size=2)
+        for name, value in (
+            ("ra", address_of(RETURN_ROW)), ("a0", data[0]), ("a1", data[1] + REGION // 2),
+            ("a2", 400 - core * mixture.less), ("a3", core), ("a4", EVENT_UNIT_BASE),
+        ):  # fmt: skip
+            files[core, isa.REGISTER_NUMBERS[name]] = value
+    engine.start_team(row, rng.integers(0, 90, cores).tolist(), files)
+    reports, paid = [], []
+    while not engine.idle():
+        reports += engine.advance(engine.now + int(rng.integers(1, 3000)))
+        paid.append(bool(engine._state[at.STRIDE_PAUSE] == 0 and 0 < engine._state[at.STRIDE_AT] < at.NEVER))
+    assert {report.kind for report in reports} == {Kind.RETURNED}
+    return [reports, engine.now, engine.counters().tolist(), memory.l1.tobytes()], paid
+
+
+@pytest.mark.parametrize("mixture", MIXTURES.values(), ids=MIXTURES)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {}, {"cluster.fpus": 4}, {"cluster.fpus": 1}, {"l1.banks": 1}, {"l1.banks": 64}, {"l1.conflicts": False},
+        {"l1.banks": 128}, {"cluster.cores": 1}, {"cluster.cores": 2, "cluster.fpus": 1}, {"cluster.cores": 9},
+        {"cluster.cores": 16, "cluster.fpus": 4}, {"cluster.cores": 16, "l1.banks": 4},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_lanes_change_nothing(settings: dict[str, object], mixture: Mixture) -> None:
+    cores = int(str(settings.get("cluster.cores", 8)))
+    platform = Platform.preset("pulp-2022", {"cluster.fpus": cores, "l1.size_bytes": 1 << 17, **settings})
+    for seed in range(3):
+        expected, _ = play(JitEngine, platform, mixture, seed)
+        found, _ = play(TraceEngine, platform, mixture, seed)
+        assert found == expected
+
+
+@pytest.mark.parametrize(("cores", "banks", "pays"), [(8, 16, True), (16, 64, True), (1, 16, False), (8, 128, False)])
+def test_lanes_are_used_where_they_pay(cores: int, banks: int, pays: bool) -> None:
+    platform = Platform.preset(
+        "pulp-2022", {"cluster.cores": cores, "cluster.fpus": cores, "l1.size_bytes": 1 << 17, "l1.banks": banks}
+    )
+    _, paid = play(TraceEngine, platform, MIXTURES["banks and FPUs"], 0)
+    assert any(paid) == pays

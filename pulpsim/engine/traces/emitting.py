@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import llvmlite.ir as ir
@@ -18,12 +19,12 @@ from pulpsim.engine.traces.translation import LATE, Region
 from pulpsim.engine.traces.values import LONGEST
 from pulpsim.memory import L1_BASE, L2_BASE
 
+_MOVED = (at.MOVED_IN, at.MOVED_IN + 1, at.MOVED_OUT, at.MOVED_OUT + 1)
 #: of the state, what does not change while a translation runs
 _FIXED = (
-    at.STRETCH, at.LINES, at.LOAD_USE, at.MUL_USE, at.TAKEN, at.JUMP, at.L1_WORDS, at.BANK_MASK, at.MOVED_IN,
-    at.MOVED_IN + 1, at.MOVED_OUT, at.MOVED_OUT + 1,
+    at.STRETCH, at.LINES, at.LOAD_USE, at.MUL_USE, at.TAKEN, at.JUMP, at.L1_WORDS, at.BANK_MASK, *_MOVED,
 )  # fmt: skip
-I8, I32, I64 = (ir.IntType(bits) for bits in (8, 32, 64))
+BIT, I8, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 32, 64))
 #: of a core's state, read when the translation is entered and written when it is left
 _KEPT = (at.START0, at.END0, at.COUNT0, at.START1, at.END1, at.COUNT1)
 _COUNTED = tuple(
@@ -363,19 +364,16 @@ class Emitter:
         self._issue(row, late)
 
     def _may_read(self, word: Any, row: int, late: int) -> None:
-        """As `touched.may_touch`, but that transfers are looked at by the interpreter."""
+        """As `touched.may_touch`, but that words which transfers may move are left to the interpreter."""
         b = self._b
         home = b.gep(self._touched, [word])
         mark = b.zext(b.load(home), I64)
         mine = b.icmp_unsigned("==", b.or_(mark, _i64(WRITTEN)), b.or_(self._mine, _i64(WRITTEN)))
-        known = b.or_(mine, b.icmp_unsigned("==", mark, self._many))
         first, on = b.append_basic_block(), b.append_basic_block()
-        b.cbranch(known, on, first)
+        b.cbranch(b.or_(mine, b.icmp_unsigned("==", mark, self._many)), on, first)
         b.position_at_end(first)
-        fresh = self._is_fresh(mark)
-        written = b.icmp_unsigned("!=", b.and_(mark, _i64(WRITTEN)), _i64(0))
-        self._unless(b.or_(b.and_(b.not_(fresh), written), b.and_(fresh, self._is_moved(at.MOVED_IN, word))), row, late)
-        b.store(b.trunc(b.select(fresh, self._mine, self._many), I32), home)
+        arguments = (home, word, mark, self._mine, self._many, *map(self._state, _MOVED[:2]))
+        self._unless(b.not_(b.call(self._first_read, arguments)), row, late)
         b.branch(on)
         b.position_at_end(on)
 
@@ -386,28 +384,57 @@ class Emitter:
         first, on = b.append_basic_block(), b.append_basic_block()
         b.cbranch(b.icmp_unsigned("==", mark, b.or_(self._mine, _i64(WRITTEN))), on, first)
         b.position_at_end(first)
-        others = b.and_(b.not_(self._is_fresh(mark)), b.icmp_unsigned("!=", mark, self._mine))
         kept = b.load(self._kept)
-        full = b.icmp_signed(">", kept, self._log_end)
-        moved = b.or_(self._is_moved(at.MOVED_IN, word), self._is_moved(at.MOVED_OUT, word))
-        self._unless(b.or_(b.or_(others, full), moved), row, late)
-        entry = b.mul(kept, _i64(2))
-        b.store(word, b.gep(self._log, [entry]))  # IN_L1 is 0
-        old = b.sext(b.load(b.gep(self._words, [word])), I64)
-        b.store(old, b.gep(self._log, [b.add(entry, _i64(1))]))
+        self._unless(b.icmp_signed(">", kept, self._log_end), row, late)
+        entry = b.gep(self._log, [b.mul(kept, _i64(2))])
+        arguments = (home, word, mark, self._mine, self._many, *map(self._state, _MOVED), self._words, entry)
+        self._unless(b.not_(b.call(self._first_write, arguments)), row, late)
         b.store(b.add(kept, _i64(1)), self._kept)
-        b.store(b.trunc(b.or_(self._mine, _i64(WRITTEN)), I32), home)
         b.branch(on)
         b.position_at_end(on)
 
-    def _is_fresh(self, mark: Any) -> Any:
-        b = self._b
-        return b.icmp_unsigned("!=", b.lshr(mark, _i64(STRETCH)), self._state(at.STRETCH))
+    @cached_property
+    def _first_read(self) -> Any:
+        """A function: note that a core reads a word it has not read; whether it may."""
+        function, b, (home, word, mark, mine, many, *moved) = self._function("first_read", I32, *[I64] * 6)
+        fresh = _is_fresh(b, mark, mine)
+        written = b.icmp_unsigned("!=", b.and_(mark, _i64(WRITTEN)), _i64(0))
+        wrong = b.select(fresh, _is_between(b, word, *moved), written)
+        with b.if_then(wrong):
+            b.ret(ir.Constant(BIT, 0))
+        b.store(b.trunc(b.select(fresh, mine, many), I32), home)
+        b.ret(ir.Constant(BIT, 1))
+        return function
 
-    def _is_moved(self, way: int, word: Any) -> Any:
-        """Some transfer under way in this direction may move this word."""
-        inside = self._b.sub(word, self._state(way))
-        return self._b.icmp_unsigned("<", inside, self._state(way + 1))
+    @cached_property
+    def _first_write(self) -> Any:
+        """A function: note that a core writes a word it has not written, and keep what was there; whether it may."""
+        kinds = (*[I64] * 8, I32.as_pointer(), I64.as_pointer())
+        function, b, (home, word, mark, mine, _, *moved, words, entry) = self._function("first_write", I32, *kinds)
+        others = b.and_(b.not_(_is_fresh(b, mark, mine)), b.icmp_unsigned("!=", mark, mine))
+        wrong = b.or_(others, b.or_(_is_between(b, word, *moved[:2]), _is_between(b, word, *moved[2:])))
+        with b.if_then(wrong):
+            b.ret(ir.Constant(BIT, 0))
+        b.store(word, entry)  # IN_L1 is 0
+        b.store(b.sext(b.load(b.gep(words, [word])), I64), b.gep(entry, [_i64(1)]))
+        b.store(b.trunc(b.or_(mine, _i64(WRITTEN)), I32), home)
+        b.ret(ir.Constant(BIT, 1))
+        return function
+
+    def _function(self, name: str, pointed: Any, *kinds: Any) -> tuple[Any, Any, Sequence[Any]]:
+        """A function that is called, not inlined: it, a builder at its begin, its arguments."""
+        function = ir.Function(self._b.module, ir.FunctionType(BIT, [pointed.as_pointer(), *kinds]), name)
+        function.attributes.add("noinline")
+        return function, ir.IRBuilder(function.append_basic_block()), function.args
+
+
+def _is_fresh(b: Any, mark: Any, mine: Any) -> Any:
+    """A word's mark is of an older stretch."""
+    return b.icmp_unsigned("!=", b.lshr(mark, _i64(STRETCH)), b.lshr(mine, _i64(STRETCH)))
+
+
+def _is_between(b: Any, word: Any, first: Any, count: Any) -> Any:
+    return b.icmp_unsigned("<", b.sub(word, first), count)
 
 
 assert at.IN_L1 == 0 and Jump.JAL != Jump.JALR

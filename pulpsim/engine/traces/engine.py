@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pulpsim.code import Code
-from pulpsim.engine import Sink, Transfer, loop
+from pulpsim.engine import FOREVER, Sink, Transfer, loop
 from pulpsim.engine import layout as at
 from pulpsim.engine.jit import JitEngine
 from pulpsim.engine.traces.kept import put_back
@@ -20,6 +21,8 @@ from pulpsim.platform import Platform
 
 #: a stretch that failed after so many cycles is not tried again for so many times as long, and a few more
 PATIENCE, FEW = 2, 64
+#: so many stretches of teams that begin at the same row may fail; then the fast engine runs such teams
+FAILURES = 3
 
 
 class TraceEngine(JitEngine):
@@ -49,6 +52,7 @@ class TraceEngine(JitEngine):
             self._state[at.STRIDE_AT] = at.NEVER
         self._exact = bool(state[at.CONFLICTS] == at.ROUND_ROBIN)  # the fast engine does all
         self._exact_until = 0  # no stretch is tried before this cycle
+        self._began, self._failed = -1, Counter[int]()  # the team's first row; stretches that failed, by such rows
         #: since the stretch began, and perhaps before: cycle, command, where it lies in the state, what was there
         self._commands: list[tuple[int, Transfer, int, NDArray[np.int64]]] = []
         memory.settle = self.settle
@@ -85,6 +89,7 @@ class TraceEngine(JitEngine):
 
     def _give_up(self) -> None:
         """This stretch is for the fast engine."""
+        self._failed[self._began] += 1
         self._exact_until = self.now + PATIENCE * (self.now - self._since) + FEW
         self.settle()
 
@@ -141,6 +146,8 @@ class TraceEngine(JitEngine):
     def start_team(self, row: int, times: Sequence[int], registers: NDArray[np.uint32]) -> None:
         self.settle()
         super().start_team(row, times, registers)
+        self._began = row
+        self._exact_until = FOREVER if self._failed[row] >= FAILURES else self.now
 
     def counters(self) -> NDArray[np.int64]:
         self.settle()

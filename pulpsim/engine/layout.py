@@ -120,7 +120,7 @@ CORE = 64  # behind the scalars
     _MOVED_OUT_WORDS,
     HEAT,  # instructions that were interpreted for traces
     CLAIM,  # what an instruction, executed ahead of time, asks for: a trace's entry without its gap, or NO_CLAIM
-    STRIDE_AT,  # the cycle in which lanes are tried next, and for how long they were not, the last time
+    STRIDE_AT,  # the cycle in which lanes are tried next; cycles that they rest now, 0 while they pay
     STRIDE_PAUSE,
     SHARED_WAY,  # shift registers of the shared banks, MAX_SHARED_BANKS of them
     *_spare,
@@ -140,8 +140,8 @@ BEFORE = CSRS + MAX_CORES * CSR_FIELDS  # a core's counters at its event, if the
 STATE = BEFORE + CAUSES
 NO_CONFLICTS, FIFO, ROUND_ROBIN = range(3)
 
-# traces, of each core TRACE entries: an operand, a kind, from E_GAP on the cycles since the entry before it, whose own
-# wait not counted
+# traces, of each core TRACE entries: from E_OPERAND on an operand, above it a kind, from E_GAP on the cycles since the
+# entry before it, whose own wait not counted
 TRACE = 2048
 E_OPERAND, E_GAP = 0, 32
 E_OPERANDS, E_KIND = (1 << 28) - 1, 7 << 28

@@ -1,7 +1,7 @@
 """Vectors of bytes, for compiled functions: a byte in each of 8 or 16 lanes, or a pair of bytes.
 
-Bytes are unsigned; those of a mask are 0 or 255. Vectors of one length have + - & | == and <. What makes a new vector is
-given one that it is to be like. LLVM maps all to what the host has.
+Bytes are unsigned; those of a mask are 0 or 255. Vectors of one length have + - & | == and <. What makes a new vector
+is given one that it is to be like. LLVM maps all to what the host has.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ less = _of("less")  #: a, b -> a - b, or 0 if that is negative
 without = _of("without")  #: value, mask -> 0 where the mask says so
 choose = _of("choose")  #: mask, value, other -> the value where the mask says so, else the other
 highest_bits = _of("highest_bits")  #: the highest bits of all bytes, as a number
-#: value, before -> how many lanes hold what this one does: itself, lanes ahead of it by their value, others by what they
-#: held before
+#: value, before -> how many lanes hold what this one does: itself, lanes ahead of it by their value, those behind it by
+#: what they held before
 matches = _of("matches")
 
 pairs = _of("pairs")  #: first, second
 firsts = _of("firsts")
 seconds = _of("seconds")
 doubled = _of("doubled")  #: pairs of each byte, twice the same
-#: array of pairs as uint16, places as int32, like -> the pairs at the lanes' places; those behind them; and so on, WINDOW
-#: of them
+#: array of pairs as uint16, places as int32, like -> the pairs at the lanes' places; those behind them; and so on,
+#: WINDOW of them
 window = _of("window")
 WINDOW = 4

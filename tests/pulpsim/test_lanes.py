@@ -19,13 +19,19 @@ REGION = 1 << 13  # of L1, for each core
 
 
 class Mixture(NamedTuple):
-    """How often each step comes in a loop, and by how many rounds less each core goes through it than the one before."""
+    """How often each step comes in a loop, and how many rounds less each core goes through it than the one before."""
 
     steps: dict[str, int]
     less: int
 
 
-MANY = {"p.lw t0, 4(a0!)": 6, "lw t1, 8(a0)": 6, "p.sw t1, 4(a1!)": 4, "fmadd.s ft0, ft1, ft2, ft0": 6, "add t2, t2, a3": 4}
+MANY = {
+    "p.lw t0, 4(a0!)": 6,
+    "lw t1, 8(a0)": 6,
+    "p.sw t1, 4(a1!)": 4,
+    "fmadd.s ft0, ft1, ft2, ft0": 6,
+    "add t2, t2, t0": 4,
+}
 FEW = {"lh t3, 2(a0)": 2, "lw t4, 6(a0)": 2, "fdiv.s ft4, ft5, ft1": 1, "mul t5, t0, t1": 2}
 MIXTURES = {
     "banks and FPUs": Mixture(MANY, 7),
@@ -42,7 +48,9 @@ def loop(mixture: Mixture, rng: np.random.Generator) -> Program:
     return assemble("\n".join(["lp.setup x0, a2, .Lend", *body, *back, ".Lend: addi a3, a3, 1", "ret"]))
 
 
-def play(engine_class: type[JitEngine], platform: Platform, mixture: Mixture, seed: int) -> tuple[list[object], list[bool]]:
+def play(
+    engine_class: type[JitEngine], platform: Platform, mixture: Mixture, seed: int
+) -> tuple[list[object], list[bool]]:
     """What happened, and of every look whether lanes had just paid."""
     rng, code, memory, cores = np.random.default_rng(seed), Code(), Memory(platform), platform.cluster.cores
     engine = engine_class(platform, memory, code)

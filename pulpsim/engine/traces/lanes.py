@@ -5,9 +5,9 @@ next entry, without the one that it takes. In a pair that is for `turns`, of any
 them has its highest bit set.
 
 Of each lane in a cycle: `time` till its next entry; what it `asked` for last, 255 once it has been served; how long it
-`holds` that, until the cycle after it is served. Whatever is asked for serves one a cycle, the first that asked first. So
-an access is served when all lanes that asked for the same have been: those that hold it, and of those that are due in the
-same cycle the ones before it in the order of cores, which is that of the lanes.
+`holds` that, until the cycle after it is served. A bank serves one a cycle, in the order in which they asked. So a lane
+waits as many cycles as there are lanes that hold what it asks for, and lanes that ask for the same in this cycle and
+come before it in the order of cores, which is that of the lanes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ PAYS, TRIAL, LONGEST_PAUSE = 32, 64, 4096
 
 @heapless
 def pair(c, traces):
-    """Make the pairs of a core's new entries. The gap behind the last one is not known: it is for `turns`."""
+    """Make the pairs of a core's new entries, and perhaps again those of the next core that lie behind them. The gap
+    behind the last entry is not known: it is for `turns`."""
     entries, heads, pairs, none = traces[0], traces[1], traces[8][0], vectors.sixteen_bytes()
     first, last = heads[c * at.HEAD_FIELDS + at.H_NEXT], heads[c * at.HEAD_FIELDS + at.H_END]
     entries[last] = 0
@@ -57,8 +58,8 @@ def _clear(s, lanes):
 
 @heapless
 def _take(c, ahead, traces):
-    """A core that is due so many cycles ahead joins the lanes. Returns whether it holds something; -1 if it cannot join,
-    as its trace has not begun."""
+    """A core that is due so many cycles ahead joins the lanes. Returns whether it holds something; -1 if it cannot
+    join, as its trace has not begun."""
     entries, heads, lane_bytes, numbers = traces[0], traces[1], traces[8][1], traces[8][2]
     head, lane = c * at.HEAD_FIELDS, 0
     place = heads[head + at.H_NEXT]
@@ -78,8 +79,8 @@ def _take(c, ahead, traces):
 
 @heapless
 def _enter(now, until, s, traces):
-    """All cores join the lanes, and stay in the calendar. Returns up to which cycle nobody else is due; `now` if some core
-    cannot join, or others hold something."""
+    """All cores join the lanes, and stay in the calendar. Returns up to which cycle nobody else is due; `now` if some
+    core cannot join, or others hold something."""
     end, far, held = until, np.uint64(s[at.FAR]), 0
     while far != 0:
         agent = lowest_bit(far)
@@ -129,8 +130,8 @@ def _leave(now, s, traces):
 # -- cycles ----------------------------------------------------------------------------------------
 @inlined
 def _cycles(none, now, end, lanes):
-    """Handle cycles up to `end`, some less, or to one in which an entry is for `turns`. Returns the first one that is not
-    handled. none: a vector of zeros, which says how many lanes there are."""
+    """Handle cycles up to `end`, perhaps a few less, or to one in which an entry is for `turns`. Returns the first one
+    that is not handled. none: a vector of zeros, which says how many lanes there are."""
     pairs, lane_bytes, numbers = lanes
     time, step = vectors.load_bytes(lane_bytes, at.L_TIME, none), vectors.load_bytes(lane_bytes, at.L_STEP, none)
     asked, holds = vectors.load_bytes(lane_bytes, at.L_ASKED, none), vectors.load_bytes(lane_bytes, at.L_HOLDS, none)

@@ -17,13 +17,12 @@ from pulpsim.jit import heapless, inlined, unlikely
 
 BANK_CONFLICT, FPU_CONTENTION, ICACHE = int(Cause.BANK_CONFLICT), int(Cause.FPU_CONTENTION), int(Cause.ICACHE)
 assert BANK_CONFLICT == FPU_CONTENTION - 1
-KIND, OPERAND = at.E_KIND, at.E_OPERANDS
 
 
 @heapless
 def _rare(c, now, entry, s, tags, traces):
     """An entry that is not for a bank or an FPU: the cycles that it waits, or as `turn` returns."""
-    kind, operand, k = entry & KIND, entry & OPERAND, at.CORE + c * at.CORE_FIELDS
+    kind, operand, k = entry & at.E_KIND, entry & at.E_OPERANDS, at.CORE + c * at.CORE_FIELDS
     if kind == at.E_NOTHING:
         return np.int64(0)
     if kind == at.E_CROSSING:
@@ -49,7 +48,7 @@ def _rare(c, now, entry, s, tags, traces):
 
 @inlined
 def _next_part(c, s, rows, fields, registers, l1, words, l2, l2_words, tags, present, counted, traces):
-    """The next part of a core's trace, whose first entry is at the place that is returned."""
+    """A core's trace goes on. Returns where, now."""
     run_by_itself(c, s, rows, fields, registers, l1, words, l2, l2_words, tags, present, counted, traces)
     pair(c, traces)
     return traces[1][c * at.HEAD_FIELDS + at.H_NEXT]
@@ -67,10 +66,10 @@ def turn(c, now, s, rows, fields, registers, l1, words, l2, l2_words, tags, pres
         if gap > 0:
             return now + gap
     entry = entries[place]
-    if unlikely(entry & KIND != at.E_SHARED):
+    if unlikely(entry & at.E_KIND != at.E_SHARED):
         wait = _rare(c, now, entry, s, tags, traces)
     else:
-        shared = at.FPU_FREE + (entry & OPERAND)
+        shared = at.FPU_FREE + (entry & at.E_OPERANDS)
         served = max(s[shared], now)
         wait = served - now
         s[shared] = served + 1

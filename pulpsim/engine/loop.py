@@ -138,7 +138,8 @@ def _turn(
             fmadd(base, row, fields, registers)
         if unlikely(wait < 0):
             return _rare(
-                c, k, base, now, s, rows, fields, registers, l1, words, l2, l2_words, tags, present, full, counted, watch
+                c, k, base, now, s, rows, fields, registers, l1, words, l2, l2_words, tags, present, full, counted,
+                watch,
             )  # fmt: skip
         if watch is not None:
             executed(c, row, now, touched, s, fields, registers, watch)
@@ -199,8 +200,8 @@ def advance(
     the latter. l1, words and l2, l2_words are the memories as bytes and as int32; tags, present: see
     `icache`. full: True or None, see `_event`. counted: True to count
     what `Work` names, None to leave that out. watch: see `watching`, or None. Watched, it also ends when the log
-    might not hold what the next cycle adds. traces: see `traces.kept`; with them cores run ahead of time, by themselves,
-    and their events come from their traces.
+    might not hold what the next cycle adds. traces: see `traces.kept`; with them cores run ahead of time, by
+    themselves, and their events come from their traces.
     """
     now, soon = s[at.NOW], np.uint64(0)  # soon: agents with an event in the next cycle, beside those in MASKS
     s[at.REPORTS] = 0

@@ -167,7 +167,8 @@ def test_what_is_said() -> None:
     )
     assert refused(lambda: assemble(Path("f.S"))).endswith("must be a str, as of Path.read_text()")
     assert refused(lambda: Machine("pulp-2023")).startswith("no platform 'pulp-2023' (did you mean 'pulp-2022'?)")
-    assert refused(lambda: Machine("pulp-2022", "jitt")) == "no engine 'jitt' (did you mean 'jit'?): traces, jit or reference"
+    expected = "no engine 'jitt' (did you mean 'jit'?): traces, jit or reference"
+    assert refused(lambda: Machine("pulp-2022", "jitt")) == expected
     assert refused(lambda: checked(l1=4.0)) == "DMA command: l1 = 4.0: must be a whole number"
     builder = Builder("b")
     assert refused(lambda: builder.register("x", at="a9")) == "b: no register 'a9'"

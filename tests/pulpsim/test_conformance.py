@@ -15,6 +15,7 @@ from pulpsim.code import RETURN_ROW, Code, address_of
 from pulpsim.engine import FOREVER, Engine, Kind, Report, Trap
 from pulpsim.engine.jit import JitEngine
 from pulpsim.engine.reference import ReferenceEngine
+from pulpsim.engine.traces.engine import TraceEngine
 from pulpsim.memory import EVENT_UNIT_BASE, L1_BASE, L2_BASE, Memory
 from pulpsim.program import TARGET
 from tests import conformance
@@ -62,7 +63,7 @@ def test_a_loop_that_starts_outside_the_code_is_a_trap(target: int) -> None:
     program = assemble("lp.starti x1,.Lhere\n.Lhere: nop\nret")
     rows = program.rows.copy()
     rows[0, TARGET] = target
-    for engine_class in (ReferenceEngine, JitEngine):
+    for engine_class in (ReferenceEngine, JitEngine, TraceEngine):
         platform, code = conformance.platform_with({"icache.enabled": False}), Code()
         engine = engine_class(platform, Memory(platform), code)
         first = code.load(Program(rows))
@@ -72,7 +73,7 @@ def test_a_loop_that_starts_outside_the_code_is_a_trap(target: int) -> None:
         assert engine.row(0) == first and not engine.counters().any()
 
 
-@pytest.mark.parametrize("engine_class", [ReferenceEngine, JitEngine])
+@pytest.mark.parametrize("engine_class", [ReferenceEngine, JitEngine, TraceEngine])
 def test_a_team_started_in_one_call_is_one_whose_cores_are_started_one_by_one(
     engine_class: type[ReferenceEngine] | type[JitEngine],
 ) -> None:
@@ -100,7 +101,7 @@ def test_a_team_started_in_one_call_is_one_whose_cores_are_started_one_by_one(
     assert half > 2 and seen[:half] == seen[half:]
 
 
-@pytest.mark.parametrize("engine_class", [ReferenceEngine, JitEngine])
+@pytest.mark.parametrize("engine_class", [ReferenceEngine, JitEngine, TraceEngine])
 def test_a_team_does_not_start_while_one_of_its_cores_runs_nor_in_the_past_nor_outside_the_code(
     engine_class: type[ReferenceEngine] | type[JitEngine],
 ) -> None:
@@ -123,6 +124,7 @@ PLATFORMS = {
     "pulp-open": Platform.preset("pulp-open"),
     "round-robin": Platform.preset("pulp-open", {"l1.arbitration": "round-robin"}),
 }
+ENGINES = ("reference", "jit", "traces")
 MATMULS = sorted({row["kernel"] for row in tables.rows("matmul")})
 MICRO = sorted({row["kernel"] for row in tables.rows("micro")} | {"ub_jr_dep"})
 
@@ -146,10 +148,8 @@ def test_matmuls(platform: Platform, kernel: str) -> None:
     for cores, (n, k, m) in ((1, (7, 9, 5)), (8, (7, 9, 5)), (4, (8, 8, 8)), (8, (8, 16, 8))):
         b = L1_BASE + 0x1000 + 4 * n * k
         values = {"a1": b, "a2": b + 4 * k * m, "a3": n, "a4": k, "a5": m}
-        reference, fast = (
-            run(engine, platform, "matmul", kernel, cores, **values) for engine in ("reference", "jit")
-        )
-        assert reference == fast
+        reference, *others = (run(engine, platform, "matmul", kernel, cores, **values) for engine in ENGINES)
+        assert others == [reference] * 2
 
 
 @pytest.mark.parametrize("platform", PLATFORMS.values(), ids=PLATFORMS)
@@ -157,7 +157,5 @@ def test_matmuls(platform: Platform, kernel: str) -> None:
 def test_micro_benchmarks(platform: Platform, kernel: str) -> None:
     values = {"a1": L2_BASE + 0x10000, "a2": 0x10204000}
     for cores in (1, 6):
-        reference, fast = (
-            run(engine, platform, "micro", kernel, cores, **values) for engine in ("reference", "jit")
-        )
-        assert reference == fast
+        reference, *others = (run(engine, platform, "micro", kernel, cores, **values) for engine in ENGINES)
+        assert others == [reference] * 2

@@ -17,7 +17,7 @@ from pulpsim.memory import L1_BASE, L2_BASE, stack_base
 from pulpsim.program.directives import _HANDLERS, HARMLESS, SILENT, float_bytes
 from pulpsim.program.expressions import ExpressionError, Number, parse
 
-Engine = Literal["reference", "jit"]
+Engine = Literal["reference", "jit", "traces"]
 
 
 def texts(text: str) -> list[str]:

@@ -26,9 +26,9 @@ from pulpsim.errors import (
 )
 from pulpsim.memory import L1_BASE, L2_BASE
 
-EngineName = Literal["jit", "reference"]
+EngineName = Literal["traces", "jit", "reference"]
 
-ENGINES: tuple[EngineName, ...] = ("jit", "reference")
+ENGINES: tuple[EngineName, ...] = ("traces", "jit", "reference")
 DATA = L2_BASE + 0x10000
 TEAM = {"a0": L1_BASE, "a2": 0x10204000}
 #: no software around the hardware's own cycles
@@ -56,13 +56,13 @@ WORK = assemble(
 )
 
 
-def machine(engine: EngineName = "jit", **overrides: object) -> Machine:
+def machine(engine: EngineName = "traces", **overrides: object) -> Machine:
     """A machine on pulp-2022, l1__banks=32 for l1.banks; no instruction cache unless asked for."""
     settings = {"icache.enabled": False} | {key.replace("__", "."): value for key, value in overrides.items()}
     return Machine(Platform.preset("pulp-2022", settings), engine)
 
 
-def bare(engine: EngineName = "jit", **overrides: object) -> Machine:
+def bare(engine: EngineName = "traces", **overrides: object) -> Machine:
     settings = {key.replace(".", "__"): value for key, value in BARE.items()}
     return machine(engine, **(settings | overrides))
 

@@ -20,8 +20,8 @@ from pulpsim.program import Builder
 from tests.pulpsim.conftest import Bench
 
 BenchFactory = Callable[..., Bench]
-Engine = Literal["reference", "jit"]
-ENGINES = ("reference", "jit")
+Engine = Literal["reference", "jit", "traces"]
+ENGINES = ("reference", "jit", "traces")
 
 
 def run(bench: BenchFactory, text: str, **values: int) -> Bench:

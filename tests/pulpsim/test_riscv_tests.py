@@ -25,7 +25,7 @@ OWN = Path(__file__).parent / "riscv_env"
 GROUPS = ("rv32ui", "rv32um", "rv32uf")
 #: cycles in which each test has said what it found
 LIMIT = 60_000
-Engine = Literal["reference", "jit"]
+Engine = Literal["reference", "jit", "traces"]
 
 
 def suite() -> Path | None:

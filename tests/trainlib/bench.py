@@ -27,7 +27,7 @@ class Bench:
     between a tile's rows, not the words before and behind an array, not the stacks.
     """
 
-    def __init__(self, cores: int, seed: int, engine: Literal["jit", "reference"] = "jit"):
+    def __init__(self, cores: int, seed: int, engine: Literal["traces", "jit", "reference"] = "traces"):
         self.cores, self.rng = cores, np.random.default_rng(seed)
         self.machine = Machine(platform(cores), engine=engine)
         for memory in (self.machine.memory.l1, self.machine.memory.l2):

@@ -118,7 +118,7 @@ ACTIVATIONS = {
 names = pytest.mark.parametrize("name", ACTIVATIONS)
 
 
-def forward(name: str, v: Vectors, engine: Literal["jit", "reference"] = "jit") -> list[Result]:
+def forward(name: str, v: Vectors, engine: Literal["traces", "jit", "reference"] = "traces") -> list[Result]:
     bench, activation = Bench(v.cores, v.seed, engine), ACTIVATIONS[name]
     x = values(bench.rng, v.n, v.kind)
     at_x = bench.place(x)
@@ -127,7 +127,7 @@ def forward(name: str, v: Vectors, engine: Literal["jit", "reference"] = "jit") 
     return bench.run(activation.forward(at_x, at_y, v))
 
 
-def backward(name: str, v: Vectors, engine: Literal["jit", "reference"] = "jit") -> list[Result]:
+def backward(name: str, v: Vectors, engine: Literal["traces", "jit", "reference"] = "traces") -> list[Result]:
     bench, activation = Bench(v.cores, v.seed, engine), ACTIVATIONS[name]
     dy = values(bench.rng, v.n, v.kind)
     with np.errstate(over="ignore"):

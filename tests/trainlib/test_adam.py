@@ -60,7 +60,7 @@ def squares(rng: np.random.Generator, n: int, kind: str) -> Floats:
     return v if kind == "wild" else np.abs(v)
 
 
-def run(u: Update, decay: Decay, engine: Literal["jit", "reference"] = "jit") -> list[Result]:
+def run(u: Update, decay: Decay, engine: Literal["traces", "jit", "reference"] = "traces") -> list[Result]:
     """Two steps with one gradient: the second meets what the first left, and has other numbers."""
     bench = Bench(u.cores, u.seed, engine)
     w, dw, m = (values(bench.rng, u.n, u.kind) for _ in range(3))

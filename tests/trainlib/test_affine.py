@@ -28,7 +28,7 @@ from tests.trainlib.bench import Bench
 from trainlib.kernels import affine as kernels
 from trainlib.numerics import affine as numerics
 
-Engine = Literal["jit", "reference"]
+Engine = Literal["traces", "jit", "reference"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ lengths = st.one_of(st.just(1), sizes, st.integers(1, 200))
 cases = st.builds(Case, sizes, lengths, st.booleans(), st.booleans(), core_counts, st.sampled_from(ALL_KINDS), seeds)
 
 
-def forward(case: Case, engine: Engine = "jit") -> list[Result]:
+def forward(case: Case, engine: Engine = "traces") -> list[Result]:
     bench, shape = Bench(case.cores, case.seed, engine), (case.channels, case.pixels)
     x, scale, shift = values(bench.rng, shape, case.kind), *values(bench.rng, (2, case.channels), case.kind)
     expected = numerics.affine_forward(x, scale, shift, case.flag)
@@ -59,7 +59,7 @@ def forward(case: Case, engine: Engine = "jit") -> list[Result]:
     return bench.run(kernels.affine_forward(at_x, at_y, at_scale, at_shift, *shape, case.flag, case.cores))
 
 
-def input_gradient(case: Case, engine: Engine = "jit") -> list[Result]:
+def input_gradient(case: Case, engine: Engine = "traces") -> list[Result]:
     bench, shape = Bench(case.cores, case.seed, engine), (case.channels, case.pixels)
     dy, scale = values(bench.rng, shape, case.kind), values(bench.rng, case.channels, case.kind)
     expected = numerics.affine_input_gradient(dy, scale)
@@ -71,7 +71,7 @@ def input_gradient(case: Case, engine: Engine = "jit") -> list[Result]:
     return bench.run(kernels.affine_input_gradient(at_dy, at_dx, at_scale, *shape, case.cores))
 
 
-def gradients(case: Case, engine: Engine = "jit") -> list[Result]:
+def gradients(case: Case, engine: Engine = "traces") -> list[Result]:
     bench, shape = Bench(case.cores, case.seed, engine), (case.channels, case.pixels)
     dy, x = (values(bench.rng, shape, case.kind) for _ in range(2))
     mean, inverse, old_gamma, old_beta = values(bench.rng, (4, case.channels), case.kind)

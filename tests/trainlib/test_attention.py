@@ -32,7 +32,7 @@ from trainlib.plan import backward_choices
 from trainlib.tiling import default_plan
 
 flags = st.booleans()
-Engine = Literal["jit", "reference"]
+Engine = Literal["traces", "jit", "reference"]
 
 
 # -- kernels -----------------------------------------------------------------------------------------
@@ -51,7 +51,7 @@ rows = st.builds(
 )
 
 
-def forward(case: Rows, engine: Engine = "jit") -> list[Result]:
+def forward(case: Rows, engine: Engine = "traces") -> list[Result]:
     bench = Bench(case.cores, case.seed, engine)
     x = values(bench.rng, (case.rows, case.n), case.kind)
     at_x = bench.place(x)
@@ -60,7 +60,7 @@ def forward(case: Rows, engine: Engine = "jit") -> list[Result]:
     return bench.run(classification.softmax_rows(at_x, at_y, case.rows, case.n, case.cores))
 
 
-def gradient(case: Rows, engine: Engine = "jit") -> list[Result]:
+def gradient(case: Rows, engine: Engine = "traces") -> list[Result]:
     bench = Bench(case.cores, case.seed, engine)
     dy, y = (values(bench.rng, (case.rows, case.n), case.kind) for _ in range(2))
     at_dy, at_y = bench.place(dy), bench.place(y)
@@ -69,7 +69,7 @@ def gradient(case: Rows, engine: Engine = "jit") -> list[Result]:
     return bench.run(classification.softmax_rows_gradient(at_dy, at_y, at_dx, case.rows, case.n, case.cores))
 
 
-def scale(case: Rows, engine: Engine = "jit") -> list[Result]:
+def scale(case: Rows, engine: Engine = "traces") -> list[Result]:
     bench, n = Bench(case.cores, case.seed, engine), case.rows * case.n
     x, number = values(bench.rng, n, case.kind), np.float32(bench.rng.standard_normal())
     at_x = bench.place(x)

@@ -26,7 +26,7 @@ from tests.trainlib.bench import Bench
 from trainlib.kernels import bias as kernels
 from trainlib.numerics import bias as numerics
 
-Engine = Literal["jit", "reference"]
+Engine = Literal["traces", "jit", "reference"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ lengths = st.one_of(st.just(1), sizes, st.integers(1, 200))
 cases = st.builds(Case, sizes, lengths, st.booleans(), core_counts, st.sampled_from(ALL_KINDS), seeds)
 
 
-def forward(case: Case, engine: Engine = "jit") -> list[Result]:
+def forward(case: Case, engine: Engine = "traces") -> list[Result]:
     bench = Bench(case.cores, case.seed, engine)
     y, b = values(bench.rng, (case.rows, case.columns), case.kind), values(bench.rng, case.rows, case.kind)
     expected = numerics.bias_forward(y, b, case.flag)
@@ -55,7 +55,7 @@ def forward(case: Case, engine: Engine = "jit") -> list[Result]:
     return bench.run(kernels.bias_forward(at_y, at_b, case.rows, case.columns, case.flag, case.cores))
 
 
-def backward(case: Case, engine: Engine = "jit") -> list[Result]:
+def backward(case: Case, engine: Engine = "traces") -> list[Result]:
     bench = Bench(case.cores, case.seed, engine)
     dy, old = values(bench.rng, (case.rows, case.columns), case.kind), values(bench.rng, case.rows, case.kind)
     expected = numerics.bias_gradient(dy)

@@ -43,7 +43,7 @@ from trainlib.numerics.functions import exp
 from trainlib.numerics.loss import l1
 from trainlib.plan import LayerStep, Plan, Tile
 
-Engine = Literal["jit", "reference"]
+Engine = Literal["traces", "jit", "reference"]
 lengths = st.one_of(st.integers(1, 40), st.sampled_from([1, 2, 10, 12, 16, 17, 64, 100, 200]))
 
 
@@ -94,7 +94,7 @@ def normalised(x: Floats, v: Vectors) -> tuple[Floats, Floats]:
         return e * inverse, np.concatenate([sums, [inverse], maxima])
 
 
-def run_softmax(v: Vectors, in_place: bool, engine: Engine = "jit") -> list[Result]:
+def run_softmax(v: Vectors, in_place: bool, engine: Engine = "traces") -> list[Result]:
     bench = Bench(v.cores, v.seed, engine)
     x = values(bench.rng, v.n, v.kind)
     at_x, at_partial = bench.place(x), bench.space(2 * v.cores + 1)
@@ -106,7 +106,7 @@ def run_softmax(v: Vectors, in_place: bool, engine: Engine = "jit") -> list[Resu
     return bench.run(classification.softmax(at_x, at_y, at_partial, v.n, v.cores))
 
 
-def run_cross_entropy(v: Vectors, engine: Engine = "jit") -> list[Result]:
+def run_cross_entropy(v: Vectors, engine: Engine = "traces") -> list[Result]:
     bench = Bench(v.cores, v.seed, engine)
     x, label = values(bench.rng, v.n, v.kind), int(bench.rng.integers(v.n))
     at_x, at_gradient, at_partial = bench.place(x), bench.space(v.n), bench.space(2 * v.cores + 1)
@@ -332,7 +332,7 @@ def test_time_does_not_hang_on_the_class_but_for_the_banks_that_are_read() -> No
 
 
 # -- mean squared and mean absolute error ----------------------------------------------------------
-def run_regression(name: str, v: Vectors, engine: Engine = "jit") -> list[Result]:
+def run_regression(name: str, v: Vectors, engine: Engine = "traces") -> list[Result]:
     bench = Bench(v.cores, v.seed, engine)
     y, target = values(bench.rng, v.n, v.kind), values(bench.rng, v.n, v.kind)
     equal = bench.rng.random(v.n) < 0.1

@@ -33,7 +33,7 @@ from trainlib.kernels import depthwise
 from trainlib.numerics import depthwise as numerics
 from trainlib.numerics.elementwise import relu_backward
 
-Engine = Literal["jit", "reference"]
+Engine = Literal["traces", "jit", "reference"]
 VARIANTS = range(len(depthwise.NAMES))
 
 
@@ -103,7 +103,7 @@ def assert_sums(layer: Layer, found: Floats, terms: int, formula: str, *factors:
         assert_within(found, np.einsum(formula, *factors), terms * (1.01 * UNIT * size + TINY))
 
 
-def forward(layer: Layer, variant: int, engine: Engine = "jit", relu: bool = False) -> list[Result]:
+def forward(layer: Layer, variant: int, engine: Engine = "traces", relu: bool = False) -> list[Result]:
     bench = Bench(layer.cores, layer.seed, engine)
     x, w = layer.x(bench), layer.w(bench)
     y = numerics.dw_forward(x, w, *layer.strides)
@@ -121,7 +121,7 @@ def forward(layer: Layer, variant: int, engine: Engine = "jit", relu: bool = Fal
     )  # fmt: skip
 
 
-def weight_gradient(layer: Layer, variant: int, engine: Engine = "jit", cut: float = 0.0) -> list[Result]:
+def weight_gradient(layer: Layer, variant: int, engine: Engine = "traces", cut: float = 0.0) -> list[Result]:
     """In two tiles of rows if `cut`, the share of the first, leaves something for both."""
     bench = Bench(layer.cores, layer.seed, engine)
     x, dy = layer.x(bench), values(bench.rng, (layer.channels, layer.out_h, layer.out_w), layer.kind)
@@ -145,7 +145,7 @@ def weight_gradient(layer: Layer, variant: int, engine: Engine = "jit", cut: flo
     return bench.run(*calls)
 
 
-def input_gradient(layer: Layer, variant: int, engine: Engine = "jit") -> list[Result]:
+def input_gradient(layer: Layer, variant: int, engine: Engine = "traces") -> list[Result]:
     """x stands for the padded gradient of the output."""
     bench = Bench(layer.cores, layer.seed, engine)
     dyp, w = layer.x(bench), layer.w(bench)

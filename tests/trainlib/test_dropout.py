@@ -62,7 +62,7 @@ def twin(x: NDArray[np.float32], case: Case) -> NDArray[np.float32]:
     return numerics.dropout(x, case.first, case.key, numerics.threshold(case.rate), numerics.scale(case.rate))
 
 
-def dropout(case: Case, engine: Literal["jit", "reference"] = "jit") -> list[Result]:
+def dropout(case: Case, engine: Literal["traces", "jit", "reference"] = "traces") -> list[Result]:
     bench = Bench(case.cores, case.seed, engine)
     x = values(bench.rng, case.n, case.kind)
     expected, kept = twin(x, case), dropout_mask(case.first, case.n, case.key, case.rate)

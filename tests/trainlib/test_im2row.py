@@ -91,7 +91,7 @@ def spread(dy: Floats, stride: tuple[int, int]) -> Floats:
     return wide
 
 
-def forward(case: Case, engine: Literal["jit", "reference"] = "jit") -> list[Result]:
+def forward(case: Case, engine: Literal["traces", "jit", "reference"] = "traces") -> list[Result]:
     bench = Bench(case.cores, case.seed, engine)
     x = values(bench.rng, case.image, case.kind)
     expected = numerics.im2row(x, *case.kernel, *case.stride, case.top, case.left, *case.output, *case.dilation)
@@ -106,7 +106,7 @@ def forward(case: Case, engine: Literal["jit", "reference"] = "jit") -> list[Res
     )  # fmt: skip
 
 
-def gradient(case: Case, engine: Literal["jit", "reference"] = "jit") -> list[Result]:
+def gradient(case: Case, engine: Literal["traces", "jit", "reference"] = "traces") -> list[Result]:
     bench = Bench(case.cores, case.seed, engine)
     dy = values(bench.rng, case.image, case.kind)
     last = [case.dilation[d] * (case.kernel[d] - 1) - (case.top, case.left)[d] for d in range(2)]

@@ -64,7 +64,9 @@ layers = st.builds(
 )
 
 
-def forward(layer: Layer, unroll: int, relu: bool, engine: Literal["jit", "reference"] = "jit") -> list[Result]:
+def forward(
+    layer: Layer, unroll: int, relu: bool, engine: Literal["traces", "jit", "reference"] = "traces"
+) -> list[Result]:
     bench = Bench(layer.cores, layer.seed, engine)
     w = values(bench.rng, (layer.rows, layer.columns), layer.kind)
     x = values(bench.rng, layer.columns, layer.kind)
@@ -94,7 +96,7 @@ def test_forward_gives_the_product_and_writes_nothing_else(unroll: int, layer: L
 
 # -- fully connected, backward ---------------------------------------------------------------------
 def backward(
-    layer: Layer, step: str, unroll: int, engine: Literal["jit", "reference"] = "jit", rule: Rule = PLAIN
+    layer: Layer, step: str, unroll: int, engine: Literal["traces", "jit", "reference"] = "traces", rule: Rule = PLAIN
 ) -> list[Result]:
     """rule: of the update; the velocities of a tile lie behind it."""
     bench = Bench(layer.cores, layer.seed, engine)
@@ -296,7 +298,7 @@ def test_relu_of_nan_and_of_the_two_zeros_is_plus_zero() -> None:
 
 
 # -- loss ------------------------------------------------------------------------------------------
-def mse(v: Vectors, engine: Literal["jit", "reference"] = "jit") -> list[Result]:
+def mse(v: Vectors, engine: Literal["traces", "jit", "reference"] = "traces") -> list[Result]:
     bench = Bench(v.cores, v.seed, engine)
     y, target = values(bench.rng, v.n, v.kind), values(bench.rng, v.n, v.kind)
     at_y, at_target, at_pairs = bench.place(y), bench.place(target), bench.space(2 * v.n)

@@ -66,7 +66,7 @@ all_around = st.builds(
 )  # fmt: skip
 
 
-def pad(case: Padding, engine: Literal["jit", "reference"] = "jit") -> list[Result]:
+def pad(case: Padding, engine: Literal["traces", "jit", "reference"] = "traces") -> list[Result]:
     bench = Bench(case.cores, case.seed, engine)
     x = values(bench.rng, case.shape, case.kind)
     expected = numerics.pad(x, case.hp, case.wp, case.top, case.left, *case.dilation, case.value)
@@ -121,7 +121,7 @@ matrices = st.builds(
 ).filter(lambda m: 2 * m.rows * m.columns * m.taps <= ROOM)  # fmt: skip
 
 
-def transpose(m: Matrix, engine: Literal["jit", "reference"] = "jit") -> list[Result]:
+def transpose(m: Matrix, engine: Literal["traces", "jit", "reference"] = "traces") -> list[Result]:
     bench = Bench(m.cores, m.seed, engine)
     x = values(bench.rng, (m.rows, m.columns), m.kind)
     expected = numerics.transpose(x)
@@ -134,7 +134,7 @@ def transpose(m: Matrix, engine: Literal["jit", "reference"] = "jit") -> list[Re
     )
 
 
-def flip_transpose(m: Matrix, engine: Literal["jit", "reference"] = "jit") -> list[Result]:
+def flip_transpose(m: Matrix, engine: Literal["traces", "jit", "reference"] = "traces") -> list[Result]:
     bench = Bench(m.cores, m.seed, engine)
     w = values(bench.rng, (m.rows, m.columns, m.taps), m.kind)
     expected = numerics.flip_transpose(w)
@@ -156,7 +156,7 @@ def test_flip_transpose(m: Matrix) -> None:
     flip_transpose(m)
 
 
-def fill(words: int, cores: int, seed: int, engine: Literal["jit", "reference"] = "jit") -> list[Result]:
+def fill(words: int, cores: int, seed: int, engine: Literal["traces", "jit", "reference"] = "traces") -> list[Result]:
     bench = Bench(cores, seed, engine)
     pattern = int(bench.rng.integers(1 << 32)) & 0xFF7FFFFF  # no NaN: those are all alike to the test bench
     at = bench.space(words)

@@ -42,7 +42,7 @@ STACK_BYTES = 32
 class StackBench(Bench):
     """A bench for kernels that keep something on their stacks: what they leave there is wiped."""
 
-    def __init__(self, cores: int, seed: int, engine: Literal["jit", "reference"] = "jit"):
+    def __init__(self, cores: int, seed: int, engine: Literal["traces", "jit", "reference"] = "traces"):
         super().__init__(cores, seed, engine)
         run, memory, platform = self.machine.run, self.machine.memory.l1, self.machine.platform
         tops = [stack_pointer(platform, core) - L1_BASE for core in range(cores)]
@@ -91,7 +91,7 @@ cases = st.builds(
 
 
 def check(
-    case: Case, *names: str, cut: int = 0, engine: Literal["jit", "reference"] = "jit"
+    case: Case, *names: str, cut: int = 0, engine: Literal["traces", "jit", "reference"] = "traces"
 ) -> tuple[list[Call], list[Result]]:
     """Run the product, `names[0]` up to k = `cut` and `names[-1]` from there; all of L1 must then be right."""
     bench = StackBench(case.cores, case.seed, engine)

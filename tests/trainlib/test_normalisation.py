@@ -24,7 +24,7 @@ from trainlib.kernels import pixel_normalisation as pixel_kernels
 from trainlib.numerics import fc_forward
 from trainlib.numerics import normalisation as numerics
 
-Engine = Literal["jit", "reference"]
+Engine = Literal["traces", "jit", "reference"]
 #: words of L1 that a case may take
 ROOM = 12_000
 
@@ -97,7 +97,7 @@ def assert_gradient_near_float64(
 
 
 # -- the kernels -------------------------------------------------------------------------------------
-def forward(case: Case, engine: Engine = "jit") -> list[Result]:
+def forward(case: Case, engine: Engine = "traces") -> list[Result]:
     bench = Bench(case.cores, case.seed, engine)
     x = case.x(bench.rng)
     gamma, beta = (values(bench.rng, case.parameters, "zeros") for _ in range(2))
@@ -148,7 +148,7 @@ def dots(one: Floats, other: Floats, cores: int) -> list[np.float32]:
     return [fc_forward(one[share][None], other[share], False)[0] if one[share].size else 0 for share in shares]
 
 
-def backward(case: Case, engine: Engine = "jit") -> list[Result]:
+def backward(case: Case, engine: Engine = "traces") -> list[Result]:
     bench = Bench(case.cores, case.seed, engine)
     x, dy = case.x(bench.rng), values(bench.rng, (case.rows, case.n), case.kind)
     gamma, eps = values(bench.rng, case.parameters), np.float32(case.eps)
@@ -209,7 +209,7 @@ pixels = st.builds(
 TOKENS = Pixels(64, 40, (), 1e-5, False, 8, "plain", 0)
 
 
-def of_pixels(case: Pixels, engine: Engine = "jit") -> list[Result]:
+def of_pixels(case: Pixels, engine: Engine = "traces") -> list[Result]:
     """Forward and backward on every tile, sums of gamma and beta from tile to tile: as if there were one. On a machine
     that may have more cores than share the work."""
     bench, shape = Bench(8, case.seed, engine), (case.channels, case.pixels)

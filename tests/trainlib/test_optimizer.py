@@ -56,8 +56,9 @@ updates = st.builds(Update, lengths, core_counts, st.sampled_from(ALL_KINDS), le
 
 
 def run(
-    u: Update, momentum: float, weight_decay: float, nesterov: bool, engine: Literal["jit", "reference"] = "jit"
-) -> list[Result]:
+    u: Update, momentum: float, weight_decay: float, nesterov: bool,
+    engine: Literal["traces", "jit", "reference"] = "traces",
+) -> list[Result]:  # fmt: skip
     """Two steps with one gradient: the second meets the velocity that the first left."""
     bench = Bench(u.cores, u.seed, engine)
     w, dw, v = (values(bench.rng, u.n, u.kind) for _ in range(3))

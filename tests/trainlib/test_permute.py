@@ -27,7 +27,7 @@ def arrays(draw: st.DrawFn) -> tuple[Dims, Dims]:
     return tuple(dims), tuple(draw(st.permutations(range(len(dims)))))
 
 
-def moved(dims: Dims, order: Dims, cores: int, seed: int, cuts: tuple[float, ...] = (), engine: Any = "jit") -> Any:
+def moved(dims: Dims, order: Dims, cores: int, seed: int, cuts: tuple[float, ...] = (), engine: Any = "traces") -> Any:
     """cuts: where tiles of rows begin, as parts of all. On a machine with more cores than share the work."""
     bench, axes = Bench(8, seed, engine), axes_of(dims, order)
     x = bench.rng.standard_normal(dims).astype(np.float32)

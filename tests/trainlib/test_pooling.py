@@ -41,7 +41,7 @@ from trainlib.numerics import pooling as numerics
 from trainlib.operators.geometry import Geometry
 from trainlib.plan import LayerStep, Plan, Tile, backward_choices, tile_limits
 
-Engine = Literal["jit", "reference"]
+Engine = Literal["traces", "jit", "reference"]
 #: of pools with padding
 Kind = Literal["maximum", "mean", "mean of all"]
 #: words of L1 that a case may take
@@ -101,7 +101,7 @@ def windows(x: Floats, case: Case) -> Floats:
     return view[:, :: case.stride[0], :: case.stride[1]].reshape(*case.output, -1)
 
 
-def average_pool(case: Case, engine: Engine = "jit") -> list[Result]:
+def average_pool(case: Case, engine: Engine = "traces") -> list[Result]:
     bench, rng = Bench(case.cores, case.seed, engine), np.random.default_rng(case.seed)
     x = numbers(rng, case.shape, case.kind)
     expected = numerics.average_pool(x, *case.kernel, *case.stride)
@@ -114,7 +114,7 @@ def average_pool(case: Case, engine: Engine = "jit") -> list[Result]:
     return bench.run(kernels.average_pool(at_x, at_y, case.shape, case.kernel, case.stride, case.cores))
 
 
-def max_pool(case: Case, engine: Engine = "jit") -> list[Result]:
+def max_pool(case: Case, engine: Engine = "traces") -> list[Result]:
     bench, rng = Bench(case.cores, case.seed, engine), np.random.default_rng(case.seed)
     x = numbers(rng, case.shape, case.kind)
     expected = numerics.max_pool(x, *case.kernel, *case.stride)
@@ -139,7 +139,7 @@ def scattered(shares: Floats, case: Case) -> Floats:
     return dx
 
 
-def average_pool_gradient(case: Case, engine: Engine = "jit") -> list[Result]:
+def average_pool_gradient(case: Case, engine: Engine = "traces") -> list[Result]:
     bench, rng = Bench(case.cores, case.seed, engine), np.random.default_rng(case.seed)
     dy = numbers(rng, case.output, case.kind)
     expected = numerics.average_pool_gradient(dy, *case.shape[1:], *case.kernel, *case.stride)
@@ -153,7 +153,7 @@ def average_pool_gradient(case: Case, engine: Engine = "jit") -> list[Result]:
     return bench.run(kernels.average_pool_gradient(at_dy, at_dx, case.shape, case.kernel, case.stride, case.cores))
 
 
-def max_pool_gradient(case: Case, engine: Engine = "jit") -> list[Result]:
+def max_pool_gradient(case: Case, engine: Engine = "traces") -> list[Result]:
     bench, rng = Bench(case.cores, case.seed, engine), np.random.default_rng(case.seed)
     x, dy = numbers(rng, case.shape, case.kind), values(rng, case.output)
     expected = numerics.max_pool_gradient(dy, x, *case.kernel, *case.stride)

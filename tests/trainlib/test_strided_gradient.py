@@ -216,7 +216,7 @@ def placed(draw: st.DrawFn) -> Comb:
     return Comb((channels, rows, columns), size, first, stride, *of_case)
 
 
-def interleave(case: Comb, engine: Literal["jit", "reference"] = "jit") -> list[Result]:
+def interleave(case: Comb, engine: Literal["traces", "jit", "reference"] = "traces") -> list[Result]:
     bench = Bench(case.cores, case.seed, engine)
     channels, height, width = case.shape[0], *case.size
     part, whole = (values(bench.rng, shape, case.kind) for shape in (case.shape, (channels, height, width)))
@@ -273,7 +273,7 @@ def picked(draw: st.DrawFn) -> Picked:
     return Picked(outputs, inputs, taps, chosen, *of_case)
 
 
-def pick_transpose(case: Picked, engine: Literal["jit", "reference"] = "jit") -> list[Result]:
+def pick_transpose(case: Picked, engine: Literal["traces", "jit", "reference"] = "traces") -> list[Result]:
     bench = Bench(case.cores, case.seed, engine)
     w = values(bench.rng, (case.outputs, case.inputs, case.taps), case.kind)
     expected = w[:, :, case.picked[::-1]].transpose(1, 0, 2).reshape(case.inputs, -1)

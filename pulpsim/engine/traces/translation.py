@@ -144,12 +144,12 @@ class Translation(Native):
         return part(_calls(_intrinsic(self.region)), self.options)
 
 
-def _translated(c, origin, s, registers, words, present, traces):  # type: ignore[no-untyped-def]
+def _translated(c, origin, s, registers, words, present, traces):
     """Stands for the function that `_calls` makes."""
 
 
 def _calls(body: Any) -> Callable[..., Any]:
-    def translated(c, origin, s, registers, words, present, traces):  # type: ignore[no-untyped-def]
+    def translated(c, origin, s, registers, words, present, traces):
         return body(c, origin, s, registers, words, present, traces)
 
     translated.__module__ = __name__
@@ -164,7 +164,7 @@ def _intrinsic(region: Region) -> Any:
     from pulpsim.engine.traces.emitting import Emitter
 
     @intrinsic
-    def body(typing, c, origin, s, registers, words, present, traces):  # type: ignore[no-untyped-def]
+    def body(typing, c, origin, s, registers, words, present, traces):
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             Emitter(region, context, builder, signature.args, arguments).emit()
             return context.get_dummy_value()

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from pulpsim import isa
 from pulpsim.code import ALIGN_ROWS, RETURN_ROW, Code
 from pulpsim.counters import CAUSES, ENGINE_CAUSES, Work
 from pulpsim.engine import ENTRY, FOREVER, Kind, Report, Sink, Status, Transfer, icache, loop
@@ -30,6 +31,10 @@ class JitEngine:
         self._platform, self._memory, self._code = platform, memory, code
         self._cores = platform.cluster.cores
         self._state = at.initial_state(platform)
+        self._numbers = memoryview(self._state)  # the same; Python reads one of them faster
+        self._begin = begin.on(self._state)
+        self._times = np.zeros(self._cores, np.int64)  # what a team is started with
+        self._files = np.zeros((self._cores, isa.REGISTERS), np.uint32)
         self._statuses = self._all_cores()[:, at.STATUS]
         self._reports = self._state[at.REPORT : at.MASKS].reshape(-1, at.FIELDS)[:, :4]
         self._rows, self._version = np.zeros(0, np.int32), 0  # the code's, when it was decoded
@@ -54,10 +59,12 @@ class JitEngine:
             l1, l1.view(np.int32), l2, l2.view(np.int32), self._tags, self._present.reshape(-1), full, counted, watch,
         )  # fmt: skip
         self._loop = loop.advance.on(*self._seen, None)
+        present = self._present.reshape(-1)
+        self._start_team = loop.start_team.on(self._state, self._registers, self._times, self._files, present)
 
     @property
     def now(self) -> int:
-        return int(self._state[at.NOW])
+        return self._numbers[at.NOW]
 
     def _core(self, core: int) -> NDArray[np.int64]:
         first = at.CORE + core * at.CORE_FIELDS
@@ -84,9 +91,9 @@ class JitEngine:
         earliest = min(times)
         self._require_start(times.index(earliest), row, earliest)
         self._take_code()
-        running = loop.start_team(
-            row * at.ROW, np.array(times, np.int64), self._state, self._registers, registers, self._present.reshape(-1)
-        )
+        cores = len(times)
+        self._times[:cores], self._files[:cores] = times, registers
+        running = self._start_team(cores, row * at.ROW)
         if running >= 0:
             self._require_off(running)
 
@@ -102,7 +109,7 @@ class JitEngine:
 
     def transfer(self, transfer: Transfer) -> None:
         """Raises ValueError if the transfer is empty, its time has passed or too many are queued."""
-        way, t, s = int(transfer.outward), transfer, self._state
+        way, t, s = int(transfer.outward), transfer, self._numbers
         if t.size_bytes <= 0:
             raise ValueError(f"transfer {t.id} moves {t.size_bytes} bytes")
         if t.ready < self.now:
@@ -110,15 +117,13 @@ class JitEngine:
         stream = at.STREAM + way * at.STREAM_FIELDS
         if s[stream + at.D_TAIL] - s[stream + at.D_OPEN] >= at.QUEUE:
             raise ValueError(f"more than {at.QUEUE} DMA transfers queued in one direction")
-        row = self._next_transfer(way)
-        s[row : row + at.FIELDS] = (
-            t.id, t.l1, t.l2, t.size_bytes // 4, t.line_bytes // 4, t.l1_stride, t.l2_stride, t.ready,
-        )  # fmt: skip
-        begin(way, s)
+        self._begin(
+            way, t.id, t.l1, t.l2, t.size_bytes // 4, t.line_bytes // 4, t.l1_stride, t.l2_stride, t.ready
+        )
 
     def _next_transfer(self, way: int) -> int:
         """Where a direction's next transfer will lie in the state."""
-        number = int(self._state[at.STREAM + way * at.STREAM_FIELDS + at.D_TAIL])
+        number = self._numbers[at.STREAM + way * at.STREAM_FIELDS + at.D_TAIL]
         return at.TRANSFERS + (way * at.QUEUE + number % at.QUEUE) * at.FIELDS
 
     def advance(self, until: int) -> list[Report]:
@@ -199,7 +204,7 @@ class JitEngine:
         self._see()
 
     def idle(self) -> bool:
-        return not self._state[at.QUEUED]
+        return not self._numbers[at.QUEUED]
 
     def _all_cores(self) -> NDArray[np.int64]:
         return self._state[at.CORE : at.CORE + self._cores * at.CORE_FIELDS].reshape(-1, at.CORE_FIELDS)

@@ -48,17 +48,17 @@ def start(c, place, time, s, registers, values, present):
 
 
 @native
-def start_team(place, times, s, registers, values, present):
+def start_team(cores, place, s, registers, times, values, present):
     """Make the first cores the team, and give each its registers and its first event.
 
     Returns -1; if one of them runs, the first that does, and does nothing.
     """
-    for c in range(times.shape[0]):
+    for c in range(cores):
         if s[at.CORE + c * at.CORE_FIELDS + at.STATUS] != OFF:
             return c
-    s[at.TEAM] = (np.int64(1) << times.shape[0]) - 1
+    s[at.TEAM] = (np.int64(1) << cores) - 1
     s[at.ARRIVED] = s[at.GONE] = s[at.DEADLOCKED] = s[at.FIRST] = 0
-    for c in range(times.shape[0]):
+    for c in range(cores):
         start(c, place, times[c], s, registers, values[c], present)
     return -1
 

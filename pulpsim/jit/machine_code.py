@@ -102,8 +102,7 @@ class Call:
 
     def __call__(self, *numbers: int) -> int:
         words = self._words
-        for position, number in enumerate(numbers):
-            words[position] = number
+        words[: len(numbers)] = numbers
         if self._code(self._address):
             raise RuntimeError("compiled code raised an exception")
         return words[-1]

@@ -54,6 +54,7 @@ class TraceEngine(JitEngine):
         self._words = words(called_with)
         traces = (*self._traces, codes.reshape(-1), self._words)
         self._ahead = loop.advance.on(*self._seen, traces)
+        self._meets = meets.on(s, traces)
         settings = self._platform.icache.enabled, bool(s[at.CONFLICTS])
         rows = self._rows.reshape(-1, at.ROW)
         self._translations = Translations(rows, settings, codes, called_with)
@@ -89,7 +90,7 @@ class TraceEngine(JitEngine):
     def settle(self) -> None:
         """Values are those of now: what ran ahead is put back, and the fast engine runs it again."""
         s, now = self._state, self.now
-        if not s[at.AHEAD]:
+        if not self._numbers[at.AHEAD]:
             return
         commands = [command for command in self._commands if command[0] >= self._since]
         for _, _, place, before in reversed(commands):
@@ -112,14 +113,14 @@ class TraceEngine(JitEngine):
     def transfer(self, transfer: Transfer) -> None:
         """As JitEngine's. It may meet what the cores have touched ahead of time."""
         s, way = self._state, int(transfer.outward)
-        if not s[at.AHEAD]:
+        if not self._numbers[at.AHEAD]:
             super().transfer(transfer)
             return
         place = self._next_transfer(way)
         before = s[place : place + at.FIELDS].copy()
         super().transfer(transfer)
         self._commands.append((self.now, transfer, place, before))
-        if meets(way, place, s, self._traces):
+        if self._meets(way, place):
             self._give_up()
 
     def begin_team(self, cores: list[int]) -> None:

@@ -31,7 +31,7 @@ class JitEngine:
         self._platform, self._memory, self._code = platform, memory, code
         self._cores = platform.cluster.cores
         self._state = at.initial_state(platform)
-        self._numbers = memoryview(self._state)  # the same; Python reads one of them faster
+        self._numbers = self._state.data  # the same, of which Python reads one faster
         self._begin = begin.on(self._state)
         self._times = np.zeros(self._cores, np.int64)  # what a team is started with
         self._files = np.zeros((self._cores, isa.REGISTERS), np.uint32)
@@ -117,9 +117,7 @@ class JitEngine:
         stream = at.STREAM + way * at.STREAM_FIELDS
         if s[stream + at.D_TAIL] - s[stream + at.D_OPEN] >= at.QUEUE:
             raise ValueError(f"more than {at.QUEUE} DMA transfers queued in one direction")
-        self._begin(
-            way, t.id, t.l1, t.l2, t.size_bytes // 4, t.line_bytes // 4, t.l1_stride, t.l2_stride, t.ready
-        )
+        self._begin(way, t.id, t.l1, t.l2, t.size_bytes // 4, t.line_bytes // 4, t.l1_stride, t.l2_stride, t.ready)
 
     def _next_transfer(self, way: int) -> int:
         """Where a direction's next transfer will lie in the state."""
@@ -127,32 +125,33 @@ class JitEngine:
         return at.TRANSFERS + (way * at.QUEUE + number % at.QUEUE) * at.FIELDS
 
     def advance(self, until: int) -> list[Report]:
+        s, reports, again = self._numbers, list[Report](), True
         until = min(until, FOREVER)
-        while True:
-            reports = self._advance(until)
-            if self._full is None:  # no program has a fence.i
+        while again:
+            trapped = self._run(until, reports)
+            ends = s[at.ENDS]
+            again = bool(s[at.LOGGED] and self._hand_over())
+            if trapped:
                 return reports
-            others = [report for report in reports if report.kind is not Kind.REFRESH]
-            if len(others) < len(reports) and not any(report.kind is Kind.TRAP for report in reports):
+            if ends & at.STALE:
                 self._refresh()
-            if others or not reports:
-                return others
+                again = True
+            if ends & at.REPORTED:
+                return reports
+        if until < FOREVER:
+            s[at.NOW] = max(s[at.NOW], until)
+        return reports
 
-    def _advance(self, until: int) -> list[Report]:
-        s = self._state
-        trapped = self._run(until)
-        while s[at.LOGGED] and self._hand_over() and not trapped and not s[at.REPORTS]:
-            trapped = self._run(until)
-        if count := s[at.REPORTS]:
-            reports = self._reports[:count].tolist()
-            return [Report(KINDS[kind], time, subject, value) for kind, time, subject, value in reports]
-        if not trapped and until < FOREVER:
-            s[at.NOW] = max(self.now, until)
-        return []
+    def _run(self, until: int, reports: list[Report]) -> bool:
+        """The compiled loop. Adds what it reports; whether a core has trapped."""
+        trapped = bool(self._loop(until))
+        self._collect(reports)
+        return trapped
 
-    def _run(self, until: int) -> bool:
-        """The compiled loop. Whether a core has trapped."""
-        return bool(self._loop(until))
+    def _collect(self, reports: list[Report]) -> None:
+        if count := self._numbers[at.REPORTS]:
+            found = self._reports[:count].tolist()
+            reports += [Report(KINDS[kind], time, subject, value) for kind, time, subject, value in found]
 
     def _hand_over(self) -> bool:
         """Empty the log; whether it was full, which ends `loop.advance` early."""

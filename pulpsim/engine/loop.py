@@ -19,6 +19,7 @@ from pulpsim.engine.events import event
 from pulpsim.engine.execution import address, fetch_mark, fmadd, follow, run_ahead, word_access
 from pulpsim.engine.icache import bring, refill
 from pulpsim.engine.ports import served, stream_event
+from pulpsim.engine.teams import any_runs
 from pulpsim.engine.traces.kept import begin_stretch, is_full
 from pulpsim.engine.traces.turns import turn
 from pulpsim.engine.watching import LOG_FULL, executed, remember, waited, waited_since
@@ -181,14 +182,6 @@ def _queued(now, soon, s):
     return np.uint64(0)
 
 
-@heapless
-def _any_runs(s):
-    for core in range(at.CORE, at.CORE + s[at.CORES] * at.CORE_FIELDS, at.CORE_FIELDS):
-        if s[core + at.STATUS] != OFF:
-            return True
-    return False
-
-
 @native
 def advance(
     until, s, rows, fields, registers, l1, words, l2, l2_words, tags, present, full, counted, watch, traces
@@ -203,11 +196,11 @@ def advance(
     and their events come from their traces.
     """
     now, soon = s[at.NOW], np.uint64(0)  # soon: agents with an event in the next cycle, beside those in MASKS
-    s[at.REPORTS] = 0
+    s[at.REPORTS] = s[at.ENDS] = 0
     if traces is not None:  # noqa: SIM102 - a branch on None is left out when it is compiled
-        if s[at.AHEAD] == 0 and _any_runs(s):
+        if s[at.AHEAD] == 0 and any_runs(s):
             begin_stretch(s, registers, traces)
-    while now < until and s[at.REPORTS] == 0 and s[at.QUEUED] > 0:
+    while now < until and s[at.ENDS] == 0 and s[at.QUEUED] > 0:
         if watch is not None:  # noqa: SIM102
             if s[at.LOGGED] > LOG_FULL:
                 break

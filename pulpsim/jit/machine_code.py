@@ -102,7 +102,7 @@ class Call:
 
     def __call__(self, *numbers: int) -> int:
         words = self._words
-        words[: len(numbers)] = numbers
+        words[: len(numbers)] = list(numbers)
         if self._code(self._address):
             raise RuntimeError("compiled code raised an exception")
         return words[-1]

@@ -63,7 +63,7 @@ class Domain:
             until = min(horizon, until + limits.SLICE)
             while reports := engine.advance(until):
                 if self._matter(reports):
-                    env.timeout(reports[0].time - now, reports).callbacks.append(self._reached)
+                    env.timeout(reports[-1].time - now, reports).callbacks.append(self._reached)
                     return
                 if reports[-1].kind is TRANSFER:
                     self._tell(reports)
@@ -94,7 +94,7 @@ class Domain:
         return matter
 
     def _reached(self, event: simpy.Event) -> None:
-        """The cycle of the reports that are the event's value: a team returns before transfers end."""
+        """The cycle of the last of the reports that are the event's value: a team returns before transfers end."""
         reports: Any = event.value
         if reports[0].kind is RETURNED and len(self._ends) == self._cores:
             self._returned(self._ends)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pulpsim.code import Code
-from pulpsim.engine import Sink, Transfer, loop
+from pulpsim.engine import Report, Sink, Transfer, loop
 from pulpsim.engine import layout as at
 from pulpsim.engine.jit import JitEngine
 from pulpsim.engine.traces.kept import put_back
@@ -59,23 +59,25 @@ class TraceEngine(JitEngine):
         rows = self._rows.reshape(-1, at.ROW)
         self._translations = Translations(rows, settings, codes, called_with)
 
-    def _run(self, until: int) -> bool:
-        s = self._state
+    def _run(self, until: int, reports: list[Report]) -> bool:
+        s = self._numbers
         while not (self._exact or self._full or self._counts is not None):
             if not s[at.AHEAD]:
                 self._commands.clear()
                 if self.now < self._exact_until:
-                    trapped = super()._run(min(until, self._exact_until))
-                    if trapped or s[at.REPORTS] or self.now < self._exact_until:
+                    trapped = super()._run(min(until, self._exact_until), reports)
+                    if trapped or s[at.ENDS] or self.now < self._exact_until:
                         return trapped
             stopped = self._ahead(until)
+            self._collect(reports)
             if s[at.HEAT] > LOOK_AFTER:
                 s[at.HEAT] = 0
                 self._translations.look()
             if not stopped:
                 return False
+            reports[:] = [report for report in reports if report.time < self.now]  # this cycle is handled again
             self._give_up()
-        return super()._run(until)
+        return super()._run(until, reports)
 
     def _give_up(self) -> None:
         """This stretch is for the fast engine."""
@@ -105,9 +107,9 @@ class TraceEngine(JitEngine):
     def _run_again(self, until: int) -> None:
         """By the fast engine; what it reports has been reported."""
         while self.now < until:
-            super()._run(until)
-            if not self._state[at.REPORTS]:
-                self._state[at.NOW] = until
+            self._loop(until)
+            if not self._numbers[at.ENDS]:
+                self._numbers[at.NOW] = until
 
     # -- what needs the values of now ----------------------------------------------------------------
     def transfer(self, transfer: Transfer) -> None:

@@ -96,8 +96,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import IntEnum
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -132,7 +133,7 @@ class Status(IntEnum):
     WAITING = 2  # at the barrier
 
 
-class Report(NamedTuple):
+class Report(msgspec.Struct, frozen=True):
     kind: Kind
     time: int
     subject: int
@@ -157,7 +158,7 @@ ENTRY = 8
 Sink = Callable[[NDArray[np.int64]], None]
 
 
-class Transfer(NamedTuple):
+class Transfer(msgspec.Struct, frozen=True):
     """One DMA command as the engine runs it; all byte counts and addresses are multiples of 4.
 
     l1, l2: byte offsets into the memories. size_bytes in lines of line_bytes; successive lines start

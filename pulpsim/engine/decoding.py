@@ -45,7 +45,7 @@ _KIND_OF_UNIT = {
 def decode(rows: NDArray[np.int32], platform: Platform) -> NDArray[np.int32]:
     """Rows of a code image (int32 [n, 7]) as the engine's rows (int32 [n, ROW])."""
     alone = _decoder(platform, _shows_exceptions(rows))
-    decoded = np.array([alone(row) for row in map(tuple, rows.tolist())], np.int32)
+    decoded = np.frombuffer(bytearray().join(map(alone, map(tuple, rows.tolist()))), np.int32).reshape(-1, at.ROW)
     index = np.arange(len(rows))
     goals = index + rows[:, TARGET]
     inside = (goals >= 0) & (goals < len(rows))
@@ -91,13 +91,13 @@ def _shows_exceptions(rows: NDArray[np.int32]) -> bool:
 
 
 @cache
-def _decoder(platform: Platform, exceptions: bool) -> Callable[[tuple[int, ...]], list[int]]:
+def _decoder(platform: Platform, exceptions: bool) -> Callable[[tuple[int, ...]], bytes]:
     """`_decode_row` for a platform: programs have few distinct rows in common, and each is decoded once."""
     return cache(partial(_decode_row, platform=platform, exceptions=exceptions))
 
 
-def _decode_row(row: tuple[int, ...], platform: Platform, exceptions: bool) -> list[int]:
-    """What does not depend on the row's place."""
+def _decode_row(row: tuple[int, ...], platform: Platform, exceptions: bool) -> bytes:
+    """What does not depend on the row's place: int32 [ROW]."""
     instruction = isa.INSTRUCTIONS[row[OP]]
     unit, reads = instruction.unit, instruction.reads
     out = [0] * at.ROW
@@ -131,7 +131,7 @@ def _decode_row(row: tuple[int, ...], platform: Platform, exceptions: bool) -> l
         if 0 < out[position] < at.SINK:
             half, bit = divmod(out[position], 32)
             out[at.R_USES + half] |= _bit(bit)
-    return out
+    return np.array(out, np.int32).tobytes()
 
 
 def _bit(number: int) -> int:

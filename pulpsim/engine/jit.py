@@ -125,8 +125,8 @@ class JitEngine:
         return at.TRANSFERS + (way * at.QUEUE + number % at.QUEUE) * at.FIELDS
 
     def advance(self, until: int) -> list[Report]:
-        s, reports, again = self._numbers, list[Report](), True
-        until = min(until, FOREVER)
+        reports: list[Report] = []
+        s, until, again = self._numbers, min(until, FOREVER), True
         while again:
             trapped = self._run(until, reports)
             ends = s[at.ENDS]

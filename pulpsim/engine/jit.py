@@ -194,10 +194,10 @@ class JitEngine:
         self._rows, self._full = decoded.reshape(-1), needs_control(decoded) or None
         new_lines = -(-len(rows) // ALIGN_ROWS) - int(s[at.LINES])
         s[at.CODE_ROWS], s[at.LINES] = len(rows), s[at.LINES] + new_lines
-        present = 0 if self._platform.icache.enabled else 1  # without the cache every fetch hits
-        self._present = np.pad(self._present, ((0, 0), (0, new_lines)), constant_values=present)
+        hit = 0 if self._platform.icache.enabled else 1  # without the cache every fetch hits
+        self._present = np.hstack([self._present, np.full((self._cores, new_lines), hit, np.uint8)])
         self._present[:, RETURN_ROW // ALIGN_ROWS] = 1  # `<return>` is not fetched
-        self._tags = np.pad(self._tags, (0, new_lines))
+        self._tags = np.hstack([self._tags, np.zeros(new_lines, self._tags.dtype)])
         if self._counts is not None:
             self._counts = np.pad(self._counts, ((0, 0), (0, decoded.size - self._counts.shape[1])))
         self._see()

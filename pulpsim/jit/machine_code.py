@@ -119,7 +119,7 @@ def _form(value: Any) -> str:
         return "int" if isinstance(value, np.integer) else type(value).__name__
     if not value.flags.c_contiguous:
         raise ValueError("the array's numbers must lie one behind the other")
-    return f"{value.dtype}[{value.ndim}]"
+    return f"{value.dtype.str}[{value.ndim}]"
 
 
 def _words(value: Any) -> Iterator[int]:

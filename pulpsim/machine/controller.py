@@ -140,10 +140,12 @@ class Controller:
 
     def _wait(self, events: Iterable[simpy.Event], cause: Cause, what: str, of: tuple[str, ...] = ()) -> Process:
         """For all of them. what, of: see `Did`."""
-        begin, since = self._accounts.clock(), self.now
+        begin = self._accounts.clock()
+        since = 0 if self.timeline is None else self.now
         yield from events
         self._accounts.claim(begin, cause)
-        self._did(what, of, since)
+        if self.timeline is not None:
+            self._did(what, of, since)
 
     def _did(self, what: str, of: tuple[str, ...], since: int) -> None:
         if self.timeline is not None:
@@ -177,11 +179,12 @@ class Controller:
             yield from self._join([])
         elif self._team is not None:
             raise ProgramError(f"cycle {self.now:,}: fork while a team runs\n{whereabouts(self.machine)}")
-        delays, first = delays_of(start_delays, count), self.now + unit.start_cycles
+        delays, now = delays_of(start_delays, count), self.now
+        first = now + unit.start_cycles
         starts = [first + delay for delay in delays]
         begins = starts + [first] * (self.platform.cluster.cores - count)
         before = None if self.timeline is None else self.machine.engine.counters()
-        self._team = _Team(name, self.now, first, begins, before, self.env.event())
+        self._team = _Team(name, now, first, begins, before, self.env.event())
         self._accounts.team_begins(delays)
         self.domain.start(row, starts, files)
         if not separate:

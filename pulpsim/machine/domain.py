@@ -104,6 +104,8 @@ class Domain:
         self._tell(reports)
 
     def _tell(self, reports: list[Report]) -> None:
+        if reports[-1].kind is RETURNED:
+            return
         for report in reports:
             if report.kind is not RETURNED:
                 self._deliver(report)

@@ -83,8 +83,10 @@ class Code:
 
     def _watch(self, begin: int, end: int, memory: Memory) -> None:
         """Remember what these words of L2 hold."""
-        more = max(end - len(self._words), 0)
-        self._words, self._known = np.pad(self._words, (0, more)), np.pad(self._known, (0, more))
+        if end > len(self._words):
+            more = end - len(self._words)
+            self._words = np.concatenate([self._words, np.zeros(more, np.uint32)])
+            self._known = np.concatenate([self._known, np.zeros(more, np.bool_)])
         self._words[begin:end] = memory.l2[4 * begin : 4 * end].view(np.uint32)
         self._known[begin:end] = True
 
@@ -160,17 +162,36 @@ def address_of(row: int) -> int:
 
 def check_registers(program: Program, separate: bool) -> None:
     """Raises ProgramError if the program's FP operands are not in the platform's register file."""
-    integer_columns = {"rd", "rs1", "rs2", "rs3"}
-    for index, row in enumerate(program.rows.tolist()):
-        for operand in isa.INSTRUCTIONS[row[0]].operands:
-            column = operand if operand in integer_columns else "r" + operand[1:]
-            if column not in integer_columns:
+    rows = program.rows
+    wants_f = _FLOATS[rows[:, 0]] & separate
+    wrong = _REGISTERS[rows[:, 0]] & ((rows >= isa.F0) != wants_f)
+    for index in np.flatnonzero(wrong.any(axis=1)).tolist():
+        for operand in isa.INSTRUCTIONS[rows[index, 0]].operands:
+            column = _column(operand)
+            if column is None or not wrong[index, column]:
                 continue
-            wants_f = operand not in integer_columns and separate
-            if (row[COLUMNS.index(column)] >= isa.F0) != wants_f:
-                accepted = "f registers" if wants_f else "x registers"
-                kind = "separate" if separate else "shared"
-                raise ProgramError(
-                    f"{program.source}: {program.text(index)}: operand {operand} must be one of the "
-                    f'{accepted} (cluster.fp_registers = "{kind}")'
-                )
+            accepted = "f registers" if wants_f[index, column] else "x registers"
+            kind = "separate" if separate else "shared"
+            raise ProgramError(
+                f"{program.source}: {program.text(index)}: operand {operand} must be one of the "
+                f'{accepted} (cluster.fp_registers = "{kind}")'
+            )
+
+
+def _column(operand: str) -> int | None:
+    """Of a row, in which the number of the register stands that an operand is."""
+    name = "r" + operand[1:]
+    return COLUMNS.index(name) if name in ("rd", "rs1", "rs2", "rs3") else None
+
+
+def _columns(kinds: str) -> NDArray[np.bool_]:
+    """Which columns hold registers that are operands, by number of the operation; kinds: first letters of these."""
+    found = np.zeros((len(isa.INSTRUCTIONS), len(COLUMNS)), np.bool_)
+    for number, instruction in enumerate(isa.INSTRUCTIONS):
+        for operand in instruction.operands:
+            if operand[0] in kinds and (column := _column(operand)) is not None:
+                found[number, column] = True
+    return found
+
+
+_REGISTERS, _FLOATS = _columns("rf"), _columns("f")

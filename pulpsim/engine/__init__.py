@@ -87,16 +87,18 @@ instruction that it brings, a barrier's wait to its p.elw. If asked, it also wri
 each wait as an entry (`Entry`): those of one core in their order, a refill before what it brings and other waits after
 what waits; and all that access memory in theirs. Neither changes a cycle or a byte.
 
-advance(until) handles all events before `until`; a cycle in which something is reported is finished
-and ends the call. `now` is the first cycle not handled.
+advance(until) handles all events before `until`. A cycle in which something is reported is finished and ends the call;
+not so if all that is reported are returns of cores, and others still run or wait: those are given with what is reported
+next, or at `until`. `now` is the first cycle not handled.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import IntEnum
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -111,7 +113,6 @@ class Kind(IntEnum):
     TRANSFER = 1  # transfer id
     TRAP = 2  # core; value: Trap << 32 | address
     DEADLOCK = 3  # core whose event made it certain
-    REFRESH = 4  # between the parts of an engine: a core has executed fence.i
 
 
 class Trap(IntEnum):
@@ -132,7 +133,7 @@ class Status(IntEnum):
     WAITING = 2  # at the barrier
 
 
-class Report(NamedTuple):
+class Report(msgspec.Struct, frozen=True):
     kind: Kind
     time: int
     subject: int
@@ -157,7 +158,7 @@ ENTRY = 8
 Sink = Callable[[NDArray[np.int64]], None]
 
 
-class Transfer(NamedTuple):
+class Transfer(msgspec.Struct, frozen=True):
     """One DMA command as the engine runs it; all byte counts and addresses are multiples of 4.
 
     l1, l2: byte offsets into the memories. size_bytes in lines of line_bytes; successive lines start

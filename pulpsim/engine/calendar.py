@@ -57,7 +57,14 @@ def next_busy(s):
 
 
 @heapless
-def report(kind, subject, value, s):
+def note(kind, subject, value, s):
+    """Report without ending the loop."""
     row = at.REPORT + at.FIELDS * s[at.REPORTS]
     s[row], s[row + 1], s[row + 2], s[row + 3] = kind, s[at.NOW], subject, value
     s[at.REPORTS] += 1
+
+
+@heapless
+def report(kind, subject, value, s):
+    note(kind, subject, value, s)
+    s[at.ENDS] |= at.REPORTED

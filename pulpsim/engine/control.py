@@ -9,9 +9,8 @@ import numpy as np
 
 from pulpsim import isa
 from pulpsim.counters import Cause
-from pulpsim.engine import Kind, Trap
+from pulpsim.engine import Trap
 from pulpsim.engine import layout as at
-from pulpsim.engine.calendar import report
 from pulpsim.engine.operations import CsrAccess, System
 from pulpsim.engine.softfloat import FLAGS, soft, soft_quotient_or_root
 from pulpsim.isa.system import CAUSE_BREAKPOINT, CAUSE_ECALL, CAUSE_ILLEGAL, MIE, MPIE, MPP
@@ -23,7 +22,6 @@ DYNAMIC, MODES = isa.DYNAMIC, len(isa.ROUNDING_MODES)
 ISSUE, FPU_CONTENTION, MULDIV, BRANCH = (
     int(cause) for cause in (Cause.ISSUE, Cause.FPU_CONTENTION, Cause.MULDIV, Cause.BRANCH)
 )
-REFRESH = int(Kind.REFRESH)
 TARGET, ECALL, EBREAK, ILLEGAL = (int(trap) for trap in (Trap.TARGET, Trap.ECALL, Trap.EBREAK, Trap.ILLEGAL))
 
 
@@ -179,7 +177,7 @@ def uncommon(kind, c, k, row, a, b, s, rows, registers):
     elif sub == System.MRET:
         return _return(c, k, s)
     elif sub == System.FENCE_I:
-        report(REFRESH, c, 0, s)
+        s[at.ENDS] |= at.STALE
     else:
         trap = np.int64(ECALL if sub == System.ECALL else EBREAK)
     return extra, np.int64(-1), trap, np.int64(0)

@@ -42,24 +42,30 @@ _KIND_OF_UNIT = {
 }
 
 
+def _which(meant: Callable[[Instruction], bool]) -> NDArray[np.bool_]:
+    """By number of the operation."""
+    return np.array([meant(instruction) for instruction in isa.INSTRUCTIONS])
+
+
+_ENDS_LOOP = _which(lambda instruction: instruction.unit is Unit.LOOP and instruction.operation in ("setup", "end"))
+_STARTS_LOOP = _which(lambda instruction: instruction.unit is Unit.LOOP and instruction.operation == "start")
+_ACCESSES_CSR = _which(lambda instruction: instruction.unit is Unit.CSR)
+
+
 def decode(rows: NDArray[np.int32], platform: Platform) -> NDArray[np.int32]:
     """Rows of a code image (int32 [n, 7]) as the engine's rows (int32 [n, ROW])."""
     alone = _decoder(platform, _shows_exceptions(rows))
-    decoded = np.array([alone(row) for row in map(tuple, rows.tolist())], np.int32)
+    decoded = np.frombuffer(bytearray().join(map(alone, map(tuple, rows.tolist()))), np.int32).reshape(-1, at.ROW)
     index = np.arange(len(rows))
     goals = index + rows[:, TARGET]
     inside = (goals >= 0) & (goals < len(rows))
     decoded[:, at.R_TARGET] = np.where(inside, goals * at.ROW, -1)
 
-    def are(unit: Unit, *operations: str) -> NDArray[np.bool_]:
-        meant = [row.op for row in isa.INSTRUCTIONS if row.unit is unit and row.operation in operations]
-        return np.isin(rows[:, OP], meant)
-
     loop_ends = np.zeros(len(rows), np.bool_)
-    loop_ends[goals[are(Unit.LOOP, "setup", "end") & inside]] = True
+    loop_ends[goals[_ENDS_LOOP[rows[:, OP]] & inside]] = True
     places = (L2_BASE + 4 * index).astype(np.uint32).view(np.int32)
     decoded[:, at.R_IMM] += np.where(rows[:, OP] == isa.OP["auipc"], places, 0).astype(np.int32)  # modulo 2**32
-    outside = are(Unit.LOOP, "start") & ~inside
+    outside = _STARTS_LOOP[rows[:, OP]] & ~inside
     decoded[outside, at.R_KIND], decoded[outside, at.R_SUB] = at.K_GUARD, Trap.TARGET
     decoded[outside, at.R_PRE] = rows[outside, TARGET]
     decoded[:, at.R_KIND] += _looks(decoded, loop_ends, platform)
@@ -72,7 +78,8 @@ def decode(rows: NDArray[np.int32], platform: Platform) -> NDArray[np.int32]:
 
 def needs_control(decoded: NDArray[np.int32]) -> bool:
     """Some row is handled in `control`."""
-    return bool(np.isin(decoded[:, at.R_KIND] & at.KIND, (at.K_SOFT, at.K_CSR, at.K_SYSTEM)).any())
+    kinds = decoded[:, at.R_KIND] & at.KIND
+    return bool(((kinds == at.K_SOFT) | (kinds == at.K_CSR) | (kinds == at.K_SYSTEM)).any())
 
 
 def _looks(decoded: NDArray[np.int32], loop_ends: NDArray[np.bool_], platform: Platform) -> NDArray[np.int32]:
@@ -86,18 +93,18 @@ def _looks(decoded: NDArray[np.int32], loop_ends: NDArray[np.bool_], platform: P
 
 def _shows_exceptions(rows: NDArray[np.int32]) -> bool:
     """Some instruction reads or writes the exceptions or the rounding mode: all of them are exact then."""
-    accesses = np.isin(rows[:, OP], [row.op for row in isa.INSTRUCTIONS if row.unit is Unit.CSR])
-    return bool(np.any(accesses & np.isin(rows[:, IMM], isa.FP_STATE)))
+    accessed = rows[_ACCESSES_CSR[rows[:, OP]], IMM]
+    return bool(len(accessed)) and bool(np.isin(accessed, isa.FP_STATE).any())
 
 
 @cache
-def _decoder(platform: Platform, exceptions: bool) -> Callable[[tuple[int, ...]], list[int]]:
+def _decoder(platform: Platform, exceptions: bool) -> Callable[[tuple[int, ...]], bytes]:
     """`_decode_row` for a platform: programs have few distinct rows in common, and each is decoded once."""
     return cache(partial(_decode_row, platform=platform, exceptions=exceptions))
 
 
-def _decode_row(row: tuple[int, ...], platform: Platform, exceptions: bool) -> list[int]:
-    """What does not depend on the row's place."""
+def _decode_row(row: tuple[int, ...], platform: Platform, exceptions: bool) -> bytes:
+    """What does not depend on the row's place: int32 [ROW]."""
     instruction = isa.INSTRUCTIONS[row[OP]]
     unit, reads = instruction.unit, instruction.reads
     out = [0] * at.ROW
@@ -131,7 +138,7 @@ def _decode_row(row: tuple[int, ...], platform: Platform, exceptions: bool) -> l
         if 0 < out[position] < at.SINK:
             half, bit = divmod(out[position], 32)
             out[at.R_USES + half] |= _bit(bit)
-    return out
+    return np.array(out, np.int32).tobytes()
 
 
 def _bit(number: int) -> int:

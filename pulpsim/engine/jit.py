@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from pulpsim import isa
 from pulpsim.code import ALIGN_ROWS, RETURN_ROW, Code
 from pulpsim.counters import CAUSES, ENGINE_CAUSES, Work
 from pulpsim.engine import ENTRY, FOREVER, Kind, Report, Sink, Status, Transfer, icache, loop
@@ -30,6 +31,10 @@ class JitEngine:
         self._platform, self._memory, self._code = platform, memory, code
         self._cores = platform.cluster.cores
         self._state = at.initial_state(platform)
+        self._numbers = self._state.data  # the same, of which Python reads one faster
+        self._begin = begin.on(self._state)
+        self._times = np.zeros(self._cores, np.int64)  # what a team is started with
+        self._files = np.zeros((self._cores, isa.REGISTERS), np.uint32)
         self._statuses = self._all_cores()[:, at.STATUS]
         self._reports = self._state[at.REPORT : at.MASKS].reshape(-1, at.FIELDS)[:, :4]
         self._rows, self._version = np.zeros(0, np.int32), 0  # the code's, when it was decoded
@@ -54,10 +59,12 @@ class JitEngine:
             l1, l1.view(np.int32), l2, l2.view(np.int32), self._tags, self._present.reshape(-1), full, counted, watch,
         )  # fmt: skip
         self._loop = loop.advance.on(*self._seen, None)
+        present = self._present.reshape(-1)
+        self._start_team = loop.start_team.on(self._state, self._registers, self._times, self._files, present)
 
     @property
     def now(self) -> int:
-        return int(self._state[at.NOW])
+        return self._numbers[at.NOW]
 
     def _core(self, core: int) -> NDArray[np.int64]:
         first = at.CORE + core * at.CORE_FIELDS
@@ -84,9 +91,9 @@ class JitEngine:
         earliest = min(times)
         self._require_start(times.index(earliest), row, earliest)
         self._take_code()
-        running = loop.start_team(
-            row * at.ROW, np.array(times, np.int64), self._state, self._registers, registers, self._present.reshape(-1)
-        )
+        cores = len(times)
+        self._times[:cores], self._files[:cores] = times, registers
+        running = self._start_team(cores, row * at.ROW)
         if running >= 0:
             self._require_off(running)
 
@@ -102,7 +109,7 @@ class JitEngine:
 
     def transfer(self, transfer: Transfer) -> None:
         """Raises ValueError if the transfer is empty, its time has passed or too many are queued."""
-        way, t, s = int(transfer.outward), transfer, self._state
+        way, t, s = int(transfer.outward), transfer, self._numbers
         if t.size_bytes <= 0:
             raise ValueError(f"transfer {t.id} moves {t.size_bytes} bytes")
         if t.ready < self.now:
@@ -110,44 +117,41 @@ class JitEngine:
         stream = at.STREAM + way * at.STREAM_FIELDS
         if s[stream + at.D_TAIL] - s[stream + at.D_OPEN] >= at.QUEUE:
             raise ValueError(f"more than {at.QUEUE} DMA transfers queued in one direction")
-        row = self._next_transfer(way)
-        s[row : row + at.FIELDS] = (
-            t.id, t.l1, t.l2, t.size_bytes // 4, t.line_bytes // 4, t.l1_stride, t.l2_stride, t.ready,
-        )  # fmt: skip
-        begin(way, s)
+        self._begin(way, t.id, t.l1, t.l2, t.size_bytes // 4, t.line_bytes // 4, t.l1_stride, t.l2_stride, t.ready)
 
     def _next_transfer(self, way: int) -> int:
         """Where a direction's next transfer will lie in the state."""
-        number = int(self._state[at.STREAM + way * at.STREAM_FIELDS + at.D_TAIL])
+        number = self._numbers[at.STREAM + way * at.STREAM_FIELDS + at.D_TAIL]
         return at.TRANSFERS + (way * at.QUEUE + number % at.QUEUE) * at.FIELDS
 
     def advance(self, until: int) -> list[Report]:
-        until = min(until, FOREVER)
-        while True:
-            reports = self._advance(until)
-            if self._full is None:  # no program has a fence.i
+        reports: list[Report] = []
+        s, until, again = self._numbers, min(until, FOREVER), True
+        while again:
+            trapped = self._run(until, reports)
+            ends = s[at.ENDS]
+            again = bool(s[at.LOGGED] and self._hand_over())
+            if trapped:
                 return reports
-            others = [report for report in reports if report.kind is not Kind.REFRESH]
-            if len(others) < len(reports) and not any(report.kind is Kind.TRAP for report in reports):
+            if ends & at.STALE:
                 self._refresh()
-            if others or not reports:
-                return others
+                again = True
+            if ends & at.REPORTED:
+                return reports
+        if until < FOREVER:
+            s[at.NOW] = max(s[at.NOW], until)
+        return reports
 
-    def _advance(self, until: int) -> list[Report]:
-        s = self._state
-        trapped = self._run(until)
-        while s[at.LOGGED] and self._hand_over() and not trapped and not s[at.REPORTS]:
-            trapped = self._run(until)
-        if count := s[at.REPORTS]:
-            reports = self._reports[:count].tolist()
-            return [Report(KINDS[kind], time, subject, value) for kind, time, subject, value in reports]
-        if not trapped and until < FOREVER:
-            s[at.NOW] = max(self.now, until)
-        return []
+    def _run(self, until: int, reports: list[Report]) -> bool:
+        """The compiled loop. Adds what it reports; whether a core has trapped."""
+        trapped = bool(self._loop(until))
+        self._collect(reports)
+        return trapped
 
-    def _run(self, until: int) -> bool:
-        """The compiled loop. Whether a core has trapped."""
-        return bool(self._loop(until))
+    def _collect(self, reports: list[Report]) -> None:
+        if count := self._numbers[at.REPORTS]:
+            found = self._reports[:count].tolist()
+            reports += [Report(KINDS[kind], time, subject, value) for kind, time, subject, value in found]
 
     def _hand_over(self) -> bool:
         """Empty the log; whether it was full, which ends `loop.advance` early."""
@@ -190,16 +194,16 @@ class JitEngine:
         self._rows, self._full = decoded.reshape(-1), needs_control(decoded) or None
         new_lines = -(-len(rows) // ALIGN_ROWS) - int(s[at.LINES])
         s[at.CODE_ROWS], s[at.LINES] = len(rows), s[at.LINES] + new_lines
-        present = 0 if self._platform.icache.enabled else 1  # without the cache every fetch hits
-        self._present = np.pad(self._present, ((0, 0), (0, new_lines)), constant_values=present)
+        hit = 0 if self._platform.icache.enabled else 1  # without the cache every fetch hits
+        self._present = np.hstack([self._present, np.full((self._cores, new_lines), hit, np.uint8)])
         self._present[:, RETURN_ROW // ALIGN_ROWS] = 1  # `<return>` is not fetched
-        self._tags = np.pad(self._tags, (0, new_lines))
+        self._tags = np.hstack([self._tags, np.zeros(new_lines, self._tags.dtype)])
         if self._counts is not None:
             self._counts = np.pad(self._counts, ((0, 0), (0, decoded.size - self._counts.shape[1])))
         self._see()
 
     def idle(self) -> bool:
-        return not self._state[at.QUEUED]
+        return not self._numbers[at.QUEUED]
 
     def _all_cores(self) -> NDArray[np.int64]:
         return self._state[at.CORE : at.CORE + self._cores * at.CORE_FIELDS].reshape(-1, at.CORE_FIELDS)

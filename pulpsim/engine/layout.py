@@ -70,7 +70,8 @@ CORE = 64  # behind the scalars
     QUEUED,  # cores that run, and directions with open transfers
     FIRST,  # bit masks of agents: who precedes the others, whose events wait in WHEN
     FAR,
-    REPORTS,
+    REPORTS,  # how many there are; what ends the loop: REPORTED, STALE
+    ENDS,
     TEAM,  # bit masks of cores: members of the fork, at the barrier, returned
     ARRIVED,
     GONE,
@@ -139,6 +140,7 @@ CSR_FIELDS = 64
 BEFORE = CSRS + MAX_CORES * CSR_FIELDS  # a core's counters at its event, if the engine is watched
 STATE = BEFORE + CAUSES
 NO_CONFLICTS, FIFO, ROUND_ROBIN = range(3)
+REPORTED, STALE = 1, 2  # something was that others wait for; a core has executed fence.i
 
 # traces, of each core TRACE entries: from E_OPERAND on an operand, above it a kind, from E_GAP on the cycles since the
 # entry before it, whose own wait not counted

@@ -19,6 +19,7 @@ from pulpsim.engine.events import event
 from pulpsim.engine.execution import address, fetch_mark, fmadd, follow, run_ahead, word_access
 from pulpsim.engine.icache import bring, refill
 from pulpsim.engine.ports import served, stream_event
+from pulpsim.engine.teams import any_runs
 from pulpsim.engine.traces.kept import begin_stretch, is_full
 from pulpsim.engine.traces.lanes import stride
 from pulpsim.engine.traces.turns import turn
@@ -49,17 +50,17 @@ def start(c, place, time, s, registers, values, present):
 
 
 @native
-def start_team(place, times, s, registers, values, present):
+def start_team(cores, place, s, registers, times, values, present):
     """Make the first cores the team, and give each its registers and its first event.
 
     Returns -1; if one of them runs, the first that does, and does nothing.
     """
-    for c in range(times.shape[0]):
+    for c in range(cores):
         if s[at.CORE + c * at.CORE_FIELDS + at.STATUS] != OFF:
             return c
-    s[at.TEAM] = (np.int64(1) << times.shape[0]) - 1
+    s[at.TEAM] = (np.int64(1) << cores) - 1
     s[at.ARRIVED] = s[at.GONE] = s[at.DEADLOCKED] = s[at.FIRST] = 0
-    for c in range(times.shape[0]):
+    for c in range(cores):
         start(c, place, times[c], s, registers, values[c], present)
     return -1
 
@@ -183,14 +184,6 @@ def _queued(now, soon, s):
     return np.uint64(0)
 
 
-@heapless
-def _any_runs(s):
-    for core in range(at.CORE, at.CORE + s[at.CORES] * at.CORE_FIELDS, at.CORE_FIELDS):
-        if s[core + at.STATUS] != OFF:
-            return True
-    return False
-
-
 @native
 def advance(
     until, s, rows, fields, registers, l1, words, l2, l2_words, tags, present, full, counted, watch, traces
@@ -205,11 +198,11 @@ def advance(
     themselves, and their events come from their traces.
     """
     now, soon = s[at.NOW], np.uint64(0)  # soon: agents with an event in the next cycle, beside those in MASKS
-    s[at.REPORTS] = 0
+    s[at.REPORTS] = s[at.ENDS] = 0
     if traces is not None:  # noqa: SIM102 - a branch on None is left out when it is compiled
-        if s[at.AHEAD] == 0 and _any_runs(s):
+        if s[at.AHEAD] == 0 and any_runs(s):
             begin_stretch(s, registers, traces)
-    while now < until and s[at.REPORTS] == 0 and s[at.QUEUED] > 0:
+    while now < until and s[at.ENDS] == 0 and s[at.QUEUED] > 0:
         if watch is not None:  # noqa: SIM102
             if s[at.LOGGED] > LOG_FULL:
                 break

@@ -149,9 +149,13 @@ def _first_free(stream, s):
 
 
 @native
-def begin(way, s):
+def begin(way, number, l1, l2, words, line_words, l1_stride, l2_stride, ready, s):
     """A transfer is new in its direction: its words are the next if there are no others."""
     stream = at.STREAM + way * at.STREAM_FIELDS
+    move = _transfer(way, s[stream + at.D_TAIL])
+    s[move + at.T_ID], s[move + at.T_L1], s[move + at.T_L2] = number, l1, l2
+    s[move + at.T_WORDS], s[move + at.T_LINE_WORDS] = words, line_words
+    s[move + at.T_L1_STRIDE], s[move + at.T_L2_STRIDE], s[move + at.T_READY] = l1_stride, l2_stride, ready
     s[at.QUEUED] += s[stream + at.D_OPEN] == s[stream + at.D_TAIL]
     s[stream + at.D_TAIL] += 1
     if s[stream + at.D_SEQUENCE] + 1 == s[stream + at.D_TAIL]:

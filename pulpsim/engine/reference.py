@@ -305,11 +305,16 @@ class ReferenceEngine(MachineMode):
             if not self._cycle(t):
                 return self._reports  # a trap: the rest of the cycle is not handled
             self.now = t + 1
-            if self._reports:
+            if self._reports and self._ends():
                 return self._reports
         if until < FOREVER:
             self.now = max(self.now, until)
         return self._reports
+
+    def _ends(self) -> bool:
+        """What has been reported ends the call."""
+        only_returns = all(report.kind is Kind.RETURNED for report in self._reports)
+        return not only_returns or all(core.status is Status.OFF for core in self._cores)
 
     def _next_cycle(self) -> int:
         if self._banks.waiting:

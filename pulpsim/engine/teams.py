@@ -7,7 +7,7 @@ import numpy as np
 from pulpsim.counters import Cause
 from pulpsim.engine import Kind, Status
 from pulpsim.engine import layout as at
-from pulpsim.engine.calendar import queue, report
+from pulpsim.engine.calendar import note, queue, report
 from pulpsim.engine.watching import waited
 from pulpsim.jit import heapless
 
@@ -53,10 +53,21 @@ def arrive(c, next_place, stall, s, watch):
 
 
 @heapless
+def any_runs(s):
+    """Some core runs, or waits."""
+    for core in range(at.CORE, at.CORE + s[at.CORES] * at.CORE_FIELDS, at.CORE_FIELDS):
+        if s[core + at.STATUS] != OFF:
+            return True
+    return False
+
+
+@heapless
 def leave(c, s):
-    """A core returns."""
+    """A core returns; this ends the loop if it was the last one."""
     s[at.CORE + c * at.CORE_FIELDS + at.STATUS] = OFF
     s[at.QUEUED] -= 1
-    report(RETURNED, c, 0, s)
+    note(RETURNED, c, 0, s)
+    if not any_runs(s):
+        s[at.ENDS] |= at.REPORTED
     s[at.GONE] |= s[at.TEAM] & (np.int64(1) << c)
     check_deadlock(c, s)

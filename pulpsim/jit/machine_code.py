@@ -102,8 +102,7 @@ class Call:
 
     def __call__(self, *numbers: int) -> int:
         words = self._words
-        for position, number in enumerate(numbers):
-            words[position] = number
+        words[: len(numbers)] = list(numbers)
         if self._code(self._address):
             raise RuntimeError("compiled code raised an exception")
         return words[-1]
@@ -120,7 +119,7 @@ def _form(value: Any) -> str:
         return "int" if isinstance(value, np.integer) else type(value).__name__
     if not value.flags.c_contiguous:
         raise ValueError("the array's numbers must lie one behind the other")
-    return f"{value.dtype}[{value.ndim}]"
+    return f"{value.dtype.str}[{value.ndim}]"
 
 
 def _words(value: Any) -> Iterator[int]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 import simpy
 from numpy.typing import NDArray
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from pulpsim.machine.machine import Machine
 
 
-class _Team(NamedTuple):
+class _Team(msgspec.Struct, frozen=True):
     """What runs, since when. first: the earliest cycle of a core's first instruction, and that from which a core
     outside the team does nothing. begins: each core's first cycle. before: for a timeline, what the engine had counted.
     """
@@ -134,16 +135,17 @@ class Controller:
         found = [number for number in transfers if self.dma.end(number) is not None]
         return tuple(self.log.labels.get(number, Label(f"transfer {number}")).name for number in found)
 
-    def _pause(self, cycles: int, cause: Cause, what: str, of: tuple[str, ...] = ()) -> Process:
-        if cycles:
-            yield from self._wait([self.env.timeout(cycles)], cause, what, of)
+    def _pause(self, cycles: int, cause: Cause, what: str, of: tuple[str, ...] = ()) -> Process | tuple[()]:
+        return self._wait([self.env.timeout(cycles)], cause, what, of) if cycles else ()
 
     def _wait(self, events: Iterable[simpy.Event], cause: Cause, what: str, of: tuple[str, ...] = ()) -> Process:
         """For all of them. what, of: see `Did`."""
-        begin, since = self._accounts.clock(), self.now
+        begin = self._accounts.clock()
+        since = 0 if self.timeline is None else self.now
         yield from events
         self._accounts.claim(begin, cause)
-        self._did(what, of, since)
+        if self.timeline is not None:
+            self._did(what, of, since)
 
     def _did(self, what: str, of: tuple[str, ...], since: int) -> None:
         if self.timeline is not None:
@@ -174,25 +176,28 @@ class Controller:
             self.platform.controller.fork_cycles - unit.fork_join_cycles, Cause.FORK, "fork", (name.name,)
         )
         if separate:
-            yield from self.join()
+            yield from self._join([])
         elif self._team is not None:
             raise ProgramError(f"cycle {self.now:,}: fork while a team runs\n{whereabouts(self.machine)}")
-        delays, first = delays_of(start_delays, count), self.now + unit.start_cycles
+        delays, now = delays_of(start_delays, count), self.now
+        first = now + unit.start_cycles
         starts = [first + delay for delay in delays]
         begins = starts + [first] * (self.platform.cluster.cores - count)
         before = None if self.timeline is None else self.machine.engine.counters()
-        self._team = _Team(name, self.now, first, begins, before, self.env.event())
+        self._team = _Team(name, now, first, begins, before, self.env.event())
         self._accounts.team_begins(delays)
         self.domain.start(row, starts, files)
         if not separate:
-            yield from self.join()
+            yield from self._join([])
 
     def join(self, unless: Iterable[int] = ()) -> Process:
         """Wait for the team that a separate controller has forked; no cycle passes if none runs.
 
         unless: transfers; once all of them are done the wait ends too. Raises ProgramError.
         """
-        numbers = self.dma.known(unless)
+        yield from self._join(self.dma.known(unless))
+
+    def _join(self, numbers: list[int]) -> Process:
         if self._team is None:
             return
         team, since, of, open_ones = self._team, self.now, self._names(numbers), self._open(numbers)

@@ -50,20 +50,19 @@ class Domain:
         """submitted: the cycle of its command."""
         self._transfers.append((submitted, transfer))
 
-    def advance(self, limit: int) -> None:
-        """Once all events of this cycle have been handled: see above. limit: the last cycle that may be reached."""
+    def advance(self, now: int, limit: int) -> None:
+        """Once all events of cycle `now` have been handled: see above. limit: the last cycle that may be reached."""
         if self._start is not None or self._transfers:
             self._hand_over()
         env, engine = self._env, self._engine
         if engine.idle():
             return
-        now = until = int(env.now)
-        horizon = max(int(min(env.peek(), limit + 1)), now + 1)
+        until, horizon = now, max(int(min(env.peek(), limit + 1)), now + 1)
         while until < horizon:
             until = min(horizon, until + limits.SLICE)
             while reports := engine.advance(until):
                 if self._matter(reports):
-                    env.timeout(reports[0].time - now, reports).callbacks.append(self._reached)
+                    env.timeout(reports[-1].time - now, reports).callbacks.append(self._reached)
                     return
                 if reports[-1].kind is TRANSFER:
                     self._tell(reports)
@@ -77,30 +76,36 @@ class Domain:
             row, times, files = self._start
             self._machine.start_team(row, times, files)
             self._start, self._cores, self._ends = None, len(times), {}
-        for _, transfer in sorted(self._transfers, key=_order):
-            self._engine.transfer(transfer)
-        self._transfers.clear()
+        if self._transfers:
+            for _, transfer in sorted(self._transfers, key=_order):
+                self._engine.transfer(transfer)
+            self._transfers.clear()
 
     def _matter(self, reports: list[Report]) -> bool:
         """Whether one is more than the return of a core while others of its team run, or the end of a transfer for
         which nobody waits. Notes who has returned."""
         matter = False
-        for kind, time, subject, _ in reports:
-            if kind is RETURNED:
-                self._ends[subject] = time
-                matter = matter or len(self._ends) == self._cores
+        for report in reports:
+            if report.kind is RETURNED:
+                self._ends[report.subject] = report.time
             else:
-                matter = matter or kind is not TRANSFER or self._awaited(subject)
-        return matter
+                matter = matter or report.kind is not TRANSFER or self._awaited(report.subject)
+        return matter or self._team_ends(reports)
+
+    def _team_ends(self, reports: list[Report]) -> bool:
+        """The team's last core is among those that have returned."""
+        return reports[0].kind is RETURNED and len(self._ends) == self._cores
 
     def _reached(self, event: simpy.Event) -> None:
-        """The cycle of the reports that are the event's value: a team returns before transfers end."""
+        """The cycle of the last of the reports that are the event's value: a team returns before transfers end."""
         reports: Any = event.value
-        if reports[0].kind is RETURNED and len(self._ends) == self._cores:
+        if self._team_ends(reports):
             self._returned(self._ends)
         self._tell(reports)
 
     def _tell(self, reports: list[Report]) -> None:
+        if reports[-1].kind is RETURNED:
+            return
         for report in reports:
             if report.kind is not RETURNED:
                 self._deliver(report)

@@ -52,9 +52,10 @@ def _step_through(controller: Controller, whole: simpy.Process, limit: int) -> N
         process.defused = True  # else SimPy raises a copy, made from args alone
 
     whole.callbacks.append(note)
-    while not whole.processed:
-        if env.peek() >= int(env.now) + 1:  # the cycle's events have been handled
-            domain.advance(limit)
+    while whole.callbacks is not None:  # it has not been processed
+        now = int(env.now)
+        if env.peek() >= now + 1:  # the cycle's events have been handled
+            domain.advance(now, limit)
             if limit < FOREVER and limit < env.peek() < FOREVER:
                 cycles, where = limit - begin, whereabouts(controller.machine)
                 raise CycleLimitError(f"not finished after {cycles:,} cycles\n{where}".rstrip())

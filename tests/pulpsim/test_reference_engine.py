@@ -1158,12 +1158,53 @@ def test_advance_stops_before_until_and_after_a_report(bench: BenchFactory) -> N
     b.start(code(*[NOP] * 20), core=2, time=5)
     assert b.engine.advance(8) == [] and b.engine.now == 8
     assert b.engine.advance(8) == [] and b.engine.advance(3) == [] and b.engine.now == 8
-    assert b.engine.advance(100) == [Report(Kind.RETURNED, 8, 1), Report(Kind.RETURNED, 8, 0)]
+    assert b.engine.advance(9) == [Report(Kind.RETURNED, 8, 1), Report(Kind.RETURNED, 8, 0)]
     assert b.engine.now == 9 and not b.engine.idle()
     assert b.engine.advance(100) == [Report(Kind.RETURNED, 27, 2)]
     assert b.engine.now == 28 and b.engine.idle()
     assert b.engine.advance(FOREVER) == [] and b.engine.now == 28
     assert b.engine.advance(100) == [] and b.engine.now == 100
+
+
+def test_returns_do_not_end_advance_while_others_run_or_wait(bench: BenchFactory) -> None:
+    b = bench()
+    b.engine.begin_team([2, 3])
+    for core, count in enumerate((0, 2)):
+        b.start(code(*[NOP] * count), core=core)
+    b.start(code(*[NOP] * 8, BARRIER), core=2)
+    b.start(code(*[NOP] * 18, BARRIER), core=3)
+    b.transfer(4, number=7, ready=6)
+    first, second = Report(Kind.RETURNED, 2, 0), Report(Kind.RETURNED, 4, 1)
+    assert b.engine.advance(100) == [first, second, Report(Kind.TRANSFER, 6, 7)] and b.engine.now == 7
+    assert returned(b.engine.advance(100)) == {2: 25, 3: 25} and b.engine.now == 26
+
+
+def test_returns_are_given_at_a_deadlock_and_at_a_trap(bench: BenchFactory) -> None:
+    for last, reason in ((BARRIER, Report(Kind.DEADLOCK, 9, 1)), (load("x5", 0, "x0"), None)):
+        b = bench()
+        b.engine.begin_team([0, 1])
+        b.start(code(), core=0)
+        b.start(code(*[NOP] * 9, last), core=1)
+        reports = b.engine.advance(100)
+        expected = reason or Report(Kind.TRAP, 9, 1, trap(Trap.ADDRESS, 0))
+        assert reports == [Report(Kind.RETURNED, 2, 0), expected]
+
+
+def test_returns_are_given_though_the_log_was_handed_over(bench: BenchFactory) -> None:
+    """Watched, the fast engine stops whenever its log is full, here after the first return."""
+    builder = Builder()
+    with builder.loop(0, 10_000):
+        for _ in range(10):
+            builder(*NOP)
+    builder.ret()
+    b = bench()
+    seen: list[int] = []
+    b.engine.watch(lambda entries: seen.append(len(entries)))
+    b.start(code(), core=0)
+    b.start(builder.build(), core=1)
+    reports = b.engine.advance(FOREVER)
+    assert [report.subject for report in reports] == [0, 1] and reports[0].time == 2
+    assert sum(seen) > 100_000
 
 
 def test_mistaken_commands(bench: BenchFactory) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pulpsim.code import Code
-from pulpsim.engine import FOREVER, Sink, Transfer, loop
+from pulpsim.engine import FOREVER, Report, Sink, Transfer, loop
 from pulpsim.engine import layout as at
 from pulpsim.engine.jit import JitEngine
 from pulpsim.engine.traces.kept import put_back
@@ -65,27 +65,30 @@ class TraceEngine(JitEngine):
         self._words = words(called_with)
         traces = (*self._traces, codes.reshape(-1), self._words, self._lanes)
         self._ahead = loop.advance.on(*self._seen, traces)
+        self._meets = meets.on(s, traces)
         settings = self._platform.icache.enabled, bool(s[at.CONFLICTS])
         rows = self._rows.reshape(-1, at.ROW)
         self._translations = Translations(self._code, rows, settings, codes, called_with)
 
-    def _run(self, until: int) -> bool:
-        s = self._state
+    def _run(self, until: int, reports: list[Report]) -> bool:
+        s = self._numbers
         while not (self._exact or self._full or self._counts is not None):
             if not s[at.AHEAD]:
                 self._commands.clear()
                 if self.now < self._exact_until:
-                    trapped = super()._run(min(until, self._exact_until))
-                    if trapped or s[at.REPORTS] or self.now < self._exact_until:
+                    trapped = super()._run(min(until, self._exact_until), reports)
+                    if trapped or s[at.ENDS] or self.now < self._exact_until:
                         return trapped
             stopped = self._ahead(until)
+            self._collect(reports)
             if s[at.HEAT] > LOOK_AFTER:
                 s[at.HEAT] = 0
                 self._translations.look()
             if not stopped:
                 return False
+            reports[:] = [report for report in reports if report.time < self.now]  # this cycle is handled again
             self._give_up()
-        return super()._run(until)
+        return super()._run(until, reports)
 
     def _give_up(self) -> None:
         """This stretch is for the fast engine."""
@@ -101,7 +104,7 @@ class TraceEngine(JitEngine):
     def settle(self) -> None:
         """Values are those of now: what ran ahead is put back, and the fast engine runs it again."""
         s, now = self._state, self.now
-        if not s[at.AHEAD]:
+        if not self._numbers[at.AHEAD]:
             return
         commands = [command for command in self._commands if command[0] >= self._since]
         for _, _, place, before in reversed(commands):
@@ -116,22 +119,22 @@ class TraceEngine(JitEngine):
     def _run_again(self, until: int) -> None:
         """By the fast engine; what it reports has been reported."""
         while self.now < until:
-            super()._run(until)
-            if not self._state[at.REPORTS]:
-                self._state[at.NOW] = until
+            self._loop(until)
+            if not self._numbers[at.ENDS]:
+                self._numbers[at.NOW] = until
 
     # -- what needs the values of now ----------------------------------------------------------------
     def transfer(self, transfer: Transfer) -> None:
         """As JitEngine's. It may meet what the cores have touched ahead of time."""
         s, way = self._state, int(transfer.outward)
-        if not s[at.AHEAD]:
+        if not self._numbers[at.AHEAD]:
             super().transfer(transfer)
             return
         place = self._next_transfer(way)
         before = s[place : place + at.FIELDS].copy()
         super().transfer(transfer)
         self._commands.append((self.now, transfer, place, before))
-        if meets(way, place, s, self._traces):
+        if self._meets(way, place):
             self._give_up()
 
     def begin_team(self, cores: list[int]) -> None:

@@ -109,7 +109,8 @@ def tiles_of(network: str) -> Scenario:
 
 def _fused(size: int) -> Scenario:
     """Input gradient, weight gradient and update of a fully-connected layer."""
-    w, pairs, x, dx = (OPERANDS + 4 * place for place in (0, size * size, size * size + 2 * size, size * size + 3 * size))
+    behind = OPERANDS + 4 * size * size
+    w, pairs, x, dx = OPERANDS, behind, behind + 8 * size, behind + 12 * size
     return ours(
         f"fc_ig+wg+update {size}x{size}",
         lambda cores: fully_connected.backward(

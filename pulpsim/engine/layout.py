@@ -32,9 +32,8 @@ REPORT_ROWS = 2 * QUEUE + 2 * STREAMS
 (STALL, SINCE, WAIT_COST, NEXT, FPU_INDEX, WAY, COUNT) = range(8, 15)
 DID_FP_OPERATIONS, DID_L1_WORDS = (COUNT + CAUSES + work for work in Work)
 HELD_ROW = DID_L1_WORDS + 1  # of the access that waits for a grant, if the engine is watched
-BEGAN = HELD_ROW + 1  # where it was started
 CORE_FIELDS = 32
-assert BEGAN < CORE_FIELDS
+assert HELD_ROW < CORE_FIELDS
 # one DMA direction; transfers have sequence numbers: OPEN the oldest not reported, SEQUENCE the one whose words are
 # taken, TAIL the next to come. Of the run of RUN words at hand LEFT are left, the next one at INSIDE and OUTSIDE, not
 # before EARLIEST; WORD is the first one behind the run. PORTS: when each is free, then whose word each took last
@@ -64,7 +63,7 @@ _CSR_KINDS = {
 X_WRITES = 4  # above the number of an `operations.CsrAccess`: it writes
 
 # the state: one int64 array; scalars first, then what the loop needs of the platform, then tables
-CORE = 64  # behind the scalars
+CORE = 96  # behind the scalars
 (
     NOW,
     QUEUED,  # cores that run, and directions with open transfers
@@ -119,7 +118,6 @@ CORE = 64  # behind the scalars
     _MOVED_IN_WORDS,
     MOVED_OUT,
     _MOVED_OUT_WORDS,
-    HEAT,  # instructions that were interpreted for traces
     CLAIM,  # what an instruction, executed ahead of time, asks for: a trace's entry without its gap, or NO_CLAIM
     STRIDE_AT,  # the cycle in which lanes are tried next; cycles that they rest now, 0 while they pay
     STRIDE_PAUSE,
@@ -160,9 +158,9 @@ E_OPERANDS, E_KIND = (1 << 28) - 1, 7 << 28
 NO_CLAIM = -1
 FIRST_BANK = MAX_CORES  # behind FPU_FREE
 # of each row: where the code is that may be entered there, or 0; the program's first row; its entries at most between
-# two looks at the room; instructions that cores have interpreted which started here
-(P_CODE, P_ORIGIN, P_ROOM, P_HEAT) = range(4)
-P_FIELDS = 4
+# two looks at the room
+(P_CODE, P_ORIGIN, P_ROOM) = range(3)
+P_FIELDS = 3
 # of each core: where its next entry is, where its entries end, the cycles since the last one; the entry before those
 (H_NEXT, H_END, H_GAP, H_LAST) = range(4)
 HEAD_FIELDS = 4

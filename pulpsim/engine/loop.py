@@ -43,7 +43,6 @@ def start(c, place, time, s, registers, values, present):
     s[k + at.COUNT0] = s[k + at.COUNT1] = 0
     s[k + at.START0] = s[k + at.END0] = s[k + at.START1] = s[k + at.END1] = -1
     s[k + at.PLACE], s[k + at.STATUS] = place | fetch_mark(place, c, s, present), RUNNING
-    s[k + at.BEGAN] = place
     for i in range(1, values.shape[0]):
         registers[base + i] = np.int32(values[i])
     registers[base] = 0

@@ -14,7 +14,7 @@ from pulpsim.engine import layout as at
 from pulpsim.engine.jit import JitEngine
 from pulpsim.engine.traces.kept import put_back
 from pulpsim.engine.traces.touched import meets
-from pulpsim.engine.traces.translations import LOOK_AFTER, Translations
+from pulpsim.engine.traces.translations import Translations
 from pulpsim.jit.machine_code import words
 from pulpsim.memory import Memory
 from pulpsim.platform import Platform
@@ -28,8 +28,11 @@ FAILURES = 3
 class TraceEngine(JitEngine):
     """The `Engine` contract by traces, by the fast engine where they cannot tell.
 
-    Where L1's banks are served in turns, somebody watches or a core belongs to no team, the fast engine does all.
+    Where L1's banks are served in turns, somebody watches or a core belongs to no team, the fast engine does all; and
+    programs that are not translated, unless it is `eager`.
     """
+
+    eager = False
 
     def __init__(self, platform: Platform, memory: Memory, code: Code):
         cores, state = platform.cluster.cores, at.initial_state(platform)
@@ -52,7 +55,8 @@ class TraceEngine(JitEngine):
             self._state[at.STRIDE_AT] = at.NEVER
         self._exact = bool(state[at.CONFLICTS] == at.ROUND_ROBIN)  # the fast engine does all
         self._exact_until = 0  # no stretch is tried before this cycle
-        self._began, self._failed = -1, Counter[int]()  # the team's first row; stretches that failed, by such rows
+        self._began, self._begun = -1, 0  # at which row the last core began, and when
+        self._failed = Counter[int]()  # stretches, by such rows
         #: since the stretch began, and perhaps before: cycle, command, where it lies in the state, what was there
         self._commands: list[tuple[int, Transfer, int, NDArray[np.int64]]] = []
         memory.settle = self.settle
@@ -68,7 +72,7 @@ class TraceEngine(JitEngine):
         self._meets = meets.on(s, traces)
         settings = self._platform.icache.enabled, bool(s[at.CONFLICTS])
         rows = self._rows.reshape(-1, at.ROW)
-        self._translations = Translations(self._code, rows, settings, codes, called_with)
+        self._translations = Translations(self._code, self._platform, rows, settings, codes, called_with)
 
     def _run(self, until: int, reports: list[Report]) -> bool:
         s = self._numbers
@@ -81,9 +85,6 @@ class TraceEngine(JitEngine):
                         return trapped
             stopped = self._ahead(until)
             self._collect(reports)
-            if s[at.HEAT] > LOOK_AFTER:
-                s[at.HEAT] = 0
-                self._translations.look()
             if not stopped:
                 return False
             reports[:] = [report for report in reports if report.time < self.now]  # this cycle is handled again
@@ -144,13 +145,21 @@ class TraceEngine(JitEngine):
     def start(self, core: int, row: int, time: int, registers: NDArray[np.uint32]) -> None:
         self.settle()
         super().start(core, row, time, registers)
+        self._choose(row)
         self._exact |= not self._state[at.TEAM] >> core & 1
+
+    def _choose(self, row: int) -> None:
+        """Cores begin at a row: by traces, if that is worth it."""
+        if self._began >= 0:
+            self._translations.ran(self._began, (self.now - self._begun) * self._cores)
+        self._began, self._begun = row, self.now
+        able = self._failed[row] < FAILURES and not (self._exact or self._full or self._counts is not None)
+        self._exact_until = self.now if able and (self.eager or self._translations.has(row)) else FOREVER
 
     def start_team(self, row: int, times: Sequence[int], registers: NDArray[np.uint32]) -> None:
         self.settle()
         super().start_team(row, times, registers)
-        self._began = row
-        self._exact_until = FOREVER if self._failed[row] >= FAILURES else self.now
+        self._choose(row)
 
     def counters(self) -> NDArray[np.int64]:
         self.settle()

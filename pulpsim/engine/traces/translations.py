@@ -9,59 +9,80 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pulpsim.code import Code
-from pulpsim.engine import layout as at
 from pulpsim.engine.traces.translation import Region, Settings, Translation
+from pulpsim.platform import Platform
+from pulpsim.program import Program
 
-#: interpreted instructions of cores that began at a row, in this process, after which that row's translation is looked
-#: for, and made
-LOOK_AFTER, MAKE_AFTER = 100_000, 100_000_000
+#: cycles of cores that began at a row, in this process, after which that row's translation is looked for in the cache:
+#: reading it takes about as long; and after which it is made
+LOOK_AFTER, MAKE_AFTER = 300_000, 100_000_000
+#: rows of programs whose digests are remembered
+REMEMBERED = 1 << 14
+NEVER = -1 << 60
 
-# of a process, by the rows' content: machines come and go
-_translations: dict[str, Translation] = {}
-_interpreted: Counter[str] = Counter()
+# of a process, by what is in the rows: machines come and go
+_translations: dict[str, tuple[list[int], int, int]] = {}  # where they are entered, most entries of a trace, address
+_spent: Counter[str] = Counter()
 _looked_for: set[str] = set()
+# of programs as they are loaded; with what must live as long as its id is a key
+_digests: dict[tuple[int, ...], tuple[str, Program | None, Platform]] = {}
 
 
 class Translations:
-    """Of the rows of a code image, decoded, int32 [n, ROW]. codes: see `kept`, int64 [n, P_FIELDS], filled in here.
+    """Of a code image. rows: decoded, int32 [n, ROW]. codes: see `kept`, int64 [n, P_FIELDS], filled in here.
     arguments: of the code."""
 
     def __init__(
-        self, code: Code, rows: NDArray[np.int32], settings: Settings, codes: NDArray[np.int64],
+        self, code: Code, platform: Platform, rows: NDArray[np.int32], settings: Settings, codes: NDArray[np.int64],
         arguments: tuple[Any, ...],
     ):  # fmt: skip
-        self._code, self._rows, self._settings, self._codes, self._arguments = code, rows, settings, codes, arguments
-        self._regions: dict[int, Region] = {}  # by the rows where cores began
+        self._code, self._platform, self._rows, self._settings = code, platform, rows, settings
+        self._codes, self._arguments = codes, arguments
         self._entered: set[int] = set()
 
-    def look(self) -> None:
-        """See what has been interpreted since the last look."""
-        heat = self._codes[:, at.P_HEAT]
-        for row in np.flatnonzero(heat).tolist():
-            if row not in self._entered:
-                self._see_to(row, int(heat[row]))
-        heat[:] = 0
+    def ran(self, row: int, cycles: int) -> None:
+        """Cores that began at a row took so many cycles, all together."""
+        if row not in self._entered:
+            _spent[self._digest(row)] += cycles
 
-    def _see_to(self, row: int, interpreted: int) -> None:
-        """Of cores that began at a row so many instructions have been interpreted."""
-        region = self._regions.get(row) or self._regions.setdefault(row, self._region(row))
-        _interpreted[region.digest] += interpreted
-        if region.digest in _translations or self._is_worth_it(region):
-            translation = _translations.setdefault(region.digest, Translation(region))
-            address = translation.address(self._arguments)
-            for entry in translation.region.entries:
-                self._codes[row + entry, : at.P_HEAT] = address, row, len(translation.region.rows) + 2
-            self._entered.add(row)
+    def has(self, row: int) -> bool:
+        """Whether cores that begin at a row find its translation; it is entered, and made, if that is worth it."""
+        if row in self._entered:
+            return True
+        digest = self._digest(row)
+        if digest not in _translations and not self._is_found(row, digest):
+            return False
+        entries, room, address = _translations[digest]
+        for entry in entries:
+            self._codes[row + entry] = address, row, room
+        self._entered.add(row)
+        return True
+
+    def _is_found(self, row: int, digest: str) -> bool:
+        """In the cache, or made, if that is worth it."""
+        pays = _spent[digest] >= MAKE_AFTER
+        if not pays and (_spent[digest] < LOOK_AFTER or digest in _looked_for):
+            return False
+        _looked_for.add(digest)
+        translation = Translation(self._region(row))
+        if not translation.region.fits:
+            _spent[digest] = NEVER
+        elif pays or translation.is_kept(self._arguments):
+            region, address = translation.region, translation.address(self._arguments)
+            _translations[digest] = region.entries, len(region.rows) + 2, address
+        return digest in _translations
+
+    def _digest(self, row: int) -> str:
+        program, inside = self._code.where(row)
+        key = id(program), id(self._platform), row, inside, *map(int, self._settings)
+        if key not in _digests:
+            if len(_digests) >= REMEMBERED:
+                _digests.clear()
+            _digests[key] = self._region(row).digest, program, self._platform
+        return _digests[key][0]
 
     def _region(self, row: int) -> Region:
         """From a row to its program's end."""
-        ends = [first + len(program) for first, program in self._code.programs()]
-        return Region(self._rows[row : min((end for end in ends if end > row), default=row)], row, self._settings)
-
-    def _is_worth_it(self, region: Region) -> bool:
-        """Its translation is in the cache, or pays soon."""
-        interpreted = _interpreted[region.digest]
-        if interpreted < LOOK_AFTER or (interpreted < MAKE_AFTER and region.digest in _looked_for):
-            return False
-        _looked_for.add(region.digest)
-        return region.fits and (interpreted >= MAKE_AFTER or Translation(region).is_kept(self._arguments))
+        program, inside = self._code.where(row)
+        end = row - inside + len(program) if program is not None else row
+        return Region(self._rows[row:end], row, self._settings)

@@ -104,6 +104,4 @@ def run_by_itself(c, s, rows, fields, registers, l1, words, l2, l2_words, tags, 
         gap += cost
     s[k + at.PLACE] = place
     s[k + at.COUNT + ISSUE] += issued
-    s[at.HEAT] += issued
-    traces[6][s[k + at.BEGAN] // at.ROW * at.P_FIELDS + at.P_HEAT] += issued
     traces[1][head + at.H_NEXT], traces[1][head + at.H_END], traces[1][head + at.H_GAP] = first, end, gap

@@ -68,7 +68,7 @@ class Copy:
     def command_cycles(self, platform: Platform) -> int:
         """What the controller spends on writing the command."""
         dma, strided = platform.dma, 0
-        if self.strides != (self.line_bytes, self.line_bytes) and self.lines > 1:
+        if self.lines > 1:
             strided = sum(stride != self.line_bytes for stride in self.strides)
         words = (dma.command_cycles_1d, dma.command_cycles_2d, dma.command_cycles_2d_both)[strided]
         return words + platform.controller.command_cycles

@@ -133,7 +133,7 @@ class Status(IntEnum):
     WAITING = 2  # at the barrier
 
 
-class Report(msgspec.Struct, frozen=True):
+class Report(msgspec.Struct, frozen=True, gc=False):
     kind: Kind
     time: int
     subject: int
@@ -158,7 +158,7 @@ ENTRY = 8
 Sink = Callable[[NDArray[np.int64]], None]
 
 
-class Transfer(msgspec.Struct, frozen=True):
+class Transfer(msgspec.Struct, frozen=True, gc=False):
     """One DMA command as the engine runs it; all byte counts and addresses are multiples of 4.
 
     l1, l2: byte offsets into the memories. size_bytes in lines of line_bytes; successive lines start

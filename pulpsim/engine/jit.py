@@ -126,7 +126,8 @@ class JitEngine:
 
     def advance(self, until: int) -> list[Report]:
         reports: list[Report] = []
-        s, until, again = self._numbers, min(until, FOREVER), True
+        s, again = self._numbers, True
+        until = until if until < FOREVER else FOREVER
         while again:
             trapped = self._run(until, reports)
             ends = s[at.ENDS]
@@ -138,8 +139,8 @@ class JitEngine:
                 again = True
             if ends & at.REPORTED:
                 return reports
-        if until < FOREVER:
-            s[at.NOW] = max(s[at.NOW], until)
+        if s[at.NOW] < until < FOREVER:
+            s[at.NOW] = until
         return reports
 
     def _run(self, until: int, reports: list[Report]) -> bool:

@@ -57,9 +57,11 @@ class Domain:
         env, engine = self._env, self._engine
         if engine.idle():
             return
-        until, horizon = now, max(int(min(env.peek(), limit + 1)), now + 1)
+        following, until = env.peek(), now
+        horizon = limit + 1 if following > limit else int(following)
+        horizon = horizon if horizon > now else now + 1  # max and min take as long as all of this
         while until < horizon:
-            until = min(horizon, until + limits.SLICE)
+            until = horizon if horizon - until <= limits.SLICE else until + limits.SLICE
             while reports := engine.advance(until):
                 if self._matter(reports):
                     env.timeout(reports[-1].time - now, reports).callbacks.append(self._reached)

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from pulpsim import Controller, Copy, Machine, Platform, Program, assemble
+from pulpsim.engine.traces.translations import translated_at_once
 from pulpsim.jit import CACHE_VARIABLE
 from pulpsim.machine import Process, Registers, Result
 from pulpsim.memory import L1_BASE, L2_BASE
@@ -159,14 +160,16 @@ SCENARIOS = [
 
 
 def measure(scenario: Scenario, seconds: float) -> dict[str, Any]:
-    """Run a scenario on both engines, in turns, for at least `seconds` of wall time after two runs each.
+    """Run a scenario on both engines, in turns, for at least `seconds` of wall time, once its programs are translated.
 
     Raises RuntimeError if they differ in cycles.
     """
     calls = scenario.make(scenario.of_platform)
     runs = {engine: _runner(scenario, calls, engine) for engine in ENGINES}
-    for run in [*runs.values(), *runs.values()]:
-        run()
+    runs["jit"]()
+    with translated_at_once():
+        runs["traces"]()
+        runs["traces"]()
     rounds: list[dict[EngineName, tuple[int, int, float]]] = []
     while len(rounds) < ROUNDS or sum(wall for last in rounds for _, _, wall in last.values()) < seconds:
         rounds.append({engine: run() for engine, run in runs.items()})

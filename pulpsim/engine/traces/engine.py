@@ -94,7 +94,8 @@ class TraceEngine(JitEngine):
     def _give_up(self) -> None:
         """This stretch is for the fast engine."""
         self._failed[self._began] += 1
-        self._exact_until = self.now + PATIENCE * (self.now - self._since) + FEW
+        again = self.now + PATIENCE * (self.now - self._since) + FEW
+        self._exact_until = again if self._failed[self._began] < FAILURES else FOREVER
         self.settle()
 
     @property
@@ -154,7 +155,7 @@ class TraceEngine(JitEngine):
             self._translations.ran(self._began, (self.now - self._begun) * self._cores)
         self._began, self._begun = row, self.now
         able = self._failed[row] < FAILURES and not (self._exact or self._full or self._counts is not None)
-        self._exact_until = self.now if able and (self.eager or self._translations.has(row)) else FOREVER
+        self._exact_until = self.now if able and (self._translations.has(row) or self.eager) else FOREVER
 
     def start_team(self, row: int, times: Sequence[int], registers: NDArray[np.uint32]) -> None:
         self.settle()

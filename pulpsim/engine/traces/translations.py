@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from pulpsim.program import Program
 #: cycles of cores that began at a row, in this process, after which that row's translation is looked for in the cache:
 #: reading it takes about as long; and after which it is made
 LOOK_AFTER, MAKE_AFTER = 300_000, 100_000_000
+_pays_after = MAKE_AFTER
 #: rows of programs whose digests are remembered
 REMEMBERED = 1 << 14
 NEVER = -1 << 60
@@ -26,6 +29,17 @@ _spent: Counter[str] = Counter()
 _looked_for: set[str] = set()
 # of programs as they are loaded; with what must live as long as its id is a key
 _digests: dict[tuple[int, ...], tuple[str, Program | None, Platform]] = {}
+
+
+@contextmanager
+def translated_at_once() -> Iterator[None]:
+    """What begins here is translated first, whether that pays or not."""
+    global _pays_after  # noqa: PLW0603
+    outer, _pays_after = _pays_after, 0
+    try:
+        yield
+    finally:
+        _pays_after = outer
 
 
 class Translations:
@@ -60,7 +74,7 @@ class Translations:
 
     def _is_found(self, row: int, digest: str) -> bool:
         """In the cache, or made, if that is worth it."""
-        pays = _spent[digest] >= MAKE_AFTER
+        pays = _spent[digest] >= _pays_after
         if not pays and (_spent[digest] < LOOK_AFTER or digest in _looked_for):
             return False
         _looked_for.add(digest)

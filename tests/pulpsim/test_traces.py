@@ -1,4 +1,4 @@
-"""Protects the engine of traces: it does what the fast engine does where cores hear of each other, or somebody looks."""
+"""Protects the engine of traces: it is as the fast engine where cores hear of each other, and where somebody looks."""
 
 from __future__ import annotations
 

@@ -166,10 +166,9 @@ def measure(scenario: Scenario, seconds: float) -> dict[str, Any]:
     """
     calls = scenario.make(scenario.of_platform)
     runs = {engine: _runner(scenario, calls, engine) for engine in ENGINES}
-    runs["jit"]()
     with translated_at_once():
-        runs["traces"]()
-        runs["traces"]()
+        for run in [*runs.values(), *runs.values()]:
+            run()
     rounds: list[dict[EngineName, tuple[int, int, float]]] = []
     while len(rounds) < ROUNDS or sum(wall for last in rounds for _, _, wall in last.values()) < seconds:
         rounds.append({engine: run() for engine, run in runs.items()})

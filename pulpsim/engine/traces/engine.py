@@ -149,18 +149,18 @@ class TraceEngine(JitEngine):
         self._choose(row)
         self._exact |= not self._state[at.TEAM] >> core & 1
 
-    def _choose(self, row: int) -> None:
-        """Cores begin at a row: by traces, if that is worth it."""
+    def _choose(self, row: int, alone: bool = False) -> None:
+        """Cores begin at a row: by traces, if that is worth it; a core that is alone waits for nobody."""
         if self._began >= 0:
             self._translations.ran(self._began, (self.now - self._begun) * self._cores)
         self._began, self._begun = row, self.now
         able = self._failed[row] < FAILURES and not (self._exact or self._full or self._counts is not None)
-        self._exact_until = self.now if able and (self._translations.has(row) or self.eager) else FOREVER
+        self._exact_until = self.now if able and ((not alone and self._translations.has(row)) or self.eager) else FOREVER
 
     def start_team(self, row: int, times: Sequence[int], registers: NDArray[np.uint32]) -> None:
         self.settle()
         super().start_team(row, times, registers)
-        self._choose(row)
+        self._choose(row, alone=len(times) == 1)
 
     def counters(self) -> NDArray[np.int64]:
         self.settle()

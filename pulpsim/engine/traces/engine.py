@@ -155,7 +155,8 @@ class TraceEngine(JitEngine):
             self._translations.ran(self._began, (self.now - self._begun) * self._cores)
         self._began, self._begun = row, self.now
         able = self._failed[row] < FAILURES and not (self._exact or self._full or self._counts is not None)
-        self._exact_until = self.now if able and ((not alone and self._translations.has(row)) or self.eager) else FOREVER
+        pays = not alone and able and self._translations.has(row)
+        self._exact_until = self.now if pays or (able and self.eager) else FOREVER
 
     def start_team(self, row: int, times: Sequence[int], registers: NDArray[np.uint32]) -> None:
         self.settle()

@@ -38,6 +38,7 @@ class Code:
         self.rows = self._filler(ALIGN_ROWS)
         self.rows[RETURN_ROW, 0] = isa.OP["<return>"]
         self.version = 0
+        self.rewritten = False  # rows are no longer those of the programs
         self._loaded: dict[int, _Loaded] = {}
         self._l1_bytes = 0
         #: what stands in L2, where rows were made of it
@@ -100,7 +101,7 @@ class Code:
         self._words[changed] = words[changed]
         self.rows = self.rows.copy()
         self.rows[changed] = decode(words[changed], separate)
-        self.version += 1
+        self.version, self.rewritten = self.version + 1, True
         return True
 
     def programs(self) -> list[tuple[int, Program]]:

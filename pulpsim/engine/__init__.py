@@ -1,4 +1,4 @@
-"""What happens every cycle, in two engines behind one contract: `reference` and `jit`.
+"""What happens every cycle, in three engines behind one contract: `reference`, `jit` and `traces`.
 
 The timing model
 ----------------

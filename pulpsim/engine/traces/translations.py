@@ -87,6 +87,8 @@ class Translations:
         return digest in _translations
 
     def _digest(self, row: int) -> str:
+        if self._code.rewritten:
+            return self._region(row).digest
         program, inside = self._code.where(row)
         key = id(program), id(self._platform), row, inside, *map(int, self._settings)
         if key not in _digests:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from pulpsim import Controller, Copy, Machine, Program, assemble
 from pulpsim.engine.traces import translations
 from pulpsim.engine.traces.engine import FAILURES, TraceEngine
 from pulpsim.engine.traces.translation import Translation
+from pulpsim.errors import CycleLimitError
 from pulpsim.machine import Process
 from pulpsim.memory import L1_BASE, L2_BASE
 from tests import conformance
@@ -156,6 +158,23 @@ def test_a_program_whose_stretches_fail_is_left_to_the_fast_engine(failures: lis
     for _ in range(8):
         made.run(program, registers=registers)
     assert 0 < len(failures) <= FAILURES
+
+
+@pytest.mark.parametrize(
+    "spin", ["j spin", "beq x0, x0, spin", "lw t0, 0(a2)\nj spin", "addi t0, t0, 1\nbgeu t0, x0, spin"]
+)
+@pytest.mark.parametrize("translated", [False, True])
+def test_cores_that_never_ask_for_anything_meet_the_limit(spin: str, translated: bool) -> None:
+    program = assemble(f"spin: {spin}\nret")
+
+    def message(engine: Any) -> str:
+        made = machine(engine, **{"l1.conflicts": False})
+        with pytest.raises(CycleLimitError) as caught:
+            made.run(program, registers={"a2": L2_BASE + 0x40000}, max_cycles=200_000)
+        return str(caught.value)
+
+    with translations.translated_at_once() if translated else nullcontext():
+        assert message("traces") == message("jit")
 
 
 # -- translations ------------------------------------------------------------------------------------

@@ -46,6 +46,9 @@ def run_by_itself(c, s, rows, fields, registers, l1, words, l2, l2_words, tags, 
     while end < last:
         if traces[6][(place & at.PLACES) // at.ROW * at.P_FIELDS] != 0 and place <= at.PLACES:
             place, end, gap = _run_translated(c, k, place, end, gap, s, traces)
+        if unlikely(gap >= LONGEST):
+            end = _note(end, at.E_NOTHING, gap - 1, traces)
+            gap = np.int64(1)
         row, stall = place & at.PLACES, np.int64(0)
         if unlikely(place > at.PLACES):
             if place & at.FETCH:
@@ -62,9 +65,6 @@ def run_by_itself(c, s, rows, fields, registers, l1, words, l2, l2_words, tags, 
             place, gap = run_ahead(row, gap, LONGEST, c, k, base, s, rows, fields, registers, present, counted, None)
             issued += gap - begin
             gap += stall
-            if unlikely(gap >= LONGEST):
-                end = _note(end, at.E_NOTHING, gap - 1, traces)
-                gap = np.int64(1)
             continue
         if kind <= at.LAST_WORD:
             if kind == at.K_LOAD_NEXT:

@@ -46,9 +46,10 @@ def run_by_itself(c, s, rows, fields, registers, l1, words, l2, l2_words, tags, 
     while end < last:
         if traces[6][(place & at.PLACES) // at.ROW * at.P_FIELDS] != 0 and place <= at.PLACES:
             place, end, gap = _run_translated(c, k, place, end, gap, s, traces)
-        if unlikely(gap >= LONGEST):
+        if unlikely(gap >= LONGEST):  # it may go on so for ever
             end = _note(end, at.E_NOTHING, gap - 1, traces)
             gap = np.int64(1)
+            break
         row, stall = place & at.PLACES, np.int64(0)
         if unlikely(place > at.PLACES):
             if place & at.FETCH:

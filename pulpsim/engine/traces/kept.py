@@ -32,17 +32,23 @@ def is_full(s, traces):
 
 
 @heapless
+def _copy(state, registers, to_state, to_registers, cores, banks):
+    """What a stretch may change of the state, and all registers."""
+    for place in range(at.STREAM_END):
+        to_state[place] = state[place]
+    for place in range(at.MASKS, at.BANK_FREE + banks):
+        to_state[place] = state[place]
+    for place in range(cores * at.REGISTER_STRIDE):
+        to_registers[place] = registers[place]
+
+
+@heapless
 def begin_stretch(s, registers, traces):
     """From now on values are ahead of time."""
     _, heads, touched, _, kept, kept_registers, _, _, _ = traces
     s[at.RELEASED] = s[at.STOPPED] = s[at.KEPT] = 0
     s[at.AHEAD] = 1
-    for place in range(at.STREAM_END):
-        kept[place] = s[place]
-    for place in range(at.MASKS, at.BANK_FREE + s[at.BANKS]):
-        kept[place] = s[place]
-    for place in range(s[at.CORES] * at.REGISTER_STRIDE):
-        kept_registers[place] = registers[place]
+    _copy(s, registers, kept, kept_registers, s[at.CORES], s[at.BANKS])
     for head in range(0, s[at.CORES] * at.HEAD_FIELDS, at.HEAD_FIELDS):
         heads[head + at.H_NEXT] = heads[head + at.H_END] = heads[head + at.H_GAP] = 0
         heads[head + at.H_LAST] = at.E_NOTHING
@@ -68,19 +74,5 @@ def put_back(s, registers, words, l2_words, tags, present, traces):
             tags[place] = value
         else:
             present[place] = np.uint8(value)
-    for place in range(at.STREAM_END):
-        s[place] = kept[place]
-    for place in range(at.MASKS, at.BANK_FREE + s[at.BANKS]):
-        s[place] = kept[place]
-    for place in range(s[at.CORES] * at.REGISTER_STRIDE):
-        registers[place] = kept_registers[place]
+    _copy(kept, kept_registers, s, registers, s[at.CORES], s[at.BANKS])
     s[at.AHEAD], s[at.STRETCH] = 0, stretch
-
-
-@heapless
-def end_stretch(s):
-    """All cores have returned: values are those of now."""
-    for core in range(s[at.CORES]):
-        if s[at.CORE + core * at.CORE_FIELDS + at.STATUS] != 0:
-            return
-    s[at.AHEAD] = 0

@@ -86,7 +86,7 @@ def find_moved(s):
 @inlined
 def _holds(move, inside, word, s):
     """A word lies in a transfer's part of L1, or of L2."""
-    first, stride = s[move + at.T_L1] if inside else s[move + at.T_L2], np.int64(0)
+    first = s[move + at.T_L1] if inside else s[move + at.T_L2]
     stride = s[move + at.T_L1_STRIDE] if inside else s[move + at.T_L2_STRIDE]
     lines, offset = s[move + at.T_WORDS] // s[move + at.T_LINE_WORDS], 4 * word - first
     if lines == 1 or stride == 4 * s[move + at.T_LINE_WORDS]:

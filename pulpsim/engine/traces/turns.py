@@ -9,8 +9,8 @@ from pulpsim.engine import layout as at
 from pulpsim.engine.banks import reserve_both
 from pulpsim.engine.events import divided
 from pulpsim.engine.icache import refill
-from pulpsim.engine.teams import arrive, leave
-from pulpsim.engine.traces.kept import end_stretch, is_full
+from pulpsim.engine.teams import any_runs, arrive, leave
+from pulpsim.engine.traces.kept import is_full
 from pulpsim.engine.traces.lanes import pair
 from pulpsim.engine.traces.values import run_by_itself
 from pulpsim.jit import heapless, inlined, unlikely
@@ -40,7 +40,7 @@ def _rare(c, now, entry, s, tags, traces):
         return np.int64(-2)
     if kind == at.E_RETURN:
         leave(c, s)
-        end_stretch(s)
+        s[at.AHEAD] = any_runs(s)  # when all have returned, values are those of now
         return np.int64(-2)
     s[at.STOPPED] = 1
     return np.int64(-1)

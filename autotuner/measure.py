@@ -7,7 +7,7 @@ from collections.abc import Callable
 from autotuner.points import Points, engine_version, key_of
 from pulpsim import Platform
 from trainlib.lowering.operations import Schedule
-from trainlib.timing import Expected, Relaxed, cycles_of
+from trainlib.timing import Expected, Relaxed, Simulated
 
 #: cycles by which cores are late at every fork; the first is none
 SKEWS = (
@@ -29,7 +29,7 @@ class Meter:
 
     def __init__(self, platform: Platform, points: Points, stop: Callable[[], bool] = lambda: False):
         self.platform, self.points, self._stop = platform, points, stop
-        self._relaxed = Relaxed(platform)
+        self._simulated, self._relaxed = Simulated(platform), Relaxed(platform)
         self._expected = None if platform.fpus_are_private else Expected(platform)
         self.simulated = self.reused = 0
 
@@ -51,7 +51,7 @@ class Meter:
             return known[0]
         if self._stop():
             raise KeyboardInterrupt
-        cycles = cycles_of(schedule, self.platform, SKEWS[skew][: self.platform.cluster.cores])
+        cycles = self._simulated.cycles(schedule, SKEWS[skew][: self.platform.cluster.cores])
         self.simulated += 1
         self.points.put(key, (cycles,), f"{schedule.phases[0].layer} {schedule.phases[0].step}")
         return cycles

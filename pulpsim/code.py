@@ -74,6 +74,14 @@ class Code:
         self._loaded[id(program)] = _Loaded(first, bases["l1"], program)
         return first
 
+    def restore(self, memory: Memory | None = None) -> None:
+        """Rows are those of the programs again, which are written to `memory`, if it is given."""
+        programs, version, rewritten = self.programs(), self.version, self.rewritten
+        Code.__init__(self)
+        for _, program in programs:
+            self.load(program, memory)
+        self.version = version + rewritten
+
     def _write(self, memory: Memory, contents: Sequence[tuple[int, bytes]]) -> None:
         """Write a program's words and data, and remember what of them is in L2."""
         for address, content in contents:

@@ -59,6 +59,11 @@ class Memory:
         self.settle()
         return self._l2
 
+    def clear(self) -> None:
+        """Zero again, whatever the engine is at; nobody is told of what is written."""
+        self._l1[:], self._l2[:] = 0, 0
+        self.on_write = None
+
     def check(self, address: int, size: int) -> None:
         """Raises AddressError unless `size` bytes from `address` lie inside one memory."""
         self._window(address, size)

@@ -225,7 +225,7 @@ def data(rng: np.random.Generator, words: int) -> NDArray[np.uint32]:
     return np.choose(rng.integers(0, len(choices), words), choices).astype(np.uint32)
 
 
-class _Player:
+class Player:
     """One case on one engine."""
 
     def __init__(
@@ -237,21 +237,32 @@ class _Player:
         watched: bool = False,
     ):
         self.case, self.platform = case, platform
-        rng = np.random.default_rng(case.data_seed)
-        self.memory, code = Memory(platform), Code()
-        self.memory.l1.view(np.uint32)[:] = data(rng, platform.l1.size_bytes // 4)
-        self.memory.l2.view(np.uint32)[:] = data(rng, L2_BYTES // 4)
-        self.rows = [code.load(program) for program in programs]
-        self.values = data(rng, isa.REGISTERS * platform.cluster.cores).reshape(-1, isa.REGISTERS)
-        self.engine = engine_class(platform, self.memory, code)
+        self.memory, self.code = Memory(platform), Code()
+        self.rows = [self.code.load(program) for program in programs]
+        self.engine = engine_class(platform, self.memory, self.code)
         self.entries = [np.zeros((0, ENTRY), np.int64)]
         if watched:
             self.engine.watch(lambda entries: self.entries.append(entries.copy()))
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Before the first event."""
+        rng = np.random.default_rng(self.case.data_seed)
+        self.memory.l1.view(np.uint32)[:] = data(rng, self.platform.l1.size_bytes // 4)
+        self.memory.l2.view(np.uint32)[:] = data(rng, L2_BYTES // 4)
+        self.values = data(rng, isa.REGISTERS * self.platform.cluster.cores).reshape(-1, isa.REGISTERS)
         self.reports: list[Report] = []
         self.views: list[View] = []
-        self.teams = list(case.teams)
+        self.teams = list(self.case.teams)
         self.running = 0
         self.trapped: int | None = None
+
+    def restart(self) -> None:
+        """Once more from the beginning, on the same engine."""
+        self.engine.restart()
+        self.memory.clear()
+        self.code.restore()
+        self.prepare()
 
     def begin_team(self) -> None:
         team = self.teams.pop(0)
@@ -332,7 +343,7 @@ def base_registers(platform: Platform, core: int, apart: bool) -> dict[str, int]
 def play(case: Case, engine_class: EngineClass, cuts: Sequence[int] | None = None) -> list[View]:
     """A case on an engine, seen at its cuts (or at others) and at the end."""
     platform, programs = build(case)
-    return _Player(case, platform, programs, engine_class).play(case.cuts if cuts is None else cuts)
+    return Player(case, platform, programs, engine_class).play(case.cuts if cuts is None else cuts)
 
 
 def disagreement(case: Case) -> list[str]:
@@ -341,7 +352,7 @@ def disagreement(case: Case) -> list[str]:
     platform, programs = build(case)
 
     def views(engine: EngineClass, cuts: Sequence[int], watched: bool) -> list[View]:
-        return _Player(case, platform, programs, engine, watched).play(cuts)
+        return Player(case, platform, programs, engine, watched).play(cuts)
 
     reference = views(ReferenceEngine, case.cuts, True)
     for name, engine, watched in (("fast", JitEngine, True), ("traces", TraceEngine, False)):

@@ -8,26 +8,60 @@ as long as another one whose operands begin in the same banks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from pulpsim import Controller, Machine, Platform
+from pulpsim import Controller, Machine, Platform, Program
 from pulpsim.machine import Process
 from pulpsim.memory import L1_BASE
 from trainlib.kernels import Call
 from trainlib.lowering.operations import Fork, Issue, Schedule, Wait
 from trainlib.lowering.schedule import execute
 
+#: of a platform, that are kept
+MOST_MACHINES = 64
+
+
+class Machines:
+    """Machines of a platform, as if just made: those that are used again and again are made once."""
+
+    def __init__(self, platform: Platform):
+        self._platform = platform
+        self._made: dict[tuple[Program, ...], Machine] = {}
+
+    def holding(self, programs: Iterable[Program]) -> Machine:
+        """One that holds these programs, loaded in this order."""
+        loaded = tuple(dict.fromkeys(programs))
+        machine = self._made.pop(loaded, None)
+        if machine is not None:
+            machine.restart()
+        else:
+            machine = Machine(self._platform)
+            for program in loaded:
+                machine.load(program)
+        if len(self._made) >= MOST_MACHINES:
+            del self._made[next(iter(self._made))]  # the one that has not been used for longest
+        self._made[loaded] = machine
+        return machine
+
+
+class Simulated:
+    """Cycles of schedules on machines just made, their memories zero: timing does not depend on data."""
+
+    def __init__(self, platform: Platform):
+        self._machines = Machines(platform)
+
+    def cycles(self, schedule: Schedule, start_delays: Sequence[int] = ()) -> int:
+        """start_delays: cycles by which each core is late at every fork."""
+
+        def controller(cluster: Controller) -> Process:
+            yield from execute(schedule, cluster, lambda phase: None, start_delays)
+
+        return self._machines.holding(schedule.programs).simulate(controller).cycles
+
 
 def cycles_of(schedule: Schedule, platform: Platform, start_delays: Sequence[int] = ()) -> int:
-    """Cycles of a schedule on a machine just made, its memories zero: timing does not depend on data.
-
-    start_delays: cycles by which each core is late at every fork.
-    """
-
-    def controller(cluster: Controller) -> Process:
-        yield from execute(schedule, cluster, lambda phase: None, start_delays)
-
-    return Machine(platform).simulate(controller).cycles
+    """As `Simulated.cycles`."""
+    return Simulated(platform).cycles(schedule, start_delays)
 
 
 class _Walk:
@@ -42,7 +76,7 @@ class _Walk:
     """
 
     def __init__(self, platform: Platform, calls_on: Platform, alignment: int):
-        self._platform, self._calls_on, self._alignment = platform, calls_on, alignment
+        self._platform, self._machines, self._alignment = platform, Machines(calls_on), alignment
         self._calls: dict[tuple[object, ...], int] = {}
 
     def call_cycles(self, call: Call) -> int:
@@ -54,7 +88,8 @@ class _Walk:
         )
         key = (call.program, sizes)
         if key not in self._calls:
-            self._calls[key] = Machine(self._calls_on).run(call.program, registers=call.registers()).cycles
+            machine = self._machines.holding([call.program])
+            self._calls[key] = machine.run(call.program, registers=call.registers()).cycles
         return self._calls[key]
 
     def cycles(self, schedule: Schedule) -> int:

@@ -183,6 +183,9 @@ class Engine(Protocol):
     def now(self) -> int:
         """The first cycle not handled."""
 
+    def restart(self) -> None:
+        """As it was made, but that the code is known already; nobody watches. It is cycle 0."""
+
     def begin_team(self, cores: list[int]) -> None:
         """These cores, and no others, meet at barriers from now on (before their start)."""
 

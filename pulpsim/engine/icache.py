@@ -16,11 +16,14 @@ from pulpsim.jit import heapless, inlined
 from pulpsim.platform import Platform
 
 
-def empty(platform: Platform) -> NDArray[np.int64]:
-    """Tags of empty caches, without the lines' times."""
+def empty(platform: Platform, lines: int = 0) -> NDArray[np.int64]:
+    """Tags of empty caches, and of so many lines the times."""
     cache = platform.icache
     private = platform.cluster.cores * cache.private_sets * cache.private_ways
-    return np.full(private + cache.shared_banks * cache.shared_sets * cache.shared_ways, -1, np.int64)
+    size = private + cache.shared_banks * cache.shared_sets * cache.shared_ways
+    tags = np.full(size + lines, -1, np.int64)
+    tags[size:] = 0
+    return tags
 
 
 @inlined

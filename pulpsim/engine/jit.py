@@ -22,6 +22,7 @@ from pulpsim.memory import Memory
 from pulpsim.platform import Platform
 
 KINDS = tuple(Kind)  #: by number
+RETURN_LINE = RETURN_ROW // ALIGN_ROWS  #: `<return>` is not fetched
 
 
 class JitEngine:
@@ -43,6 +44,7 @@ class JitEngine:
         self._registers = np.zeros(self._cores * at.REGISTER_STRIDE, np.int32)
         self._tags = icache.empty(platform)
         self._present = np.zeros((self._cores, 0), np.uint8)
+        self._hit = not platform.icache.enabled  # without the cache every fetch hits
         self._counts: NDArray[np.int64] | None = None  # by instruction, while it is watched
         self._log = np.zeros((0, ENTRY), np.int64)
         self._sink: Sink | None = None
@@ -61,6 +63,17 @@ class JitEngine:
         self._loop = loop.advance.on(*self._seen, None)
         present = self._present.reshape(-1)
         self._start_team = loop.start_team.on(self._state, self._registers, self._times, self._files, present)
+
+    def restart(self) -> None:
+        s = self._state
+        known = s[[at.CODE_ROWS, at.LINES, at.STRETCH]]
+        s[:] = at.initial_state(self._platform)
+        s[[at.CODE_ROWS, at.LINES, at.STRETCH]] = known
+        self._registers[:], self._tags[:] = 0, icache.empty(self._platform, int(s[at.LINES]))
+        self._present[:], self._present[:, RETURN_LINE] = self._hit, 1
+        if self._counts is not None:
+            self._counts = self._sink = None
+            self._see()
 
     @property
     def now(self) -> int:
@@ -195,9 +208,8 @@ class JitEngine:
         self._rows, self._full = decoded.reshape(-1), needs_control(decoded) or None
         new_lines = -(-len(rows) // ALIGN_ROWS) - int(s[at.LINES])
         s[at.CODE_ROWS], s[at.LINES] = len(rows), s[at.LINES] + new_lines
-        hit = 0 if self._platform.icache.enabled else 1  # without the cache every fetch hits
-        self._present = np.hstack([self._present, np.full((self._cores, new_lines), hit, np.uint8)])
-        self._present[:, RETURN_ROW // ALIGN_ROWS] = 1  # `<return>` is not fetched
+        self._present = np.hstack([self._present, np.full((self._cores, new_lines), self._hit, np.uint8)])
+        self._present[:, RETURN_LINE] = 1
         self._tags = np.hstack([self._tags, np.zeros(new_lines, self._tags.dtype)])
         if self._counts is not None:
             self._counts = np.pad(self._counts, ((0, 0), (0, decoded.size - self._counts.shape[1])))

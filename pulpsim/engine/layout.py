@@ -291,6 +291,7 @@ def initial_state(platform: Platform) -> NDArray[np.int64]:
         state[core_state + FPU_INDEX] = number % platform.cluster.fpus
         state[core_state + WAY] = 1
     state[SHARED_WAY : SHARED_WAY + MAX_SHARED_BANKS] = 1
+    state[STRIDE_AT] = 0 if l1.banks <= L_BANKS else NEVER
     for stream in (STREAM, STREAM + STREAM_FIELDS):
         state[stream + D_PORTS + MAX_PORTS : stream + D_PORTS + 2 * MAX_PORTS] = -1
     return state

@@ -178,9 +178,8 @@ class ReferenceEngine(MachineMode):
 
     def __init__(self, platform: Platform, memory: Memory, code: Code):
         self.now = 0
-        self._platform = platform
+        self._platform, self._memory, self._code = platform, memory, code
         self._costs = platform.core
-        self._code = code
         self._decoded: dict[int, _Decoded] = {}
         self._l1, self._l2, self._l2_bytes = memory.l1.data, memory.l2.data, memory.l2
         self._stale = False  # a fence.i in this cycle
@@ -217,6 +216,9 @@ class ReferenceEngine(MachineMode):
         self._notes: Notes | None = None
 
     # -- commands --------------------------------------------------------------------------------
+    def restart(self) -> None:
+        ReferenceEngine.__init__(self, self._platform, self._memory, self._code)
+
     def begin_team(self, cores: list[int]) -> None:
         """Raises ValueError if one of the cores has been started already."""
         for number in cores:

@@ -62,6 +62,16 @@ class Machine:
             known = nearest(engine, ("traces", "jit", "reference"))
             raise ProgramError(f"no engine {engine!r}{known}: traces, jit or reference")
 
+    def restart(self) -> None:
+        """As a machine just made, with the programs that it holds in their places; nobody looks on.
+
+        Faster than a new machine.
+        """
+        self.engine.restart()
+        self.memory.clear()
+        self.code.restore(self.memory)
+        self.team, self.instruments = [], ()
+
     def attach(self, *instruments: Instrument) -> None:
         """From now on these look on, and no others; a machine that nobody looks at is faster."""
         self.instruments = instruments

@@ -101,7 +101,7 @@ def test_a_second_comparison_measures_nothing(
         raise AssertionError("measured again")
 
     monkeypatch.setattr(comparison, "ranking", refuse)
-    monkeypatch.setattr(measure, "cycles_of", refuse)
+    monkeypatch.setattr(measure.Simulated, "cycles", refuse)
     again = compare(MODEL, PLATFORM, 1, path)
     assert [row.choice for row in again] == [row.choice for row in rows]
     for row, before in zip(again, rows, strict=True):

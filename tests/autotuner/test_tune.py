@@ -150,10 +150,10 @@ def test_every_step_is_searched(fresh: Fresh) -> None:
 
 
 def test_steps_are_exchanged_until_the_whole_is_fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where L1 is scarce, the steps found one by one do not fit beside each other; nor does a limit lose any."""
+    """Where L1 is scarce, the steps found one by one do not fit beside each other; nor does leaving some early."""
     platform, count = PLATFORM.replace({"l1.size_bytes": STACKS + 384}), module._count
     best = tune(SMALL, platform, 1, None)
-    monkeypatch.setattr(module, "_count", lambda meter, model, plan, limit: count(meter, model, plan, None))
+    monkeypatch.setattr(module, "_count", lambda meter, model, plan, rival: count(meter, model, plan))
     unlimited = tune(SMALL, platform, 1, None)
     assert result(unlimited) == result(best) and unlimited.simulated >= best.simulated
     monkeypatch.setattr(module, "PASSES", 0)

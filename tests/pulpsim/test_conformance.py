@@ -41,6 +41,23 @@ def test_horizons_change_nothing(seed: int) -> None:
     assert list(cut.differences(whole)) == []
 
 
+@pytest.mark.parametrize("engine_class", [ReferenceEngine, JitEngine, TraceEngine])
+@given(seed=SEEDS, until=st.integers(0, 400), watched=st.booleans())
+def test_an_engine_that_is_restarted_anywhere_is_as_new(
+    engine_class: type[ReferenceEngine], seed: int, until: int, watched: bool
+) -> None:
+    case = conformance.generate(seed)
+    player = conformance.Player(case, *conformance.build(case), engine_class, watched)
+    player.begin_team()
+    player.advance(until)
+    player.restart()
+    played = player.play(case.cuts)
+    new = conformance.play(case, engine_class)
+    assert len(played) == len(new)
+    for mine, theirs in zip(played, new, strict=True):
+        assert list(mine.differences(theirs, watched=False)) == []
+
+
 def test_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert conformance.main(["--cases", "2"]) == 0
     assert "no difference" in capsys.readouterr().out

@@ -73,6 +73,12 @@ class Schedule:
         return sha256(repr(parts).encode()).digest()
 
     @property
+    def programs(self) -> tuple[Program, ...]:
+        """In the order of their first calls, as they are loaded."""
+        forks = (operation for operation in self.operations if isinstance(operation, Fork))
+        return tuple(dict.fromkeys(fork.call.program for fork in forks))
+
+    @property
     def tasks(self) -> int:
         """How many there are."""
         return 1 + max(operation.task for operation in self.operations if isinstance(operation, Issue | Fork))

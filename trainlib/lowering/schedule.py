@@ -300,9 +300,8 @@ def execute(
     start_delays: cycles by which each core is late at every fork (default: none). scalars: the numbers of the step, by
     name: see `Call.registers`.
     """
-    for operation in schedule.operations:  # all code at once: it is decoded once
-        if isinstance(operation, Fork):
-            cluster.machine.load(operation.call.program)
+    for program in schedule.programs:  # all code at once: it is decoded once
+        cluster.machine.load(program)
     names = None if cluster.timeline is None else Names(schedule)
     numbers: dict[int, int] = {}
     held: list[Issue] = []

@@ -51,15 +51,21 @@ class TraceEngine(JitEngine):
             np.zeros(at.L_NUMBERS, np.int32),
         )
         super().__init__(platform, memory, code)
-        if platform.l1.banks > at.L_BANKS:
-            self._state[at.STRIDE_AT] = at.NEVER
-        self._exact = bool(state[at.CONFLICTS] == at.ROUND_ROBIN)  # the fast engine does all
+        self._in_turns = bool(state[at.CONFLICTS] == at.ROUND_ROBIN)  # banks serve; the fast engine does all
+        self._exact = self._in_turns
         self._exact_until = 0  # no stretch is tried before this cycle
         self._began, self._begun = -1, 0  # at which row the last core began, and when
         self._failed = Counter[int]()  # stretches, by such rows
         #: since the stretch began, and perhaps before: cycle, command, where it lies in the state, what was there
         self._commands: list[tuple[int, Transfer, int, NDArray[np.int64]]] = []
         memory.settle = self.settle
+
+    def restart(self) -> None:
+        super().restart()
+        self._exact, self._exact_until = self._in_turns, 0
+        self._began, self._begun = -1, 0
+        self._failed.clear()
+        self._commands.clear()
 
     def _see(self) -> None:
         super()._see()

@@ -53,7 +53,7 @@ class TraceEngine(JitEngine):
         super().__init__(platform, memory, code)
         self._in_turns = bool(state[at.CONFLICTS] == at.ROUND_ROBIN)  # banks serve; the fast engine does all
         self._exact = self._in_turns
-        self._exact_until = 0  # no stretch is tried before this cycle
+        self._exact_until = FOREVER  # no stretch is tried before this cycle
         self._began, self._begun = -1, 0  # at which row the last core began, and when
         self._failed = Counter[int]()  # stretches, by such rows
         #: since the stretch began, and perhaps before: cycle, command, where it lies in the state, what was there
@@ -62,7 +62,7 @@ class TraceEngine(JitEngine):
 
     def restart(self) -> None:
         super().restart()
-        self._exact, self._exact_until = self._in_turns, 0
+        self._exact, self._exact_until = self._in_turns, FOREVER
         self._began, self._begun = -1, 0
         self._failed.clear()
         self._commands.clear()

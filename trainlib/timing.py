@@ -35,7 +35,7 @@ class Machines:
         if machine is not None:
             machine.restart()
         else:
-            machine = Machine(self._platform)
+            machine = Machine(self._platform, values=False)
             for program in loaded:
                 machine.load(program)
         if len(self._made) >= MOST_MACHINES:

@@ -22,6 +22,7 @@ from pulpsim.memory import Memory
 from pulpsim.platform import Platform
 
 KINDS = tuple(Kind)  #: by number
+STAYS = (at.CODE_ROWS, at.LINES, at.STRETCH, at.PARTS_END)  #: of the state, when the engine is restarted
 RETURN_LINE = RETURN_ROW // ALIGN_ROWS  #: `<return>` is not fetched
 
 
@@ -66,9 +67,9 @@ class JitEngine:
 
     def restart(self) -> None:
         s = self._state
-        known = s[[at.CODE_ROWS, at.LINES, at.STRETCH]]
+        known = s[[*STAYS]]
         s[:] = at.initial_state(self._platform)
-        s[[at.CODE_ROWS, at.LINES, at.STRETCH]] = known
+        s[[*STAYS]] = known
         self._registers[:], self._tags[:] = 0, icache.empty(self._platform, int(s[at.LINES]))
         self._present[:], self._present[:, RETURN_LINE] = self._hit, 1
         if self._counts is not None:

@@ -121,6 +121,8 @@ CORE = 96  # behind the scalars
     CLAIM,  # what an instruction, executed ahead of time, asks for: a trace's entry without its gap, or NO_CLAIM
     STRIDE_AT,  # the cycle in which lanes are tried next; cycles that they rest now, 0 while they pay
     STRIDE_PAUSE,
+    RECALL,  # parts of traces are noted down, or taken again: see `traces.recalled`; where the next one will be kept
+    PARTS_END,
     SHARED_WAY,  # shift registers of the shared banks, MAX_SHARED_BANKS of them
     *_spare,
 ) = range(CORE)
@@ -161,9 +163,10 @@ FIRST_BANK = MAX_CORES  # behind FPU_FREE
 # two looks at the room
 (P_CODE, P_ORIGIN, P_ROOM) = range(3)
 P_FIELDS = 3
-# of each core: where its next entry is, where its entries end, the cycles since the last one; the entry before those
-(H_NEXT, H_END, H_GAP, H_LAST) = range(4)
-HEAD_FIELDS = 4
+# of each core: where its next entry is, where its entries end, the cycles since the last one; the entry before those;
+# the part of a trace that was noted down or recalled last
+(H_NEXT, H_END, H_GAP, H_LAST, H_PART) = range(5)
+HEAD_FIELDS = 5
 # lanes, see `traces.lanes`: bytes of each, then numbers of each
 LANES = MAX_CORES
 (L_TIME, L_STEP, L_ASKED, L_HOLDS, L_BYTES) = range(0, 5 * LANES, LANES)

@@ -33,12 +33,15 @@ from pulpsim.trace import Timeline
 class Machine:
     """A cluster with its memories. `engine`: "traces" (fastest), "jit" (fast) or "reference" (plain Python).
 
-    platform: also a preset's name or a TOML file. Raises PlatformError, ProgramError.
+    platform: also a preset's name or a TOML file. values: False if only cycles are wanted, and they hang on no data:
+    "traces" then computes a call that comes again, with the same numbers, its operands in the same banks, but twice,
+    whatever its start delays; what memories and registers hold is of no meaning. Raises PlatformError, ProgramError.
     """
 
     def __init__(
-        self, platform: Platform | str | Path | None = None, engine: Literal["traces", "jit", "reference"] = "traces"
-    ):
+        self, platform: Platform | str | Path | None = None, engine: Literal["traces", "jit", "reference"] = "traces",
+        values: bool = True,
+    ):  # fmt: skip
         self.platform = Platform.of(platform)
         self.memory = Memory(self.platform)
         self.code = Code()
@@ -49,7 +52,7 @@ class Machine:
         if text(engine) == "traces":
             from pulpsim.engine.traces.engine import TraceEngine
 
-            self.engine = TraceEngine(self.platform, self.memory, self.code)
+            self.engine = TraceEngine(self.platform, self.memory, self.code, values)
         elif text(engine) == "jit":
             from pulpsim.engine.jit import JitEngine
 

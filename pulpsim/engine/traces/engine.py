@@ -13,6 +13,7 @@ from pulpsim.engine import FOREVER, Report, Sink, Transfer, loop
 from pulpsim.engine import layout as at
 from pulpsim.engine.jit import JitEngine
 from pulpsim.engine.traces.kept import put_back
+from pulpsim.engine.traces.recalled import PARTS, Calls
 from pulpsim.engine.traces.touched import meets
 from pulpsim.engine.traces.translations import Translations
 from pulpsim.jit.machine_code import words
@@ -30,11 +31,13 @@ class TraceEngine(JitEngine):
 
     Where L1's banks are served in turns, somebody watches or a core belongs to no team, the fast engine does all; and
     programs that are not translated, unless it is `eager`.
+
+    values: False if only cycles are wanted, and they hang on no data: calls are recalled, see `recalled`.
     """
 
     eager = False
 
-    def __init__(self, platform: Platform, memory: Memory, code: Code):
+    def __init__(self, platform: Platform, memory: Memory, code: Code, values: bool = True):
         cores, state = platform.cluster.cores, at.initial_state(platform)
         words = int(state[at.L1_WORDS]) + int(state[at.L2_BYTES]) // 4
         self._traces = (
@@ -50,7 +53,10 @@ class TraceEngine(JitEngine):
             np.zeros(at.L_BYTES, np.uint8),
             np.zeros(at.L_NUMBERS, np.int32),
         )
+        self._parts = np.empty(0 if values else PARTS, np.int64)
         super().__init__(platform, memory, code)
+        heads = self._traces[1].reshape(cores, -1)
+        self._calls = None if values else Calls(platform, code, self._state, heads, self._parts)
         self._in_turns = bool(state[at.CONFLICTS] == at.ROUND_ROBIN)  # banks serve; the fast engine does all
         self._exact = self._in_turns
         self._exact_until = FOREVER  # no stretch is tried before this cycle
@@ -61,6 +67,9 @@ class TraceEngine(JitEngine):
         memory.settle = self.settle
 
     def restart(self) -> None:
+        if self._calls is not None:
+            self._state[at.RECALL] *= self.idle()
+            self._calls.end()
         super().restart()
         self._exact, self._exact_until = self._in_turns, FOREVER
         self._began, self._begun = -1, 0
@@ -73,7 +82,7 @@ class TraceEngine(JitEngine):
         codes = np.zeros((len(self._code.rows), at.P_FIELDS), np.int64)
         called_with = (0, 0, s, registers, l1, present, self._traces)
         self._words = words(called_with)
-        traces = (*self._traces, codes.reshape(-1), self._words, self._lanes)
+        traces = (*self._traces, codes.reshape(-1), self._words, self._lanes, self._parts)
         self._ahead = loop.advance.on(*self._seen, traces)
         self._meets = meets.on(s, traces)
         settings = self._platform.icache.enabled, bool(s[at.CONFLICTS])
@@ -118,7 +127,9 @@ class TraceEngine(JitEngine):
         for _, _, place, before in reversed(commands):
             s[place : place + at.FIELDS] = before
         _, _, _, registers, _, l1, _, l2, tags, present, *_ = self._seen
-        put_back(s, registers, l1, l2, tags, present, (*self._traces, self._words, self._words, self._lanes))
+        traces = (*self._traces, self._words, self._words, self._lanes, self._parts)
+        put_back(s, registers, l1, l2, tags, present, traces)
+        s[at.RECALL] = 0
         for cycle, transfer, _, _ in commands:
             self._run_again(cycle)
             super().transfer(transfer)
@@ -155,19 +166,26 @@ class TraceEngine(JitEngine):
         self._choose(row)
         self._exact |= not self._state[at.TEAM] >> core & 1
 
-    def _choose(self, row: int, alone: bool = False) -> None:
-        """Cores begin at a row: by traces, if that is worth it; a core that is alone waits for nobody."""
-        if self._began >= 0:
+    def _choose(self, row: int, team: NDArray[np.uint32] | None = None) -> None:
+        """Cores begin at a row: by traces, if that is worth it. team: the registers of those that begin together, if
+        they do; a core that is alone waits for nobody."""
+        if self._began >= 0 and not self._state[at.RECALL]:
             self._translations.ran(self._began, (self.now - self._begun) * self._cores)
         self._began, self._begun = row, self.now
+        if self._calls is not None:
+            self._calls.end()
         able = self._failed[row] < FAILURES and not (self._exact or self._full or self._counts is not None)
-        pays = not alone and able and self._translations.has(row)
+        pays = able and (team is None or len(team) > 1) and (self._is_recalled(team) or self._translations.has(row))
         self._exact_until = self.now if pays or (able and self.eager) else FOREVER
+
+    def _is_recalled(self, team: NDArray[np.uint32] | None) -> bool:
+        """Or noted down, to be recalled."""
+        return self._calls is not None and team is not None and self._calls.begin(self._began, team, self._present)
 
     def start_team(self, row: int, times: Sequence[int], registers: NDArray[np.uint32]) -> None:
         self.settle()
         super().start_team(row, times, registers)
-        self._choose(row, alone=len(times) == 1)
+        self._choose(row, registers)
 
     def counters(self) -> NDArray[np.int64]:
         self.settle()

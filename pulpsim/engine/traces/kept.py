@@ -1,10 +1,10 @@
 """What was there when a stretch began: all that is overwritten later is kept, and can be put back.
 
-`traces` is (entries, heads, touched, log, kept, kept registers, codes, words, lanes): the traces, int64 [cores, TRACE],
+`traces` is (entries, heads, touched, log, kept, kept registers, codes, words, lanes, parts): the traces, int64 [cores, TRACE],
 and their heads, int64 [cores, HEAD_FIELDS], flat; who touched the words, see `touched`; what has been overwritten,
 int64 [most, 2]; the state and the registers at the begin; which rows are translated, int64 [rows, P_FIELDS], flat,
 and what their code is called with; for `lanes` the entries as pairs, uint16, and what it knows of each lane, as bytes
-and as int32.
+and as int32; the parts of traces that are kept, see `recalled`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def _copy(state, registers, to_state, to_registers, cores, banks):
 @heapless
 def begin_stretch(s, registers, traces):
     """From now on values are ahead of time."""
-    _, heads, touched, _, kept, kept_registers, _, _, _ = traces
+    _, heads, touched, _, kept, kept_registers, _, _, _, _ = traces
     s[at.RELEASED] = s[at.STOPPED] = s[at.KEPT] = 0
     s[at.AHEAD] = 1
     _copy(s, registers, kept, kept_registers, s[at.CORES], s[at.BANKS])
@@ -62,7 +62,7 @@ def begin_stretch(s, registers, traces):
 @native
 def put_back(s, registers, words, l2_words, tags, present, traces):
     """All is as it was when the stretch began."""
-    _, _, _, log, kept, kept_registers, _, _, _ = traces
+    _, _, _, log, kept, kept_registers, _, _, _, _ = traces
     stretch = s[at.STRETCH]
     for entry in range(s[at.KEPT] - 1, -1, -1):
         where, place, value = log[entry, 0] >> WHERE, log[entry, 0] & PLACES, log[entry, 1]

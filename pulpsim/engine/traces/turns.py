@@ -12,6 +12,7 @@ from pulpsim.engine.icache import refill
 from pulpsim.engine.teams import any_runs, arrive, leave
 from pulpsim.engine.traces.kept import is_full
 from pulpsim.engine.traces.lanes import pair
+from pulpsim.engine.traces.recalled import RECALLING, begin_part, end_part, recall
 from pulpsim.engine.traces.values import run_by_itself
 from pulpsim.jit import heapless, inlined, unlikely
 
@@ -49,7 +50,12 @@ def _rare(c, now, entry, s, tags, traces):
 @inlined
 def _next_part(c, s, rows, fields, registers, l1, words, l2, l2_words, tags, present, counted, traces):
     """A core's trace goes on. Returns where, now."""
-    run_by_itself(c, s, rows, fields, registers, l1, words, l2, l2_words, tags, present, counted, traces)
+    if s[at.RECALL] == RECALLING:
+        recall(c, s, registers, traces)
+    else:
+        begin_part(c, s, traces)
+        run_by_itself(c, s, rows, fields, registers, l1, words, l2, l2_words, tags, present, counted, traces)
+        end_part(c, s, registers, traces)
     pair(c, traces)
     return traces[1][c * at.HEAD_FIELDS + at.H_NEXT]
 

@@ -58,7 +58,7 @@ def jobs(draw: st.DrawFn) -> list[tuple[Any, ...]]:
         st.sampled_from([L1_BASE + at for at in (0, 4, 64, 128, 1024, 1028)]),
         st.sampled_from([1, 3, 20]),
         st.sampled_from([(), (0, 1, 2, 3, 4, 5, 6, 7), (3, 0, 5, 1, 7, 2, 6, 4)]),
-        st.none() | st.tuples(st.booleans(), st.sampled_from([0x4000, 0x4004, 0x6000]), st.sampled_from([8, 260, 3000])),
+        st.none() | st.tuples(st.booleans(), st.sampled_from([0x4000, 0x4004]), st.sampled_from([8, 260, 3000])),
         st.booleans(),
     )
     return draw(st.lists(call, min_size=1, max_size=5)) * draw(st.integers(1, 4))

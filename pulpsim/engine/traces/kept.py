@@ -1,10 +1,10 @@
 """What was there when a stretch began: all that is overwritten later is kept, and can be put back.
 
-`traces` is (entries, heads, touched, log, kept, kept registers, codes, words, lanes, parts): the traces, int64 [cores, TRACE],
-and their heads, int64 [cores, HEAD_FIELDS], flat; who touched the words, see `touched`; what has been overwritten,
-int64 [most, 2]; the state and the registers at the begin; which rows are translated, int64 [rows, P_FIELDS], flat,
-and what their code is called with; for `lanes` the entries as pairs, uint16, and what it knows of each lane, as bytes
-and as int32; the parts of traces that are kept, see `recalled`.
+`traces` is (entries, heads, touched, log, kept, kept registers, codes, words, lanes, parts): the traces, int64
+[cores, TRACE], and their heads, int64 [cores, HEAD_FIELDS], flat; who touched the words, see `touched`; what has been
+overwritten, int64 [most, 2]; the state and the registers at the begin; which rows are translated, int64
+[rows, P_FIELDS], flat, and what their code is called with; for `lanes` the entries as pairs, uint16, and what it knows
+of each lane, as bytes and as int32; parts of traces to be taken again, see `recalled`.
 """
 
 from __future__ import annotations

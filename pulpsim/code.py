@@ -75,7 +75,11 @@ class Code:
         return first
 
     def restore(self, memory: Memory | None = None) -> None:
-        """Rows are those of the programs again, which are written to `memory`, if it is given."""
+        """Rows are those of the programs again, which are written to `memory`, if it is given; it has been cleared."""
+        if memory is not None and not (self.rewritten or self._l1_bytes):
+            words = memory.l2[: 4 * len(self._words)].view(np.uint32)
+            np.copyto(words, self._words, where=self._known)
+            return
         programs, version, rewritten = self.programs(), self.version, self.rewritten
         Code.__init__(self)
         for _, program in programs:

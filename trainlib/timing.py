@@ -19,6 +19,8 @@ from trainlib.lowering.schedule import execute
 
 #: of a platform, that are kept
 MOST_MACHINES = 64
+#: L2 of machines that run a call: its program is all that it finds there
+CODE_BYTES = 64 << 10
 
 
 class Machines:
@@ -76,7 +78,9 @@ class _Walk:
     """
 
     def __init__(self, platform: Platform, calls_on: Platform, alignment: int):
-        self._platform, self._machines, self._alignment = platform, Machines(calls_on), alignment
+        l2_bytes = min(CODE_BYTES, calls_on.l2.size_bytes)
+        self._machines = Machines(calls_on.replace({"l2.size_bytes": l2_bytes}))
+        self._platform, self._alignment = platform, alignment
         self._calls: dict[tuple[object, ...], int] = {}
 
     def call_cycles(self, call: Call) -> int:

@@ -5,6 +5,8 @@ Everything is a flat array of integers; the names below are positions in them.
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -255,6 +257,11 @@ def csr_place(csr: isa.Csr) -> int:
 
 def initial_state(platform: Platform) -> NDArray[np.int64]:
     """The state before the first event."""
+    return _initial_state(platform).copy()
+
+
+@cache
+def _initial_state(platform: Platform) -> NDArray[np.int64]:
     core, l1 = platform.core, platform.l1
     ports = platform.dma.bytes_per_cycle // 4
     state = np.zeros(STATE, np.int64)

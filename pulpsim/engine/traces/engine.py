@@ -56,7 +56,7 @@ class TraceEngine(JitEngine):
         self._parts = np.empty(0 if values else PARTS, np.int64)
         super().__init__(platform, memory, code)
         heads = self._traces[1].reshape(cores, -1)
-        self._calls = None if values else Calls(platform, code, self._state, heads, self._parts)
+        self._calls = None if values else Calls(platform, self._state, heads, self._parts)
         self._in_turns = bool(state[at.CONFLICTS] == at.ROUND_ROBIN)  # banks serve; the fast engine does all
         self._exact = self._in_turns
         self._exact_until = FOREVER  # no stretch is tried before this cycle
@@ -180,7 +180,7 @@ class TraceEngine(JitEngine):
 
     def _is_recalled(self, team: NDArray[np.uint32] | None) -> bool:
         """Or noted down, to be recalled."""
-        return self._calls is not None and team is not None and self._calls.begin(self._began, team, self._present)
+        return self._calls is not None and team is not None and self._calls.begin(self._began, team, self._tags)
 
     def start_team(self, row: int, times: Sequence[int], registers: NDArray[np.uint32]) -> None:
         self.settle()

@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pulpsim.code import ALIGN_ROWS, Code
 from pulpsim.engine import layout as at
+from pulpsim.engine.icache import bring
 from pulpsim.jit import heapless
 from pulpsim.memory import L1_BASE
 from pulpsim.platform import Platform
@@ -42,7 +42,7 @@ def begin_part(c, s, traces):
 
 @heapless
 def end_part(c, s, registers, traces):
-    """It has ended. What brought lines of code, or stopped, is not kept."""
+    """It has ended. Nothing of a call that stopped is kept."""
     if s[at.RECALL] != NOTING:
         return
     entries, heads, parts, head = traces[0], traces[1], traces[9], c * at.HEAD_FIELDS
@@ -50,8 +50,7 @@ def end_part(c, s, registers, traces):
     count = heads[head + at.H_END] - first
     for entry in range(count):
         parts[part + FIRST_ENTRY + entry] = entries[first + entry]
-        kind = entries[first + entry] & at.E_KIND
-        if kind == at.E_REFILL or kind == at.E_STOP:
+        if entries[first + entry] & at.E_KIND == at.E_STOP:
             s[at.RECALL] = 0
             return
     parts[part + NEXT], parts[part + ENTRIES], parts[part + GAP] = -1, count, heads[head + at.H_GAP]
@@ -67,14 +66,17 @@ def end_part(c, s, registers, traces):
 
 
 @heapless
-def recall(c, s, registers, traces):
-    """A core's next part is one that was kept."""
+def recall(c, s, registers, tags, present, traces):
+    """A core's next part is one that was kept. The lines of code that it brings are brought again."""
     entries, heads, parts, head = traces[0], traces[1], traces[9], c * at.HEAD_FIELDS
     k, part, first = at.CORE + c * at.CORE_FIELDS, parts[heads[head + at.H_PART] + NEXT], c * at.TRACE
     heads[head + at.H_PART] = part
     count = parts[part + ENTRIES]
-    for entry in range(count):
-        entries[first + entry] = parts[part + FIRST_ENTRY + entry]
+    for place in range(count):
+        entry = parts[part + FIRST_ENTRY + place]
+        entries[first + place] = entry
+        if entry & at.E_KIND == at.E_REFILL:
+            bring(c, k, entry & at.E_OPERANDS, s, tags, present, traces)
     status = s[k + at.STATUS]
     for field in range(at.COUNT1 + 1):
         s[k + field] = parts[part + LIKE + field]
@@ -90,23 +92,24 @@ class Calls:
     """Of one engine: which calls' parts are kept. state, heads, parts: the engine's; heads by core."""
 
     def __init__(
-        self, platform: Platform, code: Code, state: NDArray[np.int64], heads: NDArray[np.int64],
-        parts: NDArray[np.int64],
-    ):  # fmt: skip
-        self._code, self._state, self._heads, self._room = code, state, heads, len(parts) - FIRST_ENTRY - at.TRACE
+        self, platform: Platform, state: NDArray[np.int64], heads: NDArray[np.int64], parts: NDArray[np.int64]
+    ):
+        self._state, self._heads, self._room = state, heads, len(parts) - FIRST_ENTRY - at.TRACE
+        self._ways = state[at.CORE + at.WAY : at.STREAM : at.CORE_FIELDS]
+        self._private = platform.cluster.cores * platform.icache.private_sets * platform.icache.private_ways
         self._l1_bytes, self._alignment = platform.l1.size_bytes, 4 * platform.l1.banks
         self._seen: set[bytes] = set()
         self._kept: dict[bytes, int] = {}  # where the first parts are, of all cores
         self._noted: tuple[bytes, int] | None = None  # what is being noted down
 
-    def begin(self, row: int, registers: NDArray[np.uint32], present: NDArray[np.uint8]) -> bool:
-        """A team starts, uint32 [cores, 64]. present: see `icache`. Whether its parts are recalled, or noted down.
+    def begin(self, row: int, registers: NDArray[np.uint32], tags: NDArray[np.int64]) -> bool:
+        """A team starts, uint32 [cores, 64]. tags: see `icache`. Whether its parts are recalled, or noted down.
 
-        They are the second time that such a call comes: with the same numbers, operands in the same banks, the same
-        lines of code in the caches. (The first time most bring some.)
+        They are noted down the second time that such a call comes: with the same numbers, its operands in the same
+        banks; and recalled where the cores' own caches hold the same.
         """
         s, call = self._state, self._call(row, registers)
-        key = call + self._lines(row, present[: len(registers)])
+        key = call + tags[: self._private].tobytes() + self._ways.tobytes()
         if key in self._kept:
             s[at.RECALL], first = RECALLING, self._kept[key]
         elif call in self._seen:
@@ -137,9 +140,3 @@ class Calls:
         """What a call is, apart from where exactly its operands lie."""
         inside = registers - np.uint32(L1_BASE) < self._l1_bytes
         return row.to_bytes(4, "little") + np.where(inside, registers % self._alignment + L1_BASE, registers).tobytes()
-
-    def _lines(self, row: int, present: NDArray[np.uint8]) -> bytes:
-        """Which lines of a program are in the cores' own caches."""
-        program, before = self._code.where(row)
-        first, rows = row - before, 0 if program is None else len(program)
-        return present[:, first // ALIGN_ROWS : -(-(first + rows) // ALIGN_ROWS)].tobytes()

@@ -51,7 +51,7 @@ def _rare(c, now, entry, s, tags, traces):
 def _next_part(c, s, rows, fields, registers, l1, words, l2, l2_words, tags, present, counted, traces):
     """A core's trace goes on. Returns where, now."""
     if s[at.RECALL] == RECALLING:
-        recall(c, s, registers, traces)
+        recall(c, s, registers, tags, present, traces)
     else:
         begin_part(c, s, traces)
         run_by_itself(c, s, rows, fields, registers, l1, words, l2, l2_words, tags, present, counted, traces)

@@ -17,8 +17,8 @@ from trainlib.kernels import Call
 from trainlib.lowering.operations import Fork, Issue, Schedule, Wait
 from trainlib.lowering.schedule import execute
 
-#: of a platform, that are kept
-MOST_MACHINES = 64
+#: machines that are kept, for schedules, each with up to 20 MB, and for calls
+MOST_SCHEDULES, MOST_CALLS = 8, 64
 #: L2 of machines that run a call: its program is all that it finds there
 CODE_BYTES = 64 << 10
 
@@ -26,8 +26,9 @@ CODE_BYTES = 64 << 10
 class Machines:
     """Machines of a platform, as if just made: those that are used again and again are made once."""
 
-    def __init__(self, platform: Platform):
-        self._platform = platform
+    def __init__(self, platform: Platform, most: int):
+        """most: that are kept."""
+        self._platform, self._most = platform, most
         self._made: dict[tuple[Program, ...], Machine] = {}
 
     def holding(self, programs: Iterable[Program]) -> Machine:
@@ -40,7 +41,7 @@ class Machines:
             machine = Machine(self._platform, values=False)
             for program in loaded:
                 machine.load(program)
-        if len(self._made) >= MOST_MACHINES:
+        if len(self._made) >= self._most:
             del self._made[next(iter(self._made))]  # the one that has not been used for longest
         self._made[loaded] = machine
         return machine
@@ -50,7 +51,7 @@ class Simulated:
     """Cycles of schedules on machines just made, their memories zero: timing does not depend on data."""
 
     def __init__(self, platform: Platform):
-        self._machines = Machines(platform)
+        self._machines = Machines(platform, MOST_SCHEDULES)
 
     def cycles(self, schedule: Schedule, start_delays: Sequence[int] = ()) -> int:
         """start_delays: cycles by which each core is late at every fork."""
@@ -79,7 +80,7 @@ class _Walk:
 
     def __init__(self, platform: Platform, calls_on: Platform, alignment: int):
         l2_bytes = min(CODE_BYTES, calls_on.l2.size_bytes)
-        self._machines = Machines(calls_on.replace({"l2.size_bytes": l2_bytes}))
+        self._machines = Machines(calls_on.replace({"l2.size_bytes": l2_bytes}), MOST_CALLS)
         self._platform, self._alignment = platform, alignment
         self._calls: dict[tuple[object, ...], int] = {}
 

@@ -68,8 +68,7 @@ class TraceEngine(JitEngine):
 
     def restart(self) -> None:
         if self._calls is not None:
-            self._state[at.RECALL] *= self.idle()
-            self._calls.end()
+            self._calls.restart()
         super().restart()
         self._exact, self._exact_until = self._in_turns, FOREVER
         self._began, self._begun = -1, 0

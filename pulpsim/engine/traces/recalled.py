@@ -18,7 +18,7 @@ from pulpsim.memory import L1_BASE
 from pulpsim.platform import Platform
 
 #: numbers of all parts of an engine
-PARTS = 1 << 20
+PARTS = 1 << 21
 #: what RECALL says: parts are noted down, or taken again
 NOTING, RECALLING = 1, 2
 (NEXT, ENTRIES, GAP, LIKE) = range(4)
@@ -101,6 +101,7 @@ class Calls:
         self._seen: set[bytes] = set()
         self._kept: dict[bytes, int] = {}  # where the first parts are, of all cores
         self._noted: tuple[bytes, int] | None = None  # what is being noted down
+        self._refused = 0  # calls for which there was no room
 
     def begin(self, row: int, registers: NDArray[np.uint32], tags: NDArray[np.int64]) -> bool:
         """A team starts, uint32 [cores, 64]. tags: see `icache`. Whether its parts are recalled, or noted down.
@@ -112,10 +113,10 @@ class Calls:
         key = call + tags[: self._private].tobytes() + self._ways.tobytes()
         if key in self._kept:
             s[at.RECALL], first = RECALLING, self._kept[key]
+        elif call in self._seen and s[at.PARTS_END] > self._room:
+            self._refused += 1
+            return False
         elif call in self._seen:
-            if s[at.PARTS_END] > self._room:
-                self._kept.clear()
-                s[at.PARTS_END] = 0
             s[at.RECALL], first = NOTING, int(s[at.PARTS_END])
             s[at.PARTS_END] += len(registers)
             self._noted = key, first
@@ -135,6 +136,14 @@ class Calls:
             else:
                 s[at.PARTS_END] = first
         self._noted, s[at.RECALL] = None, 0
+
+    def restart(self) -> None:
+        """What is kept goes if more calls than that found no room since the last time."""
+        self._state[at.RECALL] *= self._state[at.QUEUED] == 0  # what was stopped is not kept
+        self.end()
+        if self._refused > len(self._kept):
+            self._kept.clear()
+            self._refused = self._state[at.PARTS_END] = 0
 
     def _call(self, row: int, registers: NDArray[np.uint32]) -> bytes:
         """What a call is, apart from where exactly its operands lie."""

@@ -26,7 +26,7 @@ import click
 RENEW_SECONDS, LINE_SECONDS = 0.5, 5.0
 #: a line of a terminal begins anew, and what was on it is gone
 CLEAR = "\r\033[K"
-FIRST_RUN = " (the first run of a version compiles, for about twenty seconds)"
+FIRST_RUN = " (the first run of a version compiles, for about ten seconds)"
 _LOUDNESS = "pulpsim.loudness"
 
 

@@ -372,5 +372,5 @@ def test_a_process_in_a_pipe_says_what_it_does_if_it_is_asked() -> None:
         child.kill()
     assert lines[0].startswith("plan: tuned") and re.fullmatch(r"planning a training step of .+: \d+.\d s\n", lines[1])
     assert lines[2] == "compiled code: none yet in cold/jit\n"
-    hint = "(the first run of a version compiles, for about twenty seconds)"
+    hint = "(the first run of a version compiles, for about ten seconds)"
     assert lines[3].startswith((f"training {hint}, ", "training: 2 steps in "))

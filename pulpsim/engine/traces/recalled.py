@@ -97,7 +97,8 @@ class Calls:
         self._state, self._heads, self._room = state, heads, len(parts) - FIRST_ENTRY - at.TRACE
         self._ways = state[at.CORE + at.WAY : at.STREAM : at.CORE_FIELDS]
         self._private = platform.cluster.cores * platform.icache.private_sets * platform.icache.private_ways
-        self._l1_bytes, self._alignment = platform.l1.size_bytes, 4 * platform.l1.banks
+        self._l1_bytes = platform.l1.size_bytes
+        self._within_banks = np.uint32(L1_BASE | 4 * platform.l1.banks - 1)
         self._seen: set[bytes] = set()
         self._kept: dict[bytes, int] = {}  # where the first parts are, of all cores
         self._noted: tuple[bytes, int] | None = None  # what is being noted down
@@ -148,4 +149,4 @@ class Calls:
     def _call(self, row: int, registers: NDArray[np.uint32]) -> bytes:
         """What a call is, apart from where exactly its operands lie."""
         inside = registers - np.uint32(L1_BASE) < self._l1_bytes
-        return row.to_bytes(4, "little") + np.where(inside, registers % self._alignment + L1_BASE, registers).tobytes()
+        return row.to_bytes(4, "little") + np.where(inside, registers & self._within_banks, registers).tobytes()

@@ -257,7 +257,7 @@ def joined(typing_context: Any, lower: Any, upper: Any) -> Any:
     """A vector of two halves."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _shuffled(builder, *args, range(2 * lower.count))
+        return _shuffled(builder, args[0], args[1], range(2 * lower.count))
 
     return Bytes(2 * lower.count)(lower, upper), generate
 

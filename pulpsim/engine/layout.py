@@ -38,9 +38,10 @@ CORE_FIELDS = 32
 assert HELD_ROW < CORE_FIELDS
 # one DMA direction; transfers have sequence numbers: OPEN the oldest not reported, SEQUENCE the one whose words are
 # taken, TAIL the next to come. Of the run of RUN words at hand LEFT are left, the next one at INSIDE and OUTSIDE, not
-# before EARLIEST; WORD is the first one behind the run. PORTS: when each is free, then whose word each took last
+# before EARLIEST; WORD is the first one behind the run. PORTS: when each is free, then whose word each took last, then
+# that word's bank
 (D_OPEN, D_SEQUENCE, D_TAIL, D_WORD, D_RUN, D_LEFT, D_INSIDE, D_OUTSIDE, D_EARLIEST, D_PORTS) = range(10)
-STREAM_FIELDS = 32
+STREAM_FIELDS = 40
 # one queued transfer, one report
 (T_ID, T_L1, T_L2, T_WORDS, T_LINE_WORDS, T_L1_STRIDE, T_L2_STRIDE, T_READY) = range(8)
 FIELDS = 8
@@ -169,9 +170,12 @@ P_FIELDS = 3
 # the part of a trace that was noted down or recalled last
 (H_NEXT, H_END, H_GAP, H_LAST, H_PART) = range(5)
 HEAD_FIELDS = 5
-# lanes, see `traces.lanes`: bytes of each, then numbers of each
+# lanes, see `traces.lanes`: bytes of each, then numbers of each. Where ports have some, see `traces.port_lanes`, those
+# are so many of a direction, behind so many of cores
 LANES = MAX_CORES
-(L_TIME, L_STEP, L_ASKED, L_HOLDS, L_BYTES) = range(0, 5 * LANES, LANES)
+PORT_LANES = 4
+LANE_CORES = LANES - 2 * PORT_LANES
+(L_TIME, L_STEP, L_ASKED, L_HOLDS, L_NEXT, L_LEFT, L_FIRST, L_BYTES) = range(0, 8 * LANES, LANES)
 (L_PLACES, L_WAITS, L_FPU_WAITS, L_CORES, L_NUMBERS) = range(0, 5 * LANES, LANES)
 # spare entries behind the last core's; banks at most, as a place behind FPU_FREE is 7 bits
 L_PAD, L_BANKS = 32, 64

@@ -176,13 +176,6 @@ def _grant(s, watch):
         queue(at.LAST_CORE - number, now + s[k + at.WAIT_COST], s)
 
 
-@inlined
-def _queued(now, soon, s):
-    """Agents with an event in this cycle join the calendar; nobody is left."""
-    s[at.MASKS + (now & (at.SLOTS - 1))] |= np.int64(soon)
-    return np.uint64(0)
-
-
 @native
 def advance(
     until, s, rows, fields, registers, l1, words, l2, l2_words, tags, present, full, counted, watch, traces
@@ -208,12 +201,11 @@ def advance(
         s[at.NOW] = now
         if unlikely(s[at.FAR] != 0):
             migrate(s)
-        if traces is not None:  # noqa: SIM102
-            if soon == 0:
-                then = stride(now, until, s, traces)
-                if then > now:
-                    now = then
-                    continue
+        if traces is not None:
+            then = stride(now, until, s, words, l2_words, traces)
+            if then > now:
+                now = then
+                continue
         slot = at.MASKS + (now & (at.SLOTS - 1))
         later, soon = np.uint64(s[slot]) | soon, np.uint64(0)
         if later == 0 and s[at.BANK_WAITERS] == 0:
@@ -256,7 +248,7 @@ def advance(
             for way in range(2):
                 if streams >> np.uint64(way) & ONE:
                     when = stream_event(way, now, s, words, l2_words, traces)
-                    if when == now + 1:
+                    if traces is None and when == now + 1:
                         soon |= ONE << np.uint64(at.STREAMS + way)
                     elif when > 0:
                         queue(at.STREAMS + way, when, s)
@@ -265,8 +257,8 @@ def advance(
         now += 1
         if traces is not None:  # noqa: SIM102
             if s[at.RELEASED] and s[at.AHEAD]:
-                s[at.NOW], soon = now, _queued(now, soon, s)
+                s[at.NOW] = now
                 begin_stretch(s, registers, traces)
     s[at.NOW] = now
-    _queued(now, soon, s)
+    s[at.MASKS + (now & (at.SLOTS - 1))] |= np.int64(soon)
     return False

@@ -12,7 +12,7 @@ from pulpsim.engine import Kind
 from pulpsim.engine import layout as at
 from pulpsim.engine.banks import reserve, wait_for
 from pulpsim.engine.calendar import queue, report
-from pulpsim.engine.traces.kept import keep
+from pulpsim.engine.traces.kept import keep, keep_all
 from pulpsim.jit import heapless, inlined, native
 
 WORDS = (1 << 40) - 1  # no index is larger, or negative
@@ -20,7 +20,7 @@ TRANSFER = int(Kind.TRANSFER)
 
 
 @inlined
-def _transfer(way, number):
+def transfer_at(way, number):
     """Where the transfer with this sequence number lies."""
     return at.TRANSFERS + (way * at.QUEUE + number % at.QUEUE) * at.FIELDS
 
@@ -28,7 +28,7 @@ def _transfer(way, number):
 @heapless
 def _begin_run(way, stream, word, s):
     """From this word of the transfer at hand on."""
-    move = _transfer(way, s[stream + at.D_SEQUENCE])
+    move = transfer_at(way, s[stream + at.D_SEQUENCE])
     line, column = word // s[move + at.T_LINE_WORDS], word % s[move + at.T_LINE_WORDS]
     run = min(s[move + at.T_LINE_WORDS] - column, s[move + at.T_WORDS] - word)
     if way:
@@ -41,16 +41,16 @@ def _begin_run(way, stream, word, s):
 @heapless
 def _begin_transfer(way, stream, s):
     """Outward, a burst begins a cycle later."""
-    move = _transfer(way, s[stream + at.D_SEQUENCE])
+    move = transfer_at(way, s[stream + at.D_SEQUENCE])
     s[stream + at.D_EARLIEST] = max(s[stream + at.D_EARLIEST], s[move + at.T_READY]) + way
     _begin_run(way, stream, 0, s)
 
 
 @heapless
-def _end_run(way, stream, whole, s):
+def end_run(way, stream, whole, s):
     """Its last word has been taken, all of it in this cycle if it is `whole`: find the next one, if there is any."""
     now, word = s[at.NOW], s[stream + at.D_WORD]
-    move = _transfer(way, s[stream + at.D_SEQUENCE])
+    move = transfer_at(way, s[stream + at.D_SEQUENCE])
     if word < s[move + at.T_WORDS]:
         s[stream + at.D_EARLIEST] = now + 2 if way else now + whole
         _begin_run(way, stream, word, s)
@@ -83,6 +83,7 @@ def _take(way, place, inside, outside, now, s, words, l2_words, traces):
     else:
         words[within] = l2_words[beyond]
     bank = within & s[at.BANK_MASK]
+    s[place + 2 * at.MAX_PORTS] = bank
     if s[at.CONFLICTS] == at.FIFO:
         return reserve(at.BANK_FREE + bank, now, s) + 1
     if s[at.CONFLICTS] == at.ROUND_ROBIN:
@@ -90,6 +91,28 @@ def _take(way, place, inside, outside, now, s, words, l2_words, traces):
         wait_for(bank, s[at.CORES] + way * s[at.PORTS] + port, s)
         return np.int64(at.NEVER)
     return now + 1
+
+
+@inlined
+def _copy(source, from_words, where, target, to_words, count, s, traces):
+    """Words from a place in one memory to one in the other, which is kept before."""
+    if s[at.AHEAD]:
+        keep_all(where, target & WORDS, count, to_words, s, traces)
+    for word in range(count):
+        to_words[(target & WORDS) + word] = from_words[(source & WORDS) + word]
+
+
+@heapless
+def take_words(way, count, s, words, l2_words, traces):
+    """So many words of the run at hand are taken."""
+    stream = at.STREAM + way * at.STREAM_FIELDS
+    if way:
+        _copy(s[stream + at.D_INSIDE], words, at.IN_L2, s[stream + at.D_OUTSIDE], l2_words, count, s, traces)
+    else:
+        _copy(s[stream + at.D_OUTSIDE], l2_words, at.IN_L1, s[stream + at.D_INSIDE], words, count, s, traces)
+    s[stream + at.D_INSIDE] += count
+    s[stream + at.D_OUTSIDE] += count
+    s[stream + at.D_LEFT] -= count
 
 
 @heapless
@@ -102,7 +125,7 @@ def _finish(stream, s):
                 end = max(end, s[place] - 1)
         if end > s[at.NOW]:
             return end
-        move = _transfer((stream - at.STREAM) // at.STREAM_FIELDS, s[stream + at.D_OPEN])
+        move = transfer_at((stream - at.STREAM) // at.STREAM_FIELDS, s[stream + at.D_OPEN])
         report(TRANSFER, s[move + at.T_ID], 0, s)
         s[stream + at.D_OPEN] += 1
         s[at.QUEUED] -= s[stream + at.D_OPEN] == s[stream + at.D_TAIL]
@@ -131,7 +154,7 @@ def stream_event(way, now, s, words, l2_words, traces):
             s[place], s[place + at.MAX_PORTS] = free, s[stream + at.D_SEQUENCE]
             left, inside, outside = left - 1, inside + 1, outside + 1
             if left == 0:
-                _end_run(way, stream, whole, s)
+                end_run(way, stream, whole, s)
                 left, inside, outside = s[stream + at.D_LEFT], s[stream + at.D_INSIDE], s[stream + at.D_OUTSIDE]
                 whole, ready = True, left > 0 and s[stream + at.D_EARLIEST] <= now
         soonest = min(soonest, free)
@@ -152,7 +175,7 @@ def _first_free(stream, s):
 def begin(way, number, l1, l2, words, line_words, l1_stride, l2_stride, ready, s):
     """A transfer is new in its direction: its words are the next if there are no others."""
     stream = at.STREAM + way * at.STREAM_FIELDS
-    move = _transfer(way, s[stream + at.D_TAIL])
+    move = transfer_at(way, s[stream + at.D_TAIL])
     s[move + at.T_ID], s[move + at.T_L1], s[move + at.T_L2] = number, l1, l2
     s[move + at.T_WORDS], s[move + at.T_LINE_WORDS] = words, line_words
     s[move + at.T_L1_STRIDE], s[move + at.T_L2_STRIDE], s[move + at.T_READY] = l1_stride, l2_stride, ready

@@ -215,15 +215,76 @@ def matches(typing_context: Any, value: Any, behind: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         value, behind = args
-        twice = _shuffled(builder, value, value, [*range(count)] * 2)
+        twice, half = _shuffled(builder, value, value, [*range(count)] * 2), count // 2
+        # half of all distances at once: from `behind`, value in the lower half, and half as far back in the upper half
+        halves = _shuffled(builder, behind, value, range(half, half + count))
+        ahead = _shuffled(builder, value, halves, range(2 * count))
+        before = _shuffled(builder, behind, behind, [*range(count), *range(half), *range(half)])
         total = _zero(twice.type)
-        for distance in range(0, count, 2):  # one in the lower half, the next one in the upper half
-            lanes = [(count - d + lane) % (2 * count) for d in (distance, distance + 1) for lane in range(count)]
-            total = builder.sub(total, _equal(builder, _shuffled(builder, behind, value, lanes), twice))
+        for distance in range(half):
+            lanes = [lane - distance + 2 * count * (lane < distance) for lane in range(count)]
+            lanes = [lane + first + count * (lane >= count) for first in (0, count) for lane in lanes]
+            total = builder.sub(total, _equal(builder, _shuffled(builder, ahead, before, lanes), twice))
         halves = [_shuffled(builder, total, total, range(first, first + count)) for first in (0, count)]
         return builder.add(*halves)
 
     return value(value, behind), generate
+
+
+# -- halves and fours ------------------------------------------------------------------------------
+@intrinsic
+def lowers(typing_context: Any, value: Any, like: Any) -> Any:
+    """The lowest lanes, as many as there are in `like`."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _shuffled(builder, args[0], args[0], range(like.count))
+
+    return like(value, like), generate
+
+
+@intrinsic
+def uppers(typing_context: Any, value: Any) -> Any:
+    """The upper half of the lanes."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _shuffled(builder, args[0], args[0], range(value.count // 2, value.count))
+
+    return Bytes(value.count // 2)(value), generate
+
+
+@intrinsic
+def joined(typing_context: Any, lower: Any, upper: Any) -> Any:
+    """A vector of two halves."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _shuffled(builder, args[0], args[1], range(2 * lower.count))
+
+    return Bytes(2 * lower.count)(lower, upper), generate
+
+
+@intrinsic
+def running_counts(typing_context: Any, mask: Any) -> Any:
+    """Of every four lanes: in how many of them, up to this one, the mask is set."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        none = _zero(args[0].type)
+        total = builder.sub(none, args[0])
+        for distance in (1, 2):
+            lanes = [lane - distance if lane % 4 >= distance else mask.count for lane in range(mask.count)]
+            total = builder.add(total, _shuffled(builder, total, none, lanes))
+        return total
+
+    return mask(mask), generate
+
+
+@intrinsic
+def fours_lasts(typing_context: Any, value: Any) -> Any:
+    """The last one of every four lanes, in all of them."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _shuffled(builder, args[0], args[0], [lane | 3 for lane in range(value.count)])
+
+    return value(value), generate
 
 
 # -- pairs of bytes, one of each lane --------------------------------------------------------------

@@ -29,6 +29,12 @@ highest_bits = _of("highest_bits")  #: the highest bits of all bytes, as a numbe
 #: what they held before
 matches = _of("matches")
 
+lowers = _of("lowers")  #: value, like -> its lowest lanes
+uppers = _of("uppers")  #: the upper half of the lanes
+joined = _of("joined")  #: lower, upper half
+running_counts = _of("running_counts")  #: mask -> of every four lanes, in how many of them up to this one it is set
+fours_lasts = _of("fours_lasts")  #: the last one of every four lanes, in all of them
+
 pairs = _of("pairs")  #: first, second
 firsts = _of("firsts")
 seconds = _of("seconds")

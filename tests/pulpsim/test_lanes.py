@@ -1,4 +1,4 @@
-"""Cores as lanes of vectors: cycles, counters and memory are those of the fast engine, and lanes are what is used."""
+"""Cores and ports as lanes of vectors: cycles, counters and memory are those of the fast engine, and lanes are used."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ import pytest
 
 from pulpsim import Platform, Program, assemble, isa
 from pulpsim.code import RETURN_ROW, Code, address_of
-from pulpsim.engine import Kind
+from pulpsim.engine import Kind, Transfer
 from pulpsim.engine import layout as at
 from pulpsim.engine.jit import JitEngine
 from pulpsim.engine.traces.engine import TraceEngine
 from pulpsim.memory import EVENT_UNIT_BASE, L1_BASE, Memory
 
 REGION = 1 << 13  # of L1, for each core
+TRANSFERS = 30  # in all
+MOVED_L1, MOVED_L2 = 1 << 17, 1 << 20  # where transfers move words, behind all regions and programs
 
 
 class Mixture(NamedTuple):
@@ -48,13 +50,32 @@ def loop(mixture: Mixture, rng: np.random.Generator) -> Program:
     return assemble("\n".join(["lp.setup x0, a2, .Lend", *body, *back, ".Lend: addi a3, a3, 1", "ret"]))
 
 
-def play(
-    engine_class: type[JitEngine], platform: Platform, mixture: Mixture, seed: int
-) -> tuple[list[object], list[bool]]:
-    """What happened, and of every look whether lanes had just paid."""
-    rng, code, memory, cores = np.random.default_rng(seed), Code(), Memory(platform), platform.cluster.cores
+def some_transfer(number: int, now: int, rng: np.random.Generator) -> Transfer:
+    """Short lines or long ones, apart, side by side or one over the other; near others, or not."""
+    line = int(rng.integers(1, rng.choice([9, 40, 140, 1500])))
+    lines = int(rng.integers(1, min(40, 6000 // line) + 1))
+    places, strides = [], []
+    for size in (1 << 15, 1 << 16):
+        stride = int(rng.choice([line, rng.integers(2 * line + 8), 256, 320]))
+        if (lines - 1) * stride + line > size:
+            stride = line
+        room = size - (lines - 1) * stride - line
+        places.append(4 * int(rng.integers(min(room, rng.choice([200, size])) + 1)))
+        strides.append(4 * stride)
+    outward, ready = bool(rng.integers(2)), now + int(rng.choice([0, 1, 2, 5, 30, 70, 300]))
+    return Transfer(
+        number, outward, MOVED_L1 + places[0], MOVED_L2 + places[1], 4 * line * lines, 4 * line, *strides, ready
+    )
+
+
+def team(
+    engine_class: type[JitEngine], platform: Platform, mixture: Mixture, rng: np.random.Generator
+) -> tuple[JitEngine, Memory]:
+    """Cores that begin a random loop in random memory."""
+    code, memory, cores = Code(), Memory(platform), platform.cluster.cores
     engine = engine_class(platform, memory, code)
-    memory.l1[:] = rng.integers(0, 256, memory.l1.size)
+    for words in (memory.l1, memory.l2[MOVED_L2:]):
+        words[:] = rng.integers(0, 256, words.size)
     row = code.load(loop(mixture, rng))
     files = np.zeros((cores, isa.REGISTERS), np.uint32)
     files[:, 32:] = rng.integers(0, 1 << 32, (cores, 32))
@@ -66,12 +87,31 @@ def play(
         ):  # fmt: skip
             files[core, isa.REGISTER_NUMBERS[name]] = value
     engine.start_team(row, rng.integers(0, 90, cores).tolist(), files)
-    reports, paid = [], []
+    return engine, memory
+
+
+def pays(engine: JitEngine) -> bool:
+    """Lanes have just paid."""
+    return bool(engine._state[at.STRIDE_PAUSE] == 0 and 0 < engine._state[at.STRIDE_AT] < at.NEVER)
+
+
+def play(
+    engine_class: type[JitEngine], platform: Platform, mixture: Mixture, seed: int, queued: int = 0
+) -> tuple[list[object], list[bool]]:
+    """What happened, and of every look whether lanes had just paid. queued: transfers, at most so many at a time."""
+    rng = np.random.default_rng(seed)
+    engine, memory = team(engine_class, platform, mixture, rng)
+    reports, paid, moved, commanded = [], [], 0, 0
     while not engine.idle():
-        reports += engine.advance(engine.now + int(rng.integers(1, 3000)))
-        paid.append(bool(engine._state[at.STRIDE_PAUSE] == 0 and 0 < engine._state[at.STRIDE_AT] < at.NEVER))
-    assert {report.kind for report in reports} == {Kind.RETURNED}
-    return [reports, engine.now, engine.counters().tolist(), memory.l1.tobytes()], paid
+        while commanded < TRANSFERS and commanded - moved < queued and rng.random() < 0.7:
+            engine.transfer(some_transfer(commanded, engine.now, rng))
+            commanded += 1
+        new = engine.advance(engine.now + int(rng.integers(1, rng.choice([60, 3000]))))
+        moved += sum(report.kind is Kind.TRANSFER for report in new)
+        reports += new
+        paid.append(pays(engine))
+    assert {report.kind for report in reports} <= {Kind.RETURNED, Kind.TRANSFER}
+    return [reports, engine.now, engine.counters().tolist(), memory.l1.tobytes(), memory.l2.tobytes()], paid
 
 
 @pytest.mark.parametrize("mixture", MIXTURES.values(), ids=MIXTURES)
@@ -93,10 +133,44 @@ def test_lanes_change_nothing(settings: dict[str, object], mixture: Mixture) -> 
         assert found == expected
 
 
-@pytest.mark.parametrize(("cores", "banks", "pays"), [(8, 16, True), (16, 64, True), (1, 16, False), (8, 128, False)])
-def test_lanes_are_used_where_they_pay(cores: int, banks: int, pays: bool) -> None:
+@pytest.mark.parametrize("mixture", MIXTURES.values(), ids=MIXTURES)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {}, {"dma.bytes_per_cycle": 4, "dma.burst_bytes": 4}, {"dma.bytes_per_cycle": 4}, {"dma.burst_bytes": 32},
+        {"dma.bytes_per_cycle": 16}, {"dma.bytes_per_cycle": 16, "l1.banks": 2}, {"dma.bytes_per_cycle": 32},
+        {"l1.banks": 1}, {"l1.banks": 4}, {"l1.banks": 64}, {"l1.conflicts": False}, {"cluster.fpus": 2},
+        {"cluster.cores": 1}, {"cluster.cores": 4, "cluster.fpus": 2, "l1.banks": 8}, {"cluster.cores": 12},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_lanes_of_ports_change_nothing(settings: dict[str, object], mixture: Mixture) -> None:
+    cores = int(str(settings.get("cluster.cores", 8)))
+    platform = Platform.preset("pulp-2022", {"cluster.fpus": cores, "l1.size_bytes": 1 << 18, **settings})
+    for seed in range(4):
+        expected, _ = play(JitEngine, platform, mixture, seed, queued=1 + 2 * seed)
+        found, _ = play(TraceEngine, platform, mixture, seed, queued=1 + 2 * seed)
+        assert found == expected
+
+
+@pytest.mark.parametrize(("cores", "banks", "used"), [(8, 16, True), (16, 64, True), (1, 16, False), (8, 128, False)])
+def test_lanes_are_used_where_they_pay(cores: int, banks: int, used: bool) -> None:
     platform = Platform.preset(
         "pulp-2022", {"cluster.cores": cores, "cluster.fpus": cores, "l1.size_bytes": 1 << 17, "l1.banks": banks}
     )
     _, paid = play(TraceEngine, platform, MIXTURES["banks and FPUs"], 0)
-    assert any(paid) == pays
+    assert any(paid) == used
+
+
+@pytest.mark.parametrize(("width", "used"), [(4, True), (8, True), (16, True), (32, False)])
+def test_lanes_are_used_while_words_are_moved(width: int, used: bool) -> None:
+    platform = Platform.preset("pulp-2022", {"l1.size_bytes": 1 << 18, "dma.bytes_per_cycle": width})
+    engine, _ = team(TraceEngine, platform, MIXTURES["banks and FPUs"], np.random.default_rng(0))
+    for outward in (False, True):
+        places = MOVED_L1 + (outward << 16), MOVED_L2 + (outward << 10)  # lines side by side in L2
+        engine.transfer(Transfer(int(outward), outward, *places, 1 << 16, 1 << 10, 1 << 10, 1 << 11, 0))
+    rests = []
+    for _ in range(15):
+        assert not engine.advance(engine.now + 100)
+        rests.append(engine._state[at.STRIDE_AT] - engine.now)
+    assert all(rest <= 2 for rest in rests[1:]) == used

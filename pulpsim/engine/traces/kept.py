@@ -26,6 +26,15 @@ def keep(where, place, value, s, traces):
 
 
 @inlined
+def keep_all(where, first, count, words, s, traces):
+    """So many words of a memory that are about to be overwritten."""
+    log, kept = traces[3], s[at.KEPT] & PLACES
+    for word in range(count):
+        log[kept + word, 0], log[kept + word, 1] = np.int64(where) << WHERE | first + word, words[first + word]
+    s[at.KEPT] += count
+
+
+@inlined
 def is_full(s, traces):
     """The log might not hold what the next cycle overwrites."""
     return s[at.KEPT] > traces[3].shape[0] - at.MOST_KEPT

@@ -1,4 +1,5 @@
-"""Many cycles in which cores ask for nothing but banks and FPUs: each core is a lane of vectors of bytes.
+"""Many cycles in which cores ask for nothing but banks and FPUs: each core is a lane of vectors of bytes, and each port
+of the DMA that takes words (see `port_lanes`).
 
 Entries are also kept as pairs of bytes: what one asks for, its place behind FPU_FREE, and the cycles from then to the
 next entry, without the one that it takes. In a pair that is for `turns`, of anything else or before a long gap, one of
@@ -7,7 +8,7 @@ them has its highest bit set.
 Of each lane in a cycle: `time` till its next entry; what it `asked` for last, 255 once it has been served; how long it
 `holds` that, until the cycle after it is served. A bank serves one a cycle, in the order in which they asked. So a lane
 waits as many cycles as there are lanes that hold what it asks for, and lanes that ask for the same in this cycle and
-come before it in the order of cores, which is that of the lanes.
+come before it in their order, which is that of the lanes.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ import numpy as np
 from pulpsim.counters import Cause
 from pulpsim.engine import layout as at
 from pulpsim.engine.calendar import ONE, queue
+from pulpsim.engine.traces import port_lanes
 from pulpsim.jit import heapless, inlined, lowest_bit, vectors
 
 BANK_CONFLICT, FPU_CONTENTION = int(Cause.BANK_CONFLICT), int(Cause.FPU_CONTENTION)
 #: cycles: a stride that was shorter does not pay; after one of those the next one is a short trial, some time later
-PAYS, TRIAL, LONGEST_PAUSE = 32, 64, 4096
+PAYS, TRIAL, LONGEST_PAUSE = 8, 64, 4096
+CORES_MARKS = (1 << at.LANE_CORES) - 1
 
 
 @heapless
@@ -79,39 +82,50 @@ def _take(c, ahead, traces):
 
 @heapless
 def _enter(now, until, s, traces):
-    """All cores join the lanes, and stay in the calendar. Returns up to which cycle nobody else is due; `now` if some
-    core cannot join, or others hold something."""
+    """All cores join the lanes, and ports that can, and stay in the calendar. Returns up to which cycle nobody else is
+    due; `now` if some core cannot join, or others hold something."""
     end, far, held = until, np.uint64(s[at.FAR]), 0
     while far != 0:
         agent = lowest_bit(far)
         far &= far - ONE
         end = min(end, s[at.WHEN + agent] - at.SLOTS)
     _clear(s, traces[8])
-    for ahead in range(at.SLOTS):
-        due = np.uint64(s[at.MASKS + (now + ahead & at.SLOTS - 1)])
-        if due >> np.uint64(at.STREAMS):
-            end = min(end, now + ahead)
-        due &= np.uint64(at.CORE_AGENTS)
+    for slot in range(at.SLOTS):
+        due, ahead = np.uint64(s[at.MASKS + slot]), slot - now & at.SLOTS - 1
         while due != 0:
             agent = lowest_bit(due)
             due &= due - ONE
-            holds = _take(at.LAST_CORE - agent, ahead, traces)
-            if holds < 0:
-                return now
-            held += holds
+            if agent < at.STREAMS:
+                holds = _take(at.LAST_CORE - agent, ahead, traces)
+                if holds < 0:
+                    return now
+            else:
+                holds = port_lanes.join(agent - at.STREAMS, now, s, traces)
+                if holds < 0:
+                    end = min(end, now + ahead)
+            held += max(holds, 0)
     for place in range(at.FPU_FREE, at.BANK_FREE + s[at.BANKS]):
         held -= max(s[place] - now, 0)
     return end if held == 0 else now
 
 
 @heapless
-def _leave(now, s, traces):
-    """All is as if `turn` had taken the lanes' entries. Returns how many."""
-    heads, lane_bytes, numbers, taken = traces[1], traces[8][1], traces[8][2], 0
+def _leave(now, s, words, l2_words, traces):
+    """All is as if `turn` had taken the lanes' entries, and ports their words. Returns how many."""
+    heads, lane_bytes, numbers, taken, agents = traces[1], traces[8][1], traces[8][2], 0, at.CORE_AGENTS
     s[at.NOW] = now
+    for way in range(2):
+        agents |= port_lanes.have_joined(way, traces[8]) << at.STREAMS + way
     for slot in range(at.MASKS, at.MASKS + at.SLOTS):
-        s[slot] &= ~at.CORE_AGENTS
+        s[slot] &= ~agents
+    for way in range(2):
+        if port_lanes.have_joined(way, traces[8]):
+            taken += port_lanes.leave(way, now, s, words, l2_words, traces)
     for lane in range(at.LANES):
+        if lane_bytes[at.L_HOLDS + lane] != 0:
+            place = at.FPU_FREE + lane_bytes[at.L_ASKED + lane]
+            s[place] = max(s[place], now + lane_bytes[at.L_HOLDS + lane])
+    for lane in range(s[at.CORES]):
         if lane_bytes[at.L_STEP + lane] == 0:
             continue
         c = np.int64(numbers[at.L_CORES + lane])
@@ -121,35 +135,52 @@ def _leave(now, s, traces):
         s[count + BANK_CONFLICT] += numbers[at.L_WAITS + lane] - numbers[at.L_FPU_WAITS + lane]
         s[count + FPU_CONTENTION] += numbers[at.L_FPU_WAITS + lane]
         queue(at.LAST_CORE - c, now + lane_bytes[at.L_TIME + lane], s)
-        if lane_bytes[at.L_HOLDS + lane] != 0:
-            place = at.FPU_FREE + lane_bytes[at.L_ASKED + lane]
-            s[place] = max(s[place], now + lane_bytes[at.L_HOLDS + lane])
     return taken
 
 
 # -- cycles ----------------------------------------------------------------------------------------
 @inlined
-def _cycles(none, now, end, lanes):
-    """Handle cycles up to `end`, perhaps a few less, or to one in which an entry is for `turns`. Returns the first one
-    that is not handled. none: a vector of zeros, which says how many lanes there are."""
-    pairs, lane_bytes, numbers = lanes
+def _words_of_ports(of_ports, lane_bytes):
+    """The place before the next word, and how many are left, of each port's lane."""
+    place = vectors.load_bytes(lane_bytes, at.L_NEXT + at.LANE_CORES, of_ports)
+    return place, vectors.load_bytes(lane_bytes, at.L_LEFT + at.LANE_CORES, of_ports)
+
+
+@inlined
+def _cycles(none, of_cores, ports, now, end, s, words, l2_words, traces):
+    """Handle cycles up to `end`, perhaps a few less, or to one in which an entry is for `turns` or ports cannot go on.
+    Returns the first one that is not handled. none, of_cores: vectors of zeros, which say how many lanes there are and
+    how many of them are cores'. ports: True if the others are those of ports, or None."""
+    pairs, lane_bytes, numbers = traces[8]
     time, step = vectors.load_bytes(lane_bytes, at.L_TIME, none), vectors.load_bytes(lane_bytes, at.L_STEP, none)
     asked, holds = vectors.load_bytes(lane_bytes, at.L_ASKED, none), vectors.load_bytes(lane_bytes, at.L_HOLDS, none)
     one, banks, more = vectors.spread(1, none), vectors.spread(at.FIRST_BANK, none), True
+    if ports is not None:
+        bank_mask = vectors.spread(s[at.BANK_MASK] if s[at.CONFLICTS] else 0, of_cores)
+        first_bank = vectors.load_bytes(lane_bytes, at.L_FIRST + at.LANE_CORES, of_cores)
+        place, left = _words_of_ports(of_cores, lane_bytes)
     while more and end - now >= vectors.WINDOW:
-        entry, second, third, fourth = vectors.window(pairs, numbers, none)
-        taken, waits, fpu_waits = none, none, none
+        entry, second, third, fourth = vectors.window(pairs, numbers, of_cores)
+        taken, waits, fpu_waits, marks = none, none, none, 0
         for _ in range(vectors.WINDOW):
             due = time == none
-            both = vectors.doubled(due)
-            if vectors.highest_bits(both & entry) != 0:
+            asks, gaps = vectors.firsts(entry), vectors.seconds(entry)
+            both = vectors.doubled(vectors.lowers(due, of_cores))
+            if ports is not None:
+                taking = vectors.running_counts(vectors.uppers(due))
+                asks = vectors.joined(asks, (place + taking & bank_mask) + first_bank)
+                gaps = vectors.joined(gaps, vectors.less(left, taking) == of_cores)
+            marks = vectors.highest_bits(due & (asks | gaps))
+            if marks != 0:
                 more = False
                 break
-            asks = vectors.firsts(entry)
+            if ports is not None:
+                took = vectors.fours_lasts(taking)
+                place, left = place + took, left - took
             before = asked | (holds == none)
             asked = vectors.without(before, vectors.without(due, asks))
             served = vectors.matches(asked, before) & due
-            time = time - step + served + (vectors.seconds(entry) & due)
+            time = time - step + served + (gaps & due)
             holds = vectors.less(holds | served, one)
             wait = holds & due
             taken, waits, fpu_waits = taken - due, waits + wait, fpu_waits + (wait & (asks < banks))
@@ -162,6 +193,12 @@ def _cycles(none, now, end, lanes):
         vectors.add_bytes(taken, numbers, at.L_PLACES)
         vectors.add_bytes(waits, numbers, at.L_WAITS)
         vectors.add_bytes(fpu_waits, numbers, at.L_FPU_WAITS)
+        if ports is not None:  # noqa: SIM102 - a branch on None is left out when it is compiled
+            if marks != 0 and marks & CORES_MARKS == 0 and end - now >= vectors.WINDOW:
+                vectors.store_bytes(time, lane_bytes, at.L_TIME)
+                more = port_lanes.go_on(now, s, words, l2_words, traces)
+                time = vectors.load_bytes(lane_bytes, at.L_TIME, none)
+                place, left = _words_of_ports(of_cores, lane_bytes)
     vectors.store_bytes(time, lane_bytes, at.L_TIME)
     vectors.store_bytes(asked, lane_bytes, at.L_ASKED)
     vectors.store_bytes(holds, lane_bytes, at.L_HOLDS)
@@ -169,27 +206,30 @@ def _cycles(none, now, end, lanes):
 
 
 @heapless
-def _stride(now, until, s, traces):
-    """Cycles from `now` on. Returns the first one that is not handled; s[OUT] are the entries taken."""
-    s[at.OUT], then = 0, now
+def _stride(now, until, s, words, l2_words, traces):
+    """Cycles from `now` on. Returns the first one that is not handled; s[OUT] are the entries and words taken."""
+    s[at.OUT], lanes, eight, sixteen = 0, traces[8], vectors.eight_bytes(), vectors.sixteen_bytes()
     end = _enter(now, until, s, traces)
-    if s[at.CORES] <= 8:
-        then = _cycles(vectors.eight_bytes(), now, end, traces[8])
+    if s[at.CORES] > at.LANE_CORES:
+        then = _cycles(sixteen, sixteen, None, now, end, s, words, l2_words, traces)
+    elif port_lanes.have_joined(0, lanes) or port_lanes.have_joined(1, lanes):
+        end = min(end, now + port_lanes.LONGEST)
+        then = _cycles(sixteen, eight, True, now, end, s, words, l2_words, traces)
     else:
-        then = _cycles(vectors.sixteen_bytes(), now, end, traces[8])
+        then = _cycles(eight, eight, None, now, end, s, words, l2_words, traces)
     if then > now:
-        s[at.OUT] = _leave(then, s, traces)
+        s[at.OUT] += _leave(then, s, words, l2_words, traces)
     return then
 
 
 @inlined
-def stride(now, until, s, traces):
+def stride(now, until, s, words, l2_words, traces):
     """Handle cycles from `now` on, before `until`, if that pays. Returns the first one that is not handled."""
     if now < s[at.STRIDE_AT]:
         return now
     if s[at.STRIDE_PAUSE] > 0:
         until = min(until, now + TRIAL)
-    then = _stride(now, until, s, traces)
+    then = _stride(now, until, s, words, l2_words, traces)
     if then - now >= PAYS and s[at.OUT] >= then - now:
         s[at.STRIDE_PAUSE] = 0
     else:

@@ -97,6 +97,16 @@ def _holds(move, inside, word, s):
     return False
 
 
+@inlined
+def _any_touched(first, count, written, s, traces):
+    """One of so many words has been touched in this stretch, or written."""
+    bits = WRITTEN if written else 0
+    mask, sought, found = np.uint32((1 << 32) - (1 << STRETCH) | bits), np.uint32(s[at.STRETCH] << STRETCH | bits), 0
+    for mark in traces[2][first : first + count]:
+        found += mark & mask == sought
+    return found > 0
+
+
 @native
 def meets(way, move, s, traces):
     """A transfer would touch what cores have touched in this stretch, and one of them writes."""
@@ -105,9 +115,7 @@ def meets(way, move, s, traces):
         stride = s[move + at.T_L1_STRIDE] if inside else s[move + at.T_L2_STRIDE]
         writes = inside == (way == 0)
         before = np.int64(0) if inside else s[at.L1_WORDS]
-        for word in range(s[move + at.T_WORDS]):
-            line, column = word // s[move + at.T_LINE_WORDS], word % s[move + at.T_LINE_WORDS]
-            mark = np.int64(traces[2][before + (first + line * stride >> 2) + column])
-            if mark >> STRETCH == s[at.STRETCH] and (writes or mark & WRITTEN):
+        for line in range(s[move + at.T_WORDS] // s[move + at.T_LINE_WORDS]):
+            if _any_touched(before + (first + line * stride >> 2), s[move + at.T_LINE_WORDS], not writes, s, traces):
                 return True
     return False

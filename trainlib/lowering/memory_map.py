@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from typing import Literal
+
+import msgspec
+from msgspec.structs import replace
 
 from pulpsim import Platform
 from pulpsim.memory import L1_BASE, L2_BASE, STACK_WINDOW, stack_base
@@ -22,8 +24,7 @@ TARGET, LOSS = "target", "loss"
 Holds = Literal["parameters", "states", "activations", "gradients", "other"]
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
+class Tensor(msgspec.Struct, frozen=True, gc=False):
     """An FP32 matrix in L2, row-major; a vector is one row.
 
     lives: from which step of which node to which, forward 0, 1, 2 ..., the loss, backward; () always: others whose
@@ -97,8 +98,7 @@ def _check_fit(tensors: dict[str, Tensor], needed: int, code_bytes: int, platfor
     )
 
 
-@dataclass(slots=True)
-class Buffer:
+class Buffer(msgspec.Struct):
     """Bytes in L1 that hold something from task `first` to task `last`."""
 
     name: str

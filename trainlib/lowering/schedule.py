@@ -7,7 +7,8 @@ wherever an operation touches bytes of a transfer that may still be under way. `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from pulpsim.code import Code
 from pulpsim.trace import Label
 from trainlib.errors import PlanError
 from trainlib.graph import Node
+from trainlib.kernels import Call
 from trainlib.lowering.hazards import debugging, verify
 from trainlib.lowering.loss import loss_step
 from trainlib.lowering.memory_map import Buffer, Tensor, place_in_l1, place_in_l2, used_bytes
@@ -92,11 +94,14 @@ def _lifetimes(
     tasks: list[Task], issued: list[list[tuple[int, Move]]], sizes: dict[str, int], linger: bool
 ) -> list[Buffer]:
     """linger: what is stored from keeps its place while the next task runs, so that nobody waits for the store."""
-    span: dict[str, list[int]] = {}
+    first: dict[str, int] = {}
+    last: dict[str, int] = {}
 
     def use(name: str, when: int) -> None:
-        span.setdefault(name, [when, when])
-        span[name] = [min(span[name][0], when), max(span[name][1], when)]
+        if when < first.setdefault(name, when):
+            first[name] = when
+        if when > last.setdefault(name, when):
+            last[name] = when
 
     for when, moves in enumerate(issued):
         for number, move in moves:
@@ -108,7 +113,7 @@ def _lifetimes(
                 use(name, number)
         for move in task.stores:
             use(move.buffer, number + linger)
-    return [Buffer(name, sizes[name], first, last) for name, (first, last) in sorted(span.items())]
+    return [Buffer(name, sizes[name], first[name], last[name]) for name in sorted(first)]
 
 
 # -- emission ------------------------------------------------------------------------------------
@@ -134,49 +139,48 @@ class _Emitter:
         self.operations: list[Operation] = []
         self._tensors, self._phases, self._platform, self._whole = tensors, phases, platform, whole
         self._buffers = {buffer.name: buffer for buffer in buffers}
-        self._open: list[tuple[int, Move]] = []
+        self._near: dict[tuple[str, ...], set[str]] = {}  # buffers that share bytes with some of those
+        self._open: tuple[list[tuple[int, Move]], list[tuple[int, Move]]] = [], []  # inward and outward, in their order
         self._count = 0
         self.task = 0
 
-    def address(self, name: str) -> int:
-        return self._buffers[name].address
+    def _sharing(self, names: tuple[str, ...]) -> set[str]:
+        """Names of all buffers that share bytes of L1 with any of these."""
+        if names not in self._near:
+            own = [self._buffers[name] for name in names]
+            self._near[names] = {
+                buffer.name
+                for buffer in self._buffers.values()
+                if any(buffer.address < one.end and one.address < buffer.end for one in own)
+            }
+        return self._near[names]
 
-    def _same_l1(self, one: str, other: str) -> bool:
-        a, b = self._buffers[one], self._buffers[other]
-        return a.address < b.end and b.address < a.end
-
-    def _wait(self, needed: list[tuple[int, Move]]) -> None:
-        if not needed:
+    def _wait(self, inward: list[int], outward: list[int]) -> None:
+        """For transfers by number."""
+        if not inward and not outward:
             return
-        self.operations.append(Wait(tuple(number for number, _ in needed)))
+        self.operations.append(Wait(tuple(sorted(inward + outward))))
         # each direction serves its transfers in order: what was issued before these has ended too
-        last = {way: max((n for n, m in needed if m.outward == way), default=-1) for way in (False, True)}
-        self._open = [(n, m) for n, m in self._open if n > last[m.outward]]
+        for under_way, needed in zip(self._open, (inward, outward), strict=True):
+            if needed:
+                under_way[:] = [(number, move) for number, move in under_way if number > needed[-1]]
 
     def move(self, move: Move, phase: int, of: int) -> None:
         """Loads wait for stores of the same bytes, and the other way round; so do same-way rewrites. of: the task."""
-        self._wait(
-            [
-                (n, m)
-                for n, m in self._open
-                if m.outward != move.outward and (self._same_l1(m.buffer, move.buffer) or m.overlaps(move, self._whole))
-            ]
-        )
-        for copy in copies(move, self._tensors[move.tensor], self.address(move.buffer), self._platform):
+        near = self._sharing((move.buffer,))
+        met = [n for n, m in self._open[not move.outward] if m.buffer in near or m.overlaps(move, self._whole)]
+        self._wait(*(([], met) if not move.outward else (met, [])))
+        address = self._buffers[move.buffer].address
+        for copy in copies(move, self._tensors[move.tensor], address, self._platform):
             self.operations.append(Issue(self._count, copy, phase, self.task, of, move.tensor))
-            self._open.append((self._count, move))
+            self._open[move.outward].append((self._count, move))
             self._count += 1
 
-    def compute(self, compute: Compute, phase: int) -> None:
-        touched = compute.reads + compute.writes
-        self._wait(
-            [
-                (n, m)
-                for n, m in self._open
-                if any(self._same_l1(m.buffer, name) for name in (compute.writes if m.outward else touched))
-            ]
-        )
-        call = compute.call(self.address)
+    def compute(self, compute: Compute, call: Call, phase: int) -> None:
+        """call: what it is, its buffers being where they are."""
+        touched, written = self._sharing(compute.reads + compute.writes), self._sharing(compute.writes)
+        inward, outward = self._open
+        self._wait([n for n, m in inward if m.buffer in touched], [n for n, m in outward if m.buffer in written])
         if call.name not in self._phases[phase].kernels:
             self._phases[phase].kernels.append(call.name)
         self.operations.append(Fork(call, self.task))
@@ -258,7 +262,9 @@ def _assemble(work: Work, plan: Plan, known: Mapping[str, Buffer] | None = None)
     platform, whole = work.platform, _whole(work)
     issued = _issue_times(work.tasks, whole)
     buffers, l1_bytes = _place_buffers(work, plan, issued, known)
-    code_bytes = _code_bytes(work.tasks)
+    addresses = {buffer.name: buffer.address for buffer in buffers}
+    calls = [[compute.call(addresses.__getitem__) for compute in task.computes] for task in work.tasks]
+    code_bytes = _code_bytes(chain.from_iterable(calls))
     tensors = place_in_l2(tensors_of(work), code_bytes, platform)
     emitter = _Emitter(tensors, buffers, work.phases, platform, whole)
     phase = -1
@@ -269,8 +275,8 @@ def _assemble(work: Work, plan: Plan, known: Mapping[str, Buffer] | None = None)
             emitter.operations.append(Begin(phase, number))
         for owner, move in issued[number]:
             emitter.move(move, work.tasks[owner].phase, owner)
-        for compute in task.computes:
-            emitter.compute(compute, phase)
+        for compute, call in zip(task.computes, calls[number], strict=True):
+            emitter.compute(compute, call, phase)
         for move in task.stores:
             emitter.move(move, phase, number)
     used = max(t.end for t in tensors.values()) - min(t.address for t in tensors.values())
@@ -279,11 +285,10 @@ def _assemble(work: Work, plan: Plan, known: Mapping[str, Buffer] | None = None)
     )  # fmt: skip
 
 
-def _code_bytes(tasks: list[Task]) -> int:
+def _code_bytes(calls: Iterable[Call]) -> int:
     code = Code()
-    for task in tasks:
-        for compute in task.computes:
-            code.load(compute.call(lambda name: 0).program)
+    for call in calls:
+        code.load(call.program)
     return code.size_bytes
 
 

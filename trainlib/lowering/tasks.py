@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from pulpsim import Platform
 from trainlib.kernels import MINUS_LR, Call
@@ -31,8 +32,7 @@ Addresses = Callable[[str], int]
 Range = tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Move:
+class Move(msgspec.Struct, frozen=True, gc=False):
     """A DMA transfer between an L1 buffer and a part of a tensor: rows and columns [first, end).
 
     stride_bytes: between rows in L1. offset_bytes: of the first row in the buffer. width: numbers in a row of the
@@ -67,8 +67,7 @@ class Move:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Compute:
+class Compute(msgspec.Struct, frozen=True):
     """A kernel call, made when addresses are known; the buffers it touches."""
 
     call: Callable[[Addresses], Call]
@@ -76,8 +75,7 @@ class Compute:
     writes: tuple[str, ...]
 
 
-@dataclass(slots=True)
-class Task:
+class Task(msgspec.Struct):
     """One tile: what comes in, what is computed, what goes out.
 
     earliest: the first task before whose calls the loads may be issued.
@@ -85,9 +83,9 @@ class Task:
 
     phase: int
     earliest: int
-    loads: list[Move] = field(default_factory=list)
-    computes: list[Compute] = field(default_factory=list)
-    stores: list[Move] = field(default_factory=list)
+    loads: list[Move] = []
+    computes: list[Compute] = []
+    stores: list[Move] = []
 
     def load(
         self, buffer: str, tensor: str, rows: Range, columns: Range,
@@ -108,8 +106,7 @@ class Task:
         self.computes.append(Compute(call, reads, writes))
 
 
-@dataclass(slots=True)
-class Phase:
+class Phase(msgspec.Struct):
     """One step of one layer, as it is reported. least_macs: what bounds take its multiplications for."""
 
     layer: str
@@ -118,7 +115,7 @@ class Phase:
     least_macs: int
     tile: dict[str, int]
     buffering: str
-    kernels: list[str] = field(default_factory=list)
+    kernels: list[str] = []
 
 
 class Work:

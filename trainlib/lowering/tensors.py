@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from math import prod
+
+from msgspec.structs import replace
 
 from trainlib.graph import Node, View
 from trainlib.lowering.memory_map import LOSS, TARGET, Holds, Tensor

@@ -188,11 +188,10 @@ class _Search:
     def _candidates(self, item: _Item) -> list[_Item]:
         known, found = item.known, []
         assert known is not None
-        for number, chosen in enumerate(self.kernels):
-            step = replace(item.step, **chosen)
-            busy = busy_cycles(self.model, self.index, step, self.platform)
-            bound = max(item.sure, len(SKEWS) * known.bound_cycles(busy))
-            found.append(_Item(bound, (*item.place, number), CANDIDATE, step))
+        busy = busy_cycles(self.model, self.index, item.step, self.platform, self.kernels)
+        for number, (chosen, cycles) in enumerate(zip(self.kernels, busy, strict=True)):
+            bound = max(item.sure, len(SKEWS) * known.bound_cycles(cycles))
+            found.append(_Item(bound, (*item.place, number), CANDIDATE, replace(item.step, **chosen)))
         return found
 
     def _compiled(self, item: _Item) -> list[_Item]:

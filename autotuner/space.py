@@ -187,8 +187,10 @@ class Footprints:
         # the last task waits for what it loads, and its stores wait for it; the first store waits for the first task
         after = fork + tail if last.loads else 0
         before = fork + head if first.stores else 0
+        at_once = max(_touched(work, task) for task in work.tasks)
+        work.dissolve()
         return Footprint(
-            work.buffer_bytes, max(_touched(work, task) for task in work.tasks),
+            work.buffer_bytes, at_once,
             max(moved[False] + after, before + moved[True]), head + tail, forks,
             0 if platform.controller_is_separate else commands,
         )  # fmt: skip

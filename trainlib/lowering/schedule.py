@@ -139,7 +139,8 @@ class _Emitter:
         self.operations: list[Operation] = []
         self._tensors, self._phases, self._platform, self._whole = tensors, phases, platform, whole
         self._buffers = {buffer.name: buffer for buffer in buffers}
-        self._near: dict[tuple[str, ...], set[str]] = {}  # buffers that share bytes with some of those
+        self._spans = [(buffer.name, buffer.address, buffer.end) for buffer in buffers]
+        self._near: dict[tuple[str, ...], set[str]] = {}  # see `_sharing`
         self._open: tuple[list[tuple[int, Move]], list[tuple[int, Move]]] = [], []  # inward and outward, in their order
         self._count = 0
         self.task = 0
@@ -147,12 +148,10 @@ class _Emitter:
     def _sharing(self, names: tuple[str, ...]) -> set[str]:
         """Names of all buffers that share bytes of L1 with any of these."""
         if names not in self._near:
-            own = [self._buffers[name] for name in names]
-            self._near[names] = {
-                buffer.name
-                for buffer in self._buffers.values()
-                if any(buffer.address < one.end and one.address < buffer.end for one in own)
-            }
+            found = self._near[names] = set()
+            for own in map(self._buffers.__getitem__, names):
+                begin, end = own.address, own.end
+                found |= {name for name, low, high in self._spans if low < end and begin < high}
         return self._near[names]
 
     def _wait(self, inward: list[int], outward: list[int]) -> None:
@@ -279,6 +278,7 @@ def _assemble(work: Work, plan: Plan, known: Mapping[str, Buffer] | None = None)
             emitter.compute(compute, call, phase)
         for move in task.stores:
             emitter.move(move, phase, number)
+    work.dissolve()
     used = max(t.end for t in tensors.values()) - min(t.address for t in tensors.values())
     return Schedule(
         tuple(emitter.operations), tuple(work.phases), tensors, tuple(buffers), l1_bytes, used + code_bytes, code_bytes,

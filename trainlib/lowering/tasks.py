@@ -191,6 +191,10 @@ class Work:
         self.sizes[name] = max(self.sizes.get(name, 0), 4 * words)
         return name
 
+    def dissolve(self) -> None:
+        """Forget the tasks: their calls hold the work that holds them, and all would wait for the garbage collector."""
+        self.tasks.clear()
+
     @property
     def buffer_bytes(self) -> int:
         """L1 that all buffers take together."""

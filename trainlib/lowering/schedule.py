@@ -7,13 +7,16 @@ wherever an operation touches bytes of a transfer that may still be under way. `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from bisect import bisect
+from collections.abc import Callable, Generator, Mapping, Sequence
+from functools import cache
 from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 
-from pulpsim import Controller, Copy, Platform
+from pulpsim import Controller, Copy, Platform, Program
 from pulpsim.code import Code
 from pulpsim.trace import Label
 from trainlib.errors import PlanError
@@ -26,7 +29,7 @@ from trainlib.lowering.names import Names
 from trainlib.lowering.operations import Begin, Fork, Issue, Operation, Schedule, Wait
 from trainlib.lowering.sum import sum_step
 from trainlib.lowering.tasks import WEIGHT_SLOTS, Compute, Move, Phase, Task, Work
-from trainlib.lowering.tensors import tensors_of, views_of
+from trainlib.lowering.tensors import tensors_of
 from trainlib.lowering.update import update_step
 from trainlib.model import Model
 from trainlib.optimizers import PLAIN, Optimizer
@@ -83,8 +86,11 @@ def _issue_times(tasks: list[Task], whole: Mapping[str, str]) -> list[list[tuple
             when = max(earliest, free_from.get(move.buffer, 0))
             when = min(when, number)  # a single-buffered step may have used the slot just now
             issued[when].append((number, move))
-        for name in {move.buffer for move in task.loads} | {n for c in task.computes for n in c.reads + c.writes}:
-            free_from[name] = number + 1
+        for move in task.loads:
+            free_from[move.buffer] = number + 1
+        for compute in task.computes:
+            for name in compute.reads + compute.writes:
+                free_from[name] = number + 1
         for move in task.stores:  # written again only after its store had a task's time
             free_from[move.buffer] = number + 2
     return issued
@@ -162,7 +168,7 @@ class _Emitter:
         # each direction serves its transfers in order: what was issued before these has ended too
         for under_way, needed in zip(self._open, (inward, outward), strict=True):
             if needed:
-                under_way[:] = [(number, move) for number, move in under_way if number > needed[-1]]
+                del under_way[: bisect(under_way, needed[-1], key=itemgetter(0))]
 
     def move(self, move: Move, phase: int, of: int) -> None:
         """Loads wait for stores of the same bytes, and the other way round; so do same-way rewrites. of: the task."""
@@ -242,7 +248,7 @@ def place_buffers(
 
 def _whole(work: Work) -> dict[str, str]:
     """Of what tensors others are parts."""
-    return {view.name: view.of for view in views_of(work).values()}
+    return {view.name: view.of for view in work.views.values()}
 
 
 def _place_buffers(
@@ -263,7 +269,7 @@ def _assemble(work: Work, plan: Plan, known: Mapping[str, Buffer] | None = None)
     buffers, l1_bytes = _place_buffers(work, plan, issued, known)
     addresses = {buffer.name: buffer.address for buffer in buffers}
     calls = [[compute.call(addresses.__getitem__) for compute in task.computes] for task in work.tasks]
-    code_bytes = _code_bytes(chain.from_iterable(calls))
+    code_bytes = _code_bytes(tuple(dict.fromkeys(call.program for call in chain.from_iterable(calls))))
     tensors = place_in_l2(tensors_of(work), code_bytes, platform)
     emitter = _Emitter(tensors, buffers, work.phases, platform, whole)
     phase = -1
@@ -285,10 +291,11 @@ def _assemble(work: Work, plan: Plan, known: Mapping[str, Buffer] | None = None)
     )  # fmt: skip
 
 
-def _code_bytes(calls: Iterable[Call]) -> int:
+@cache
+def _code_bytes(programs: tuple[Program, ...]) -> int:
     code = Code()
-    for call in calls:
-        code.load(call.program)
+    for program in programs:
+        code.load(program)
     return code.size_bytes
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
+from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from pulpsim import Platform
+from trainlib.graph import View
 from trainlib.kernels import MINUS_LR, Call
 from trainlib.lowering.memory_map import aligned
 from trainlib.plan import LayerStep, Plan
@@ -200,6 +202,19 @@ class Work:
         """L1 that all buffers take together."""
         return sum(aligned(size) for size in self.sizes.values())
 
+    @cached_property
+    def views(self) -> dict[str, View]:
+        """By name, the tensors that are parts of others, which are not parts of any."""
+        graph, found = self.graph, dict[str, View]()
+        for node in graph.nodes:
+            if node.layer.RESHAPES:
+                found[node.output.tensor] = _resolved(View(node.output.tensor, node.inputs[0].tensor), found)
+        for node in reversed(graph.nodes):
+            if graph.wanted(node.output):
+                for view in self.gradient(node.output).views:
+                    found[view.name] = _resolved(view, found)
+        return found
+
     def stays_in_l1(self, value: Value) -> bool:
         """Whether a value, and its gradient, go on to their readers in L1."""
         return self.plan.stays_in_l1(self.model, value)
@@ -207,6 +222,13 @@ class Work:
     def gradient(self, value: Value) -> Gradient:
         """How a value's gradient comes about."""
         return self.graph.gradient(value, self.plan.sums(value))
+
+
+def _resolved(view: View, known: dict[str, View]) -> View:
+    if view.of not in known:
+        return view
+    whole = known[view.of]
+    return View(view.name, whole.of, whole.offset + view.offset)
 
 
 class Turns:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from pulpsim import Platform
 from trainlib.layers import Layer
+from trainlib.lowering.memory_map import Tensor
 from trainlib.lowering.schedule import copies, cut_step
 from trainlib.lowering.tasks import Move, Task, Work, matrix, size
 from trainlib.lowering.tensors import tensors_of
@@ -167,6 +168,7 @@ class Footprints:
 
     def __init__(self, model: Model, index: int, platform: Platform, vectors: Vectors = "resident"):
         self._model, self._index, self._platform, self._vectors = model, index, platform, vectors
+        self._tensors: dict[str, Tensor] = {}
         self._known: dict[tuple[object, ...], tuple[int, int]] = {}
 
     def of(self, step: LayerStep) -> Footprint:
@@ -199,8 +201,9 @@ class Footprints:
         """(cycles that a transfer keeps its direction busy, cycles of the controller)."""
         key = move.outward, move.tensor, size(move.rows), size(move.columns), move.stride_bytes, move.width
         if key not in self._known:
-            tensor = next(tensor for tensor in tensors_of(work) if tensor.name == move.tensor)
-            commands = copies(move, tensor, 0, self._platform)
+            if move.tensor not in self._tensors:
+                self._tensors |= {tensor.name: tensor for tensor in tensors_of(work)}
+            commands = copies(move, self._tensors[move.tensor], 0, self._platform)
             self._known[key] = (
                 sum(copy.data_cycles(self._platform) for copy in commands),
                 sum(copy.command_cycles(self._platform) for copy in commands),

@@ -15,6 +15,7 @@ from operator import itemgetter
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from pulpsim import Controller, Copy, Platform, Program
 from pulpsim.code import Code
@@ -24,7 +25,14 @@ from trainlib.graph import Node
 from trainlib.kernels import Call
 from trainlib.lowering.hazards import debugging, verify
 from trainlib.lowering.loss import loss_step
-from trainlib.lowering.memory_map import Buffer, Tensor, place_in_l1, place_in_l2, used_bytes
+from trainlib.lowering.memory_map import (
+    Buffer,
+    Tensor,
+    behind_other_code,
+    place_in_l1,
+    place_in_l2,
+    used_bytes,
+)
 from trainlib.lowering.names import Names
 from trainlib.lowering.operations import Begin, Fork, Issue, Operation, Schedule, Wait
 from trainlib.lowering.sum import sum_step
@@ -186,8 +194,7 @@ class _Emitter:
         touched, written = self._sharing(compute.reads + compute.writes), self._sharing(compute.writes)
         inward, outward = self._open
         self._wait([n for n, m in inward if m.buffer in touched], [n for n, m in outward if m.buffer in written])
-        if call.name not in self._phases[phase].kernels:
-            self._phases[phase].kernels.append(call.name)
+        self._phases[phase].note(call)
         self.operations.append(Fork(call, self.task))
 
 
@@ -226,12 +233,16 @@ def compile_forward(model: Model, plan: Plan, platform: Platform, step: Schedule
 
 
 def compile_step(
-    model: Model, index: int, step: LayerStep, platform: Platform, vectors: Vectors = "resident"
-) -> Schedule:
-    """Compile one step of one layer alone, as it is timed by itself. Raises PlanError, L1Error, ModelError."""
+    model: Model, index: int, step: LayerStep, platform: Platform, vectors: Vectors = "resident",
+    like: Schedule | None = None,
+) -> Schedule:  # fmt: skip
+    """Compile one step of one layer alone, as it is timed by itself. Raises PlanError, L1Error, ModelError.
+
+    like: the same but for its kernel or unroll, if that is there: all else is then taken from it.
+    """
     check_step(model, index, step, f"{step.layer} {step.step}")
     work = cut_step(model, index, step, platform, vectors=vectors)
-    return _assemble(work, work.plan)
+    return _assemble(work, work.plan) if like is None else _exchanged(work, like)
 
 
 def place_buffers(
@@ -267,9 +278,8 @@ def _assemble(work: Work, plan: Plan, known: Mapping[str, Buffer] | None = None)
     platform, whole = work.platform, _whole(work)
     issued = _issue_times(work.tasks, whole)
     buffers, l1_bytes = _place_buffers(work, plan, issued, known)
-    addresses = {buffer.name: buffer.address for buffer in buffers}
-    calls = [[compute.call(addresses.__getitem__) for compute in task.computes] for task in work.tasks]
-    code_bytes = _code_bytes(tuple(dict.fromkeys(call.program for call in chain.from_iterable(calls))))
+    calls = _calls(work.tasks, buffers)
+    code_bytes = _code_bytes(calls)
     tensors = place_in_l2(tensors_of(work), code_bytes, platform)
     emitter = _Emitter(tensors, buffers, work.phases, platform, whole)
     phase = -1
@@ -291,8 +301,41 @@ def _assemble(work: Work, plan: Plan, known: Mapping[str, Buffer] | None = None)
     )  # fmt: skip
 
 
+def _exchanged(work: Work, like: Schedule) -> Schedule:
+    """`like` with other calls in the place of its own: those of the same tasks with another kernel."""
+    calls = _calls(work.tasks, like.buffers)
+    code_bytes = _code_bytes(calls)
+    tensors, shift = behind_other_code(like.tensors, like.code_bytes, code_bytes, work.platform)
+    operations, forked, phase = list[Operation](), chain.from_iterable(calls), -1
+    for operation in like.operations:
+        if isinstance(operation, Fork):
+            operation = Fork(next(forked), operation.task)
+            work.phases[phase].note(operation.call)
+        elif isinstance(operation, Issue) and shift:
+            operation = replace(operation, copy=replace(operation.copy, l2=operation.copy.l2 + shift))
+        elif isinstance(operation, Begin):
+            phase = operation.phase
+        operations.append(operation)
+    work.dissolve()
+    return Schedule(
+        tuple(operations), tuple(work.phases), tensors, like.buffers, like.l1_bytes,
+        like.l2_bytes - like.code_bytes + code_bytes, code_bytes,
+    )  # fmt: skip
+
+
+def _calls(tasks: Sequence[Task], buffers: Sequence[Buffer]) -> list[list[Call]]:
+    """Of every task. buffers: placed."""
+    addresses = {buffer.name: buffer.address for buffer in buffers}
+    return [[compute.call(addresses.__getitem__) for compute in task.computes] for task in tasks]
+
+
+def _code_bytes(calls: list[list[Call]]) -> int:
+    return _size_of(tuple(dict.fromkeys(call.program for call in chain.from_iterable(calls))))
+
+
 @cache
-def _code_bytes(programs: tuple[Program, ...]) -> int:
+def _size_of(programs: tuple[Program, ...]) -> int:
+    """Bytes of L2 that programs take together."""
     code = Code()
     for program in programs:
         code.load(program)

@@ -119,6 +119,11 @@ class Phase(msgspec.Struct):
     buffering: str
     kernels: list[str] = []
 
+    def note(self, call: Call) -> None:
+        """It is one of the phase's."""
+        if call.name not in self.kernels:
+            self.kernels.append(call.name)
+
 
 class Work:
     """Collects the tasks of a training step, and the sizes of their buffers in L1.

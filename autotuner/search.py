@@ -23,7 +23,7 @@ from math import inf
 import msgspec
 
 from autotuner.measure import SKEWS, Meter, schedule_key
-from autotuner.space import Footprint, busy_cycles, footprint, kernels, shapes, tile_bound, tile_bytes, tiles
+from autotuner.space import Footprint, Footprints, busy_cycles, kernels, shapes, tile_bound, tile_bytes, tiles
 from pulpsim.errors import ProgramError
 from trainlib.errors import L1Error, ModelError
 from trainlib.lowering.memory_map import l1_available, l1_ranges
@@ -134,6 +134,8 @@ class _Search:
         self.too_large = self.compiled = 0
         self.fault = ""
         self.keys: dict[bytes, LayerStep] = {}
+        self.footprints = Footprints(model, index, self.platform, vectors)
+        self.compiled_shapes: dict[tuple[object, ...], Schedule] = {}
         self.excess: dict[tuple[str, int], float] = {}
 
     def put_off(self, item: _Item) -> bool:
@@ -158,16 +160,18 @@ class _Search:
         """What takes an item's place: what it consists of, or itself, with a closer bound; nothing if it cannot be."""
         return (self._shapes, self._candidates, self._compiled, self._simulated)[item.level](item)
 
-    def _footprint(self, step: LayerStep) -> Footprint:
-        return footprint(self.model, self.index, step, self.platform, self.vectors)
-
     def _compile(self, step: LayerStep) -> Schedule:
-        return compile_step(self.model, self.index, step, self.platform, self.vectors)
+        """With the help of what was compiled first of the same shape."""
+        shape = step.tile, step.buffering, step.resident, step.relu
+        like = self.compiled_shapes.get(shape)
+        schedule = compile_step(self.model, self.index, step, self.platform, self.vectors, like)
+        self.compiled_shapes.setdefault(shape, schedule)
+        return schedule
 
     def _shapes(self, item: _Item) -> list[_Item]:
         found = []
         for number, shape in enumerate(shapes(self.model, self.index, item.step)):
-            known = self._footprint(replace(shape, **self.kernels[0]))
+            known = self.footprints.of(replace(shape, **self.kernels[0]))
             if self._fits(shape, known):
                 bound = max(item.sure, len(SKEWS) * known.bound_cycles(0))
                 found.append(_Item(bound, (*item.place, number), SHAPE, shape, known))
@@ -188,11 +192,10 @@ class _Search:
     def _candidates(self, item: _Item) -> list[_Item]:
         known, found = item.known, []
         assert known is not None
-        for number, chosen in enumerate(self.kernels):
-            step = replace(item.step, **chosen)
-            busy = busy_cycles(self.model, self.index, step, self.platform)
-            bound = max(item.sure, len(SKEWS) * known.bound_cycles(busy))
-            found.append(_Item(bound, (*item.place, number), CANDIDATE, step))
+        busy = busy_cycles(self.model, self.index, item.step, self.platform, self.kernels)
+        for number, (chosen, cycles) in enumerate(zip(self.kernels, busy, strict=True)):
+            bound = max(item.sure, len(SKEWS) * known.bound_cycles(cycles))
+            found.append(_Item(bound, (*item.place, number), CANDIDATE, replace(item.step, **chosen)))
         return found
 
     def _compiled(self, item: _Item) -> list[_Item]:

@@ -8,16 +8,17 @@ nothing to spare: any other size has a border tile and no fewer parts than one o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
 from typing import Any, Literal
 
-from pulpsim import Copy, Platform
+from pulpsim import Platform
 from trainlib.layers import Layer
+from trainlib.lowering.memory_map import Tensor
 from trainlib.lowering.schedule import copies, cut_step
-from trainlib.lowering.tasks import Move, Task, Work, matrix
+from trainlib.lowering.tasks import Move, Task, Work, matrix, size
 from trainlib.lowering.tensors import tensors_of
 from trainlib.model import Model
 from trainlib.operators.pieces import axes
@@ -120,19 +121,21 @@ def tile_bound(model: Model, index: int, tile: LayerStep, platform: Platform) ->
     moved = 0
     if tile.step == "update" or (layer.DENSE and tile.step != SUM and not layer.changes_only_bias(tile.step)):
         moved = -(-4 * layer.weights * (2 if tile.step == "update" else 1) // platform.dma.bytes_per_cycle)
-    least = min(
-        busy_cycles(model, index, replace(tile, **chosen), platform)
-        for chosen in kernels(model, index, tile.step)
-    )
+    least = min(busy_cycles(model, index, tile, platform, kernels(model, index, tile.step)))
     return max(forks + least, moved)
 
 
-def busy_cycles(model: Model, index: int, step: LayerStep, platform: Platform) -> int:
-    """Cycles that some core issues instructions at least, were it to wait for an FPU only if all are busy."""
+def busy_cycles(
+    model: Model, index: int, step: LayerStep, platform: Platform, choices: Sequence[dict[str, Any]] = ({},)
+) -> list[int]:
+    """Cycles that some core issues instructions at least, were it to wait for an FPU only if all are busy.
+
+    With each of some `kernels`; without, with the step's own only.
+    """
     node, cluster = model.nodes[index], platform.cluster
     if step.step == SUM or node.layer.changes_only_bias(step.step):
-        return 0
-    return node.layer.floor(node, step, cluster.cores, cluster.fpus)
+        return [0] * len(choices)
+    return node.layer.floors(node, step, choices, cluster.cores, cluster.fpus)
 
 
 @dataclass(frozen=True)
@@ -157,44 +160,67 @@ class Footprint:
         return max(self.transfers, self.forks + busy + max(self.alone, self.commands))
 
 
+class Footprints:
+    """Everything moved and allocated by shapes of one layer's steps; the same for all kernels.
+
+    What a transfer takes is asked once of all that move as much of a tensor in the same way.
+    """
+
+    def __init__(self, model: Model, index: int, platform: Platform, vectors: Vectors = "resident"):
+        self._model, self._index, self._platform, self._vectors = model, index, platform, vectors
+        self._tensors: dict[str, Tensor] = {}
+        self._known: dict[tuple[object, ...], tuple[int, int]] = {}
+
+    def of(self, step: LayerStep) -> Footprint:
+        platform = self._platform
+        work = cut_step(self._model, self._index, step, platform, vectors=self._vectors)
+        moved, commands = [0, 0], 0
+        for task in work.tasks:
+            for move in (*task.loads, *task.stores):
+                cycles, of_controller = self._cycles(work, move)
+                moved[move.outward] += cycles
+                commands += of_controller
+        first, last = work.tasks[0], work.tasks[-1]
+        needed = first.computes[0].reads if first.computes else ()
+        head = sum(self._cycles(work, move)[0] for move in first.loads if move.buffer in needed)
+        tail = sum(self._cycles(work, move)[0] for move in last.stores)
+        fork = platform.least_fork_cycles
+        forks = sum(len(task.computes) for task in work.tasks) * fork
+        # the last task waits for what it loads, and its stores wait for it; the first store waits for the first task
+        after = fork + tail if last.loads else 0
+        before = fork + head if first.stores else 0
+        at_once = max(_touched(work, task) for task in work.tasks)
+        work.dissolve()
+        return Footprint(
+            work.buffer_bytes, at_once,
+            max(moved[False] + after, before + moved[True]), head + tail, forks,
+            0 if platform.controller_is_separate else commands,
+        )  # fmt: skip
+
+    def _cycles(self, work: Work, move: Move) -> tuple[int, int]:
+        """(cycles that a transfer keeps its direction busy, cycles of the controller)."""
+        key = move.outward, move.tensor, size(move.rows), size(move.columns), move.stride_bytes, move.width
+        if key not in self._known:
+            if move.tensor not in self._tensors:
+                self._tensors |= {tensor.name: tensor for tensor in tensors_of(work)}
+            commands = copies(move, self._tensors[move.tensor], 0, self._platform)
+            self._known[key] = (
+                sum(copy.data_cycles(self._platform) for copy in commands),
+                sum(copy.command_cycles(self._platform) for copy in commands),
+            )
+        return self._known[key]
+
+
 def footprint(
     model: Model, index: int, step: LayerStep, platform: Platform, vectors: Vectors = "resident"
 ) -> Footprint:
-    """Everything moved and allocated; the same for all kernels."""
-    work = cut_step(model, index, step, platform, vectors=vectors)
-    tensors = {tensor.name: tensor for tensor in tensors_of(work)}
-
-    def commands(moves: Iterable[Move]) -> list[Copy]:
-        return [copy for move in moves for copy in copies(move, tensors[move.tensor], 0, platform)]
-
-    def busy(commands: Iterable[Copy]) -> int:
-        return sum(copy.data_cycles(platform) for copy in commands)
-
-    every = commands(move for task in work.tasks for move in (*task.loads, *task.stores))
-    inward, outward = (busy(copy for copy in every if copy.outward == way) for way in (False, True))
-    first, last = work.tasks[0], work.tasks[-1]
-    needed = first.computes[0].reads if first.computes else ()
-    head = busy(commands(move for move in first.loads if move.buffer in needed))
-    tail = busy(commands(last.stores))
-    fork = platform.least_fork_cycles
-    forks = sum(len(task.computes) for task in work.tasks) * fork
-    # the last task waits for what it loads, and its stores wait for it; the first store waits for the first task
-    after = fork + tail if last.loads else 0
-    before = fork + head if first.stores else 0
-    return Footprint(
-        work.buffer_bytes, max(_touched(work, task) for task in work.tasks),
-        max(inward + after, before + outward), head + tail, forks,
-        0 if platform.controller_is_separate else sum(copy.command_cycles(platform) for copy in every),
-    )  # fmt: skip
+    """Of one shape: see `Footprints`."""
+    return Footprints(model, index, platform, vectors).of(step)
 
 
 def _touched(work: Work, task: Task) -> int:
     """Bytes of L1 that a task cannot do without."""
-
-    def of(moves: Sequence[Move]) -> set[str]:
-        return {move.buffer for move in moves}
-
-    names = of(task.loads) | of(task.stores)
+    names = {move.buffer for move in (*task.loads, *task.stores)}
     for compute in task.computes:
-        names |= {*compute.reads, *compute.writes}
+        names.update(compute.reads, compute.writes)
     return sum(work.sizes[name] for name in names)

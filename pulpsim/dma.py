@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
+import msgspec
 import simpy
 
 from pulpsim.arguments import flag, whole
@@ -27,8 +27,7 @@ from pulpsim.platform import Platform
 NUMBERS = ("l1", "l2", "line_bytes", "lines", "l1_stride", "l2_stride")
 
 
-@dataclass(frozen=True, slots=True)
-class Copy:
+class Copy(msgspec.Struct, frozen=True, gc=False):
     """One DMA command: `lines` lines of `line_bytes` between L1 and L2, inward (to L1) or outward.
 
     l1, l2: absolute addresses of the first byte. l1_stride, l2_stride: bytes between the starts of
@@ -44,10 +43,16 @@ class Copy:
     l2_stride: int = 0
 
     def __post_init__(self) -> None:
-        for name in NUMBERS:
-            given = getattr(self, name)
-            if type(given) is not int and (number := whole(given)) is not None:
-                object.__setattr__(self, name, number)  # NumPy's, which could overflow
+        if set(map(type, self.numbers)) == {int}:
+            return
+        for name, given in zip(NUMBERS, self.numbers, strict=True):
+            if (number := whole(given)) is not None:
+                msgspec.structs.force_setattr(self, name, number)  # NumPy's, which could overflow
+
+    @property
+    def numbers(self) -> tuple[int, int, int, int, int, int]:
+        """In the order of NUMBERS."""
+        return self.l1, self.l2, self.line_bytes, self.lines, self.l1_stride, self.l2_stride
 
     @property
     def size_bytes(self) -> int:
@@ -84,9 +89,10 @@ class Copy:
 
     def pieces(self, platform: Platform) -> list[Copy]:
         """The same as commands of at most dma.transfer_bytes each: whole lines, or parts of one that is too long."""
-        (lines, line_bytes), most = self.dimensions, platform.dma.transfer_bytes
+        most = platform.dma.transfer_bytes
         if self.size_bytes <= most:
             return [self]
+        lines, line_bytes = self.dimensions
         if line_bytes <= most:
             return [self._part(first, 0, line_bytes, min(most // line_bytes, lines - first))
                     for first in range(0, lines, most // line_bytes)]  # fmt: skip
@@ -107,15 +113,14 @@ class Copy:
 
     def check(self, platform: Platform) -> None:
         """Raises AddressError if the command cannot be executed."""
-        numbers = self.l1, self.l2, self.line_bytes, self.lines, self.l1_stride, self.l2_stride
-        for name, number in zip(NUMBERS, numbers, strict=True):
+        for name, number in zip(NUMBERS, self.numbers, strict=True):
             if type(number) is not int and whole(number) is None:
                 raise AddressError(f"DMA command: {name} = {number!r}: must be a whole number")
         if flag(self.outward) is None:
             raise AddressError(f"DMA command: outward = {self.outward!r}: must be True or False")
         if (self.l1 | self.l2 | self.line_bytes | self.l1_stride | self.l2_stride) % 4:
             name, number = next(
-                (name, number) for name, number in zip(NUMBERS, numbers, strict=True) if number % 4 and name != "lines"
+                pair for pair in zip(NUMBERS, self.numbers, strict=True) if pair[1] % 4 and pair[0] != "lines"
             )
             raise AddressError(f"DMA command: {name} = {number:#x}: must be a multiple of 4 bytes")
         if self.line_bytes <= 0 or self.lines <= 0:

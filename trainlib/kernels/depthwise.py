@@ -78,6 +78,7 @@ class Shape:
         return sorted({self.stride_w * p + j for p in range(pixels) for j in range(taps)})
 
 
+@cache
 def resolve(variant: int, kernel_w: int, out_w: int) -> int:
     """The variant that runs: with fewer taps or outputs in a row than it takes, the next smaller one."""
     pixels, taps = min(UNROLLS[variant][0], out_w), min(UNROLLS[variant][1], kernel_w)

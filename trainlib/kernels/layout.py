@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -76,7 +76,7 @@ class Axis:
     offset: int
     dilation: int
 
-    @property
+    @cached_property
     def kept(self) -> range:
         """The elements that are not dropped."""
         begin = max(0, -(self.offset // self.dilation))

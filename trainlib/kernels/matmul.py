@@ -69,6 +69,7 @@ PUBLISHED_IDS = {
 NAMES = (*PUBLISHED_IDS, *(name for name in GEOMETRIES if name not in PUBLISHED_IDS))
 
 
+@cache
 def resolve(kernel: str, n: int, k: int, m: int, cores: int) -> str:
     """The kernel that runs when `kernel` is asked for: where a shape is too small, its fallback, as published.
 

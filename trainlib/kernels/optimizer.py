@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 import numpy as np
 
@@ -40,12 +40,12 @@ class Rule:
         """-lr, and of the others those that are not zero."""
         return (minus(self.lr), *(factor(number) for number in (self.momentum, self.weight_decay) if number))
 
-    @property
+    @cached_property
     def shape(self) -> Rule:
         """A rule for which programs are the same."""
         return Rule(0.0, float(bool(self.momentum)), float(bool(self.weight_decay)), self.nesterov)
 
-    @property
+    @cached_property
     def suffix(self) -> str:
         """What kernels' names say of it."""
         momentum = "+nesterov" if self.nesterov else "+momentum"

@@ -34,7 +34,8 @@ def touches(says: Callable[[Given], Touched]) -> Callable[[Callable[P, Call]], C
         @wraps(function)
         def make(*given: P.args, **named: P.kwargs) -> Call:
             call = function(*given, **named)
-            return Call(call.program, call.name, call.arguments, partial(_said, says, function, given, named))
+            object.__setattr__(call, "touches", partial(_said, says, function, given, named))
+            return call
 
         return make
 

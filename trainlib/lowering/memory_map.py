@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
 from typing import Literal
+
+import msgspec
+from msgspec.structs import replace
 
 from pulpsim import Platform
 from pulpsim.memory import L1_BASE, L2_BASE, STACK_WINDOW, stack_base
@@ -22,8 +24,7 @@ TARGET, LOSS = "target", "loss"
 Holds = Literal["parameters", "states", "activations", "gradients", "other"]
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
+class Tensor(msgspec.Struct, frozen=True, gc=False):
     """An FP32 matrix in L2, row-major; a vector is one row.
 
     lives: from which step of which node to which, forward 0, 1, 2 ..., the loss, backward; () always: others whose
@@ -64,17 +65,30 @@ def place_in_l2(tensors: Iterable[Tensor], code_bytes: int, platform: Platform) 
     for tensor in given:
         if tensor.of:
             placed[tensor.name] = replace(tensor, address=placed[tensor.of].address + tensor.offset)
-    _check_fit(placed, max(tensor.end for tensor in placed.values()) - L2_BASE, code_bytes, platform)
+    _check_fit(placed, code_bytes, platform)
     return {tensor.name: placed[tensor.name] for tensor in given}
+
+
+def behind_other_code(
+    tensors: Mapping[str, Tensor], before: int, code_bytes: int, platform: Platform
+) -> tuple[dict[str, Tensor], int]:
+    """Tensors placed after code of `before` bytes, as they are after other code, and how far all moved.
+
+    Raises ModelError if they do not fit.
+    """
+    shift = aligned(code_bytes) - aligned(before)
+    moved = {name: replace(tensor, address=tensor.address + shift) for name, tensor in tensors.items()}
+    _check_fit(moved, code_bytes, platform)
+    return moved, shift
 
 
 def _live_at_once(one: Tensor, other: Tensor) -> bool:
     return one.lives[0] <= other.lives[1] and other.lives[0] <= one.lives[1]
 
 
-def _check_fit(tensors: dict[str, Tensor], needed: int, code_bytes: int, platform: Platform) -> None:
+def _check_fit(tensors: dict[str, Tensor], code_bytes: int, platform: Platform) -> None:
     """Raises ModelError if L2 is too small for these tensors and the code."""
-    available = platform.l2.size_bytes
+    needed, available = max(tensor.end for tensor in tensors.values()) - L2_BASE, platform.l2.size_bytes
     if needed <= available:
         return
     own = [tensor for tensor in tensors.values() if not tensor.of]
@@ -97,8 +111,7 @@ def _check_fit(tensors: dict[str, Tensor], needed: int, code_bytes: int, platfor
     )
 
 
-@dataclass(slots=True)
-class Buffer:
+class Buffer(msgspec.Struct):
     """Bytes in L1 that hold something from task `first` to task `last`."""
 
     name: str

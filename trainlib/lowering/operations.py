@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache, cached_property
 from hashlib import sha256
+
+import msgspec
 
 from pulpsim import Copy, Program
 from trainlib.kernels import Call
@@ -12,33 +14,29 @@ from trainlib.lowering.memory_map import Buffer, Tensor
 from trainlib.lowering.tasks import Phase
 
 
-@dataclass(frozen=True, slots=True)
-class Begin:
+class Begin(msgspec.Struct, frozen=True, gc=False):
     """task: the phase's first."""
 
     phase: int
     task: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Issue:
+class Issue(msgspec.Struct, frozen=True, gc=False):
     """phase, of: for which phase and task the transfer is made. task: in which it is issued. tensor: what it moves."""
 
     transfer: int
     copy: Copy
     phase: int
     task: int = 0
-    of: int = field(default=0, compare=False)
-    tensor: str = field(default="", compare=False)
+    of: int = 0
+    tensor: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(msgspec.Struct, frozen=True, gc=False):
     transfers: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Fork:
+class Fork(msgspec.Struct, frozen=True):
     call: Call
     task: int = 0
 

@@ -7,24 +7,37 @@ wherever an operation touches bytes of a transfer that may still be under way. `
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Callable, Generator, Mapping, Sequence
+from functools import cache
+from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 
-from pulpsim import Controller, Copy, Platform
+from pulpsim import Controller, Copy, Platform, Program
 from pulpsim.code import Code
 from pulpsim.trace import Label
 from trainlib.errors import PlanError
 from trainlib.graph import Node
+from trainlib.kernels import Call
 from trainlib.lowering.hazards import debugging, verify
 from trainlib.lowering.loss import loss_step
-from trainlib.lowering.memory_map import Buffer, Tensor, place_in_l1, place_in_l2, used_bytes
+from trainlib.lowering.memory_map import (
+    Buffer,
+    Tensor,
+    behind_other_code,
+    place_in_l1,
+    place_in_l2,
+    used_bytes,
+)
 from trainlib.lowering.names import Names
 from trainlib.lowering.operations import Begin, Fork, Issue, Operation, Schedule, Wait
 from trainlib.lowering.sum import sum_step
 from trainlib.lowering.tasks import WEIGHT_SLOTS, Compute, Move, Phase, Task, Work
-from trainlib.lowering.tensors import tensors_of, views_of
+from trainlib.lowering.tensors import tensors_of
 from trainlib.lowering.update import update_step
 from trainlib.model import Model
 from trainlib.optimizers import PLAIN, Optimizer
@@ -81,8 +94,11 @@ def _issue_times(tasks: list[Task], whole: Mapping[str, str]) -> list[list[tuple
             when = max(earliest, free_from.get(move.buffer, 0))
             when = min(when, number)  # a single-buffered step may have used the slot just now
             issued[when].append((number, move))
-        for name in {move.buffer for move in task.loads} | {n for c in task.computes for n in c.reads + c.writes}:
-            free_from[name] = number + 1
+        for move in task.loads:
+            free_from[move.buffer] = number + 1
+        for compute in task.computes:
+            for name in compute.reads + compute.writes:
+                free_from[name] = number + 1
         for move in task.stores:  # written again only after its store had a task's time
             free_from[move.buffer] = number + 2
     return issued
@@ -92,11 +108,14 @@ def _lifetimes(
     tasks: list[Task], issued: list[list[tuple[int, Move]]], sizes: dict[str, int], linger: bool
 ) -> list[Buffer]:
     """linger: what is stored from keeps its place while the next task runs, so that nobody waits for the store."""
-    span: dict[str, list[int]] = {}
+    first: dict[str, int] = {}
+    last: dict[str, int] = {}
 
     def use(name: str, when: int) -> None:
-        span.setdefault(name, [when, when])
-        span[name] = [min(span[name][0], when), max(span[name][1], when)]
+        if when < first.setdefault(name, when):
+            first[name] = when
+        if when > last.setdefault(name, when):
+            last[name] = when
 
     for when, moves in enumerate(issued):
         for number, move in moves:
@@ -108,7 +127,7 @@ def _lifetimes(
                 use(name, number)
         for move in task.stores:
             use(move.buffer, number + linger)
-    return [Buffer(name, sizes[name], first, last) for name, (first, last) in sorted(span.items())]
+    return [Buffer(name, sizes[name], first[name], last[name]) for name in sorted(first)]
 
 
 # -- emission ------------------------------------------------------------------------------------
@@ -134,51 +153,48 @@ class _Emitter:
         self.operations: list[Operation] = []
         self._tensors, self._phases, self._platform, self._whole = tensors, phases, platform, whole
         self._buffers = {buffer.name: buffer for buffer in buffers}
-        self._open: list[tuple[int, Move]] = []
+        self._spans = [(buffer.name, buffer.address, buffer.end) for buffer in buffers]
+        self._near: dict[tuple[str, ...], set[str]] = {}  # see `_sharing`
+        self._open: tuple[list[tuple[int, Move]], list[tuple[int, Move]]] = [], []  # inward and outward, in their order
         self._count = 0
         self.task = 0
 
-    def address(self, name: str) -> int:
-        return self._buffers[name].address
+    def _sharing(self, names: tuple[str, ...]) -> set[str]:
+        """Names of all buffers that share bytes of L1 with any of these."""
+        if names not in self._near:
+            found = self._near[names] = set()
+            for own in map(self._buffers.__getitem__, names):
+                begin, end = own.address, own.end
+                found |= {name for name, low, high in self._spans if low < end and begin < high}
+        return self._near[names]
 
-    def _same_l1(self, one: str, other: str) -> bool:
-        a, b = self._buffers[one], self._buffers[other]
-        return a.address < b.end and b.address < a.end
-
-    def _wait(self, needed: list[tuple[int, Move]]) -> None:
-        if not needed:
+    def _wait(self, inward: list[int], outward: list[int]) -> None:
+        """For transfers by number."""
+        if not inward and not outward:
             return
-        self.operations.append(Wait(tuple(number for number, _ in needed)))
+        self.operations.append(Wait(tuple(sorted(inward + outward))))
         # each direction serves its transfers in order: what was issued before these has ended too
-        last = {way: max((n for n, m in needed if m.outward == way), default=-1) for way in (False, True)}
-        self._open = [(n, m) for n, m in self._open if n > last[m.outward]]
+        for under_way, needed in zip(self._open, (inward, outward), strict=True):
+            if needed:
+                del under_way[: bisect(under_way, needed[-1], key=itemgetter(0))]
 
     def move(self, move: Move, phase: int, of: int) -> None:
         """Loads wait for stores of the same bytes, and the other way round; so do same-way rewrites. of: the task."""
-        self._wait(
-            [
-                (n, m)
-                for n, m in self._open
-                if m.outward != move.outward and (self._same_l1(m.buffer, move.buffer) or m.overlaps(move, self._whole))
-            ]
-        )
-        for copy in copies(move, self._tensors[move.tensor], self.address(move.buffer), self._platform):
+        near = self._sharing((move.buffer,))
+        met = [n for n, m in self._open[not move.outward] if m.buffer in near or m.overlaps(move, self._whole)]
+        self._wait(*(([], met) if not move.outward else (met, [])))
+        address = self._buffers[move.buffer].address
+        for copy in copies(move, self._tensors[move.tensor], address, self._platform):
             self.operations.append(Issue(self._count, copy, phase, self.task, of, move.tensor))
-            self._open.append((self._count, move))
+            self._open[move.outward].append((self._count, move))
             self._count += 1
 
-    def compute(self, compute: Compute, phase: int) -> None:
-        touched = compute.reads + compute.writes
-        self._wait(
-            [
-                (n, m)
-                for n, m in self._open
-                if any(self._same_l1(m.buffer, name) for name in (compute.writes if m.outward else touched))
-            ]
-        )
-        call = compute.call(self.address)
-        if call.name not in self._phases[phase].kernels:
-            self._phases[phase].kernels.append(call.name)
+    def compute(self, compute: Compute, call: Call, phase: int) -> None:
+        """call: what it is, its buffers being where they are."""
+        touched, written = self._sharing(compute.reads + compute.writes), self._sharing(compute.writes)
+        inward, outward = self._open
+        self._wait([n for n, m in inward if m.buffer in touched], [n for n, m in outward if m.buffer in written])
+        self._phases[phase].note(call)
         self.operations.append(Fork(call, self.task))
 
 
@@ -217,12 +233,16 @@ def compile_forward(model: Model, plan: Plan, platform: Platform, step: Schedule
 
 
 def compile_step(
-    model: Model, index: int, step: LayerStep, platform: Platform, vectors: Vectors = "resident"
-) -> Schedule:
-    """Compile one step of one layer alone, as it is timed by itself. Raises PlanError, L1Error, ModelError."""
+    model: Model, index: int, step: LayerStep, platform: Platform, vectors: Vectors = "resident",
+    like: Schedule | None = None,
+) -> Schedule:  # fmt: skip
+    """Compile one step of one layer alone, as it is timed by itself. Raises PlanError, L1Error, ModelError.
+
+    like: the same but for its kernel or unroll, if that is there: all else is then taken from it.
+    """
     check_step(model, index, step, f"{step.layer} {step.step}")
     work = cut_step(model, index, step, platform, vectors=vectors)
-    return _assemble(work, work.plan)
+    return _assemble(work, work.plan) if like is None else _exchanged(work, like)
 
 
 def place_buffers(
@@ -239,7 +259,7 @@ def place_buffers(
 
 def _whole(work: Work) -> dict[str, str]:
     """Of what tensors others are parts."""
-    return {view.name: view.of for view in views_of(work).values()}
+    return {view.name: view.of for view in work.views.values()}
 
 
 def _place_buffers(
@@ -258,7 +278,8 @@ def _assemble(work: Work, plan: Plan, known: Mapping[str, Buffer] | None = None)
     platform, whole = work.platform, _whole(work)
     issued = _issue_times(work.tasks, whole)
     buffers, l1_bytes = _place_buffers(work, plan, issued, known)
-    code_bytes = _code_bytes(work.tasks)
+    calls = _calls(work.tasks, buffers)
+    code_bytes = _code_bytes(calls)
     tensors = place_in_l2(tensors_of(work), code_bytes, platform)
     emitter = _Emitter(tensors, buffers, work.phases, platform, whole)
     phase = -1
@@ -269,21 +290,55 @@ def _assemble(work: Work, plan: Plan, known: Mapping[str, Buffer] | None = None)
             emitter.operations.append(Begin(phase, number))
         for owner, move in issued[number]:
             emitter.move(move, work.tasks[owner].phase, owner)
-        for compute in task.computes:
-            emitter.compute(compute, phase)
+        for compute, call in zip(task.computes, calls[number], strict=True):
+            emitter.compute(compute, call, phase)
         for move in task.stores:
             emitter.move(move, phase, number)
+    work.dissolve()
     used = max(t.end for t in tensors.values()) - min(t.address for t in tensors.values())
     return Schedule(
         tuple(emitter.operations), tuple(work.phases), tensors, tuple(buffers), l1_bytes, used + code_bytes, code_bytes,
     )  # fmt: skip
 
 
-def _code_bytes(tasks: list[Task]) -> int:
+def _exchanged(work: Work, like: Schedule) -> Schedule:
+    """`like` with other calls in the place of its own: those of the same tasks with another kernel."""
+    calls = _calls(work.tasks, like.buffers)
+    code_bytes = _code_bytes(calls)
+    tensors, shift = behind_other_code(like.tensors, like.code_bytes, code_bytes, work.platform)
+    operations, forked, phase = list[Operation](), chain.from_iterable(calls), -1
+    for operation in like.operations:
+        if isinstance(operation, Fork):
+            operation = Fork(next(forked), operation.task)
+            work.phases[phase].note(operation.call)
+        elif isinstance(operation, Issue) and shift:
+            operation = replace(operation, copy=replace(operation.copy, l2=operation.copy.l2 + shift))
+        elif isinstance(operation, Begin):
+            phase = operation.phase
+        operations.append(operation)
+    work.dissolve()
+    return Schedule(
+        tuple(operations), tuple(work.phases), tensors, like.buffers, like.l1_bytes,
+        like.l2_bytes - like.code_bytes + code_bytes, code_bytes,
+    )  # fmt: skip
+
+
+def _calls(tasks: Sequence[Task], buffers: Sequence[Buffer]) -> list[list[Call]]:
+    """Of every task. buffers: placed."""
+    addresses = {buffer.name: buffer.address for buffer in buffers}
+    return [[compute.call(addresses.__getitem__) for compute in task.computes] for task in tasks]
+
+
+def _code_bytes(calls: list[list[Call]]) -> int:
+    return _size_of(tuple(dict.fromkeys(call.program for call in chain.from_iterable(calls))))
+
+
+@cache
+def _size_of(programs: tuple[Program, ...]) -> int:
+    """Bytes of L2 that programs take together."""
     code = Code()
-    for task in tasks:
-        for compute in task.computes:
-            code.load(compute.call(lambda name: 0).program)
+    for program in programs:
+        code.load(program)
     return code.size_bytes
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from pulpsim import Platform
+from trainlib.graph import View
 from trainlib.kernels import MINUS_LR, Call
 from trainlib.lowering.memory_map import aligned
 from trainlib.plan import LayerStep, Plan
@@ -31,8 +34,7 @@ Addresses = Callable[[str], int]
 Range = tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Move:
+class Move(msgspec.Struct, frozen=True, gc=False):
     """A DMA transfer between an L1 buffer and a part of a tensor: rows and columns [first, end).
 
     stride_bytes: between rows in L1. offset_bytes: of the first row in the buffer. width: numbers in a row of the
@@ -67,8 +69,7 @@ class Move:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Compute:
+class Compute(msgspec.Struct, frozen=True):
     """A kernel call, made when addresses are known; the buffers it touches."""
 
     call: Callable[[Addresses], Call]
@@ -76,8 +77,7 @@ class Compute:
     writes: tuple[str, ...]
 
 
-@dataclass(slots=True)
-class Task:
+class Task(msgspec.Struct):
     """One tile: what comes in, what is computed, what goes out.
 
     earliest: the first task before whose calls the loads may be issued.
@@ -85,9 +85,9 @@ class Task:
 
     phase: int
     earliest: int
-    loads: list[Move] = field(default_factory=list)
-    computes: list[Compute] = field(default_factory=list)
-    stores: list[Move] = field(default_factory=list)
+    loads: list[Move] = []
+    computes: list[Compute] = []
+    stores: list[Move] = []
 
     def load(
         self, buffer: str, tensor: str, rows: Range, columns: Range,
@@ -108,8 +108,7 @@ class Task:
         self.computes.append(Compute(call, reads, writes))
 
 
-@dataclass(slots=True)
-class Phase:
+class Phase(msgspec.Struct):
     """One step of one layer, as it is reported. least_macs: what bounds take its multiplications for."""
 
     layer: str
@@ -118,7 +117,12 @@ class Phase:
     least_macs: int
     tile: dict[str, int]
     buffering: str
-    kernels: list[str] = field(default_factory=list)
+    kernels: list[str] = []
+
+    def note(self, call: Call) -> None:
+        """It is one of the phase's."""
+        if call.name not in self.kernels:
+            self.kernels.append(call.name)
 
 
 class Work:
@@ -194,10 +198,27 @@ class Work:
         self.sizes[name] = max(self.sizes.get(name, 0), 4 * words)
         return name
 
+    def dissolve(self) -> None:
+        """Forget the tasks: their calls hold the work that holds them, and all would wait for the garbage collector."""
+        self.tasks.clear()
+
     @property
     def buffer_bytes(self) -> int:
         """L1 that all buffers take together."""
         return sum(aligned(size) for size in self.sizes.values())
+
+    @cached_property
+    def views(self) -> dict[str, View]:
+        """By name, the tensors that are parts of others, which are not parts of any."""
+        graph, found = self.graph, dict[str, View]()
+        for node in graph.nodes:
+            if node.layer.RESHAPES:
+                found[node.output.tensor] = _resolved(View(node.output.tensor, node.inputs[0].tensor), found)
+        for node in reversed(graph.nodes):
+            if graph.wanted(node.output):
+                for view in self.gradient(node.output).views:
+                    found[view.name] = _resolved(view, found)
+        return found
 
     def stays_in_l1(self, value: Value) -> bool:
         """Whether a value, and its gradient, go on to their readers in L1."""
@@ -206,6 +227,13 @@ class Work:
     def gradient(self, value: Value) -> Gradient:
         """How a value's gradient comes about."""
         return self.graph.gradient(value, self.plan.sums(value))
+
+
+def _resolved(view: View, known: dict[str, View]) -> View:
+    if view.of not in known:
+        return view
+    whole = known[view.of]
+    return View(view.name, whole.of, whole.offset + view.offset)
 
 
 class Turns:

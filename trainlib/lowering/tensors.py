@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from math import prod
 
-from trainlib.graph import Node, View
+from msgspec.structs import replace
+
+from trainlib.graph import Node
 from trainlib.lowering.memory_map import LOSS, TARGET, Holds, Tensor
 from trainlib.lowering.tasks import Shape, Work, matrix
 
 
 def tensors_of(work: Work) -> list[Tensor]:
     """Not yet placed: what is there before and after the step, and of the rest what some task moves."""
-    views, spans = views_of(work), _spans(work)
+    views, spans = work.views, _spans(work)
     found = list(_kept(work))
     for tensor in _passing(work):
         if tensor.name in views and (view := views[tensor.name]).of in spans:
@@ -23,48 +24,27 @@ def tensors_of(work: Work) -> list[Tensor]:
     return found
 
 
-def views_of(work: Work) -> dict[str, View]:
-    """By name, the tensors that are parts of others, which are not parts of any."""
-    found: dict[str, View] = {}
-    graph = work.graph
-    for node in graph.nodes:
-        if node.layer.RESHAPES:
-            found[node.output.tensor] = _resolved(View(node.output.tensor, node.inputs[0].tensor), found)
-    for node in reversed(graph.nodes):
-        if graph.wanted(node.output):
-            for view in work.gradient(node.output).views:
-                found[view.name] = _resolved(view, found)
-    return found
-
-
-def _resolved(view: View, known: dict[str, View]) -> View:
-    if view.of not in known:
-        return view
-    whole = known[view.of]
-    return View(view.name, whole.of, whole.offset + view.offset)
-
-
 def _spans(work: Work) -> dict[str, tuple[int, int]]:
     """The first and the last phase that touches a tensor or a part of it."""
-    views, found = views_of(work), dict[str, tuple[int, int]]()
+    views, found = work.views, dict[str, tuple[int, int]]()
     for task in work.tasks:
         for move in (*task.loads, *task.stores):
             name = views[move.tensor].of if move.tensor in views else move.tensor
-            first, last = found.get(name, (task.phase, task.phase))
-            found[name] = (min(first, task.phase), max(last, task.phase))
+            first, _ = found.get(name, (task.phase, task.phase))
+            found[name] = (first, task.phase)
     return found
 
 
 def _kept(work: Work) -> Iterator[Tensor]:
     """Parameters, states of the optimizer, the sample, the target and the loss."""
-    model = work.model
+    model, states = work.model, (*work.optimizer.states, *(["sum"] if work.part != "alone" else []))
     for node in model.nodes:
         for name, shape in node.layer.parameters.items():
             yield _tensor(node.parameter(name), _rows_of(name, shape), "parameters")
     yield _tensor(work.graph.sample.tensor, matrix(model.input_shape), "activations")
     for node in model.nodes:
         for name in node.layer.trained_parameters:
-            for state in (*work.optimizer.states, *(["sum"] if work.part != "alone" else [])):
+            for state in states:
                 yield _tensor(node.parameter(name, state), _rows_of(name, node.layer.parameters[name]), "states")
     if not model.target_is_input:
         yield Tensor(TARGET, 1, 1 if model.loss == "cross-entropy" else model.outputs)

@@ -11,7 +11,7 @@ own, which then take their places among each other: no multiplication meets the 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import chain, product
@@ -153,32 +153,32 @@ class _Product(Parametric):
         return 4 * (rows * columns * at.taps + columns * x + rows * y)
 
     def floor(self, node: Node, step: LayerStep, cores: int, fpus: int) -> int:
+        return self.floors(node, step, ({},), cores, fpus)[0]
+
+    def floors(
+        self, node: Node, step: LayerStep, choices: Sequence[Mapping[str, Any]], cores: int, fpus: int
+    ) -> list[int]:
         """What goes before and after, and the products or, if these take longer, the FPUs."""
         before_and_after = -(-around(node, step, self._copied(node, step.step)) // cores)
         if step.step == "update":
-            return before_and_after
+            return [before_and_after] * len(choices)
         multiplying = -(-self.least_macs(step.step, node.shape) // min(fpus, cores))
-        return before_and_after + max(self._products(node, step, cores), multiplying)
+        products = [(sizes, self.groups * count) for sizes, count in self._products(node, step)]
+        kernels = [chosen.get("kernel", step.kernel) for chosen in choices]
+        return [before_and_after + max(_issue_cycles(kernel, products, cores), multiplying) for kernel in kernels]
 
     def _copied(self, node: Node, step: str) -> int:
         """Numbers that im2row copies at least."""
         return 0
 
-    def _products(self, node: Node, step: LayerStep, cores: int) -> int:
-        """Issue cycles of the core with the most blocks, over all tiles' products; leftovers along the split are not
-        counted."""
+    def _products(self, node: Node, step: LayerStep) -> Iterator[tuple[tuple[int, int, int], int]]:
+        """((n, k, m), how many) of the products of a group's tiles."""
         taps, width = self.window(node.shape).taps, node.output.shape[2]
         if step.step == "ig":
-            products = self._phase_products(node, step)
-        elif step.step == "fw":
-            products = (((r, c * taps, h * width), count) for (r, c, h), count in parts(node, step))
-        else:
-            products = (((r, h * width, c * taps), count) for (r, c, h), count in parts(node, step))
-        total = 0
-        for (n, k, m), count in products:
-            per_k, outputs = issue_cycles(step.kernel, n, m, cores)
-            total += count * (k * per_k + outputs)
-        return self.groups * total
+            return self._phase_products(node, step)
+        if step.step == "fw":
+            return (((r, c * taps, h * width), count) for (r, c, h), count in parts(node, step))
+        return (((r, h * width, c * taps), count) for (r, c, h), count in parts(node, step))
 
     def _phase_products(self, node: Node, step: LayerStep) -> Iterator[tuple[tuple[int, int, int], int]]:
         """((n, k, m), how many) of an input gradient's products."""
@@ -288,7 +288,7 @@ class PointWise(_Product):
         """Raises ModelError if the input does not fit."""
         if len(input_shape) != 3 or input_shape[0] != self.in_channels:
             raise self.misfit(f"[{self.in_channels}, height, width]", input_shape, source)
-        return Window(input_shape[1], input_shape[2], 1, 1, 1, 1, 0, 0, 0, 0)
+        return _pixel_by_pixel(*input_shape[1:])
 
     # -- values on the host ------------------------------------------------------------------------
     def forward(self, own: Own, *inputs: Floats) -> Floats:
@@ -317,9 +317,25 @@ def Conv1D(  # noqa: N802 - it makes a layer, as the classes do
     )  # fmt: skip
 
 
+def _issue_cycles(kernel: str, products: Iterable[tuple[tuple[int, int, int], int]], cores: int) -> int:
+    """Of the core with the most blocks, over ((n, k, m), how many) products; leftovers along the split are not
+    counted."""
+    total = 0
+    for (n, k, m), count in products:
+        per_k, outputs = issue_cycles(kernel, n, m, cores)
+        total += count * (k * per_k + outputs)
+    return total
+
+
 def _joined(parts: list[Floats]) -> Floats:
     """Of the groups, one behind the other."""
     return np.concatenate(parts) if len(parts) > 1 else parts[0]
+
+
+@cache
+def _pixel_by_pixel(height: int, width: int) -> Window:
+    """Of 1 x 1 on an image."""
+    return Window(height, width, 1, 1, 1, 1, 0, 0, 0, 0)
 
 
 @cache

@@ -17,10 +17,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from itertools import product
 from math import prod
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -273,6 +273,12 @@ class Layer(ABC):
     def floor(self, node: Node, step: LayerStep, cores: int, fpus: int) -> int:
         """Cycles that some core issues instructions at least, were it to wait for an FPU only if all are busy."""
         return 0
+
+    def floors(
+        self, node: Node, step: LayerStep, choices: Sequence[Mapping[str, Any]], cores: int, fpus: int
+    ) -> list[int]:
+        """Likewise with each of several kernels or unrolls, as fields of `LayerStep` in the place of the step's own."""
+        return [self.floor(node, replace(step, **chosen), cores, fpus) for chosen in choices]
 
 
 class Parametric(Layer):

@@ -125,12 +125,11 @@ def _look_up(way, now, s, lanes):
 
 
 @inlined
-def _another_follows(way, s, numbers):
-    """The run at hand, begun in an earlier cycle, is followed by another one of its transfer that will be, too."""
+def _another_follows(way, s):
+    """The run at hand is followed by another one of its transfer, and no line is begun and ended in one cycle."""
     stream = _state_of(way)
     move = transfer_at(way, s[stream + at.D_SEQUENCE])
-    begun = s[stream + at.D_LEFT] - _taken(way, numbers) < s[stream + at.D_RUN]
-    return begun and s[stream + at.D_WORD] < s[move + at.T_WORDS] and s[move + at.T_LINE_WORDS] > at.PORT_LANES
+    return s[stream + at.D_WORD] < s[move + at.T_WORDS] and s[move + at.T_LINE_WORDS] > at.PORT_LANES
 
 
 @heapless
@@ -163,7 +162,7 @@ def go_on(now, s, words, l2_words, traces):
     lanes, ending = traces[8], 0
     for way in range(2):
         if have_joined(way, lanes) and _look_up(way, now, s, lanes) <= 0:
-            if not _another_follows(way, s, lanes[2]):
+            if not _another_follows(way, s):
                 return False
             ending |= 1 << way
     for way in range(2):

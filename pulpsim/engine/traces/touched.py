@@ -88,13 +88,11 @@ def _holds(move, inside, word, s):
     """A word lies in a transfer's part of L1, or of L2."""
     first = s[move + at.T_L1] if inside else s[move + at.T_L2]
     stride = s[move + at.T_L1_STRIDE] if inside else s[move + at.T_L2_STRIDE]
-    lines, offset = s[move + at.T_WORDS] // s[move + at.T_LINE_WORDS], 4 * word - first
-    if lines == 1 or stride == 4 * s[move + at.T_LINE_WORDS]:
-        return 0 <= offset < 4 * s[move + at.T_WORDS]
-    for line in range(lines):  # noqa: SIM110 - compiled
-        if 0 <= offset - line * stride < 4 * s[move + at.T_LINE_WORDS]:
-            return True
-    return False
+    offset = 4 * word - first
+    if offset < 0:
+        return False
+    line = min(offset // max(stride, 1), s[move + at.T_WORDS] // s[move + at.T_LINE_WORDS] - 1)
+    return offset - line * stride < 4 * s[move + at.T_LINE_WORDS]
 
 
 @inlined

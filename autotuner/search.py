@@ -23,7 +23,7 @@ from math import inf
 import msgspec
 
 from autotuner.measure import SKEWS, Meter, schedule_key
-from autotuner.space import Footprint, Footprints, busy_cycles, kernels, shapes, tile_bound, tile_bytes, tiles
+from autotuner.space import Footprint, Footprints, each_busy_cycles, kernels, shapes, tile_bound, tile_bytes, tiles
 from pulpsim.errors import ProgramError
 from trainlib.errors import L1Error, ModelError
 from trainlib.lowering.memory_map import l1_available, l1_ranges
@@ -192,7 +192,7 @@ class _Search:
     def _candidates(self, item: _Item) -> list[_Item]:
         known, found = item.known, []
         assert known is not None
-        busy = busy_cycles(self.model, self.index, item.step, self.platform, self.kernels)
+        busy = each_busy_cycles(self.model, self.index, item.step, self.platform, self.kernels)
         for number, (chosen, cycles) in enumerate(zip(self.kernels, busy, strict=True)):
             bound = max(item.sure, len(SKEWS) * known.bound_cycles(cycles))
             found.append(_Item(bound, (*item.place, number), CANDIDATE, replace(item.step, **chosen)))

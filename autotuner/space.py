@@ -121,17 +121,19 @@ def tile_bound(model: Model, index: int, tile: LayerStep, platform: Platform) ->
     moved = 0
     if tile.step == "update" or (layer.DENSE and tile.step != SUM and not layer.changes_only_bias(tile.step)):
         moved = -(-4 * layer.weights * (2 if tile.step == "update" else 1) // platform.dma.bytes_per_cycle)
-    least = min(busy_cycles(model, index, tile, platform, kernels(model, index, tile.step)))
+    least = min(each_busy_cycles(model, index, tile, platform, kernels(model, index, tile.step)))
     return max(forks + least, moved)
 
 
-def busy_cycles(
-    model: Model, index: int, step: LayerStep, platform: Platform, choices: Sequence[dict[str, Any]] = ({},)
-) -> list[int]:
-    """Cycles that some core issues instructions at least, were it to wait for an FPU only if all are busy.
+def busy_cycles(model: Model, index: int, step: LayerStep, platform: Platform) -> int:
+    """Cycles that some core issues instructions at least, were it to wait for an FPU only if all are busy."""
+    return each_busy_cycles(model, index, step, platform, [{}])[0]
 
-    With each of some `kernels`; without, with the step's own only.
-    """
+
+def each_busy_cycles(
+    model: Model, index: int, step: LayerStep, platform: Platform, choices: Sequence[dict[str, Any]]
+) -> list[int]:
+    """Likewise with each of some `kernels` in the place of the step's own."""
     node, cluster = model.nodes[index], platform.cluster
     if step.step == SUM or node.layer.changes_only_bias(step.step):
         return [0] * len(choices)

@@ -43,7 +43,7 @@ class Copy(msgspec.Struct, frozen=True, gc=False):
     l2_stride: int = 0
 
     def __post_init__(self) -> None:
-        if set(map(type, self.numbers)) == {int}:
+        if {*map(type, self.numbers)} == {int}:
             return
         for name, given in zip(NUMBERS, self.numbers, strict=True):
             if (number := whole(given)) is not None:

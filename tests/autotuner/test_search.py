@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 from math import isqrt
+from typing import Any
 
 import pytest
 from hypothesis import assume, given, settings
@@ -16,8 +18,10 @@ from autotuner.measure import EXPECTED_SHARE, SKEWS, Meter, schedule_key
 from autotuner.points import Points
 from autotuner.search import Found, Infeasible, search
 from autotuner.space import (
+    Footprints,
     busy_cycles,
     candidates,
+    each_busy_cycles,
     footprint,
     kernels,
     shapes,
@@ -43,8 +47,11 @@ from trainlib.layers import (
     PointWise,
     Tanh,
 )
+from trainlib.lowering.memory_map import Tensor
 from trainlib.lowering.operations import Fork, Issue, Operation, Schedule, Wait
-from trainlib.lowering.schedule import compile_step
+from trainlib.lowering.schedule import compile_step, copies, cut_step
+from trainlib.lowering.tasks import Move
+from trainlib.lowering.tensors import tensors_of
 from trainlib.model import Model
 from trainlib.plan import LayerStep, backward_choices
 from trainlib.timing import Expected, Relaxed, cycles_of
@@ -129,6 +136,69 @@ def test_no_schedule_goes_below_its_bounds(data: st.DataObject) -> None:
     assert tile_bound(model, 1, tile, platform) <= cycles
     assert known.bound_cycles(0) <= known.bound_cycles(busy_cycles(model, 1, chosen, platform)) <= cycles
     assert Relaxed(platform).cycles(schedule) <= cycles
+
+
+@st.composite
+def shapes_and_kernels(draw: st.DrawFn) -> tuple[Model, Iterator[LayerStep], list[dict[str, Any]]]:
+    """Some shapes of a step, and its kernels."""
+    model = draw(networks(12, pools=True))
+    step = draw(st.sampled_from(steps_of(model)))
+    every = list(tiles(model, 1, step))
+    chosen = draw(st.lists(st.sampled_from(every), min_size=1, max_size=3))
+    fields = kernels(model, 1, step)
+    return model, (replace(shape, **fields[0]) for tile in chosen for shape in shapes(model, 1, tile)), fields
+
+
+@settings(max_examples=50)
+@given(case=shapes_and_kernels(), separate=st.booleans())
+def test_a_footprint_is_the_sum_over_all_transfers_of_all_tasks(
+    case: tuple[Model, Iterator[LayerStep], list[dict[str, Any]]], separate: bool
+) -> None:
+    """Also where others of the same step were asked for before, whose transfers are as large."""
+    platform = PLATFORM.replace({"controller.core": "separate" if separate else "shared"})
+    model, every, _ = case
+    footprints = Footprints(model, 1, platform)
+    for shape in every:
+        known, work = footprints.of(shape), cut_step(model, 1, shape, platform)
+        tensors = {tensor.name: tensor for tensor in tensors_of(work)}
+
+        def commands(moves: Iterable[Move], tensors: dict[str, Tensor] = tensors) -> list[Copy]:
+            return [copy for move in moves for copy in copies(move, tensors[move.tensor], L1_BASE, platform)]
+
+        def busy(moves: list[Move], of: Callable[[Iterable[Move]], list[Copy]] = commands) -> int:
+            return sum(copy.data_cycles(platform) for copy in of(moves))
+
+        loads, stores = ([m for task in work.tasks for m in getattr(task, way)] for way in ("loads", "stores"))
+        first, last, fork = work.tasks[0], work.tasks[-1], platform.least_fork_cycles
+        head = busy([move for move in first.loads if move.buffer in first.computes[0].reads])
+        tail = busy(last.stores)
+        inward = busy(loads) + bool(last.loads) * (fork + tail)
+        outward = busy(stores) + bool(first.stores) * (fork + head)
+        assert known.transfers == max(inward, outward) and known.alone == head + tail
+        assert known.forks == fork * sum(len(task.computes) for task in work.tasks)
+        written = sum(copy.command_cycles(platform) for copy in commands(loads + stores))
+        assert known.commands == (0 if separate else written)
+
+
+@settings(max_examples=50)
+@given(case=shapes_and_kernels(), data=st.data())
+def test_another_kernel_changes_nothing_but_the_calls(
+    case: tuple[Model, Iterator[LayerStep], list[dict[str, Any]]], data: st.DataObject
+) -> None:
+    """What is compiled with the help of another one is what is compiled from nothing; so are bounds of many kernels."""
+    model, every, fields = case
+    shape, chosen = next(every), data.draw(st.sampled_from(fields))
+    step = replace(shape, **chosen)
+    try:
+        whole = compile_step(model, 1, step, PLATFORM)
+    except L1Error:
+        assume(False)
+        raise
+    like = compile_step(model, 1, shape, PLATFORM)
+    assert compile_step(model, 1, step, PLATFORM, like=like) == whole
+    assert like == compile_step(model, 1, shape, PLATFORM)  # and is as it was
+    each = each_busy_cycles(model, 1, shape, PLATFORM, fields)
+    assert each == [busy_cycles(model, 1, replace(shape, **one), PLATFORM) for one in fields]
 
 
 @cache

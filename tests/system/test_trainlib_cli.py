@@ -313,7 +313,7 @@ def test_plan_verifies_what_it_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ["plan", "tutorial_cnn", "--verify"]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0 and re.search(r"\nno hazard in \d+ operations\n$", result.stdout), result.output
-    monkeypatch.setattr(_Emitter, "_wait", lambda self, needed: None)
+    monkeypatch.setattr(_Emitter, "_wait", lambda self, inward, outward: None)
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 1
     assert re.search(

@@ -201,7 +201,7 @@ def test_places_that_share_bytes_are_found() -> None:
 
 def test_debug_runs_refuse_a_schedule_by_operation_layer_and_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
     platform, plan = Platform.preset("pulp-2022"), default_plan(IMAGES, Platform.preset("pulp-2022"))
-    monkeypatch.setattr(_Emitter, "_wait", lambda self, needed: None)
+    monkeypatch.setattr(_Emitter, "_wait", lambda self, inward, outward: None)
     monkeypatch.delenv(DEBUG_VARIABLE, raising=False)
     schedule = compile_schedule(IMAGES, plan, platform)
     monkeypatch.setenv(DEBUG_VARIABLE, "1")

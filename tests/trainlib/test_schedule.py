@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import combinations, pairwise
 from typing import Literal
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -159,7 +160,7 @@ def test_the_content_of_a_schedule_tells_every_transfer_from_every_other() -> No
     schedule is taken for every other of the same content."""
     whole = Copy(False, L1_BASE, L2_BASE + 0x8000, 64, 4, 72, 128)
     others = [
-        replace(whole, **change)
+        msgspec.structs.replace(whole, **change)
         for change in (
             {"outward": True}, {"l1": L1_BASE + 4}, {"l2": L2_BASE + 0x8004}, {"line_bytes": 68}, {"lines": 3},
             {"l1_stride": 76}, {"l2_stride": 132}, {"l1_stride": 0}, {"l2_stride": 0},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
@@ -111,7 +112,8 @@ def _check_fit(tensors: dict[str, Tensor], code_bytes: int, platform: Platform) 
     )
 
 
-class Buffer(msgspec.Struct):
+@dataclass(slots=True)
+class Buffer:
     """Bytes in L1 that hold something from task `first` to task `last`."""
 
     name: str

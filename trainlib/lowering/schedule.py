@@ -182,7 +182,8 @@ class _Emitter:
         """Loads wait for stores of the same bytes, and the other way round; so do same-way rewrites. of: the task."""
         near = self._sharing((move.buffer,))
         met = [n for n, m in self._open[not move.outward] if m.buffer in near or m.overlaps(move, self._whole)]
-        self._wait(*(([], met) if not move.outward else (met, [])))
+        inward, outward = (met, []) if move.outward else ([], met)
+        self._wait(inward, outward)
         address = self._buffers[move.buffer].address
         for copy in copies(move, self._tensors[move.tensor], address, self._platform):
             self.operations.append(Issue(self._count, copy, phase, self.task, of, move.tensor))

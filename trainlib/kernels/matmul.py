@@ -69,19 +69,23 @@ PUBLISHED_IDS = {
 NAMES = (*PUBLISHED_IDS, *(name for name in GEOMETRIES if name not in PUBLISHED_IDS))
 
 
-@cache
 def resolve(kernel: str, n: int, k: int, m: int, cores: int) -> str:
     """The kernel that runs when `kernel` is asked for: where a shape is too small, its fallback, as published.
 
     Total: any sizes and cores from 1 on; K never matters.
     """
-    geometry = GEOMETRIES[kernel]
+    return _resolved(kernel, GEOMETRIES[kernel], len(GEOMETRIES), n, m, cores)
+
+
+@cache
+def _resolved(kernel: str, geometry: Geometry, known: int, n: int, m: int, cores: int) -> str:
+    """known: how many kernels there are; some may be added."""
     if geometry.unroll_k > 1:
         return kernel
     sizes = (n, m) if geometry.split == "N" else (m, n)
     while smaller := _fallback(geometry, *sizes, cores):
         geometry = replace(geometry, along=smaller[0], across=smaller[1])
-    return next(name for name, known in GEOMETRIES.items() if known == geometry)
+    return next(name for name, one in GEOMETRIES.items() if one == geometry)
 
 
 def _fallback(geometry: Geometry, size_along: int, size_across: int, cores: int) -> tuple[int, int] | None:

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from autotuner.measure import cycles_of
 from autotuner.space import busy_cycles, footprint, kernels, shapes, tile_bound, tile_bytes, tiles
 from pulpsim import Platform
 from pulpsim.machine import Result
@@ -30,6 +29,7 @@ from trainlib.model import Model
 from trainlib.optimizers import SGD
 from trainlib.plan import backward_choices
 from trainlib.tiling import default_plan
+from trainlib.timing import cycles_of
 
 flags = st.booleans()
 Engine = Literal["traces", "jit", "reference"]

@@ -8,7 +8,7 @@ as long as another one whose operands begin in the same banks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from pulpsim import Controller, Machine, Platform, Program
 from pulpsim.machine import Process
@@ -31,19 +31,18 @@ class Machines:
         self._platform, self._most = platform, most
         self._made: dict[tuple[Program, ...], Machine] = {}
 
-    def holding(self, programs: Iterable[Program]) -> Machine:
+    def holding(self, programs: tuple[Program, ...]) -> Machine:
         """One that holds these programs, loaded in this order."""
-        loaded = tuple(dict.fromkeys(programs))
-        machine = self._made.pop(loaded, None)
+        machine = self._made.pop(programs, None)
         if machine is not None:
             machine.restart()
         else:
             machine = Machine(self._platform, values=False)
-            for program in loaded:
+            for program in programs:
                 machine.load(program)
         if len(self._made) >= self._most:
             del self._made[next(iter(self._made))]  # the one that has not been used for longest
-        self._made[loaded] = machine
+        self._made[programs] = machine
         return machine
 
 
@@ -93,7 +92,7 @@ class _Walk:
         )
         key = (call.program, sizes)
         if key not in self._calls:
-            machine = self._machines.holding([call.program])
+            machine = self._machines.holding((call.program,))
             self._calls[key] = machine.run(call.program, registers=call.registers()).cycles
         return self._calls[key]
 

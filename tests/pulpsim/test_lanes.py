@@ -114,6 +114,15 @@ def play(
     return [reports, engine.now, engine.counters().tolist(), memory.l1.tobytes(), memory.l2.tobytes()], paid
 
 
+def assert_same(settings: dict[str, object], l1_bytes: int, mixture: Mixture, seed: int, queued: int) -> None:
+    """Both engines report, count and leave the same."""
+    cores = int(str(settings.get("cluster.cores", 8)))
+    platform = Platform.preset("pulp-2022", {"cluster.fpus": cores, "l1.size_bytes": l1_bytes, **settings})
+    expected, _ = play(JitEngine, platform, mixture, seed, queued=queued)
+    found, _ = play(TraceEngine, platform, mixture, seed, queued=queued)
+    assert found == expected
+
+
 @pytest.mark.parametrize("mixture", MIXTURES.values(), ids=MIXTURES)
 @pytest.mark.parametrize(
     "settings",
@@ -125,12 +134,8 @@ def play(
     ids=str,
 )  # fmt: skip
 def test_lanes_change_nothing(settings: dict[str, object], mixture: Mixture) -> None:
-    cores = int(str(settings.get("cluster.cores", 8)))
-    platform = Platform.preset("pulp-2022", {"cluster.fpus": cores, "l1.size_bytes": 1 << 17, **settings})
     for seed in range(3):
-        expected, _ = play(JitEngine, platform, mixture, seed)
-        found, _ = play(TraceEngine, platform, mixture, seed)
-        assert found == expected
+        assert_same(settings, 1 << 17, mixture, seed, queued=0)
 
 
 @pytest.mark.parametrize("mixture", MIXTURES.values(), ids=MIXTURES)
@@ -145,12 +150,8 @@ def test_lanes_change_nothing(settings: dict[str, object], mixture: Mixture) -> 
     ids=str,
 )  # fmt: skip
 def test_lanes_of_ports_change_nothing(settings: dict[str, object], mixture: Mixture) -> None:
-    cores = int(str(settings.get("cluster.cores", 8)))
-    platform = Platform.preset("pulp-2022", {"cluster.fpus": cores, "l1.size_bytes": 1 << 18, **settings})
     for seed in range(4):
-        expected, _ = play(JitEngine, platform, mixture, seed, queued=1 + 2 * seed)
-        found, _ = play(TraceEngine, platform, mixture, seed, queued=1 + 2 * seed)
-        assert found == expected
+        assert_same(settings, 1 << 18, mixture, seed, queued=1 + 2 * seed)
 
 
 @pytest.mark.parametrize(("cores", "banks", "used"), [(8, 16, True), (16, 64, True), (1, 16, False), (8, 128, False)])

@@ -81,14 +81,15 @@ class Points:
             row = self._database.execute("SELECT cycles FROM points WHERE key = ?", (key,)).fetchone()
         return None if row is None else struct.unpack(f"<{len(row[0]) // 8}q", row[0])
 
-    def put(self, key: bytes, cycles: Sequence[int], note: str = "") -> None:
-        """Keep a point, for good once this returns. A key that is known keeps its first cycles and note.
+    def put(self, key: bytes, cycles: Sequence[int], note: str = "", again: bool = False) -> None:
+        """Keep a point, for good once this returns. A key that is known keeps its first cycles and note, or is given
+        new ones `again`.
 
         cycles: of 64 bits each. note: for people who look into the file.
         """
-        packed = struct.pack(f"<{len(cycles)}q", *cycles)
+        packed, how = struct.pack(f"<{len(cycles)}q", *cycles), "REPLACE" if again else "IGNORE"
         with self._errors():
-            self._database.execute("INSERT OR IGNORE INTO points VALUES (?, ?, ?)", (key, packed, note))
+            self._database.execute(f"INSERT OR {how} INTO points VALUES (?, ?, ?)", (key, packed, note))
 
     def result(self, key: bytes) -> str | None:
         """What was kept for `key` of a search that had come to its end, None if nothing was."""

@@ -1,10 +1,11 @@
 """The fastest way to run one step of one layer, proven within its space.
 
-What a candidate costs is the mean of its simulated cycles over fixed start skews: a single count carries phase
-luck. The search takes what has the least lower bound and looks closer, until what it takes is measured: then
-nothing in the space is faster. Bounds, each dearer and closer than the one before: of a tile, from its sizes; of a
-shape, with everything moved and allocated; of a candidate, with its kernel's instructions; of its compiled schedule
-in which nothing is ever in the way (`trainlib.timing.Relaxed`); and with every skew that has been simulated.
+What counts is the simulated cycles with no start skew; but a single count carries phase luck, of a hundredth at most
+times. So of the candidates that are CLOSE to the least count, the one wins whose mean over fixed start skews is least.
+The search takes what has the least lower bound and looks closer, until nothing is left that may be close. Bounds,
+each dearer and closer than the one before: of a tile, from its sizes; of a shape, with everything moved and
+allocated; of a candidate, with its kernel's instructions; of its compiled schedule in which nothing is ever in the
+way (`trainlib.timing.Relaxed`); and how far behind that bound a simulation is, which stops as soon as it is too far.
 
 Where cores share FPUs, bounds are far below (10 to 20 %, whatever the candidate): how two cores meet at one FPU hangs
 on everything, and a delay may help. There the search trusts what is expected of a schedule (`Meter.promise`) as if it
@@ -32,6 +33,8 @@ from trainlib.lowering.schedule import compile_step
 from trainlib.model import Model
 from trainlib.plan import LayerStep, Vectors
 
+#: a count is close to another one that is less by at most one part in so many
+CLOSE = 100
 #: how many runners-up are named
 RUNNERS_UP = 24
 #: candidates that are compiled where nothing can be proven
@@ -43,16 +46,18 @@ TILE, SHAPE, CANDIDATE, SCHEDULE = range(4)
 class Found(msgspec.Struct, frozen=True, tag="found"):
     """The best candidate and what it took to find it.
 
-    cycles: for each of SKEWS; first_cycles: likewise, of the candidate that the search began with. bound: what the
-    winner takes at least, were no access ever to wait. runners_up: those with the least bounds before they were
-    compiled, for whoever puts steps together. space: candidates there are; simulated, reused: points measured, and
-    taken from those known; pruned: candidates never simulated; too_large: those looked at that do not fit L1.
-    proven: nothing in the space is faster; False where FPUs are shared, or candidates were limited.
+    cycles: for each of SKEWS; first_cycles: likewise, of the candidate that the search began with. least: the least
+    count without a skew of any candidate. bound: what the winner takes at least, were no access ever to wait.
+    runners_up: those with the least bounds before they were compiled, for whoever puts steps together. space:
+    candidates there are; simulated, reused: points measured, and taken from those known; pruned: candidates never
+    simulated; too_large: those looked at that do not fit L1. proven: nothing in the space is faster; False where FPUs
+    are shared, or candidates were limited.
     """
 
     step: LayerStep
     cycles: tuple[int, ...]
     first_cycles: tuple[int, ...]
+    least: int
     bound: int
     runners_up: tuple[LayerStep, ...]
     space: int
@@ -93,10 +98,9 @@ class Infeasible(msgspec.Struct, frozen=True, tag="infeasible"):
 
 @dataclass(order=True)
 class _Item:
-    """Something on the heap: the least sum of cycles over all skews, and its place in the space.
+    """Something on the heap: the least count without a skew, and its place in the space.
 
-    sure: the same before it was put off. known: of a shape. least: of the schedule, for any skew (`Meter.promise`).
-    cycles: simulated so far.
+    sure: the same before it was put off. known: of a shape.
     """
 
     bound: int
@@ -105,16 +109,26 @@ class _Item:
     step: LayerStep = field(compare=False)
     known: Footprint | None = field(compare=False, default=None)
     schedule: Schedule | None = field(compare=False, default=None)
-    least: int = field(compare=False, default=0)
-    cycles: tuple[int, ...] = field(compare=False, default=())
     sure: int = field(compare=False, init=False)
 
     def __post_init__(self) -> None:
         self.sure = self.bound
 
+
+@dataclass
+class _Counted:
+    """A candidate that was simulated without a skew. cycles: of SKEWS, so far; bound: what each takes at least."""
+
+    place: tuple[int, ...]
+    step: LayerStep
+    schedule: Schedule
+    bound: int
+    cycles: tuple[int, ...]
+
     @property
-    def measured(self) -> bool:
-        return len(self.cycles) == len(SKEWS)
+    def total(self) -> tuple[int, tuple[int, ...]]:
+        """What the sum over all skews is at least, and the place in the space, where the first of equals wins."""
+        return sum(self.cycles) + (len(SKEWS) - len(self.cycles)) * self.bound, self.place
 
 
 class _Search:
@@ -133,10 +147,25 @@ class _Search:
         self.gap = max(high - low for low, high in l1_ranges(self.platform))
         self.too_large = self.compiled = 0
         self.fault = ""
+        self.prune, self.close = prune, list[_Counted]()
         self.keys: dict[bytes, LayerStep] = {}
         self.footprints = Footprints(model, index, self.platform, vectors)
         self.compiled_shapes: dict[tuple[object, ...], Schedule] = {}
         self.excess: dict[tuple[str, int], float] = {}
+
+    @property
+    def least(self) -> int | None:
+        """The least count so far."""
+        return min((one.cycles[0] for one in self.close), default=None)
+
+    @property
+    def limit(self) -> int | None:
+        """The highest count that is close to the least one so far."""
+        return None if self.least is None else self.least + self.least // CLOSE
+
+    def excludes(self, item: _Item) -> bool:
+        """Whether it is sure not to be close."""
+        return self.prune and self.limit is not None and item.sure > self.limit
 
     def put_off(self, item: _Item) -> bool:
         """Raise the bound of what is not compiled yet by what promises have exceeded bounds so far, of its kernel.
@@ -157,7 +186,8 @@ class _Search:
         return bool(self.most) and item.level == CANDIDATE and self.compiled >= self.most
 
     def closer(self, item: _Item) -> list[_Item]:
-        """What takes an item's place: what it consists of, or itself, with a closer bound; nothing if it cannot be."""
+        """What takes an item's place: what it consists of, or itself, with a closer bound; nothing if it cannot be, or
+        has been counted."""
         return (self._shapes, self._candidates, self._compiled, self._simulated)[item.level](item)
 
     def _compile(self, step: LayerStep) -> Schedule:
@@ -173,7 +203,7 @@ class _Search:
         for number, shape in enumerate(shapes(self.model, self.index, item.step)):
             known = self.footprints.of(replace(shape, **self.kernels[0]))
             if self._fits(shape, known):
-                bound = max(item.sure, len(SKEWS) * known.bound_cycles(0))
+                bound = max(item.sure, known.bound_cycles(0))
                 found.append(_Item(bound, (*item.place, number), SHAPE, shape, known))
             else:
                 self.too_large += len(self.kernels)
@@ -194,7 +224,7 @@ class _Search:
         assert known is not None
         busy = each_busy_cycles(self.model, self.index, item.step, self.platform, self.kernels)
         for number, (chosen, cycles) in enumerate(zip(self.kernels, busy, strict=True)):
-            bound = max(item.sure, len(SKEWS) * known.bound_cycles(cycles))
+            bound = max(item.sure, known.bound_cycles(cycles))
             found.append(_Item(bound, (*item.place, number), CANDIDATE, replace(item.step, **chosen)))
         return found
 
@@ -202,7 +232,7 @@ class _Search:
         """None if it cannot run, or is another one under a second name."""
         try:
             schedule = self._compile(item.step)
-            least = max(self.meter.promise(schedule), item.sure // len(SKEWS))
+            bound = max(self.meter.promise(schedule), item.sure)
         except (L1Error, ModelError, ProgramError) as error:
             self.fault = str(error)
             return []
@@ -210,24 +240,38 @@ class _Search:
         if self.keys.setdefault(key, item.step) != item.step:
             return []
         self.compiled += 1
-        bound, kernel = max(item.sure, len(SKEWS) * least), _kernel(item.step)
+        kernel = _kernel(item.step)
         if item.sure:
             self.excess[kernel] = min(bound / item.sure, self.excess.get(kernel, inf))
-        return [_Item(bound, item.place, SCHEDULE, item.step, None, schedule, least)]
+        return [_Item(bound, item.place, SCHEDULE, item.step, None, schedule)]
 
     def _simulated(self, item: _Item) -> list[_Item]:
-        """With one more skew."""
+        """Counted without a skew, if it is close to the least so far; what is no longer is given up."""
         assert item.schedule is not None
-        cycles = (*item.cycles, self.meter.cycles(item.schedule, len(item.cycles)))
-        bound = sum(cycles) + (len(SKEWS) - len(cycles)) * item.least
-        return [replace(item, bound=max(item.bound, bound), cycles=cycles)]
+        cycles = self.meter.cycles(item.schedule, 0, self.limit if self.prune else None)
+        if self.limit is None or cycles <= self.limit or not self.prune:
+            self.close.append(_Counted(item.place, item.step, item.schedule, item.bound, (cycles,)))
+        if self.limit is not None:
+            self.close = [one for one in self.close if one.cycles[0] <= self.limit]
+        return []
 
-    def measure(self, step: LayerStep, place: tuple[int, ...]) -> _Item | None:
-        """A candidate with all skews; None if it cannot run."""
-        items = self._compiled(_Item(0, place, CANDIDATE, step))
-        while items and not items[0].measured:
-            items = self._simulated(items[0])
-        return items[0] if items else None
+    def measure(self, step: LayerStep, place: tuple[int, ...]) -> tuple[int, ...]:
+        """The cycles of a candidate with all skews; none if it cannot run."""
+        for item in self._compiled(_Item(0, place, CANDIDATE, step)):
+            assert item.schedule is not None
+            cycles = self.meter.all_cycles(item.schedule)
+            self.close.append(_Counted(place, step, item.schedule, item.bound, cycles))
+            return cycles
+        return ()
+
+    def best(self) -> _Counted | None:
+        """Of those that are close, the one with the least mean: always that is counted further which may have it."""
+        while self.close:
+            best = min(self.close, key=lambda one: one.total)
+            if len(best.cycles) == len(SKEWS):
+                return best
+            best.cycles += (self.meter.cycles(best.schedule, len(best.cycles)),)
+        return None
 
     def infeasible(self, smallest: LayerStep) -> Infeasible:
         """smallest: the tile that needs the least."""
@@ -275,25 +319,20 @@ def search(
     if not s.kernels:
         return Infeasible(model.layers[index].name, step, f"has none of the kernels allowed: {', '.join(allowed)}")
     known = [s.measure(candidate, (-1, number)) for number, candidate in enumerate(first)]
-    heap, s.compiled, limited = [item for item in known if item is not None], 0, False
-    begun = heap[0].cycles if heap else ()
-    simulated, space = {item.step for item in heap}, 0
+    begun, s.compiled, limited = next(filter(None, known), ()), 0, False
+    heap, space = list[_Item](), 0
+    simulated, runners_up = {one.step for one in s.close}, list[LayerStep]()
     for number, tile in enumerate(tiles(model, index, step)):
         count = len(s.kernels) * sum(1 for _ in shapes(model, index, tile))
         space += count
         if tile_bytes(model, index, tile, vectors) > s.room:
             s.too_large += count
             continue
-        heap.append(_Item(len(SKEWS) * tile_bound(model, index, tile, meter.platform), (number,), TILE, tile))
+        heap.append(_Item(tile_bound(model, index, tile, meter.platform), (number,), TILE, tile))
     heapify(heap)
-    best: _Item | None = None
-    runners_up: list[LayerStep] = []
-    while heap and not (best and prune and not s.guesses):
+    while heap:
         item = heappop(heap)
-        if item.measured:
-            best = min(best or item, item)
-            continue
-        if s.guesses and best and item.sure >= best.bound:
+        if s.excludes(item):
             continue
         if s.put_off(item):
             heappush(heap, item)
@@ -308,12 +347,13 @@ def search(
         elif item.level == CANDIDATE and len(runners_up) < RUNNERS_UP:
             runners_up.append(item.step)
         for closer in s.closer(item):
-            heappush(heap, closer)
-    if best is None:
+            if not s.excludes(closer):
+                heappush(heap, closer)
+    least, best = s.least, s.best()
+    if best is None or least is None:
         return s.infeasible(tile)
-    assert best.schedule is not None
     pruned = space - len(simulated) - s.too_large
     return Found(
-        best.step, best.cycles, begun, meter.least(best.schedule), tuple(runners_up), space,
+        best.step, best.cycles, begun, least, meter.least(best.schedule), tuple(runners_up), space,
         meter.simulated - before[0], meter.reused - before[1], max(pruned, 0), s.too_large, not (s.guesses or limited),
     )  # fmt: skip

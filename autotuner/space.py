@@ -17,7 +17,7 @@ from typing import Any, Literal
 from pulpsim import Platform
 from trainlib.layers import Layer
 from trainlib.lowering.memory_map import Tensor
-from trainlib.lowering.schedule import copies, cut_step
+from trainlib.lowering.schedule import copies, cut_step, issue_times
 from trainlib.lowering.tasks import Move, Task, Work, matrix, size
 from trainlib.lowering.tensors import tensors_of
 from trainlib.model import Model
@@ -145,9 +145,8 @@ class Footprint:
     """What is known of a shape without its kernel.
 
     bytes: of L1, all buffers together; at_once: what one task touches. transfers: cycles from the first byte that
-    the DMA moves one way to the last, with what must go before or after; alone: cycles before the first call and
-    after the last one in which the first tile comes and the last one goes; forks, commands: cycles that the
-    controller spends on them.
+    the DMA moves one way to the last, with what must go before or after; alone: cycles in which no call runs, for what
+    the next one needs comes, or what is in its place goes; forks, commands: cycles that the controller spends on them.
     """
 
     bytes: int
@@ -182,10 +181,13 @@ class Footprints:
                 cycles, of_controller = self._cycles(work, move)
                 moved[move.outward] += cycles
                 commands += of_controller
-        first, last = work.tasks[0], work.tasks[-1]
-        needed = first.computes[0].reads if first.computes else ()
-        head = sum(self._cycles(work, move)[0] for move in first.loads if move.buffer in needed)
+        first, last, issued = work.tasks[0], work.tasks[-1], issue_times(work)
+        head = self._gap(work, [], first, issued[0])
         tail = sum(self._cycles(work, move)[0] for move in last.stores)
+        gaps = sum(
+            self._gap(work, before.stores, task, moves)
+            for before, task, moves in zip(work.tasks, work.tasks[1:], issued[1:], strict=False)
+        )
         fork = platform.least_fork_cycles
         forks = sum(len(task.computes) for task in work.tasks) * fork
         # the last task waits for what it loads, and its stores wait for it; the first store waits for the first task
@@ -195,9 +197,23 @@ class Footprints:
         work.dissolve()
         return Footprint(
             work.buffer_bytes, at_once,
-            max(moved[False] + after, before + moved[True]), head + tail, forks,
+            max(moved[False] + after, before + moved[True]), head + gaps + tail, forks,
             0 if platform.controller_is_separate else commands,
         )  # fmt: skip
+
+    def _gap(self, work: Work, stores: Sequence[Move], task: Task, issued: Sequence[tuple[int, Move]]) -> int:
+        """Cycles between the call before a task, which made what is then stored, and its first: those of transfers
+        that begin in between at the earliest and have to end."""
+        if not task.computes:
+            return 0
+        stored, loaded, inward, outward = dict[str, int](), dict[str, int](), 0, 0
+        for move in stores:
+            outward = stored[move.buffer] = outward + self._cycles(work, move)[0]
+        for _, move in issued:
+            inward = loaded[move.buffer] = max(inward, stored.get(move.buffer, 0)) + self._cycles(work, move)[0]
+        reads, writes = task.computes[0].reads, task.computes[0].writes
+        ends = [loaded.get(name, 0) for name in (*reads, *writes)] + [stored.get(name, 0) for name in writes]
+        return max(ends, default=0)
 
     def _cycles(self, work: Work, move: Move) -> tuple[int, int]:
         """(cycles that a transfer keeps its direction busy, cycles of the controller)."""

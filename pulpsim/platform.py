@@ -252,6 +252,13 @@ class Platform:
         return self.controller.core == "separate"
 
     @property
+    def timing(self) -> tuple[object, ...]:
+        """All of it that the cycles of a schedule hang on, wherever what is in the memories lies."""
+        l1 = self.l1.banks, self.l1.conflicts, self.l1.arbitration
+        parts = self.core, self.cluster, self.dma, self.icache, self.event_unit, self.controller
+        return (*parts, *l1, self.l2.access_cycles)
+
+    @property
     def least_fork_cycles(self) -> int:
         """In which no team works because of a fork: all of it, or with a separate controller the hardware's part."""
         return self.event_unit.fork_join_cycles if self.controller_is_separate else self.controller.fork_cycles

@@ -9,6 +9,7 @@ as long as another one whose operands begin in the same banks.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from pulpsim import Controller, Machine, Platform, Program
 from pulpsim.machine import Process
@@ -50,7 +51,7 @@ class Simulated:
     """Cycles of schedules on machines just made, their memories zero: timing does not depend on data."""
 
     def __init__(self, platform: Platform):
-        self._machines = Machines(platform, MOST_SCHEDULES)
+        self._platform, self._machines = platform, Machines(platform, MOST_SCHEDULES)
 
     def cycles(self, schedule: Schedule, start_delays: Sequence[int] = ()) -> int:
         """start_delays: cycles by which each core is late at every fork."""
@@ -60,10 +61,103 @@ class Simulated:
 
         return self._machines.holding(schedule.programs).simulate(controller).cycles
 
+    def within(self, limit: int, schedule: Schedule, walked: Walked, start_delays: Sequence[int]) -> tuple[int, bool]:
+        """(cycles, True); or, as soon as that is sure to be above the limit, (what it does not go below, False).
+
+        walked: what `Relaxed` found. With a controller that works beside the team nothing is sure before the end.
+        """
+
+        def controller(cluster: Controller) -> Process:
+            behind = _Behind(schedule, walked, cluster)
+
+            def look() -> None:
+                least = behind.least()
+                if least > limit:
+                    raise _AboveLimitError(least)
+
+            yield from execute(schedule, cluster, lambda phase: None, start_delays, before_fork=look)
+
+        if self._platform.controller_is_separate:
+            return self.cycles(schedule, start_delays), True
+        try:
+            return self._machines.holding(schedule.programs).simulate(controller).cycles, True
+        except _AboveLimitError as enough:
+            return enough.least, False
+
+
+class _AboveLimitError(Exception):
+    """A simulation takes `least` cycles or more, which is all that was to be known."""
+
+    def __init__(self, least: int):
+        self.least = least
+
 
 def cycles_of(schedule: Schedule, platform: Platform, start_delays: Sequence[int] = ()) -> int:
     """As `Simulated.cycles`."""
     return Simulated(platform).cycles(schedule, start_delays)
+
+
+class Moment(NamedTuple):
+    """Just before a fork. under_way: each transfer that has not ended, in order, and the cycle in which it does."""
+
+    now: int
+    under_way: list[tuple[int, int]]
+
+
+class Walked(NamedTuple):
+    """What a walk through a schedule found. moments: before each fork; data: cycles of each transfer."""
+
+    cycles: int
+    moments: list[Moment]
+    data: list[int]
+
+
+class _Behind:
+    """How far a simulation is behind a walk that is never late: it stays as far behind, or gets further.
+
+    For from the first fork on, a walk that is later by so many cycles everywhere is later by as many at its end, and
+    one that is later still in some place is not earlier there.
+    """
+
+    def __init__(self, schedule: Schedule, walked: Walked, cluster: Controller):
+        self._walked, self._cluster = walked, cluster
+        self._outward = [o.copy.outward for o in schedule.operations if isinstance(o, Issue)]
+        self._start_cycles = cluster.platform.dma.start_cycles
+        self._forks = self._known = 0
+        self._ended = [0, 0]  # the last cycle of the last transfer that has ended, each way
+        self._open: tuple[list[int], list[int]] = [], []  # transfers that have not, in order
+        self._issued = 0
+
+    def least(self) -> int:
+        """What the simulation takes at least. To be called before every fork."""
+        moment, now = self._walked.moments[self._forks], self._cluster.now
+        self._forks += 1
+        self._look()
+        behind = now - moment.now
+        if moment.under_way and behind > 0:
+            ends = self._ends()
+            behind = min(behind, *(max(ends.get(number, now), now) - end for number, end in moment.under_way))
+        return self._walked.cycles + behind
+
+    def _look(self) -> None:
+        """What has been commanded, and what has ended, since the last time."""
+        log = self._cluster.log
+        for number in range(self._issued, len(log.commands)):
+            self._open[self._outward[number]].append(number)
+        self._issued = len(log.commands)
+        for moved in log.moved_since(self._known):
+            self._known += 1
+            self._open[moved.copy.outward].remove(moved.number)
+            self._ended[moved.copy.outward] = moved.end - 1
+
+    def _ends(self) -> dict[int, int]:
+        """When each transfer under way ends at the earliest: those of a direction one after the other."""
+        ends, commands = dict[int, int](), self._cluster.log.commands
+        for last, way in zip(self._ended, self._open, strict=True):
+            for number in way:
+                begin = max(commands[number] - 1 + self._start_cycles, last + 1)
+                last = ends[number] = begin + self._walked.data[number] - 1
+        return ends
 
 
 class _Walk:
@@ -98,25 +192,35 @@ class _Walk:
 
     def cycles(self, schedule: Schedule) -> int:
         """Of a schedule in which nothing but its order, calls and transfers takes time."""
+        return self.walk(schedule).cycles
+
+    def walk(self, schedule: Schedule) -> Walked:
+        """Likewise, and how it gets there."""
         platform, now, on_time = self._platform, 0, True
         forked = platform.least_fork_cycles - platform.core.jump_cycles  # an empty function's `ret` is a jump
-        free, ends = [0, 0], dict[int, int]()  # when each direction is free, when transfers end
+        free, ends, data = [0, 0], list[int](), list[int]()  # when each direction is free, when transfers end
+        moments, ended = list[Moment](), 0  # of the transfers, all before this one
         for operation in schedule.operations:
             if isinstance(operation, Fork):
+                while ended < len(ends) and ends[ended] <= now:
+                    ended += 1
+                under_way = [(number, ends[number]) for number in range(ended, len(ends)) if ends[number] > now]
+                moments.append(Moment(now, under_way))
                 now += forked + self.call_cycles(operation.call)
                 on_time = False
             elif isinstance(operation, Issue):
                 copy = operation.copy
                 now += 0 if platform.controller_is_separate else copy.command_cycles(platform)
                 begin = max(now - 1 + platform.dma.start_cycles, free[copy.outward])
-                free[copy.outward] = begin + copy.data_cycles(platform)
-                ends[operation.transfer] = free[copy.outward] - 1
+                data.append(copy.data_cycles(platform))
+                free[copy.outward] = begin + data[-1]
+                ends.append(free[copy.outward] - 1)
             elif isinstance(operation, Wait):
                 last = max(ends[transfer] for transfer in operation.transfers)
                 if last > now:
                     now = last + platform.event_unit.event_cycles * on_time
                     on_time = False
-        return max([now, *ends.values()])
+        return Walked(max([now, *ends]), moments, data)
 
 
 class Relaxed(_Walk):

@@ -71,7 +71,7 @@ class JitEngine:
         s[:] = at.initial_state(self._platform)
         s[[*STAYS]] = known
         self._registers[:], self._tags[:] = 0, icache.empty(self._platform, int(s[at.LINES]))
-        self._present[:], self._present[:, RETURN_LINE] = self._hit, 1
+        self._present[:], self._present[:, RETURN_LINE : RETURN_LINE + 1] = self._hit, 1  # there may be no code yet
         if self._counts is not None:
             self._counts = self._sink = None
             self._see()

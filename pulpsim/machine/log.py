@@ -89,7 +89,11 @@ class Log:
     @property
     def moved(self) -> Iterator[Moved]:
         """As transfers ended; those of a direction one after the other, in order."""
-        moved = iter(self._moved)
+        return self.moved_since(0)
+
+    def moved_since(self, known: int) -> Iterator[Moved]:
+        """Likewise, without the first ones, that are known."""
+        moved = iter(self._moved[3 * known :])
         for number, begin, end in zip(moved, moved, moved, strict=True):
             yield Moved(number, self._copies[number], self.commands[number], begin, end)
 

@@ -80,8 +80,9 @@ def _cut(work: Work, node: Node, step: LayerStep) -> None:
 
 
 # -- when loads are issued, and how long buffers live ------------------------------------------------
-def _issue_times(tasks: list[Task], whole: Mapping[str, str]) -> list[list[tuple[int, Move]]]:
-    """For every task, the (task, load) pairs issued before its first call. whole: as in `Move.overlaps`."""
+def issue_times(work: Work) -> list[list[tuple[int, Move]]]:
+    """For every task, the (task, load) pairs issued before its first call."""
+    tasks, whole = work.tasks, _whole(work)
     issued: list[list[tuple[int, Move]]] = [[] for _ in tasks]
     free_from: dict[str, int] = {}
     for number, task in enumerate(tasks):
@@ -255,7 +256,7 @@ def place_buffers(
     fit whole either.
     """
     work = tasks_of(model, plan, platform, optimizer, outlined)
-    return _place_buffers(work, plan, _issue_times(work.tasks, _whole(work)))
+    return _place_buffers(work, plan, issue_times(work))
 
 
 def _whole(work: Work) -> dict[str, str]:
@@ -277,7 +278,7 @@ def _place_buffers(
 
 def _assemble(work: Work, plan: Plan, known: Mapping[str, Buffer] | None = None) -> Schedule:
     platform, whole = work.platform, _whole(work)
-    issued = _issue_times(work.tasks, whole)
+    issued = issue_times(work)
     buffers, l1_bytes = _place_buffers(work, plan, issued, known)
     calls = _calls(work.tasks, buffers)
     code_bytes = _code_bytes(calls)
@@ -346,9 +347,10 @@ def _size_of(programs: tuple[Program, ...]) -> int:
 # -- execution -----------------------------------------------------------------------------------
 def execute(
     schedule: Schedule, cluster: Controller, mark: Callable[[int], None], start_delays: Sequence[int] = (),
-    scalars: Mapping[str, np.generic] | None = None,
+    scalars: Mapping[str, np.generic] | None = None, before_fork: Callable[[], None] = lambda: None,
 ) -> Generator[Any, Any, None]:
-    """The controller: runs the operations in order; `mark(phase)` is called as each phase begins.
+    """The controller: runs the operations in order; `mark(phase)` is called as each phase begins, `before_fork` before
+    every fork.
 
     One with a core of its own holds commands that come after a call back until the call has ended or the next one
     has begun, and forks that one without a rest: what stands between them may run beside either.
@@ -388,6 +390,7 @@ def execute(
                     yield from issue()
                 yield from cluster.wait([numbers[transfer] for transfer in transfers])
             case Fork(call):
+                before_fork()
                 registers, name = call.registers(scalars), label(operation)
                 yield from cluster.fork(call.program, registers, start_delays=start_delays, label=name)
                 yield from issue()

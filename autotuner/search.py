@@ -39,6 +39,8 @@ CLOSE = 100
 RUNNERS_UP = 24
 #: candidates that are compiled where nothing can be proven
 UNPROVEN_CANDIDATES = 1500
+#: shapes of which a compiled schedule is kept, each of some 100 KB
+MOST_SHAPES = 300
 #: how far something on the heap has been looked at
 TILE, SHAPE, CANDIDATE, SCHEDULE = range(4)
 
@@ -148,24 +150,25 @@ class _Search:
         self.too_large = self.compiled = 0
         self.fault = ""
         self.prune, self.close = prune, list[_Counted]()
+        self.least: int | None = None  # count so far
+        self.limit: int | None = None  # the highest count that is close to it
         self.keys: dict[bytes, LayerStep] = {}
         self.footprints = Footprints(model, index, self.platform, vectors)
         self.compiled_shapes: dict[tuple[object, ...], Schedule] = {}
         self.excess: dict[tuple[str, int], float] = {}
 
-    @property
-    def least(self) -> int | None:
-        """The least count so far."""
-        return min((one.cycles[0] for one in self.close), default=None)
-
-    @property
-    def limit(self) -> int | None:
-        """The highest count that is close to the least one so far."""
-        return None if self.least is None else self.least + self.least // CLOSE
-
     def excludes(self, item: _Item) -> bool:
         """Whether it is sure not to be close."""
         return self.prune and self.limit is not None and item.sure > self.limit
+
+    def count(self, one: _Counted) -> None:
+        """Keep it, if it is close; what is no longer is given up."""
+        cycles = one.cycles[0]
+        if self.least is None or cycles < self.least:
+            self.least, self.limit = cycles, cycles + cycles // CLOSE
+            self.close = [other for other in self.close if other.cycles[0] <= self.limit]
+        if self.limit is None or cycles <= self.limit:
+            self.close.append(one)
 
     def put_off(self, item: _Item) -> bool:
         """Raise the bound of what is not compiled yet by what promises have exceeded bounds so far, of its kernel.
@@ -191,11 +194,13 @@ class _Search:
         return (self._shapes, self._candidates, self._compiled, self._simulated)[item.level](item)
 
     def _compile(self, step: LayerStep) -> Schedule:
-        """With the help of what was compiled first of the same shape."""
+        """With the help of what was compiled of the same shape before."""
         shape = step.tile, step.buffering, step.resident, step.relu
-        like = self.compiled_shapes.get(shape)
+        like = self.compiled_shapes.pop(shape, None)
         schedule = compile_step(self.model, self.index, step, self.platform, self.vectors, like)
-        self.compiled_shapes.setdefault(shape, schedule)
+        if len(self.compiled_shapes) >= MOST_SHAPES:
+            del self.compiled_shapes[next(iter(self.compiled_shapes))]  # the one that has not been used for longest
+        self.compiled_shapes[shape] = like or schedule
         return schedule
 
     def _shapes(self, item: _Item) -> list[_Item]:
@@ -246,13 +251,10 @@ class _Search:
         return [_Item(bound, item.place, SCHEDULE, item.step, None, schedule)]
 
     def _simulated(self, item: _Item) -> list[_Item]:
-        """Counted without a skew, if it is close to the least so far; what is no longer is given up."""
+        """Counted without a skew, if it is close to the least so far."""
         assert item.schedule is not None
         cycles = self.meter.cycles(item.schedule, 0, self.limit if self.prune else None)
-        if self.limit is None or cycles <= self.limit or not self.prune:
-            self.close.append(_Counted(item.place, item.step, item.schedule, item.bound, (cycles,)))
-        if self.limit is not None:
-            self.close = [one for one in self.close if one.cycles[0] <= self.limit]
+        self.count(_Counted(item.place, item.step, item.schedule, item.bound, (cycles,)))
         return []
 
     def measure(self, step: LayerStep, place: tuple[int, ...]) -> tuple[int, ...]:
@@ -260,7 +262,7 @@ class _Search:
         for item in self._compiled(_Item(0, place, CANDIDATE, step)):
             assert item.schedule is not None
             cycles = self.meter.all_cycles(item.schedule)
-            self.close.append(_Counted(place, step, item.schedule, item.bound, cycles))
+            self.count(_Counted(place, step, item.schedule, item.bound, cycles))
             return cycles
         return ()
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import pairwise, product
 from math import prod
 from typing import Any, Literal
 
@@ -181,13 +181,13 @@ class Footprints:
                 cycles, of_controller = self._cycles(work, move)
                 moved[move.outward] += cycles
                 commands += of_controller
-        first, last, issued = work.tasks[0], work.tasks[-1], issue_times(work)
-        head = self._gap(work, [], first, issued[0])
+        first, last, gaps = work.tasks[0], work.tasks[-1], 0
+        head = self._gap(work, [], first, first.loads)
         tail = sum(self._cycles(work, move)[0] for move in last.stores)
-        gaps = sum(
-            self._gap(work, before.stores, task, moves)
-            for before, task, moves in zip(work.tasks, work.tasks[1:], issued[1:], strict=False)
-        )
+        if step.buffering == "single":
+            issued = [[move for _, move in moves] for moves in issue_times(work)]
+            pairs = zip(pairwise(work.tasks), issued[1:], strict=True)
+            gaps = sum(self._gap(work, before.stores, task, moves) for (before, task), moves in pairs)
         fork = platform.least_fork_cycles
         forks = sum(len(task.computes) for task in work.tasks) * fork
         # the last task waits for what it loads, and its stores wait for it; the first store waits for the first task
@@ -201,7 +201,7 @@ class Footprints:
             0 if platform.controller_is_separate else commands,
         )  # fmt: skip
 
-    def _gap(self, work: Work, stores: Sequence[Move], task: Task, issued: Sequence[tuple[int, Move]]) -> int:
+    def _gap(self, work: Work, stores: Sequence[Move], task: Task, loads: Sequence[Move]) -> int:
         """Cycles between the call before a task, which made what is then stored, and its first: those of transfers
         that begin in between at the earliest and have to end."""
         if not task.computes:
@@ -209,7 +209,7 @@ class Footprints:
         stored, loaded, inward, outward = dict[str, int](), dict[str, int](), 0, 0
         for move in stores:
             outward = stored[move.buffer] = outward + self._cycles(work, move)[0]
-        for _, move in issued:
+        for move in loads:
             inward = loaded[move.buffer] = max(inward, stored.get(move.buffer, 0)) + self._cycles(work, move)[0]
         reads, writes = task.computes[0].reads, task.computes[0].writes
         ends = [loaded.get(name, 0) for name in (*reads, *writes)] + [stored.get(name, 0) for name in writes]

@@ -75,7 +75,8 @@ class Tuned(msgspec.Struct, frozen=True):
 
     plan: the best one, None if none runs, then `fault` says why; cycles: its mean over the start skews;
     default_cycles: that of the plan by rule, 0 if there is none. outcomes: by "layer step"; those of one search are
-    shared. simulated, reused: points of whole training steps. complete: nothing was interrupted.
+    shared. simulated, reused: points of whole training steps. complete: nothing was interrupted. vectors: as in
+    `Plan`, of the plan by rule: those that steps were searched with.
     """
 
     plan: Plan | None
@@ -86,6 +87,7 @@ class Tuned(msgspec.Struct, frozen=True):
     simulated: int
     reused: int
     complete: bool
+    vectors: Vectors = NO_RULE
 
 
 # -- what is searched ------------------------------------------------------------------------------
@@ -248,7 +250,8 @@ def tune_on(
         if not whole.best:
             with Here(path) as here:
                 whole.begin(here, rule, [*rivals, *_put_together(model, platform, rule, found)])
-    tuned = whole.result(found, complete, made_by)
+    vectors = _vectors(model, platform, rule)
+    tuned = msgspec.structs.replace(whole.result(found, complete, made_by), vectors=vectors)
     if complete:
         with Points(path) as points:
             points.put_result(key, msgspec.json.encode(tuned).decode())

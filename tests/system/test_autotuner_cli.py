@@ -34,8 +34,8 @@ SMALL = Model(
 LAYER = "PW 2x3x3 2"
 STEPS = ["fw", "ig", "update", "wg", "wg+update"]
 OUTCOME_KEYS = {
-    "type", "step", "cycles", "first_cycles", "bound", "space", "simulated", "reused", "pruned", "too_large",
-    "proven",
+    "type", "step", "cycles", "first_cycles", "least", "bound", "space", "simulated", "reused", "pruned", "too_large",
+    "compiled", "close", "proven",
 }  # fmt: skip
 
 

@@ -107,8 +107,9 @@ def outcomes() -> dict[str, Outcome]:
     step = LayerStep(layer="layer", step="fw", tile=tile, kernel="mm_M_unroll_4x4")
     million = (12_345_678, 12_345_679, 12_345_680, 12_345_690)
     found = Found(
-        step, million, million, 12_000_000, (), 123_456_789, 12_345, 1_234_567, 123_456_789, 98_765_432, proven=True
-    )
+        step, million, million, 12_000_000, 11_000_000, 123_456_789, 12_345, 1_234_567, 123_456_789, 98_765_432,
+        1_234_567, 12_345, proven=True,
+    )  # fmt: skip
     return {"pointwise0 wg+update": found, "fc fw": Infeasible("fc", "fw", "needs more")}
 
 

@@ -73,10 +73,7 @@ main.add_command(completion_command("autotuner"))
 )
 @click.option("--workers", default=None, type=int, help="Processes to search with (default: one a processor).")
 @click.option(
-    "--candidates",
-    default=0,
-    type=int,
-    metavar="N",
+    "--candidates", default=0, type=int, metavar="N",
     help="Compile at most N candidates of each step, those with the least bounds; none is proven then.",
 )
 @click.option("--check", is_flag=True, help=CHECKS)
@@ -97,7 +94,9 @@ def tune(
 
     count = _count_of(workers)
     if (model is None) == (layer is None):
-        raise InputError('give a MODEL or a --layer, one of them: tune ds_cnn_paper, or tune --layer "PW 8x5x5 8"')
+        raise InputError(
+            'give a MODEL or a --layer, one of them: tune ds_cnn_paper, or tune --layer "PW 8x5x5 8"'
+        )
     if start is not None and (layer is not None or published):
         raise InputError("--from: goes with a MODEL, without --published")
     if check and (layer is not None or published):

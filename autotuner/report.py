@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 #: what of a search's counts is shown
-STEP_COUNTS = ("space", "too_large", "pruned", "compiled", "close", "simulated", "reused")
+STEP_COUNTS = ("space", "simulated", "reused", "pruned", "too_large", "compiled", "close")
 
 
 def shape_of(step: LayerStep) -> str:
@@ -40,10 +40,10 @@ def steps_table(title: str, outcomes: Mapping[str, Outcome]) -> Table:
     """Each step by itself: the winner, and what the search looked at."""
     columns = [
         words("step"), words("tile"), words("how"), number("cycles", shown=",.0f"), number("spread", shown=".1%"),
-        number("by_rule", shown=",.0f"), number("above_bound", shown=".1%"), number("space"), number("too_large"),
-        number("pruned"), number("compiled"), number("close"), number("simulated"), number("reused"),
+        number("by_rule", shown=",.0f"), number("above_bound", shown=".1%"), number("space"), number("simulated"),
+        number("reused"), number("pruned"), number("too_large"), number("compiled"), number("close"),
     ]  # fmt: skip
-    return Table(columns, [{"step": name} | _found(outcome) for name, outcome in outcomes.items()], title)
+    return Table(columns, [{"step": name} | _found(outcome) for name, outcome in outcomes.items()], title, extras=2)
 
 
 def _found(outcome: Outcome) -> dict[str, Any]:
@@ -119,9 +119,8 @@ def verdict(found: Verified) -> str:
     samples, space = (sum(getattr(one, name) for one in found.steps.values()) for name in ("samples", "space"))
     refuted = sum(bool(one.refuted) for one in found.steps.values())
     cycles = sum(found.cycles) / len(found.cycles)
-    how = (
-        f"refuted: {len(found.refuted):,} claims, {refuted:,} of {len(claims):,} steps"
-        if found.refuted
-        else (f"verified: {len(claims):,} steps, {proven:,} of them proven")
-    )
+    how = f"verified: {len(claims):,} steps, {proven:,} of them proven"
+    if found.refuted:
+        count = f"{len(found.refuted):,} claim{'s' * (len(found.refuted) != 1)}"
+        how = f"refuted: {count}, in {refuted:,} of {len(claims):,} steps"
     return f"{how}; {samples:,} of {space:,} candidates sampled; the whole step takes {cycles:,.2f} cycles"

@@ -52,9 +52,9 @@ class Found(msgspec.Struct, frozen=True, tag="found", omit_defaults=True):
     count without a skew of any candidate. bound: what the winner takes at least, were no access ever to wait.
     space: candidates there are; simulated, reused: points measured, and taken from those known; pruned: candidates
     never simulated; too_large: those looked at that do not fit L1; compiled: those that bounds before that did not
-    exclude; close: those that are CLOSE to the least count, among which the mean decides. proven: nothing in the space
-    is faster; False where FPUs are shared, or candidates were limited. runners_up: those with the least bounds before
-    they were compiled, for whoever puts steps together.
+    exclude; close: those within a hundredth of the least count, among which the mean decides. proven: nothing in the
+    space is faster; False where FPUs are shared, or candidates were limited. runners_up: those with the least bounds
+    before they were compiled, for whoever puts steps together.
     """
 
     step: LayerStep

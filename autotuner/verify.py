@@ -37,6 +37,8 @@ from trainlib.lowering.schedule import compile_schedule, compile_step, execute
 from trainlib.model import Model
 from trainlib.plan import LayerStep, Plan, Vectors
 
+__all__ = ["Checked", "Verified", "verify"]
+
 #: samples of a step
 SAMPLES = 20
 #: candidates that are drawn for each sample wanted, at most, where most do not fit

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from autotuner.comparison import Compared
-from autotuner.search import Found
-from autotuner.tuning import Outcome
+from autotuner.search import Found, Outcome
 from pulpsim.tables import Table, number, sizes, words
 from trainlib.plan import LayerStep
 

@@ -24,7 +24,7 @@ from math import inf
 import msgspec
 
 from autotuner.measure import SKEWS, Meter, schedule_key
-from autotuner.space import Footprint, Footprints, each_busy_cycles, kernels, shapes, tile_bound, tile_bytes, tiles
+from autotuner.space import Footprint, Footprints, each_busy_cycles, kernels, shapes, tile_bounds, tile_bytes, tiles
 from pulpsim.errors import ProgramError
 from trainlib.errors import L1Error, ModelError
 from trainlib.lowering.memory_map import l1_available, l1_ranges
@@ -61,6 +61,7 @@ class Found(msgspec.Struct, frozen=True, tag="found"):
     first_cycles: tuple[int, ...]
     least: int
     bound: int
+    floor: int
     runners_up: tuple[LayerStep, ...]
     space: int
     simulated: int
@@ -96,6 +97,11 @@ class Infeasible(msgspec.Struct, frozen=True, tag="infeasible"):
 
     def __str__(self) -> str:
         return f"{self.layer} {self.step} {self.reason}"
+
+
+Outcome = Found | Infeasible
+#: a layer's index and a step
+Job = tuple[int, str]
 
 
 @dataclass(order=True)
@@ -322,7 +328,7 @@ def search(
         return Infeasible(model.layers[index].name, step, f"has none of the kernels allowed: {', '.join(allowed)}")
     known = [s.measure(candidate, (-1, number)) for number, candidate in enumerate(first)]
     begun, s.compiled, limited = next(filter(None, known), ()), 0, False
-    heap, space = list[_Item](), 0
+    heap, space, floor = list[_Item](), 0, 0
     simulated, runners_up = {one.step for one in s.close}, list[LayerStep]()
     for number, tile in enumerate(tiles(model, index, step)):
         count = len(s.kernels) * sum(1 for _ in shapes(model, index, tile))
@@ -330,7 +336,9 @@ def search(
         if tile_bytes(model, index, tile, vectors) > s.room:
             s.too_large += count
             continue
-        heap.append(_Item(tile_bound(model, index, tile, meter.platform), (number,), TILE, tile))
+        bound, calls = tile_bounds(model, index, tile, meter.platform)
+        floor = min(floor, calls) if heap else calls
+        heap.append(_Item(bound, (number,), TILE, tile))
     heapify(heap)
     while heap:
         item = heappop(heap)
@@ -356,6 +364,6 @@ def search(
         return s.infeasible(tile)
     pruned = space - len(simulated) - s.too_large
     return Found(
-        best.step, best.cycles, begun, least, meter.least(best.schedule), tuple(runners_up), space,
+        best.step, best.cycles, begun, least, meter.least(best.schedule), floor, tuple(runners_up), space,
         meter.simulated - before[0], meter.reused - before[1], max(pruned, 0), s.too_large, not (s.guesses or limited),
     )  # fmt: skip

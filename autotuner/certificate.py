@@ -7,10 +7,11 @@ from typing import Any
 
 import msgspec
 
+from autotuner.goal import Unmet
 from autotuner.measure import SKEWS
 from autotuner.points import engine_version, search_version
-from autotuner.search import Found
-from autotuner.tuning import Outcome, Tuned
+from autotuner.search import Found, Outcome
+from autotuner.tuning import Tuned
 from pulpsim import Platform
 from pulpsim.errors import PulpsimError
 from pulpsim.platform import flattened
@@ -30,10 +31,12 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
     """A plan, and for each of its network's steps what the search found and what it took.
 
     engine_version, search_version: digests of the sources that counted, and that searched. platform: its name;
-    platform_values: its numbers by their keys. vectors: as in `Plan`, those with which the steps were searched. cycles:
-    of the whole step, the mean over the start skews; default_cycles: of the plan by rule, 0 if there is none;
-    simulated, reused: points of whole steps. complete: nothing was interrupted. steps: by "layer step", without
-    runners-up. plan: what is in plan.json, None if none runs.
+    platform_values: its numbers by their keys. vectors: as in `Plan`, and searched_l1_bytes: the size of L1, with which
+    the steps were searched. cycles: of the whole step, the mean over the start skews; default_cycles: of the plan by
+    rule, 0 if there is none; bound: what no plan in the space goes below, and bound_by what; l1_bytes: that the plan
+    uses; microjoules: the middle of its band, if that was asked for; unmet: what the plan does not keep to. simulated,
+    reused: points of whole steps. complete: nothing was interrupted. steps: by "layer step", without runners-up. plan:
+    what is in plan.json, None if none runs.
     """
 
     format: str
@@ -43,8 +46,14 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
     platform: str
     platform_values: dict[str, Any]
     vectors: Vectors
+    searched_l1_bytes: int
     cycles: float
     default_cycles: float
+    bound: int
+    bound_by: str
+    l1_bytes: int
+    microjoules: float | None
+    unmet: Unmet | None
     complete: bool
     simulated: int
     reused: int
@@ -94,8 +103,14 @@ def certificate_of(tuned: Tuned, model: Model, platform: Platform) -> Certificat
         platform=platform.name,
         platform_values=values_of(platform),
         vectors=tuned.vectors,
+        searched_l1_bytes=tuned.searched_l1_bytes,
         cycles=tuned.cycles,
         default_cycles=tuned.default_cycles,
+        bound=tuned.bound,
+        bound_by=tuned.bound_by,
+        l1_bytes=tuned.l1_bytes,
+        microjoules=tuned.microjoules,
+        unmet=tuned.unmet,
         complete=tuned.complete,
         simulated=tuned.simulated,
         reused=tuned.reused,

@@ -33,7 +33,9 @@ from trainlib.cli_checks import checked, end_with, findings_record, tell_finding
 from trainlib.cli_networks import Asked, network_argument
 
 if TYPE_CHECKING:
-    from autotuner.tuning import Job, Outcome, Progress, Tuned
+    from autotuner.goal import Goal
+    from autotuner.search import Job, Outcome
+    from autotuner.tuning import Progress, Tuned
     from pulpsim.checker import Finding
     from pulpsim.platform import Platform
     from trainlib.model import Model
@@ -76,12 +78,19 @@ main.add_command(completion_command("autotuner"))
     "--candidates", default=0, type=int, metavar="N",
     help="Compile at most N candidates of each step, those with the least bounds; none is proven then.",
 )
+@click.option(
+    "--objective", default="cycles", show_default=True, metavar="cycles|energy|l1",
+    help="What the whole step shall take least of; several with weights: cycles=1,l1=0.5.",
+)
+@click.option("--deadline", default=None, metavar="TIME", help="The step may take so long, such as 10ms; else exit 1.")
+@click.option("--memory", default=None, metavar="SIZE", help="The plan may use so much of L1, as 48K; else exit 1.")
 @click.option("--check", is_flag=True, help=CHECKS)
 @out_option("plan.json and tuning.json")
 @json_option
 def tune(
     model: Asked | None, layer: str | None, platform: Platform, steps: str | None, published: bool, start: str | None,
-    workers: int | None, candidates: int, check: bool, out: OutFolder | None, as_json: bool,
+    workers: int | None, candidates: int, objective: str, deadline: str | None, memory: str | None, check: bool,
+    out: OutFolder | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Search the plan of MODEL's training step with the fewest simulated cycles.
 
@@ -89,6 +98,7 @@ def tune(
     where it stopped, and shows and writes the best it had. The best plan of a network that is not shipped is kept, and
     taken wherever one of the same layers is trained.
     """
+    from autotuner.goal import Goal
     from autotuner.layer_spec import parse
     from trainlib.plan import Plan
 
@@ -105,6 +115,9 @@ def tune(
         raise InputError(f"--candidates {candidates}: must be at least 1; without it, as many as a proof takes")
     if candidates and published:
         raise InputError("--candidates: goes without --published")
+    goal = Goal.of(objective, deadline or 0, memory or 0)
+    if goal != Goal() and (layer is not None or published):
+        raise InputError("--objective, --deadline, --memory: are of a whole step: give a MODEL, without --published")
     parts = _parts(steps)
     network = parse(str(layer)) if model is None else model.get()
     also = [Plan.load(start)] if start is not None else []
@@ -116,7 +129,8 @@ def tune(
     elif model is None:
         _tune_layer(network, platform, parts, count, candidates, out, as_json)
     else:
-        _tune_model(f"{model}{model.options}", network, platform, parts, count, candidates, also, check, out, as_json)
+        given = f"{model}{model.options}"
+        _tune_model(given, network, platform, parts, count, candidates, goal, also, check, out, as_json)
 
 
 def _count_of(workers: int | None) -> int:
@@ -141,7 +155,7 @@ def _parts(steps: str | None) -> tuple[str, ...]:
 
 # -- what is run -----------------------------------------------------------------------------------
 def _tune_model(
-    given: str, model: Model, platform: Platform, parts: tuple[str, ...], workers: int, candidates: int,
+    given: str, model: Model, platform: Platform, parts: tuple[str, ...], workers: int, candidates: int, goal: Goal,
     also: list[Plan], check: bool, out: OutFolder | None, as_json: bool,
 ) -> None:  # fmt: skip
     """given: the model as the command names it."""
@@ -154,12 +168,14 @@ def _tune_model(
     made_by = " ".join([f"autotuner tune {given} --platform {platform.name}", *(f"--set {s}" for s in settings)])
     made_by += f" --steps {','.join(parts)}" if parts else ""
     made_by += f" --candidates {candidates}" if candidates else ""
+    asked = {name: click.get_current_context().params[name] for name in ("objective", "deadline", "memory")}
+    made_by += "".join(f" --{name} {value}" for name, value in asked.items() if value and value != "cycles")
     with _telling() as tell:
         tuned = run(
             model, platform, workers, default_path(),
-            parts=parts, also=also, made_by=made_by, candidates=candidates, tell=tell,
+            parts=parts, also=also, made_by=made_by, candidates=candidates, goal=goal, tell=tell,
         )  # fmt: skip
-    place = keep(tuned, model, platform, default_path())
+    place = keep(tuned, model, platform, default_path()) if goal.is_cycles else None
     found = _checked(tuned, model, platform, check)
     result = record(tuned, model, platform) | findings_record(found)
     _write(out, result, tuned.plan.to_json() if tuned.plan else None)
@@ -171,10 +187,13 @@ def _tune_model(
         _print_whole(tuned, out)
         if place is not None:
             click.echo(f"kept, for trainlib train {given}: {place}")
-        elif tuned.plan is not None and given != model.name:
+        elif tuned.plan is not None and given != model.name and goal.is_cycles:
             why = f"{model.name} is a shipped network, which trains as it comes"
             note(f"not kept: {why}; give it another name in {given}")
         tell_findings(found)
+    if tuned.unmet is not None:
+        click.echo(str(tuned.unmet), err=True)
+        raise SystemExit(FOUND)
     if tuned.plan is None:
         raise InputError(f"no plan for {model.name}: {tuned.fault}")
     if not tuned.complete:
@@ -327,6 +346,9 @@ def _print_whole(tuned: Tuned, out: OutFolder | None) -> None:
         f"whole step: {tuned.cycles:,.0f} cycles, {default}, means over start skews; {tuned.simulated:,} whole steps "
         f"simulated, {tuned.reused:,} reused"
     )
+    above = f"; no plan goes below {tuned.bound:,} cycles ({tuned.bound_by})" if tuned.bound else ""
+    energy = f", {tuned.microjoules:,.1f} µJ" if tuned.microjoules is not None else ""
+    console.print(f"it uses {tuned.l1_bytes:,} bytes of L1{energy}{above}")
     if out is not None:
         console.print(out.line(f"trainlib train {tuned.plan.model} --plan {out}/plan.json"))
 

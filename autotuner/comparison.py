@@ -18,7 +18,8 @@ from autotuner.executors import executor_of
 from autotuner.measure import SKEWS, Meter
 from autotuner.points import key_of, search_version
 from autotuner.published import Row, as_step, layer_of, primitives_of, profiled, ranking
-from autotuner.tuning import Job, Outcome, Progress, jobs_of, search_steps
+from autotuner.search import Job, Outcome
+from autotuner.tuning import Progress, jobs_of, search_steps
 from pulpsim import Platform
 from trainlib.errors import PlanError
 from trainlib.lowering.schedule import compile_step

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from autotuner.points import Points, engine_version, key_of
 from pulpsim import Platform
 from trainlib.lowering.operations import Schedule
+from trainlib.step_report import energy_of
 from trainlib.timing import Expected, Relaxed, Simulated
 
 #: cycles by which cores are late at every fork; the first is none
@@ -70,6 +71,20 @@ class Meter:
         if limit is None:
             return self._simulated.cycles(schedule, delays), True
         return self._simulated.within(limit, schedule, self._relaxed.walk(schedule), delays)
+
+    def microjoules(self, schedule: Schedule) -> float | None:
+        """The middle of the band of its energy, with no start skew; None if there are no power figures."""
+        if self.platform.power is None:
+            return None
+        what = repr((self.platform.power, self.platform.clock_hz))
+        key = key_of(schedule_key(schedule, self.platform), "picojoules", what)
+        known = self.points.get(key)
+        if known is None:
+            self.go_on()
+            found = energy_of(schedule, self.platform)
+            known = tuple(round(1e6 * part) for part in found.microjoules) if found else (0, 0)
+            self.points.put(key, known, "energy")
+        return sum(known) / len(known) / 1e6
 
     def all_cycles(self, schedule: Schedule) -> tuple[int, ...]:
         """With each of SKEWS."""

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from autotuner.comparison import Compared
-from autotuner.search import Found
-from autotuner.tuning import Outcome
+from autotuner.search import Found, Outcome
 from pulpsim.tables import Table, number, sizes, words
 from trainlib.plan import LayerStep
 
@@ -118,9 +117,9 @@ def verdict(found: Verified) -> str:
     proven = sum(isinstance(claim, Found) and claim.proven for claim in claims)
     samples, space = (sum(getattr(one, name) for one in found.steps.values()) for name in ("samples", "space"))
     refuted = sum(bool(one.refuted) for one in found.steps.values())
-    cycles = sum(found.cycles) / len(found.cycles)
+    cycles = f"{sum(found.cycles) / len(found.cycles):,.2f} cycles" if found.cycles else "no cycles: it does not run"
     how = f"verified: {len(claims):,} steps, {proven:,} of them proven"
     if found.refuted:
         count = f"{len(found.refuted):,} claim{'s' * (len(found.refuted) != 1)}"
         how = f"refuted: {count}, in {refuted:,} of {len(claims):,} steps"
-    return f"{how}; {samples:,} of {space:,} candidates sampled; the whole step takes {cycles:,.2f} cycles"
+    return f"{how}; {samples:,} of {space:,} candidates sampled; the whole step takes {cycles}"

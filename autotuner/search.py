@@ -24,7 +24,7 @@ from math import inf
 import msgspec
 
 from autotuner.measure import SKEWS, Meter, schedule_key
-from autotuner.space import Footprint, Footprints, each_busy_cycles, kernels, shapes, tile_bound, tile_bytes, tiles
+from autotuner.space import Footprint, Footprints, each_busy_cycles, kernels, shapes, tile_bounds, tile_bytes, tiles
 from pulpsim.errors import ProgramError
 from trainlib.errors import L1Error, ModelError
 from trainlib.lowering.memory_map import l1_available, l1_ranges
@@ -49,12 +49,12 @@ class Found(msgspec.Struct, frozen=True, tag="found", omit_defaults=True):
     """The best candidate and what it took to find it.
 
     cycles: for each of SKEWS; first_cycles: likewise, of the candidate that the search began with. least: the least
-    count without a skew of any candidate. bound: what the winner takes at least, were no access ever to wait.
-    space: candidates there are; simulated, reused: points measured, and taken from those known; pruned: candidates
-    never simulated; too_large: those looked at that do not fit L1; compiled: those that bounds before that did not
-    exclude; close: those within a hundredth of the least count, among which the mean decides. proven: nothing in the
-    space is faster; False where FPUs are shared, or candidates were limited. runners_up: those with the least bounds
-    before they were compiled, for whoever puts steps together.
+    count without a skew of any candidate. bound: what the winner takes at least, were no access ever to wait;
+    floor: what the calls of any candidate do. space: candidates there are; simulated, reused: points measured, and
+    taken from those known; pruned: candidates never simulated; too_large: those looked at that do not fit L1; compiled:
+    those that bounds before that did not exclude; close: those within a hundredth of the least count, among which the
+    mean decides. proven: nothing in the space is faster; False where FPUs are shared, or candidates were limited.
+    runners_up: those with the least bounds before they were compiled, for whoever puts steps together.
     """
 
     step: LayerStep
@@ -62,6 +62,7 @@ class Found(msgspec.Struct, frozen=True, tag="found", omit_defaults=True):
     first_cycles: tuple[int, ...]
     least: int
     bound: int
+    floor: int
     space: int
     simulated: int
     reused: int
@@ -99,6 +100,11 @@ class Infeasible(msgspec.Struct, frozen=True, tag="infeasible"):
 
     def __str__(self) -> str:
         return f"{self.layer} {self.step} {self.reason}"
+
+
+Outcome = Found | Infeasible
+#: a layer's index and a step
+Job = tuple[int, str]
 
 
 @dataclass(order=True)
@@ -325,7 +331,7 @@ def search(
         return Infeasible(model.layers[index].name, step, f"has none of the kernels allowed: {', '.join(allowed)}")
     known = [s.measure(candidate, (-1, number)) for number, candidate in enumerate(first)]
     begun, s.compiled, limited = next(filter(None, known), ()), 0, False
-    heap, space = list[_Item](), 0
+    heap, space, floor = list[_Item](), 0, 0
     simulated, runners_up = {one.step for one in s.close}, list[LayerStep]()
     for number, tile in enumerate(tiles(model, index, step)):
         count = len(s.kernels) * sum(1 for _ in shapes(model, index, tile))
@@ -333,7 +339,9 @@ def search(
         if tile_bytes(model, index, tile, vectors) > s.room:
             s.too_large += count
             continue
-        heap.append(_Item(tile_bound(model, index, tile, meter.platform), (number,), TILE, tile))
+        bound, calls = tile_bounds(model, index, tile, meter.platform)
+        floor = min(floor, calls) if heap else calls
+        heap.append(_Item(bound, (number,), TILE, tile))
     heapify(heap)
     while heap:
         item = heappop(heap)
@@ -359,7 +367,7 @@ def search(
         return s.infeasible(tile)
     pruned, close = space - len(simulated) - s.too_large, len({one.step for one in s.close})
     return Found(
-        best.step, best.cycles, begun, least, meter.least(best.schedule), space,
+        best.step, best.cycles, begun, least, meter.least(best.schedule), floor, space,
         meter.simulated - before[0], meter.reused - before[1], max(pruned, 0), s.too_large, s.compiled, close,
         not (s.guesses or limited), tuple(runners_up),
     )  # fmt: skip

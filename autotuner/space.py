@@ -114,15 +114,16 @@ def tile_bytes(model: Model, index: int, tile: LayerStep, vectors: Vectors = "re
     return 0 if node.layer.changes_only_bias(tile.step) else node.layer.tile_bytes(node, tile, vectors)
 
 
-def tile_bound(model: Model, index: int, tile: LayerStep, platform: Platform) -> int:
-    """Cycles below which no candidate with this tile goes: a fork a tile, its parameters moved, the best kernel."""
+def tile_bounds(model: Model, index: int, tile: LayerStep, platform: Platform) -> tuple[int, int]:
+    """Cycles below which no candidate with this tile goes, and those below which its calls do not: a fork a tile with
+    the best kernel, and its parameters moved."""
     layer = model.layers[index]
     forks = prod(_numbers(model, index, tile)) * platform.least_fork_cycles
     moved = 0
     if tile.step == "update" or (layer.DENSE and tile.step != SUM and not layer.changes_only_bias(tile.step)):
         moved = -(-4 * layer.weights * (2 if tile.step == "update" else 1) // platform.dma.bytes_per_cycle)
     least = min(each_busy_cycles(model, index, tile, platform, kernels(model, index, tile.step)))
-    return max(forks + least, moved)
+    return max(forks + least, moved), forks + least
 
 
 def busy_cycles(model: Model, index: int, step: LayerStep, platform: Platform) -> int:

@@ -1,27 +1,28 @@
 """The fastest plan for a whole training step: every step of every layer searched by itself, then put together.
 
-Equal steps of equal layers are searched once. What neighbours do to each other - transfers that overlap, L1 that is
-shared - is not in a step's own count: so the steps found, and the plan by rule, are only where a descent begins that
-exchanges one kind of step after the other and counts the whole.
+Equal steps of equal layers are searched once. The steps found, and the plan by rule, are where the search of the whole
+begins: see `whole`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from itertools import product
+from itertools import count as count_from
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from autotuner.executors import Executor, executor_of
 from autotuner.executors.here import Here
-from autotuner.measure import SKEWS, Meter
+from autotuner.goal import Goal, GoalError, Unmet, fits, unmet_deadline, unmet_memory
+from autotuner.measure import Meter
 from autotuner.points import Points, key_of, search_version
-from autotuner.search import Found, Infeasible, search
+from autotuner.search import Found, Infeasible, Job, Outcome, search
 from autotuner.space import layer_key
+from autotuner.whole import NO_RULE, Whole, bounds_of, count, put_together
 from pulpsim import Platform
 from pulpsim.arguments import text as text_of
 from pulpsim.arguments import whole
@@ -29,26 +30,14 @@ from pulpsim.errors import PulpsimError, nearest
 from trainlib import models
 from trainlib.errors import PlanError
 from trainlib.kernels import depthwise, matmul
+from trainlib.lowering.memory_map import l1_available
 from trainlib.model import Model
 from trainlib.plan import LayerStep, Plan, Vectors, backward_choices, forward_steps, kernels_of
 from trainlib.plans import kept
-from trainlib.tiling import check_l2, default_plan, settled
+from trainlib.tiling import check_l2, default_plan
 
-Outcome = Found | Infeasible
-#: a layer's index and a step
-Job = tuple[int, str]
-
-#: exchanges of a kind of step that are simulated, of those whose schedules promise most
-SIMULATED_EXCHANGES = 4
-#: times the cycles of the best plan, over the skews so far, at which an exchange is not looked at further: of 340 of
-#: two networks that were, none became the best after it had been above 1.001
-CLEARLY = 1.002
-#: where vectors are while no plan by rule fits: out of L1
-NO_RULE: Vectors = "streamed"
-#: times that the descent goes through all kinds of steps at most
-PASSES = 2
-
-
+#: what is asked for unless something else is
+CYCLES = Goal()
 #: processes of one search
 MAX_WORKERS = 1024
 #: what is told of where no step by itself is searched
@@ -75,8 +64,10 @@ class Tuned(msgspec.Struct, frozen=True):
 
     plan: the best one, None if none runs, then `fault` says why; cycles: its mean over the start skews;
     default_cycles: that of the plan by rule, 0 if there is none. outcomes: by "layer step"; those of one search are
-    shared. simulated, reused: points of whole training steps. complete: nothing was interrupted. vectors: as in
-    `Plan`, of the plan by rule: those that steps were searched with.
+    shared. simulated, reused: points of whole training steps. complete: nothing was interrupted. bound: cycles that no
+    plan in the space goes below, and bound_by what; 0 where no step was searched. l1_bytes: that the plan uses;
+    microjoules: the middle of its band, if that was asked for. unmet: what the plan does not keep to. vectors: as in
+    `Plan`, and searched_l1_bytes: the size of L1, with which steps were searched.
     """
 
     plan: Plan | None
@@ -87,7 +78,13 @@ class Tuned(msgspec.Struct, frozen=True):
     simulated: int
     reused: int
     complete: bool
+    bound: int = 0
+    bound_by: str = ""
+    l1_bytes: int = 0
+    microjoules: float | None = None
+    unmet: Unmet | None = None
     vectors: Vectors = NO_RULE
+    searched_l1_bytes: int = 0
 
 
 # -- what is searched ------------------------------------------------------------------------------
@@ -189,29 +186,31 @@ def _size(model: Model, job: Job) -> int:
 def tune(
     model: Model | str, platform: Platform | str | Path, workers: int = 1, path: str | Path | None = None, *,
     parts: Sequence[str] = (), allowed: Sequence[str] = (), also: Sequence[Plan | str | Path] = (), made_by: str = "",
-    candidates: int = 0, tell: Callable[[Progress], None] = lambda progress: None,
+    candidates: int = 0, goal: Goal = CYCLES, tell: Callable[[Progress], None] = lambda progress: None,
 ) -> Tuned:  # fmt: skip
     """Search every step on `workers` processes and put the best plan together.
 
     model, platform, also: a name or a file will do. path: of the file that keeps points. parts: see `jobs_of`; other
     steps stay as they are by rule. allowed: kernels of image layers (default: all). also: further plans, than which
     the result is not slower. candidates: of each step, those that are compiled (0: as many as a proof takes); what is
-    found is then not proven. made_by: put into the plan. tell: of progress. The result is the same for any number of
-    workers. Ctrl-C ends the search with what has been found; a second run goes on from the points. Raises TuningError,
-    PlanError for `also`, ModelError, PlatformError, PointsError, ExecutorError.
+    found is then not proven. goal: of the whole step, see `Goal.of`; steps by themselves are searched for the fewest
+    cycles, and also within less L1 where the goal is to use less. made_by: put into the plan. tell: of progress. The
+    result is the same for any number of workers. Ctrl-C ends the search with what has been found; a second run goes on
+    from the points. Raises TuningError, GoalError, PlanError for `also`, ModelError, PlatformError, PointsError,
+    ExecutorError.
     """
     path = file_of(path)
     with executor_of(path, workers_of(workers)) as executor:
         return tune_on(
             executor, path, model, platform,
-            parts=parts, allowed=allowed, also=also, made_by=made_by, candidates=candidates, tell=tell,
+            parts=parts, allowed=allowed, also=also, made_by=made_by, candidates=candidates, goal=goal, tell=tell,
         )  # fmt: skip
 
 
 def tune_on(
     executor: Executor, path: Path | None, model: Model | str, platform: Platform | str | Path, *,
     parts: Sequence[str] = (), allowed: Sequence[str] = (), also: Sequence[Plan | str | Path] = (), made_by: str = "",
-    candidates: int = 0, tell: Callable[[Progress], None] = lambda progress: None,
+    candidates: int = 0, goal: Goal = CYCLES, tell: Callable[[Progress], None] = lambda progress: None,
 ) -> Tuned:  # fmt: skip
     """As `tune`, on an executor that others may use at the same time, from other threads. path: the executor's.
 
@@ -227,35 +226,91 @@ def tune_on(
         raise TuningError(f"made_by = {made_by!r}, tell = {tell!r}: must be a text and something to call")
     for plan in rivals:
         plan.check(model)
+    if "energy" in goal.names and platform.power is None:
+        raise GoalError(f"objective energy: {platform.name} has no power figures: give it a [power] table")
     plans = repr([replace(plan, made_by="") for plan in rivals])
-    key = key_of("model", search_version(), repr(platform), repr(model), plans, tuple(parts), tuple(allowed), most)
+    key = key_of(
+        "model", search_version(), repr(platform), repr(model), plans, tuple(parts), tuple(allowed), most, repr(goal)
+    )
     with Points(path) as points:
         text = points.result(key)
     if text is not None:
         return _again(msgspec.json.decode(text, type=Tuned), made_by)
+    if (unmet := unmet_memory(goal, model, platform)) is not None:
+        return Tuned(None, str(unmet), 0, 0, {}, 0, 0, True, unmet=unmet)
+    asked = _Asked(model, goal.within(platform), parts, allowed, most, goal, tell)
+    plans_for_less = _for_less_l1(executor, path, asked) if "l1" in goal.names else []
+    tuned = _searched(executor, path, asked, [*rivals, *plans_for_less], made_by)
+    if tuned.complete:
+        with Points(path) as points:
+            points.put_result(key, msgspec.json.encode(tuned).decode())
+    return tuned
+
+
+class _Asked(NamedTuple):
+    """platform: with as much L1 as may be used. most: see `search`."""
+
+    model: Model
+    platform: Platform
+    parts: Sequence[str]
+    allowed: Sequence[str]
+    most: int
+    goal: Goal
+    tell: Callable[[Progress], None]
+
+
+def _searched(executor: Executor, path: Path | None, asked: _Asked, rivals: Sequence[Plan], made_by: str) -> Tuned:
+    model, platform, parts, allowed, most, goal, tell = asked
     fault, rule = "", None
     try:
         rule = _with_kernels(model, default_plan(model, platform), allowed)
     except PlanError as error:
         fault = str(error)
     found: dict[Job, Outcome] = {}
-    whole, complete = _Whole(model, platform, fault), True
+    whole, complete = Whole(model, platform, goal, jobs_of(model), fault), True
     try:
         search_steps(executor, model, platform, jobs_of(model, parts), found, rule, allowed, tell, most)
-        whole.begin(executor, rule, [*rivals, *_put_together(model, platform, rule, found)])
-        whole.descend(executor, found, tell)
+        whole.begin(executor, rule, [*rivals, *put_together(model, platform, rule, found)])
+        whole.descend(executor, found, rule, lambda done, of: tell(Progress(WHOLE, done, of, whole.saved)))
     except KeyboardInterrupt:
         complete = False
         executor.stop()
         if not whole.best:
             with Here(path) as here:
-                whole.begin(here, rule, [*rivals, *_put_together(model, platform, rule, found)])
-    vectors = _vectors(model, platform, rule)
-    tuned = msgspec.structs.replace(whole.result(found, complete, made_by), vectors=vectors)
-    if complete:
-        with Points(path) as points:
-            points.put_result(key, msgspec.json.encode(tuned).decode())
-    return tuned
+                whole.begin(here, rule, [*rivals, *put_together(model, platform, rule, found)])
+    tuned, vectors = _result(whole, found, complete, made_by), _vectors(model, platform, rule)
+    return msgspec.structs.replace(tuned, vectors=vectors, searched_l1_bytes=platform.l1.size_bytes)
+
+
+def _result(whole: Whole, found: dict[Job, Outcome], complete: bool, made_by: str) -> Tuned:
+    names = [layer.name for layer in whole.model.layers]
+    outcomes = {f"{names[index]} {step}": outcome for (index, step), outcome in sorted(found.items())}
+    bounds = bounds_of(whole.model, whole.platform, found) if found else {}
+    bound = max(bounds.values(), default=0)
+    default = whole.default.mean if whole.default else 0.0
+    if whole.best is None or whole.measured is None:
+        return Tuned(None, whole.fault, 0.0, default, outcomes, whole.simulated, whole.reused, complete)
+    best = whole.measured
+    return Tuned(
+        replace(whole.best, made_by=made_by), "", best.mean, default, outcomes, whole.simulated, whole.reused, complete,
+        bound, next((name for name, cycles in bounds.items() if cycles == bound), ""), best.l1_bytes, best.microjoules,
+        unmet_deadline(whole.goal, best, bound, whole.platform),
+    )  # fmt: skip
+
+
+def _for_less_l1(executor: Executor, path: Path | None, asked: _Asked) -> list[Plan]:
+    """Plans with the fewest cycles within less and less of the L1 that may be used, while there are any in time."""
+    room, plans = l1_available(asked.platform), list[Plan]()
+    for share in (part / 2**halvings for halvings in count_from(0) for part in (0.75, 0.5)):
+        less = Goal(memory_bytes=int(share * room))
+        if not fits(less, asked.model, asked.platform):
+            break
+        within = asked._replace(platform=less.within(asked.platform), goal=less)
+        tuned = _searched(executor, path, within, plans[-1:], "")
+        plans += [tuned.plan] if tuned.plan else []
+        if not tuned.complete or tuned.cycles > asked.goal.deadline_cycles(asked.platform):
+            break
+    return plans
 
 
 def keep(tuned: Tuned, model: Model, platform: Platform, path: Path | None) -> Path | None:
@@ -266,8 +321,8 @@ def keep(tuned: Tuned, model: Model, platform: Platform, path: Path | None) -> P
     before = kept.kept_plan(model, platform)
     if before is not None:
         with Points(path) as points:
-            cycles = _count(Meter(platform, points), model, before)[1][0]
-        if cycles and sum(cycles) / len(SKEWS) <= tuned.cycles:
+            known = count(Meter(platform, points), model, before).whole
+        if known and known.mean <= tuned.cycles:
             return kept.path_of(model, platform)
     return kept.keep(model, platform, tuned.plan)
 
@@ -327,140 +382,3 @@ def _again(tuned: Tuned, made_by: str) -> Tuned:
     plan = tuned.plan and replace(tuned.plan, made_by=made_by)
     reused = tuned.simulated + tuned.reused
     return msgspec.structs.replace(tuned, plan=plan, outcomes=outcomes, simulated=0, reused=reused)
-
-
-def _put_together(model: Model, platform: Platform, rule: Plan | None, found: dict[Job, Outcome]) -> list[Plan]:
-    """Plans of the steps found, and of the rule's where there are none: of all layers, and of all but dense ones.
-
-    Backward passes are cut as is fastest by the steps found, or as by rule: what is stored between their steps may be
-    more than L2 has left.
-    """
-    plans = [_of_found(model, platform, rule, found, *ways) for ways in product((True, False), (True, False))]
-    return list(dict.fromkeys(plan for plan in plans if plan is not None))
-
-
-def _of_found(
-    model: Model, platform: Platform, rule: Plan | None, found: dict[Job, Outcome], dense: bool, fastest: bool
-) -> Plan | None:
-    by_rule = {} if rule is None else {(step.layer, step.step): step for step in rule.steps}
-
-    def step_of(index: int, step: str) -> LayerStep | None:
-        layer, outcome = model.layers[index], found.get((index, step))
-        if isinstance(outcome, Found) and (dense or not layer.DENSE):
-            return outcome.step
-        return by_rule.get((layer.name, step))
-
-    def cost(index: int, choice: tuple[str, ...]) -> float:
-        """Of a backward pass: by the steps found; one that is not whole is no choice."""
-        outcomes = [found.get((index, step)) for step in choice]
-        if any(step_of(index, step) is None for step in choice):
-            return float("inf")
-        return sum(outcome.mean if isinstance(outcome, Found) else 0.0 for outcome in outcomes)
-
-    chosen = [step_of(node.number, step) for node in model.nodes for step in forward_steps(node)]
-    for index in reversed(range(len(model.layers))):
-        choices = backward_choices(model, index)
-        known = all(isinstance(found.get((index, step)), Found) for choice in choices for step in choice)
-        fixed = not known or not fastest or (not dense and model.layers[index].DENSE)
-        choice = choices[0] if fixed else min(choices, key=lambda steps: cost(index, steps))
-        chosen += [step_of(index, step) for step in choice]
-    steps = tuple(step for step in chosen if step is not None)
-    if len(steps) < len(chosen):
-        return None
-    loss_tile, vectors = (rule.loss_tile, rule.vectors) if rule else (0, NO_RULE)
-    return Plan(model=model.name, platform=platform.name, steps=steps, loss_tile=loss_tile, vectors=vectors)
-
-
-class _Whole:
-    """The best plan so far, counted as a whole."""
-
-    def __init__(self, model: Model, platform: Platform, fault: str):
-        self.model, self.platform, self.fault = model, platform, fault
-        self.best: Plan | None = None
-        self.cycles: tuple[int, ...] = ()  # of the best, for each of SKEWS
-        self.default_total = 0
-        self.simulated = self.reused = 0
-
-    @property
-    def total(self) -> int:
-        """Sum of the best one's cycles over the skews."""
-        return sum(self.cycles)
-
-    def begin(self, executor: Executor, rule: Plan | None, plans: Sequence[Plan]) -> None:
-        every = [rule, *plans] if rule is not None else list(plans)
-        cycles = self._try(executor, every, ())
-        if rule is not None:
-            self.default_total = sum(cycles[0])
-
-    def descend(self, executor: Executor, found: dict[Job, Outcome], tell: Callable[[Progress], None]) -> None:
-        """Exchange one kind of step after the other as long as the whole gets faster."""
-        kinds = [jobs for jobs in jobs_of(self.model).values() if isinstance(found.get(jobs[0]), Found)]
-        for turn in range(PASSES if self.best else 0):
-            before = self.total
-            for number, jobs in enumerate(kinds):
-                outcome = found[jobs[0]]
-                assert isinstance(outcome, Found)
-                self._exchange(executor, jobs, dict.fromkeys([outcome.step, *outcome.runners_up]))
-                done = turn * len(kinds) + number + 1
-                tell(Progress(WHOLE, done, PASSES * len(kinds), (self.default_total - self.total) / len(SKEWS)))
-            if self.total == before:
-                break
-
-    def _exchange(self, executor: Executor, jobs: list[Job], steps: Iterable[LayerStep]) -> None:
-        """Try other ways to do steps that are equal to each other."""
-        assert self.best is not None
-        names = {(self.model.layers[index].name, step) for index, step in jobs}
-        if not names & {(step.layer, step.step) for step in self.best.steps}:
-            return
-        plans = []
-        for new in steps:
-            changed = tuple(
-                replace(new, layer=old.layer) if (old.layer, old.step) in names else old for old in self.best.steps
-            )
-            if changed != self.best.steps:
-                plans.append(replace(self.best, steps=changed))
-        promises = executor.all(_promise, self.platform, [(self.model, plan) for plan in plans])
-        order = sorted((cycles, number) for number, cycles in enumerate(promises) if cycles is not None)
-        self._try(executor, [plans[number] for _, number in order[:SIMULATED_EXCHANGES]], self.cycles)
-
-    def _try(self, executor: Executor, plans: Sequence[Plan], rival: tuple[int, ...]) -> list[tuple[int, ...]]:
-        """Cycles of the plans: see `_count`. Keeps the best."""
-        counted = executor.all(_count, self.platform, [(self.model, plan, rival) for plan in plans])
-        for plan, (cycles, fault, simulated, reused) in counted:
-            self.fault = self.fault or fault
-            self.simulated, self.reused = self.simulated + simulated, self.reused + reused
-            if len(cycles) == len(SKEWS) and (self.best is None or sum(cycles) < self.total):
-                self.best, self.cycles = plan, cycles
-        return [cycles for _, (cycles, *_) in counted]
-
-    def result(self, found: dict[Job, Outcome], complete: bool, made_by: str) -> Tuned:
-        names = [layer.name for layer in self.model.layers]
-        outcomes = {f"{names[index]} {step}": outcome for (index, step), outcome in sorted(found.items())}
-        return Tuned(
-            self.best and replace(self.best, made_by=made_by), "" if self.best else self.fault,
-            self.total / len(SKEWS), self.default_total / len(SKEWS), outcomes, self.simulated, self.reused, complete,
-        )  # fmt: skip
-
-
-def _promise(meter: Meter, model: Model, plan: Plan) -> int | None:
-    """Cycles that the plan hardly goes below; None if it does not fit."""
-    try:
-        return meter.promise(settled(model, plan, meter.platform)[1])
-    except PulpsimError:
-        return None
-
-
-def _count(
-    meter: Meter, model: Model, plan: Plan, rival: Sequence[int] = ()
-) -> tuple[Plan, tuple[tuple[int, ...], str, int, int]]:
-    """The plan, settled; its cycles for each of SKEWS: none if it cannot run, and no more once they are CLEARLY above
-    those of `rival` for the same skews; why it cannot run; points simulated and reused.
-    """
-    before, cycles, fault = (meter.simulated, meter.reused), tuple[int, ...](), ""
-    try:
-        plan, schedule = settled(model, plan, meter.platform)
-        while len(cycles) < len(SKEWS) and not (rival and sum(cycles) > CLEARLY * sum(rival[: len(cycles)])):
-            cycles += (meter.cycles(schedule, len(cycles)),)
-    except PulpsimError as error:
-        fault, cycles = str(error), ()
-    return plan, (cycles, fault, meter.simulated - before[0], meter.reused - before[1])

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -22,9 +23,10 @@ from autotuner.executors import executor_of
 from autotuner.measure import SKEWS, Meter
 from autotuner.points import engine_version, search_version
 from autotuner.report import described
-from autotuner.search import CLOSE, Found, Infeasible
-from autotuner.space import Footprints, busy_cycles, kernels, shapes, tile_bound, tile_bytes, tiles
-from autotuner.tuning import Job, Outcome, Progress, TuningError, jobs_of, renamed, workers_of
+from autotuner.search import CLOSE, Found, Infeasible, Job, Outcome
+from autotuner.space import Footprints, busy_cycles, kernels, shapes, tile_bounds, tile_bytes, tiles
+from autotuner.tuning import Progress, TuningError, jobs_of, renamed, workers_of
+from autotuner.whole import bounds_of
 from pulpsim import Controller, Machine, Platform
 from pulpsim.arguments import whole
 from pulpsim.errors import ProgramError, PulpsimError
@@ -49,15 +51,16 @@ class Checked(msgspec.Struct, frozen=True):
     """One step of a certificate, looked at again.
 
     claimed: by the certificate. space: candidates there are. cycles: the winner's, for each of SKEWS, none if it does
-    not run; bound: what it takes at least. samples: candidates that were drawn and counted; unfit: drawn besides, which
-    do not run; fastest: the least count without a skew of a sample, 0 without any; faster: samples that are faster than
-    the winner. refuted: what does not hold, a sentence each.
+    not run; bound: what it takes at least; floor: what the calls of any candidate do. samples: candidates that were
+    drawn and counted; unfit: drawn besides, which do not run; fastest: the least count without a skew of a sample, 0
+    without any; faster: samples that are faster than the winner. refuted: what does not hold, a sentence each.
     """
 
     claimed: Outcome
     space: int
     cycles: tuple[int, ...] = ()
     bound: int = 0
+    floor: int = 0
     samples: int = 0
     unfit: int = 0
     fastest: int = 0
@@ -68,15 +71,16 @@ class Checked(msgspec.Struct, frozen=True):
 class Verified(msgspec.Struct, frozen=True):
     """A certificate checked again.
 
-    claimed_cycles: of the whole step, the mean over SKEWS; cycles: counted again, for each. steps: by "layer step".
-    missing: steps of the network that are not in the certificate. refuted: all that does not hold, remarks: what else
-    is to be known, a sentence each.
+    claimed_cycles: of the whole step, the mean over SKEWS; cycles: counted again, for each, none if it does not run;
+    bound: what no plan in the space goes below. steps: by "layer step". missing: steps of the network that are not in
+    the certificate. refuted: all that does not hold, remarks: what else is to be known, a sentence each.
     """
 
     model: str
     platform: str
     claimed_cycles: float
     cycles: tuple[int, ...]
+    bound: int
     steps: dict[str, Checked]
     missing: int
     refuted: tuple[str, ...]
@@ -102,27 +106,29 @@ def verify(
     claims.check(chosen, platform)
     named = _jobs(network, claims)
     jobs = list(named)
+    searched = platform.replace({"l1.size_bytes": claims.searched_l1_bytes})
     arguments = [(network, job, outcome, claims.vectors, count, int(seed)) for job, outcome in jobs]
     checked: dict[str, Checked] = {}
     with executor_of(None, workers_of(workers)) as executor:
         tell(Progress("the whole step", 0, len(jobs), 0.0))
         counted = executor.all(count_plan, platform, [(network, chosen, skew) for skew in range(len(SKEWS))])
-        for done, (number, one) in enumerate(executor.run(check_step, platform, arguments), start=1):
+        for done, (number, one) in enumerate(executor.run(check_step, searched, arguments), start=1):
             checked |= {name: msgspec.structs.replace(one, claimed=claims.steps[name]) for name in named[jobs[number]]}
             tell(Progress(named[jobs[number]][0], done, len(jobs), 0.0))
     steps = {name: checked[name] for name in claims.steps}
     missing = sum(map(len, jobs_of(network).values())) - len(steps)
+    bound = _bound(network, searched, steps)
     refuted = tuple(f"{name}: {what}" for name, one in steps.items() for what in one.refuted)
     return Verified(
-        claims.model, claims.platform, claims.cycles, tuple(cycles for cycles, _ in counted), steps, missing,
-        (*_of_whole(claims, counted), *refuted), tuple(_remarks(claims, steps, missing)),
+        claims.model, claims.platform, claims.cycles, tuple(one.cycles for one in counted if not one.fault), bound,
+        steps, missing, (*_of_whole(claims, counted, bound), *refuted),
+        tuple(_remarks(claims, platform, steps, missing)),
     )  # fmt: skip
 
 
 def _jobs(model: Model, claims: Certificate) -> dict[tuple[Job, Outcome], list[str]]:
     """What is to be checked -> the steps of which the same is claimed. Raises CertificateError for no step of it."""
-    like = {job: jobs[0] for jobs in jobs_of(model).values() for job in jobs}
-    known = {f"{model.layers[index].name} {step}": (index, step) for index, step in like}
+    like, known = {job: jobs[0] for jobs in jobs_of(model).values() for job in jobs}, _places(model)
     named: dict[tuple[Job, Outcome], list[str]] = {}
     for name, outcome in claims.steps.items():
         about = outcome.step if isinstance(outcome, Found) else outcome
@@ -135,29 +141,61 @@ def _jobs(model: Model, claims: Certificate) -> dict[tuple[Job, Outcome], list[s
     return named
 
 
+def _places(model: Model) -> dict[str, Job]:
+    """All steps by their names."""
+    every = (job for jobs in jobs_of(model).values() for job in jobs)
+    return {f"{model.layers[index].name} {step}": (index, step) for index, step in every}
+
+
 # -- the whole step --------------------------------------------------------------------------------
-def count_plan(meter: Meter, model: Model, plan: Plan, skew: int) -> tuple[int, str]:
-    """Cycles with one start skew; 0 and why, if it does not run."""
+class Counted(NamedTuple):
+    """The plan, with one start skew. fault: why it does not run."""
+
+    cycles: int = 0
+    l1_bytes: int = 0
+    fault: str = ""
+
+
+def count_plan(meter: Meter, model: Model, plan: Plan, skew: int) -> Counted:
     try:
-        return count(compile_schedule(model, plan, meter.platform), meter, skew), ""
+        schedule = compile_schedule(model, plan, meter.platform)
+        return Counted(count(schedule, meter, skew), schedule.l1_bytes)
     except PulpsimError as error:
-        return 0, str(error)
+        return Counted(fault=str(error))
 
 
-def _of_whole(claims: Certificate, counted: Sequence[tuple[int, str]]) -> Iterator[str]:
-    cycles, mean = [cycles for cycles, _ in counted], sum(cycles for cycles, _ in counted) / len(SKEWS)
-    if fault := counted[0][1]:
-        yield f"whole step: the plan does not run: {fault}"
-    elif mean != claims.cycles:
+def _bound(model: Model, platform: Platform, steps: dict[str, Checked]) -> int:
+    """Cycles that no plan goes below, by what was found of the steps."""
+    places, floors = _places(model), dict[Job, Outcome]()
+    for name, one in steps.items():
+        if isinstance(one.claimed, Found):
+            floors[places[name]] = msgspec.structs.replace(one.claimed, floor=one.floor)
+    return max(bounds_of(model, platform, floors).values(), default=0)
+
+
+def _of_whole(claims: Certificate, counted: Sequence[Counted], bound: int) -> Iterator[str]:
+    first, cycles = counted[0], [one.cycles for one in counted]
+    if first.fault:
+        yield f"whole step: the plan does not run: {first.fault}"
+        return
+    if (mean := sum(cycles) / len(SKEWS)) != claims.cycles:
         yield f"whole step: {claims.cycles:,.2f} cycles are claimed, {mean:,.2f} are found ({_each(cycles)})"
+    if first.l1_bytes != claims.l1_bytes:
+        yield f"whole step: {claims.l1_bytes:,} bytes of L1 are claimed, {first.l1_bytes:,} are found"
+    if claims.bound > bound:
+        yield f"whole step: a bound of {claims.bound:,} cycles is claimed, {bound:,} is found"
+    if bound > min(cycles):
+        yield f"whole step: its bound {bound:,} is above its {min(cycles):,} cycles"
 
 
-def _remarks(claims: Certificate, steps: dict[str, Checked], missing: int) -> Iterator[str]:
+def _remarks(claims: Certificate, platform: Platform, steps: dict[str, Checked], missing: int) -> Iterator[str]:
     for what, there, here in (
         ("engine", claims.engine_version, engine_version()), ("search", claims.search_version, search_version()),
     ):  # fmt: skip
         if there != here:
             yield f"made by another version of the {what}, {there[:12]}, now {here[:12]}: the numbers decide"
+    if claims.searched_l1_bytes != platform.l1.size_bytes:
+        yield f"steps were searched with {claims.searched_l1_bytes:,} of {platform.l1.size_bytes:,} bytes of L1"
     if not claims.complete:
         yield "the search was interrupted"
     if missing:
@@ -196,7 +234,7 @@ class _Step:
         self.index, self.claimed = job[0], claimed
         every = tiles(model, *job)
         self.shapes = [(tile, shape) for tile in every for shape in shapes(model, self.index, tile)]
-        self.kernels = kernels(model, *job)
+        self.kernels, self.room = kernels(model, *job), l1_available(self.platform)
         self.footprints = Footprints(model, self.index, self.platform, vectors)
         self.cycles: tuple[int, ...] = ()
         self.bound = self.unfit = self.faster = 0
@@ -206,9 +244,16 @@ class _Step:
     def space(self) -> int:
         return len(self.shapes) * len(self.kernels)
 
+    @cached_property
+    def floor(self) -> int:
+        """What the calls of any candidate take at least, of the tiles that fit."""
+        every = dict.fromkeys(tile for tile, _ in self.shapes)
+        fit = (tile for tile in every if tile_bytes(self.model, self.index, tile, self.vectors) <= self.room)
+        return min((tile_bounds(self.model, self.index, tile, self.platform)[1] for tile in fit), default=0)
+
     def result(self) -> Checked:
         return Checked(
-            self.claimed, self.space, self.cycles, self.bound, len(self.samples), self.unfit,
+            self.claimed, self.space, self.cycles, self.bound, self.floor, len(self.samples), self.unfit,
             min(self.samples, default=0), self.faster, tuple(self.refuted),
         )  # fmt: skip
 
@@ -219,6 +264,8 @@ class _Step:
             return
         if claimed.space != self.space:
             refuted.append(f"a space of {claimed.space:,} candidates is claimed, {self.space:,} are found")
+        if claimed.floor > self.floor:
+            refuted.append(f"a floor of {claimed.floor:,} cycles is claimed, {self.floor:,} is found")
         try:
             schedule, self.bound = self._compiled(claimed.step)
         except PulpsimError as error:
@@ -286,11 +333,11 @@ class _Step:
 
     def _check_bounds(self, tile: LayerStep, step: LayerStep, bound: int, cycles: int) -> None:
         """Those by which a search excludes: of cycles, and of bytes that what fits cannot be above."""
-        known = self.footprints.of(step)
-        room = l1_available(self.platform)
+        known, room = self.footprints.of(step), self.room
         busy = busy_cycles(self.model, self.index, step, self.platform)
         for what, least, most in (
-            ("its tile's bound", tile_bound(self.model, self.index, tile, self.platform), cycles),
+            ("its tile's bound", max(tile_bounds(self.model, self.index, tile, self.platform)), cycles),
+            ("the floor of its step", self.floor, cycles),
             ("its shape's bound", known.bound_cycles(busy), cycles),
             ("its schedule's bound", bound, cycles),
             ("bytes of its tile", tile_bytes(self.model, self.index, tile, self.vectors), room),

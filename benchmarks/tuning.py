@@ -19,8 +19,8 @@ from autotuner.measure import Meter
 from autotuner.points import Points
 from autotuner.published import LayerType, Row, layer_of
 from autotuner.report import how, shape_of
-from autotuner.search import Found
-from autotuner.tuning import Outcome, Progress, jobs_of
+from autotuner.search import Found, Outcome
+from autotuner.tuning import Progress, jobs_of
 from benchmarks.networks import PRESET, PUBLISHED
 from pulpsim import Platform
 from pulpsim.tables import Table, markdown, number, words

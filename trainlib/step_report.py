@@ -179,7 +179,7 @@ class Marked(NamedTuple):
 
 
 def marked_run(
-    machine: Machine, schedule: Schedule, scalars: Mapping[str, np.generic], timeline: Timeline | None,
+    machine: Machine, schedule: Schedule, scalars: Mapping[str, np.generic] | None, timeline: Timeline | None,
     start_delays: Sequence[int] = (),
 ) -> Marked:  # fmt: skip
     """Run a schedule. timeline: see `trainlib.timeline`. start_delays: see `execute`."""
@@ -233,6 +233,12 @@ def phases_of(schedule: Schedule, marks: list[Mark], platform: Platform) -> tupl
             )
         )
     return tuple(phases)
+
+
+def energy_of(schedule: Schedule, platform: Platform) -> Energy | None:
+    """Of a schedule by itself; None if there are no power figures. (No data are computed: none hangs on them.)"""
+    ran = marked_run(Machine(platform, values=False), schedule, None, None)
+    return total([phase.energy for phase in phases_of(schedule, ran.marks, platform)])
 
 
 def own_bound(phases: tuple[PhaseReport, ...], platform: Platform, least_macs: int) -> int:

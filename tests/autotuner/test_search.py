@@ -26,7 +26,7 @@ from autotuner.space import (
     footprint,
     kernels,
     shapes,
-    tile_bound,
+    tile_bounds,
     tile_bytes,
     tile_sizes,
     tiles,
@@ -134,7 +134,7 @@ def test_no_schedule_goes_below_its_bounds(data: st.DataObject) -> None:
     cycles = cycles_of(schedule, platform, skew)
     known = footprint(model, 1, chosen, platform)
     assert tile_bytes(model, 1, tile) <= known.at_once <= known.bytes
-    assert tile_bound(model, 1, tile, platform) <= cycles
+    assert tile_bounds(model, 1, tile, platform)[0] <= cycles
     assert known.bound_cycles(0) <= known.bound_cycles(busy_cycles(model, 1, chosen, platform)) <= cycles
     assert Relaxed(platform).cycles(schedule) <= cycles
 

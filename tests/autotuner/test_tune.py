@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 
 from autotuner import tuning as module
+from autotuner import whole
 from autotuner.executors.here import Here
 from autotuner.measure import SKEWS, Meter
 from autotuner.points import Points
@@ -152,12 +153,12 @@ def test_every_step_is_searched(fresh: Fresh) -> None:
 
 def test_steps_are_exchanged_until_the_whole_is_fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where L1 is scarce, the steps found one by one do not fit beside each other; nor does leaving some early."""
-    platform, count = PLATFORM.replace({"l1.size_bytes": STACKS + 384}), module._count
+    platform, count = PLATFORM.replace({"l1.size_bytes": STACKS + 384}), whole.count
     best = tune(SMALL, platform, 1, None)
-    monkeypatch.setattr(module, "_count", lambda meter, model, plan, rival: count(meter, model, plan))
+    monkeypatch.setattr(whole, "count", lambda meter, model, plan, rival, energy: count(meter, model, plan))
     unlimited = tune(SMALL, platform, 1, None)
     assert result(unlimited) == result(best) and unlimited.simulated >= best.simulated
-    monkeypatch.setattr(module, "PASSES", 0)
+    monkeypatch.setattr(whole, "PASSES", 0)
     assert tune(SMALL, platform, 1, None).cycles > 1.2 * best.cycles
 
 

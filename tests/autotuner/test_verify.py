@@ -14,6 +14,7 @@ import pytest
 from autotuner import verify as module
 from autotuner.certificate import FILE, Certificate, CertificateError, certificate_of
 from autotuner.cli import record
+from autotuner.goal import Goal
 from autotuner.layer_spec import parse
 from autotuner.measure import SKEWS, Meter
 from autotuner.points import Points
@@ -157,6 +158,19 @@ def test_another_version_is_told_of_and_the_numbers_decide(folder: Path, forge: 
     assert found.refuted == () and remark.startswith("made by another version of the engine, 000000000000, now ")
 
 
+def test_a_plan_for_less_l1_is_checked_within_that(tmp_path: Path) -> None:
+    """Else what fits all of L1 would be faster than what was found."""
+    goal = Goal.of(memory=320)
+    tuned = tune(SMALL, PLATFORM, 1, None, goal=goal, parts=("fw",))
+    assert tuned.plan is not None and tuned.l1_bytes <= 320
+    (tmp_path / "plan.json").write_text(tuned.plan.to_json())
+    (tmp_path / FILE).write_bytes(json_file(record(tuned, SMALL, PLATFORM)))
+    found = verified(tmp_path, samples=200)
+    assert found.refuted == () and sum(one.unfit for one in found.steps.values()) > 0
+    size = PLATFORM.l1.size_bytes
+    assert f"steps were searched with {goal.within(PLATFORM).l1.size_bytes:,} of {size:,} bytes of L1" in found.remarks
+
+
 # -- what is forged --------------------------------------------------------------------------------
 def test_a_winner_that_takes_more_is_found(folder: Path, forge: Callable[..., Path]) -> None:
     one = claimed(folder)
@@ -250,20 +264,36 @@ def test_of_those_that_are_close_a_lower_mean_is_found() -> None:
 
 @pytest.mark.parametrize(
     ("bound", "told"),
-    [("tile_bound", "its tile's bound"), ("busy_cycles", "its shape's bound"), ("tile_bytes", "bytes of its tile")],
+    [("tile_bounds", "its tile's bound"), ("busy_cycles", "its shape's bound"), ("tile_bytes", "bytes of its tile")],
 )
 def test_bounds_that_exclude_too_much_are_found(
     folder: Path, monkeypatch: pytest.MonkeyPatch, bound: str, told: str
 ) -> None:
-    monkeypatch.setattr(module, bound, lambda *arguments: 10**6)
+    monkeypatch.setattr(module, bound, lambda *arguments: (10**6, 0) if bound == "tile_bounds" else 10**6)
     found = verified(folder, samples=1)
-    assert len(found.refuted) == len(found.steps) and all(f": {told}, 1,00" in line for line in found.refuted)
+    for one in found.steps.values():
+        assert sum(f": {told}, 1,00" in line for line in one.refuted) == 1
 
 
 def test_a_plan_that_takes_more_is_found(folder: Path, forge: Callable[..., Path]) -> None:
     cycles = verified(folder).claimed_cycles
     (refuted,) = verified(folder, forge(cycles=cycles - 0.25)).refuted
     assert refuted.startswith(f"whole step: {cycles - 0.25:,.2f} cycles are claimed, {cycles:,.2f} are found (")
+
+
+@pytest.mark.parametrize(
+    ("field", "told"),
+    [("bound", "a bound of 1,000,000 cycles is claimed, "), ("l1_bytes", "1,000,000 bytes of L1 are claimed, ")],
+)
+def test_other_claims_of_a_plan_are_found(folder: Path, forge: Callable[..., Path], field: str, told: str) -> None:
+    (refuted,) = verified(folder, forge(**{field: 10**6})).refuted
+    assert refuted.startswith(f"whole step: {told}")
+
+
+def test_a_floor_that_is_none_is_found(folder: Path, forge: Callable[..., Path]) -> None:
+    floor = claimed(folder).floor
+    refuted = verified(folder, forge(STEP, floor=floor + 1, bound=0)).refuted
+    assert f"{STEP}: a floor of {floor + 1:,} cycles is claimed, {floor:,} is found" in refuted
 
 
 def test_a_step_that_does_run_is_found(folder: Path, forge: Callable[..., Path]) -> None:

@@ -35,8 +35,8 @@ SMALL = Model(
 LAYER = "PW 2x3x3 2"
 STEPS = ["fw", "ig", "update", "wg", "wg+update"]
 OUTCOME_KEYS = {
-    "type", "step", "cycles", "first_cycles", "least", "bound", "space", "simulated", "reused", "pruned", "too_large",
-    "compiled", "close", "proven",
+    "type", "step", "cycles", "first_cycles", "least", "bound", "floor", "space", "simulated", "reused", "pruned",
+    "too_large", "compiled", "close", "proven",
 }  # fmt: skip
 
 
@@ -163,8 +163,9 @@ def test_a_layer_has_no_plan_to_write() -> None:
 def test_a_model_gets_a_plan_that_trains_in_the_cycles_it_says() -> None:
     found = tuned("small", "--out", "out")
     assert set(found) == {
-        "format", "engine_version", "search_version", "model", "platform", "platform_values", "vectors", "cycles",
-        "default_cycles", "complete", "simulated", "reused", "steps", "plan",
+        "format", "engine_version", "search_version", "model", "platform", "platform_values", "vectors",
+        "searched_l1_bytes", "cycles", "default_cycles", "bound", "bound_by", "l1_bytes", "microjoules", "unmet",
+        "complete", "simulated", "reused", "steps", "plan",
     }  # fmt: skip
     assert (found["model"], found["platform"], found["complete"]) == ("small", "pulp-2022", True)
     assert found["cycles"] < found["default_cycles"]

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from autotuner.space import busy_cycles, footprint, kernels, shapes, tile_bound, tile_bytes, tiles
+from autotuner.space import busy_cycles, footprint, kernels, shapes, tile_bounds, tile_bytes, tiles
 from pulpsim import Platform
 from pulpsim.machine import Result
 from tests.trainlib import textbook
@@ -219,7 +219,7 @@ def test_no_schedule_goes_below_its_bounds(model: Model, data: st.DataObject) ->
         raise
     cycles, known = cycles_of(schedule, platform, (0,) * cores), footprint(model, index, chosen, platform)
     assert tile_bytes(model, index, tile) <= known.at_once <= known.bytes
-    assert tile_bound(model, index, tile, platform) <= cycles
+    assert tile_bounds(model, index, tile, platform)[0] <= cycles
     assert known.bound_cycles(busy_cycles(model, index, chosen, platform)) <= cycles
 
 

@@ -12,7 +12,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from autotuner.measure import SKEWS
-from autotuner.space import busy_cycles, footprint, kernels, shapes, tile_bound, tile_bytes, tiles
+from autotuner.space import busy_cycles, footprint, kernels, shapes, tile_bounds, tile_bytes, tiles
 from pulpsim.machine import Result
 from pulpsim.platform import Platform
 from tests.trainlib.agreement import assert_same_values, check, timed_step, trainers_of, undisturbed
@@ -164,7 +164,7 @@ def test_no_schedule_goes_below_its_bounds(data: st.DataObject) -> None:
     cycles = cycles_of(schedule, platform, SKEWS[0][:cores])
     known = footprint(model, 1, chosen, platform)
     assert tile_bytes(model, 1, tile) <= known.at_once <= known.bytes
-    assert tile_bound(model, 1, tile, platform) <= cycles
+    assert tile_bounds(model, 1, tile, platform)[0] <= cycles
     assert known.bound_cycles(busy_cycles(model, 1, chosen, platform)) <= cycles
 
 

@@ -1,0 +1,251 @@
+"""Whole training steps: plans put together of steps that were found one by one, then exchanged against each other.
+
+What neighbours do to each other - transfers that overlap, L1 that is shared - is in no step's own count. So from the
+best plan so far a descent tries other ways, one after the other, and counts the whole: another candidate for a kind of
+step, another cut of a backward pass into steps, vectors that stay in L1 or do not, stores that are awaited or not, and
+other tiles of the loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import product
+
+import msgspec
+
+from autotuner.executors import Executor
+from autotuner.goal import Goal, Measured
+from autotuner.measure import SKEWS, Meter
+from autotuner.search import Found, Job, Outcome
+from pulpsim import Platform
+from pulpsim.errors import PulpsimError
+from trainlib.bounds import least_bounds
+from trainlib.model import Model
+from trainlib.operators.layer import halvings
+from trainlib.plan import LayerStep, Plan, Vectors, backward_choices, forward_steps
+from trainlib.tiling import STORES, settled
+
+#: of the plans that one exchange offers, those that are simulated: whose schedules promise most
+SIMULATED_EXCHANGES = 4
+#: times the cycles of the best plan, over the skews so far, at which an exchange is not looked at further: of 340 of
+#: two networks that were, none became the best after it had been above 1.001
+CLEARLY = 1.002
+#: where vectors are while no plan by rule fits: out of L1
+NO_RULE: Vectors = "streamed"
+#: times that the descent goes through all exchanges at most
+PASSES = 2
+#: tiles of the loss that are tried: so many halvings of all of it
+LOSS_TILES = 5
+
+
+class Counted(msgspec.Struct, frozen=True):
+    """A plan, settled. measured: None if it cannot run, then `fault` says why; with fewer cycles than SKEWS if it is
+    clearly above its rival. simulated, reused: points."""
+
+    plan: Plan
+    measured: Measured | None
+    fault: str
+    simulated: int
+    reused: int
+
+    @property
+    def whole(self) -> Measured | None:
+        """With all skews."""
+        return self.measured if self.measured and len(self.measured.cycles) == len(SKEWS) else None
+
+
+class Whole:
+    """The best plan so far, counted as a whole. groups: all steps by those that are equal, see `tuning.jobs_of`."""
+
+    def __init__(self, model: Model, platform: Platform, goal: Goal, groups: Mapping[Job, list[Job]], fault: str):
+        self.model, self.platform, self.goal, self.fault = model, platform, goal, fault
+        self._groups = groups
+        self.best: Plan | None = None
+        self.measured: Measured | None = None  # the best
+        self.default: Measured | None = None  # the plan by rule
+        self._first: Measured | None = None
+        self.simulated = self.reused = 0
+
+    def begin(self, executor: Executor, rule: Plan | None, plans: Sequence[Plan]) -> None:
+        every = [rule, *plans] if rule is not None else list(plans)
+        counted = self._try(executor, every, ())
+        if rule is not None:
+            self.default = counted[0].whole
+
+    def descend(
+        self, executor: Executor, found: Mapping[Job, Outcome], rule: Plan | None, tell: Callable[[int, int], None]
+    ) -> None:
+        """Exchange one thing after the other as long as the whole gets better. tell: exchanges done, of how many."""
+        kinds = [jobs for jobs in self._groups.values() if isinstance(found.get(jobs[0]), Found)]
+        exchanges: list[Callable[[Plan], Iterator[Plan]]] = [
+            *(lambda plan, jobs=jobs: self._candidates(plan, jobs, found[jobs[0]]) for jobs in kinds),
+            *(lambda plan, layers=layers: self._cuts(plan, layers, found, rule) for layers in self._equal_layers()),
+            self._settings,
+        ]
+        for turn in range(PASSES if self.best else 0):
+            before = self.measured
+            for number, exchange in enumerate(exchanges, start=1):
+                assert self.best is not None and self.measured is not None
+                self._exchange(executor, list(dict.fromkeys(exchange(self.best))))
+                tell(turn * len(exchanges) + number, PASSES * len(exchanges))
+            if self.measured == before:
+                break
+
+    @property
+    def saved(self) -> float:
+        """Cycles that the best plan takes less than the one by rule."""
+        return self.default.mean - self.measured.mean if self.default and self.measured else 0.0
+
+    # -- other ways --------------------------------------------------------------------------------
+    def _candidates(self, plan: Plan, jobs: Sequence[Job], outcome: Outcome) -> Iterator[Plan]:
+        """Another candidate for steps that are equal to each other."""
+        assert isinstance(outcome, Found)
+        names = {(self.model.layers[index].name, step) for index, step in jobs}
+        if names & {(step.layer, step.step) for step in plan.steps}:
+            for new in (outcome.step, *outcome.runners_up):
+                steps = (replace(new, layer=s.layer) if (s.layer, s.step) in names else s for s in plan.steps)
+                yield replace(plan, steps=tuple(steps))
+
+    def _equal_layers(self) -> list[list[int]]:
+        """Layers all of whose steps are equal."""
+        kinds: dict[tuple[Job, ...], list[int]] = {}
+        for index in range(len(self.model.layers)):
+            own = tuple(first for first, jobs in self._groups.items() if any(job[0] == index for job in jobs))
+            kinds.setdefault(own, []).append(index)
+        return list(kinds.values())
+
+    def _cuts(
+        self, plan: Plan, layers: Sequence[int], found: Mapping[Job, Outcome], rule: Plan | None
+    ) -> Iterator[Plan]:
+        """Another cut of the backward passes of equal layers into steps, of which all are known."""
+        known = {(s.layer, s.step): s for s in (*(rule.steps if rule else ()), *plan.steps)}
+        for (index, step), outcome in found.items():
+            if isinstance(outcome, Found):
+                known.setdefault((self.model.layers[index].name, step), outcome.step)
+        names = {self.model.layers[index].name for index in layers}
+        for choice in backward_choices(self.model, layers[0]):
+            if all((name, step) in known for name in names for step in choice):
+                yield _with_backward(plan, {name: [known[name, step] for step in choice] for name in names})
+
+    def _settings(self, plan: Plan) -> Iterator[Plan]:
+        """What is set for the whole plan, each for itself."""
+        yield replace(plan, vectors="streamed" if plan.vectors == "resident" else "resident")
+        yield from (replace(plan, stores=stores) for stores in STORES)
+        yield from (replace(plan, loss_tile=tile) for tile in (0, *halvings(self.model.outputs)[1:LOSS_TILES]))
+
+    # -- counting ----------------------------------------------------------------------------------
+    def _exchange(self, executor: Executor, plans: Sequence[Plan]) -> None:
+        """Count those that promise most, and keep the best."""
+        assert self.best is not None and self.measured is not None
+        others = [plan for plan in plans if plan != self.best]
+        promises = executor.all(_promise, self.platform, [(self.model, plan) for plan in others])
+        order = sorted((cycles, number) for number, cycles in enumerate(promises) if cycles is not None)
+        rival = self.measured.cycles if self.goal.is_cycles else ()
+        self._try(executor, [others[number] for _, number in order[:SIMULATED_EXCHANGES]], rival)
+
+    def _try(self, executor: Executor, plans: Sequence[Plan], rival: tuple[int, ...]) -> list[Counted]:
+        """Count plans: see `count`. Keeps the best."""
+        jobs = [(self.model, plan, rival, "energy" in self.goal.names) for plan in plans]
+        every: list[Counted] = executor.all(count, self.platform, jobs)
+        for one in every:
+            self.fault = self.fault or one.fault
+            self.simulated, self.reused = self.simulated + one.simulated, self.reused + one.reused
+            if (measured := one.whole) is not None and self._is_better(measured):
+                self.best, self.measured = one.plan, measured
+        return every
+
+    def _is_better(self, one: Measured) -> bool:
+        self._first = self._first or one
+        if self.measured is None:
+            return True
+        cost, least = (self.goal.cost(m, self._first, self.platform) for m in (one, self.measured))
+        return cost < least
+
+
+def bounds_of(model: Model, platform: Platform, found: Mapping[Job, Outcome]) -> dict[str, int]:
+    """Cycles that no plan in the space goes below, by resource: "calls" are those of the steps found, one after the
+    other; for the others see `bounds.least_bounds`."""
+    floors = {job: outcome.floor for job, outcome in found.items() if isinstance(outcome, Found)}
+    calls = sum(floors.get((node.number, step), 0) for node in model.nodes for step in forward_steps(node))
+    for index in range(len(model.layers)):
+        choices = backward_choices(model, index)
+        calls += min(sum(floors.get((index, step), 0) for step in choice) for choice in choices)
+    bounds = {name: cycles for name, cycles in least_bounds(model, platform).items() if cycles}
+    return bounds | {"calls": calls}
+
+
+def count(meter: Meter, model: Model, plan: Plan, rival: Sequence[int] = (), energy: bool = False) -> Counted:
+    """A plan's whole step, with each of SKEWS; no more of them once it is CLEARLY above `rival` for the same."""
+    before, cycles, fault, measured = (meter.simulated, meter.reused), tuple[int, ...](), "", None
+    try:
+        plan, schedule = settled(model, plan, meter.platform)
+        while len(cycles) < len(SKEWS) and not (rival and sum(cycles) > CLEARLY * sum(rival[: len(cycles)])):
+            cycles += (meter.cycles(schedule, len(cycles)),)
+        measured = Measured(cycles, schedule.l1_bytes, meter.microjoules(schedule) if energy else None)
+    except PulpsimError as error:
+        fault = str(error)
+    return Counted(plan, measured, fault, meter.simulated - before[0], meter.reused - before[1])
+
+
+def _promise(meter: Meter, model: Model, plan: Plan) -> int | None:
+    """Cycles that the plan hardly goes below; None if it does not fit."""
+    try:
+        return meter.promise(settled(model, plan, meter.platform)[1])
+    except PulpsimError:
+        return None
+
+
+# -- plans -----------------------------------------------------------------------------------------
+def put_together(model: Model, platform: Platform, rule: Plan | None, found: Mapping[Job, Outcome]) -> list[Plan]:
+    """Plans of the steps found, and of the rule's where there are none: of all layers, and of all but dense ones.
+
+    Backward passes are cut as is fastest by the steps found, or as by rule: what is stored between their steps may be
+    more than L2 has left.
+    """
+    plans = [_of_found(model, platform, rule, found, *ways) for ways in product((True, False), (True, False))]
+    return list(dict.fromkeys(plan for plan in plans if plan is not None))
+
+
+def _of_found(
+    model: Model, platform: Platform, rule: Plan | None, found: Mapping[Job, Outcome], dense: bool, fastest: bool
+) -> Plan | None:
+    by_rule = {} if rule is None else {(step.layer, step.step): step for step in rule.steps}
+
+    def step_of(index: int, step: str) -> LayerStep | None:
+        layer, outcome = model.layers[index], found.get((index, step))
+        if isinstance(outcome, Found) and (dense or not layer.DENSE):
+            return outcome.step
+        return by_rule.get((layer.name, step))
+
+    def cost(index: int, choice: tuple[str, ...]) -> float:
+        """Of a backward pass: by the steps found; one that is not whole is no choice."""
+        outcomes = [found.get((index, step)) for step in choice]
+        if any(step_of(index, step) is None for step in choice):
+            return float("inf")
+        return sum(outcome.mean if isinstance(outcome, Found) else 0.0 for outcome in outcomes)
+
+    chosen = [step_of(node.number, step) for node in model.nodes for step in forward_steps(node)]
+    for index in reversed(range(len(model.layers))):
+        choices = backward_choices(model, index)
+        known = all(isinstance(found.get((index, step)), Found) for choice in choices for step in choice)
+        fixed = not known or not fastest or (not dense and model.layers[index].DENSE)
+        choice = choices[0] if fixed else min(choices, key=lambda steps: cost(index, steps))
+        chosen += [step_of(index, step) for step in choice]
+    steps = tuple(step for step in chosen if step is not None)
+    if len(steps) < len(chosen):
+        return None
+    loss_tile, vectors = (rule.loss_tile, rule.vectors) if rule else (0, NO_RULE)
+    return Plan(model=model.name, platform=platform.name, steps=steps, loss_tile=loss_tile, vectors=vectors)
+
+
+def _with_backward(plan: Plan, backward: Mapping[str, Sequence[LayerStep]]) -> Plan:
+    """With other backward steps of layers that have some, by name."""
+    steps, done = list[LayerStep](), set[str]()
+    for step in plan.steps:
+        if step.step == "fw" or step.layer not in backward:
+            steps.append(step)
+        elif step.layer not in done:
+            done.add(step.layer)
+            steps += backward[step.layer]
+    return replace(plan, steps=tuple(steps))

@@ -7,6 +7,7 @@ keeps what we know and hands it to workers that come later.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 import warnings
@@ -20,7 +21,8 @@ from threading import Event, Lock
 from typing import Any
 from uuid import uuid4
 
-from distributed import Client, Future, KilledWorker, LocalCluster
+from distributed import Client, Future, KilledWorker, LocalCluster, Security
+from distributed.comm import connect
 
 from autotuner.executors import LOCAL, Executor, ExecutorError
 from autotuner.executors.processes import deaf
@@ -163,14 +165,21 @@ def _client(address: str, workers: int) -> Iterator[Client]:
                     silence_logs=logging.ERROR,
                 )  # fmt: skip
             address = held.enter_context(cluster).scheduler_address
-        try:
-            client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
-        except (OSError, ValueError) as error:
-            raise ExecutorError(
-                f"scheduler {address}: no Dask scheduler answers there ({error}); give the address that `dask "
-                f"scheduler` prints, tcp://HOST:PORT, or {LOCAL}"
-            ) from None
-        yield held.enter_context(client)
+        with ThreadPoolExecutor(1) as thread:  # where no event loop runs yet
+            thread.submit(asyncio.run, _reach(address)).result()
+        yield held.enter_context(Client(address, timeout=CONNECT_SECONDS, set_as_default=False))
+
+
+async def _reach(address: str) -> None:
+    """Raises ExecutorError where nobody answers: before there is a `Client`, of which one that failed is in the way."""
+    try:
+        options = Security().get_connection_args("client")
+        await (await connect(address, timeout=CONNECT_SECONDS, **options)).close()
+    except (OSError, ValueError) as error:
+        raise ExecutorError(
+            f"scheduler {address}: no Dask scheduler answers there ({error}); give the address that `dask scheduler` "
+            f"prints, tcp://HOST:PORT, or {LOCAL}"
+        ) from None
 
 
 def _check_versions(client: Client) -> None:

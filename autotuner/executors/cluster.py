@@ -52,12 +52,12 @@ class Cluster(Executor):
         self._sent, self._new = 0, list[Item]()
         with ExitStack() as held:
             self._writer = held.enter_context(ThreadPoolExecutor(1))  # whose connection to the file it is
+            self._client = held.enter_context(_client(address, workers))
+            _check_versions(self._client)
             self._points = self._writer.submit(Points, path).result()
             held.callback(self._writer.submit, self._points.close)
             known = self._writer.submit(lambda: list(self._points.content())).result()
             self._kept: Kept[None] = self._writer.submit(lambda: None)
-            self._client = held.enter_context(_client(address, workers))
-            _check_versions(self._client)
             self._workplace = held.enter_context(self._set_up())
             for first in range(0, len(known), PIECE):
                 self._send(known[first : first + PIECE])
@@ -161,7 +161,7 @@ def _client(address: str, workers: int) -> Iterator[Client]:
         if address == LOCAL:
             with deaf():
                 cluster = LocalCluster(
-                    n_workers=workers, threads_per_worker=1, memory_limit=None, dashboard_address=None,
+                    n_workers=workers, threads_per_worker=1, memory_limit=None, dashboard_address=":0",
                     silence_logs=logging.ERROR,
                 )  # fmt: skip
             address = held.enter_context(cluster).scheduler_address

@@ -18,20 +18,11 @@ import autotuner
 from autotuner.executors import ExecutorError, executor_of
 from autotuner.tuning import Progress, tune
 from tests.autotuner.scheduler import Scheduler
-from tests.autotuner.test_executors import MANY, PLATFORM, known, measure, nap
+from tests.autotuner.test_executors import MANY, PLATFORM, known, measure, nap, running
 from tests.autotuner.test_tune import SMALL, Fresh, fresh, measured, result, simulated
 
 pytest.importorskip("distributed")
-__all__ = ["fresh"]
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scheduler]:
-    """With two workers, for tests that leave them as they were."""
-    with Scheduler(tmp_path_factory.mktemp("running")) as scheduler:
-        scheduler.work()
-        scheduler.work()
-        yield scheduler
+__all__ = ["fresh", "running"]
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from concurrent.futures import Future as Kept
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Event, Lock
@@ -120,15 +120,16 @@ class Cluster(Executor):
                 yield numbers[future], result
         except KilledWorker as error:
             raise ExecutorError(f"{self._address}: {error} {KEPT}") from None
-        except (CancelledError, OSError, RuntimeError) as error:
-            if self._stopped.is_set():
+        except Exception as error:
+            if self._stopped.is_set():  # in another thread
                 raise KeyboardInterrupt from None
             if self._client.status == "running" and not isinstance(error, CancelledError):
                 raise
             raise ExecutorError(f"the Dask scheduler at {self._address} is gone; {KEPT}") from None
         finally:
-            if not self._stopped.is_set():
-                self._client.cancel([future for future in numbers if not future.done()])
+            if self._client.status == "running":
+                with suppress(Exception):  # it is closed meanwhile
+                    self._client.cancel([future for future in numbers if not future.done()])
 
     def _next(self, ended: SimpleQueue[Future]) -> Future:
         """One that has ended."""

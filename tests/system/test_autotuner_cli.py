@@ -209,7 +209,9 @@ def test_without_a_number_of_workers_there_is_one_a_processor(monkeypatch: pytes
 def test_a_cluster_finds_the_same() -> None:
     """Of a scheduler of our own, whose workers know what was measured."""
     pytest.importorskip("distributed")
+    tuned("--layer", LAYER)
     alone = tuned("--layer", LAYER)
+    assert all(one["simulated"] == 0 for one in alone["steps"].values())
     found = json.loads(good("tune", "--layer", LAYER, "--scheduler", "local", "--workers", "2", "--json"))
     assert found["steps"] == alone["steps"]
     compared = [good("tune", "--layer", LAYER, "--published", *more) for more in ((), ("--scheduler", "local"))]

@@ -10,6 +10,7 @@ from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
+from multiprocessing.resource_tracker import ensure_running
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from queue import SimpleQueue
@@ -40,7 +41,7 @@ class Processes(Executor):
         numbers: dict[Future[Any], int] = {}
         ended = SimpleQueue[Future[Any]]()  # `as_completed` would not see those that are cancelled
         try:
-            with _deaf():  # processes are started here
+            with deaf():  # processes are started here
                 for number, job in enumerate(jobs):
                     numbers[self._pool.submit(_call, function, platform, job)] = number
             for future in numbers:
@@ -67,11 +68,13 @@ class Processes(Executor):
 
 
 @contextmanager
-def _deaf() -> Iterator[None]:
-    """Processes started in it never see Ctrl-C, and SIGTERM not before `_begin`; we see both afterwards."""
+def deaf() -> Iterator[None]:
+    """Processes started in it, or by threads that are, see neither Ctrl-C nor SIGTERM unless they ask for it; we see
+    both afterwards."""
     if not hasattr(signal, "pthread_sigmask"):  # not POSIX
         yield
         return
+    ensure_running()  # it would let both through again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield

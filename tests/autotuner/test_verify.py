@@ -53,12 +53,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def forge(folder: Path, tmp_path: Path) -> Callable[..., Path]:
-    """Writes the certificate with other fields, or of one step alone with other fields of that."""
+    """Writes the certificate with other fields, or of one step alone, which bounds no plan, with other fields of that."""
 
     def write(of: str = "", /, **changes: Any) -> Path:
         content = json.loads((folder / FILE).read_text())
         (content["steps"][of] if of else content).update(changes)
-        content["steps"] = {of: content["steps"][of]} if of else content["steps"]
+        content |= {"steps": {of: content["steps"][of]}, "bound": 0} if of else {}
         path = tmp_path / "forged.json"
         path.write_text(json.dumps(content))
         return path
@@ -145,7 +145,7 @@ def test_nothing_that_is_known_is_used_and_another_engine_counts(folder: Path, m
 
 def test_a_search_that_was_cut_short_is_confirmed_with_what_it_has(folder: Path, forge: Callable[..., Path]) -> None:
     steps = json.loads((folder / FILE).read_text())["steps"]
-    found = verified(folder, forge(complete=False, steps={STEP: steps[STEP]}))
+    found = verified(folder, forge(complete=False, bound=0, steps={STEP: steps[STEP]}))
     assert found.refuted == () and list(found.steps) == [STEP] and found.missing == len(steps) - 1
     assert found.remarks == (
         "the search was interrupted", f"{found.missing} steps of the network are not in the certificate",
@@ -159,16 +159,19 @@ def test_another_version_is_told_of_and_the_numbers_decide(folder: Path, forge: 
 
 
 def test_a_plan_for_less_l1_is_checked_within_that(tmp_path: Path) -> None:
-    """Else what fits all of L1 would be faster than what was found."""
-    goal = Goal.of(memory=320)
-    tuned = tune(SMALL, PLATFORM, 1, None, goal=goal, parts=("fw",))
-    assert tuned.plan is not None and tuned.l1_bytes <= 320
+    """With all of L1 something is faster than what was found."""
+    model = Model("wide", (FullyConnected("fc", 40, 20, relu=False),))
+    goal, size = Goal.of(memory=2048), PLATFORM.l1.size_bytes
+    tuned = tune(model, PLATFORM, 1, None, goal=goal, parts=("fw",))
+    less = goal.within(PLATFORM).l1.size_bytes
+    assert tuned.plan is not None and tuned.l1_bytes <= 2048 and less < size
     (tmp_path / "plan.json").write_text(tuned.plan.to_json())
-    (tmp_path / FILE).write_bytes(json_file(record(tuned, SMALL, PLATFORM)))
-    found = verified(tmp_path, samples=200)
-    assert found.refuted == () and sum(one.unfit for one in found.steps.values()) > 0
-    size = PLATFORM.l1.size_bytes
-    assert f"steps were searched with {goal.within(PLATFORM).l1.size_bytes:,} of {size:,} bytes of L1" in found.remarks
+    claims = record(tuned, model, PLATFORM)
+    for searched, whole in ((less, False), (size, True)):
+        (tmp_path / FILE).write_bytes(json_file(claims | {"searched_l1_bytes": searched}))
+        found = verify(tmp_path / "plan.json", None, model, PLATFORM, samples=ALL)
+        told = f"steps were searched with {less:,} of {size:,} bytes of L1" in found.remarks
+        assert (bool(found.refuted), found.steps["fc fw"].unfit == 0, told) == (whole, whole, not whole)
 
 
 # -- what is forged --------------------------------------------------------------------------------
@@ -299,7 +302,7 @@ def test_a_floor_that_is_none_is_found(folder: Path, forge: Callable[..., Path])
 def test_a_step_that_does_run_is_found(folder: Path, forge: Callable[..., Path]) -> None:
     steps = json.loads((folder / FILE).read_text())["steps"]
     steps[STEP] = {"type": "infeasible", "layer": "fc", "step": "fw", "reason": "needs more"}
-    found = verified(folder, forge(steps=steps), samples=3)
+    found = verified(folder, forge(steps=steps, bound=0), samples=3)
     assert len(found.refuted) == 3
     assert all(line.startswith(f"{STEP}: nothing is claimed to run, ") for line in found.refuted)
 

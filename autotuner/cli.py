@@ -48,6 +48,7 @@ TRYING = "trying whole steps"
 
 @click.group(cls=Commands, name="autotuner", examples="""
     autotuner tune tutorial_cnn --candidates 12 --out tuned
+    autotuner verify tuned/plan.json
     autotuner export tuned/plan.json --out plan.h
 """)  # fmt: skip
 @version_option("autotuner")
@@ -105,12 +106,9 @@ def tune(
     from autotuner.executors import LOCAL
     from autotuner.goal import Goal
     from autotuner.layer_spec import parse
-    from autotuner.tuning import MAX_WORKERS
     from trainlib.plan import Plan
 
-    count = workers if workers is not None else os.cpu_count() or 1
-    if not 1 <= count <= MAX_WORKERS:
-        raise InputError(f"--workers {count}: must be at least 1" + f", at most {MAX_WORKERS:,}" * (count > 1))
+    count = _count_of(workers)
     if workers is not None and address and address != LOCAL:
         raise InputError(f"--workers: goes with --scheduler {LOCAL}; {address} has workers of its own")
     if (model is None) == (layer is None):
@@ -144,6 +142,15 @@ def tune(
         _tune_model(
             given, network, platform, parts, count, scheduler, candidates, goal, also, check, out, as_json
         )  # fmt: skip
+
+
+def _count_of(workers: int | None) -> int:
+    from autotuner.tuning import MAX_WORKERS
+
+    count = workers if workers is not None else os.cpu_count() or 1
+    if not 1 <= count <= MAX_WORKERS:
+        raise InputError(f"--workers {count}: must be at least 1" + f", at most {MAX_WORKERS:,}" * (count > 1))
+    return count
 
 
 def _parts(steps: str | None) -> tuple[str, ...]:
@@ -303,29 +310,17 @@ def _interrupted(what: str) -> NoReturn:
 
 # -- what is shown and written ---------------------------------------------------------------------
 def record(tuned: Tuned, model: Model, platform: Platform) -> dict[str, Any]:
-    """For machines."""
-    return {
-        "model": model.name,
-        "platform": platform.name,
-        "cycles": tuned.cycles,
-        "default_cycles": tuned.default_cycles,
-        "complete": tuned.complete,
-        "simulated": tuned.simulated,
-        "reused": tuned.reused,
-        "bound": tuned.bound,
-        "bound_by": tuned.bound_by,
-        "l1_bytes": tuned.l1_bytes,
-        "microjoules": tuned.microjoules,
-        "unmet": _plain(tuned.unmet),
-        "steps": _steps(tuned.outcomes),
-        "plan": tuned.plan and tuned.plan.as_dict(),
-    }
+    """For machines: the certificate."""
+    from autotuner.certificate import certificate_of
+
+    plain: dict[str, Any] = _plain(certificate_of(tuned, model, platform))
+    return plain
 
 
 def _steps(outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
-    """Without the runners-up."""
-    plain: dict[str, dict[str, Any]] = _plain(dict(outcomes))
-    return {name: {key: one[key] for key in one if key != "runners_up"} for name, one in plain.items()}
+    from autotuner.certificate import without_runners_up
+
+    return {name: _plain(without_runners_up(outcome)) for name, outcome in outcomes.items()}
 
 
 def _plain(value: Any) -> Any:
@@ -369,6 +364,64 @@ def _print_whole(tuned: Tuned, out: OutFolder | None) -> None:
     console.print(f"it uses {tuned.l1_bytes:,} bytes of L1{energy}{above}")
     if out is not None:
         console.print(out.line(f"trainlib train {tuned.plan.model} --plan {out}/plan.json"))
+
+
+# -- verify ----------------------------------------------------------------------------------------
+@main.command(name="verify", examples="""
+    autotuner verify tuned/plan.json
+    autotuner verify tuned/plan.json net.toml --platform chip.toml --samples 100 --seed 1
+""")  # fmt: skip
+@click.argument("plan", metavar="PLAN.json", type=FILE)
+@network_argument(required=False)
+@click.option(
+    "--certificate",
+    metavar="FILE",
+    type=FILE,
+    default=None,
+    help="What is claimed of the plan (default: tuning.json beside it).",
+)
+@platform_options
+@click.option("--samples", default=20, show_default=True, help="Candidates of each step that are drawn and counted.")
+@click.option("--seed", default=0, show_default=True, help="Another one draws other candidates.")
+@click.option("--workers", default=None, type=int, help="Processes to check with (default: one a processor).")
+@json_option
+def verify_command(
+    plan: str, model: Asked | None, certificate: str | None, platform: Platform, samples: int, seed: int,
+    workers: int | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Check again what `autotuner tune --out` claims of PLAN.json.
+
+    Nothing that searches keep is used. Winners, their bounds and sizes of spaces are found again, winners by another
+    engine than searches use; candidates are drawn of every space, none of which may be faster; the whole plan is
+    counted. Exit 1 if something does not hold. MODEL: the file of its network, if that is not shipped.
+    """
+    from autotuner.report import verdict, verified_table
+    from autotuner.verify import verify
+
+    count = _count_of(workers)
+    if samples < 0:
+        raise InputError(f"--samples {samples}: must be at least 0")
+    network = None if model is None else model.get()
+    stage = Stage("checking", "steps").compiles()
+
+    def tell(now: Progress) -> None:
+        stage.done, stage.of = now.done, now.of
+
+    with progress(stage):
+        found = verify(
+            plan, certificate, network, platform, samples=samples, seed=seed, workers=count, tell=tell,
+        )  # fmt: skip
+    if as_json:
+        print_json(_plain(found))
+    else:
+        print_table(verified_table(f"{found.model} on {found.platform}: claimed, and found", found.steps), ruled=True)
+        for remark in found.remarks:
+            note(remark)
+        for what in found.refuted:
+            click.echo(f"refuted: {what}")
+        click.echo(verdict(found))
+    if found.refuted:
+        raise SystemExit(FOUND)
 
 
 # -- export ----------------------------------------------------------------------------------------

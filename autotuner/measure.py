@@ -34,6 +34,11 @@ class Meter:
         self._expected = None if platform.fpus_are_private else Expected(platform)
         self.simulated = self.reused = 0
 
+    def go_on(self) -> None:
+        """To be called before every simulation. Raises KeyboardInterrupt if it is to be the last."""
+        if self._stop():
+            raise KeyboardInterrupt
+
     def least(self, schedule: Schedule) -> int:
         """Cycles that no skew makes fewer."""
         return self._relaxed.cycles(schedule)
@@ -55,8 +60,7 @@ class Meter:
         if known is not None:
             self.reused += 1
             return known[0]
-        if self._stop():
-            raise KeyboardInterrupt
+        self.go_on()
         cycles, whole = self._count(schedule, SKEWS[skew][: self.platform.cluster.cores], limit)
         self.simulated += 1
         what = f"{schedule.phases[0].layer} {schedule.phases[0].step}"
@@ -76,8 +80,7 @@ class Meter:
         key = key_of(schedule_key(schedule, self.platform), "picojoules", what)
         known = self.points.get(key)
         if known is None:
-            if self._stop():
-                raise KeyboardInterrupt
+            self.go_on()
             found = energy_of(schedule, self.platform)
             known = tuple(round(1e6 * part) for part in found.microjoules) if found else (0, 0)
             self.points.put(key, known, "energy")

@@ -45,15 +45,16 @@ MOST_SHAPES = 300
 TILE, SHAPE, CANDIDATE, SCHEDULE = range(4)
 
 
-class Found(msgspec.Struct, frozen=True, tag="found"):
+class Found(msgspec.Struct, frozen=True, tag="found", omit_defaults=True):
     """The best candidate and what it took to find it.
 
     cycles: for each of SKEWS; first_cycles: likewise, of the candidate that the search began with. least: the least
-    count without a skew of any candidate. bound: what the winner takes at least, were no access ever to wait.
-    runners_up: those with the least bounds before they were compiled, for whoever puts steps together. space:
-    candidates there are; simulated, reused: points measured, and taken from those known; pruned: candidates never
-    simulated; too_large: those looked at that do not fit L1. proven: nothing in the space is faster; False where FPUs
-    are shared, or candidates were limited.
+    count without a skew of any candidate. bound: what the winner takes at least, were no access ever to wait;
+    floor: what the calls of any candidate do. space: candidates there are; simulated, reused: points measured, and
+    taken from those known; pruned: candidates never simulated; too_large: those looked at that do not fit L1; compiled:
+    those that bounds before that did not exclude; close: those within a hundredth of the least count, among which the
+    mean decides. proven: nothing in the space is faster; False where FPUs are shared, or candidates were limited.
+    runners_up: those with the least bounds before they were compiled, for whoever puts steps together.
     """
 
     step: LayerStep
@@ -62,13 +63,15 @@ class Found(msgspec.Struct, frozen=True, tag="found"):
     least: int
     bound: int
     floor: int
-    runners_up: tuple[LayerStep, ...]
     space: int
     simulated: int
     reused: int
     pruned: int
     too_large: int
+    compiled: int
+    close: int
     proven: bool
+    runners_up: tuple[LayerStep, ...] = ()
 
     @property
     def mean(self) -> float:
@@ -362,8 +365,9 @@ def search(
     least, best = s.least, s.best()
     if best is None or least is None:
         return s.infeasible(tile)
-    pruned = space - len(simulated) - s.too_large
+    pruned, close = space - len(simulated) - s.too_large, len({one.step for one in s.close})
     return Found(
-        best.step, best.cycles, begun, least, meter.least(best.schedule), floor, tuple(runners_up), space,
-        meter.simulated - before[0], meter.reused - before[1], max(pruned, 0), s.too_large, not (s.guesses or limited),
+        best.step, best.cycles, begun, least, meter.least(best.schedule), floor, space,
+        meter.simulated - before[0], meter.reused - before[1], max(pruned, 0), s.too_large, s.compiled, close,
+        not (s.guesses or limited), tuple(runners_up),
     )  # fmt: skip

@@ -66,7 +66,8 @@ class Tuned(msgspec.Struct, frozen=True):
     default_cycles: that of the plan by rule, 0 if there is none. outcomes: by "layer step"; those of one search are
     shared. simulated, reused: points of whole training steps. complete: nothing was interrupted. bound: cycles that no
     plan in the space goes below, and bound_by what; 0 where no step was searched. l1_bytes: that the plan uses;
-    microjoules: the middle of its band, if that was asked for. unmet: what the plan does not keep to.
+    microjoules: the middle of its band, if that was asked for. unmet: what the plan does not keep to. vectors: as in
+    `Plan`, and searched_l1_bytes: the size of L1, with which steps were searched.
     """
 
     plan: Plan | None
@@ -82,6 +83,8 @@ class Tuned(msgspec.Struct, frozen=True):
     l1_bytes: int = 0
     microjoules: float | None = None
     unmet: Unmet | None = None
+    vectors: Vectors = NO_RULE
+    searched_l1_bytes: int = 0
 
 
 # -- what is searched ------------------------------------------------------------------------------
@@ -279,7 +282,8 @@ def _searched(executor: Executor, path: Path | None, asked: _Asked, rivals: Sequ
         if not whole.best:
             with Here(path) as here:
                 whole.begin(here, rule, [*rivals, *put_together(model, platform, rule, found)])
-    return _result(whole, found, complete, made_by)
+    tuned, vectors = _result(whole, found, complete, made_by), _vectors(model, platform, rule)
+    return msgspec.structs.replace(tuned, vectors=vectors, searched_l1_bytes=platform.l1.size_bytes)
 
 
 def _result(whole: Whole, found: dict[Job, Outcome], complete: bool, made_by: str) -> Tuned:

@@ -18,6 +18,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import click
 
+from autotuner.certificate import Certificate
+from autotuner.search import Found, Infeasible
 from benchmarks.command_pages import DOCS
 from benchmarks.machine_page import field_notes, of_docstring
 from benchmarks.machine_rules import leaves
@@ -42,6 +44,8 @@ MODULES = {
     "trainlib.schedules": "Learning rates that change.",
     "trainlib.datasets": "Samples, and how they are varied.",
     "autotuner": "The search for the fastest plan.",
+    "autotuner.certificate": "What a search claims of a plan.",
+    "autotuner.verify": "Claims checked again.",
     "pulpsim.errors": "What goes wrong with programs and platforms.",
     "trainlib.errors": "What goes wrong with data, networks and plans.",
 }
@@ -336,7 +340,12 @@ def files() -> str:
         _prose(trace.__doc__),
         "## Reports: report.json",
         "What `trainlib train --out DIR` writes and `--json` prints: cycles, bounds, bytes, energy, causes, a record a "
-        "phase; `autotuner tune` writes `tuning.json` beside it.",
+        "phase.",
+        "## Certificates: tuning.json",
+        "What `autotuner tune MODEL --out DIR` writes beside plan.json, and `autotuner verify` checks.",
+        _prose(Certificate.__doc__),
+        "### A step that was found", _prose(Found.__doc__),
+        "### A step of which nothing runs", _prose(Infeasible.__doc__),
     ]  # fmt: skip
     about = "What the commands read and write. Platforms have [a page of their own](platforms.md)."
     return _page("Files", about, parts)

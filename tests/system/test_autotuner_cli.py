@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,8 @@ SMALL = Model(
 LAYER = "PW 2x3x3 2"
 STEPS = ["fw", "ig", "update", "wg", "wg+update"]
 OUTCOME_KEYS = {
-    "type", "step", "cycles", "first_cycles", "bound", "space", "simulated", "reused", "pruned", "too_large",
-    "proven",
+    "type", "step", "cycles", "first_cycles", "least", "bound", "floor", "space", "simulated", "reused", "pruned",
+    "too_large", "compiled", "close", "proven",
 }  # fmt: skip
 
 
@@ -92,11 +93,14 @@ def refused(*arguments: str) -> str:
 
 
 def test_help_names_every_command_and_option() -> None:
-    assert all(name in good("--help") for name in ("export", "tune"))
+    assert all(name in good("--help") for name in ("export", "tune", "verify"))
     text = good("tune", "--help")
     for option in "layer platform set steps published from workers out json".split():
         assert f"--{option} " in text
     assert good("tune", "-h") == text and "--format" in good("export", "--help")
+    text = good("verify", "--help")
+    for option in "certificate platform set samples seed workers json".split():
+        assert f"--{option} " in text
 
 
 # -- a layer ---------------------------------------------------------------------------------------
@@ -159,7 +163,9 @@ def test_a_layer_has_no_plan_to_write() -> None:
 def test_a_model_gets_a_plan_that_trains_in_the_cycles_it_says() -> None:
     found = tuned("small", "--out", "out")
     assert set(found) == {
-        "model", "platform", "cycles", "default_cycles", "complete", "simulated", "reused", "steps", "plan",
+        "format", "engine_version", "search_version", "model", "platform", "platform_values", "vectors",
+        "searched_l1_bytes", "cycles", "default_cycles", "bound", "bound_by", "l1_bytes", "microjoules", "unmet",
+        "complete", "simulated", "reused", "steps", "plan",
     }  # fmt: skip
     assert (found["model"], found["platform"], found["complete"]) == ("small", "pulp-2022", True)
     assert found["cycles"] < found["default_cycles"]
@@ -262,6 +268,79 @@ def test_a_published_choice_that_does_not_fit_is_shown_as_such() -> None:
     text = good("tune", "--workers", "1", "--steps", "fw", "--layer", "LINEAR 20000 2", "--published")
     (line,) = (line for line in text.splitlines() if line.startswith("│ layer fw "))
     assert "does not fit" in line
+
+
+# -- verify ----------------------------------------------------------------------------------------
+def forged(step: str, **changes: int) -> None:
+    """In out/tuning.json, of a step."""
+    path = Path("out/tuning.json")
+    content = json.loads(path.read_text())
+    content["steps"][step].update(changes)
+    path.write_text(json.dumps(content))
+
+
+def test_a_plan_and_its_certificate_are_verified() -> None:
+    claims = tuned("small", "--out", "out")
+    found = json.loads(good("verify", "out/plan.json", "--workers", "1", "--samples", "2", "--json"))
+    assert (found["refuted"], found["remarks"], found["claimed_cycles"]) == ([], [], claims["cycles"])
+    assert {name: one["claimed"] for name, one in found["steps"].items()} == claims["steps"]
+    lines = good("verify", "out/plan.json", "--workers", "1", "--samples", "2").splitlines()
+    assert lines[0].strip() == "small on pulp-2022: claimed, and found"
+    for name, one in found["steps"].items():
+        (line,) = (line for line in lines if line.startswith(f"│ {name} "))
+        shown = [cell.strip() for cell in line.strip("│").split("│")]
+        mean, above = sum(one["cycles"]) / 4, 100 * (one["fastest"] / one["cycles"][0] - 1)
+        assert shown[1:3] == [f"{one['space']:,}", f"{one['claimed']['pruned']:,}"]
+        assert shown[3:5] == [f"{mean:,.2f}"] * 2 and shown[5:8] == [f"{one['bound']:,}", "2", "0"]
+        assert shown[8:] == [f"{above:+.1f} %", "yes", "yes"]
+    count = len(claims["steps"])
+    space = sum(one["space"] for one in claims["steps"].values())
+    assert lines[-1] == (
+        f"verified: {count} steps, {count} of them proven; {2 * count} of {space:,} candidates sampled; the whole step "
+        f"takes {claims['cycles']:,.2f} cycles"
+    )
+
+
+def test_what_does_not_hold_is_told_of_with_status_1() -> None:
+    space = tuned("small", "--steps", "update", "--out", "out")["steps"]["fc update"]["space"]
+    forged("fc update", space=space + 1)
+    result = call("verify", "out/plan.json", "--workers", "1", "--samples", "0")
+    assert (result.exit_code, result.stderr) == (1, "")
+    note, *refuted, verdict = result.stdout.splitlines()[-3:]
+    assert note.startswith("note: ") and note.endswith(" steps of the network are not in the certificate")
+    assert refuted == [f"refuted: fc update: a space of {space + 1} candidates is claimed, {space} are found"]
+    assert verdict.startswith("refuted: 1 claim, in 1 of 2 steps; 0 of ")
+    as_json = call("verify", "out/plan.json", "--workers", "1", "--samples", "0", "--json")
+    assert as_json.exit_code == 1 and len(json.loads(as_json.stdout)["refuted"]) == 1
+
+
+def test_a_certificate_may_be_elsewhere() -> None:
+    tuned("small", "--steps", "update", "--out", "out")
+    Path("out/tuning.json").rename("claims.json")
+    assert "verified: 2 steps" in good(
+        "verify", "out/plan.json", "small", "--certificate", "claims.json", "--workers", "1", "--samples", "1"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["none.json"], "cannot read plan none.json: No such file or directory"),
+        (["alone.json"], "cannot read certificate tuning.json: No such file or directory"),
+        (["alone.json", "--certificate", "bad.json"], "bad.json: damaged: "),
+        (["alone.json", "--certificate", "alone.json"], "alone.json: not a certificate of format "),
+        (["alone.json", "lenet5"], "plan for model 'small', not for 'lenet5'"),
+        (["out/plan.json", "--set", "l1.banks=32"], "certificate of another platform: l1.banks = 16 there, 32 on "),
+        (["alone.json", "--certificate", "out/tuning.json"], "certificate of another plan: 'stores' is not as it was "),
+        (["out/plan.json", "--samples", "-1"], "--samples -1: must be at least 0"),
+        (["out/plan.json", "--workers", "0"], "--workers 0: must be at least 1"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_verified_is_refused(arguments: list[str], message: str) -> None:
+    tuned("small", "--steps", "update", "--out", "out")
+    Path("bad.json").write_text("{")
+    Path("alone.json").write_text(replace(Plan.load("out/plan.json"), stores="awaited").to_json())
+    assert refused("verify", *arguments).startswith(message)
 
 
 # -- export ----------------------------------------------------------------------------------------

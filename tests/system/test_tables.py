@@ -19,9 +19,10 @@ import pulpsim
 import trainlib
 from autotuner.comparison import Choice, Compared
 from autotuner.published import Row, Tile
-from autotuner.report import comparison_table, steps_table
+from autotuner.report import comparison_table, steps_table, verified_table
 from autotuner.search import Found, Infeasible
 from autotuner.tuning import Outcome
+from autotuner.verify import Checked
 from pulpsim.console import causes_table
 from pulpsim.counters import CoreCounters
 from pulpsim.tables import Table, number, text, words
@@ -107,8 +108,9 @@ def outcomes() -> dict[str, Outcome]:
     step = LayerStep(layer="layer", step="fw", tile=tile, kernel="mm_M_unroll_4x4")
     million = (12_345_678, 12_345_679, 12_345_680, 12_345_690)
     found = Found(
-        step, million, million, 12_000_000, (), 123_456_789, 12_345, 1_234_567, 123_456_789, 98_765_432, proven=True
-    )
+        step, million, million, 12_000_000, 11_000_000, 10_000_000, 123_456_789, 12_345, 1_234_567, 123_456_789,
+        98_765_432, 1_234_567, 12_345, proven=True,
+    )  # fmt: skip
     return {"pointwise0 wg+update": found, "fc fw": Infeasible("fc", "fw", "needs more")}
 
 
@@ -116,6 +118,9 @@ def found_tables() -> Iterator[Table]:
     counters = [CoreCounters(*(10**9 * core + 10**7 * cause for cause in range(14))) for core in range(16)]
     yield causes_table(counters, "team on 16 cores: cycles by cause")
     yield steps_table("model on platform: each step by itself", outcomes())
+    again = (12_345_678,) * 4
+    checked = {name: Checked(one, 123_456_789, again, 12_000_000, 1, 20) for name, one in outcomes().items()}
+    yield verified_table("model on platform: claimed, and found", checked)
     (found, infeasible), tile = outcomes().values(), Tile(1000, 200, 300, 1000, 10**6)
     assert isinstance(found, Found)
     row = Row(tile, "mm_M_unroll_4x4", "mm_M_unroll_4x4", 123_456_789, 98_765_432, 87_654_321.0)

@@ -1,0 +1,267 @@
+"""An exploration as it runs: wave by wave, the points of a wave at once, each kept as it is done.
+
+What comes of a point hangs on its setting, the budget and the plans of its nearest weaker neighbours, and on nothing
+else: so the table is the same for any number of workers and any order, and a point that is known is not measured again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from autotuner.executors import Executor, executor_of
+from autotuner.explore.axes import Point
+from autotuner.explore.counting import Counted, Step, count, look, plans_known
+from autotuner.explore.errors import MissingError, SpecError
+from autotuner.explore.neighbours import all_weaker, nearest_weaker, waves_of
+from autotuner.explore.setting import Setting
+from autotuner.explore.spec import Spec
+from autotuner.measure import SKEWS
+from autotuner.points import Points, key_of, search_version
+from autotuner.search import Found
+from autotuner.tuning import Tuned, file_of, tune_on, workers_of
+from pulpsim.errors import PulpsimError
+from trainlib.plan import Plan
+from trainlib.plans import TUNED, shipped_plan
+from trainlib.plans.kept import kept_plan
+
+#: points that a message names at most
+NAMED = 8
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What came of a point.
+
+    plan: the best one, None if none runs, then `fault` says why. cycles: of a step, the mean over the start skews and a
+    batch. origin: "rule", "known", "neighbour" or "search": where the plan comes from; neighbour: from which of the
+    nearest weaker points. proven: every step was searched, with a proof.
+    """
+
+    plan: Plan | None
+    fault: str = ""
+    cycles: float = 0.0
+    origin: str = ""
+    neighbour: int = 0
+    proven: bool = False
+    step: Step | None = None
+
+
+@dataclass(frozen=True)
+class Explored:
+    """What came of all points, in order; None where one was not reached. settings: what they stand for, or why they
+    cannot be. weaker, nearest: of every point the numbers of those that are weaker, and of the nearest of them."""
+
+    spec: Spec
+    points: Sequence[Point]
+    settings: Sequence[Setting | str]
+    weaker: Sequence[set[int]]
+    nearest: Sequence[list[int]]
+    outcomes: list[Outcome | None] = field(default_factory=list)
+
+    @classmethod
+    def begun(cls, spec: Spec) -> Explored:
+        """With nothing reached. Raises SpecError if there are no points, or none of them can be."""
+        points = spec.points
+        settings = [_setting(point) for point in points]
+        if not any(isinstance(setting, Setting) for setting in settings):
+            raise SpecError(f"none of {len(points):,} points can be; the first one: {settings[0]}")
+        weaker = all_weaker(points)
+        return cls(spec, points, settings, weaker, nearest_weaker(weaker), [None] * len(points))
+
+    @property
+    def complete(self) -> bool:
+        """Whether all points were reached."""
+        return None not in self.outcomes
+
+
+def _setting(point: Point) -> Setting | str:
+    try:
+        return Setting.of(point)
+    except PulpsimError as error:
+        return str(error)
+
+
+def explore(
+    spec: Spec | str | Path | Mapping[str, Any], workers: int = 1, path: str | Path | None = None, *,
+    replay: bool = False, tell: Callable[[int, int], None] = lambda done, of: None,
+) -> Explored:  # fmt: skip
+    """Look at every point of a spec, or of its file, with a plan made for each.
+
+    workers: processes. path: of the file that keeps points; None keeps them in memory. replay: simulate nothing. tell:
+    of how many points are done, and how many there are. Ctrl-C ends it with what is done; a second run goes on from
+    there. Raises SpecError; MissingError, of a replay; TuningError, PointsError, ExecutorError.
+    """
+    run = _Run(Explored.begun(Spec.of(spec)), workers_of(workers), file_of(path), tell)
+    if replay:
+        run.replay()
+    else:
+        run.measure()
+    return run.found
+
+
+@dataclass
+class _Run:
+    """One exploration under way."""
+
+    found: Explored
+    workers: int
+    path: Path | None
+    tell: Callable[[int, int], None]
+
+    def measure(self) -> None:
+        try:
+            with executor_of(self.path, self.workers) as executor:
+                for wave in waves_of(self.found.weaker):
+                    self._wave(executor, wave)
+        except KeyboardInterrupt:
+            return
+
+    def replay(self) -> None:
+        """Raises MissingError."""
+        missing = []
+        with Points(self.path) as points:
+            for number in (number for wave in waves_of(self.found.weaker) for number in wave):
+                known = all(self.found.outcomes[other] is not None for other in self.found.nearest[number])
+                self.found.outcomes[number] = self._known(points, number) if known else None
+                if self.found.outcomes[number] is None:
+                    missing.append(number + 1)
+        if missing:
+            named = ", ".join(map(str, sorted(missing)[:NAMED])) + (" and others" if len(missing) > NAMED else "")
+            raise MissingError(
+                f"{len(missing):,} of {len(self.found.points):,} points were not measured by this version with this "
+                f"budget, or hang on one that was not: {named}; without a replay they are measured"
+            )
+
+    # -- points ------------------------------------------------------------------------------------
+    def _wave(self, executor: Executor, wave: Sequence[int]) -> None:
+        for number, outcome in self._outcomes(executor, wave):
+            self.found.outcomes[number] = outcome
+            self.tell(len(self.found.outcomes) - self.found.outcomes.count(None), len(self.found.outcomes))
+
+    def _outcomes(self, executor: Executor, wave: Sequence[int]) -> Iterator[tuple[int, Outcome]]:
+        """As they come: with several workers, of as many points at once."""
+        if self.workers == 1 or len(wave) == 1:
+            for number in wave:
+                yield number, self._outcome(executor, number)
+            return
+        with ThreadPoolExecutor(self.workers) as pool:
+            futures = {pool.submit(self._outcome, executor, number): number for number in wave}
+            try:
+                for future in as_completed(futures):
+                    yield futures[future], future.result()
+            except BaseException:
+                executor.stop()
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def _outcome(self, executor: Executor, number: int) -> Outcome:
+        """Known, or measured now and kept."""
+        with Points(self.path) as points:
+            known = self._known(points, number)
+            if known is None:
+                known = self._measured(executor, number)
+                points.put_result(self._key(number), msgspec.json.encode(known).decode())
+        return known
+
+    def _known(self, points: Points, number: int) -> Outcome | None:
+        setting = self.found.settings[number]
+        if isinstance(setting, str):
+            return Outcome(None, setting)
+        text = points.result(self._key(number))
+        return None if text is None else msgspec.json.decode(text, type=Outcome)
+
+    def _key(self, number: int) -> bytes:
+        """What decides an outcome."""
+        setting, spec = self._at(number), self.found.spec
+        model, platform = setting.model, setting.platform
+        known = [shipped_plan(model, name) for name in TUNED] + [kept_plan(model, platform)]
+        return key_of(
+            "explored", search_version(), repr(platform), repr(model), setting.optimizer, setting.batch, spec.budget,
+            spec.candidates, repr(known if spec.budget != "rule" else None), repr(self._neighbours(number)),
+        )  # fmt: skip
+
+    def _at(self, number: int) -> Setting:
+        setting = self.found.settings[number]
+        assert isinstance(setting, Setting)
+        return setting
+
+    def _neighbours(self, number: int) -> list[tuple[int, Plan]]:
+        """(which of the nearest, a plan) of the nearest weaker points: as it runs there, and as it might here."""
+        found: list[tuple[int, Plan]] = []
+        for which, other in enumerate(self.found.nearest[number] if self.found.spec.budget != "rule" else []):
+            outcome = self.found.outcomes[other]
+            if outcome is None or outcome.plan is None:
+                continue
+            cores = self._at(other).platform.cluster.cores
+            there = replace(outcome.plan, cores=outcome.plan.cores or cores)
+            ways = [there, replace(there, cores=0), replace(there, stores="overlapped")]
+            found += [(which, plan) for plan in [*ways, replace(there, cores=0, stores="overlapped")]]
+        return found
+
+    def _measured(self, executor: Executor, number: int) -> Outcome:
+        setting = self._at(number)
+        offers, fault = self._offers(executor, number)
+        counted = _counted(executor, setting, list(offers))
+        proven = False
+        if self.found.spec.budget == "search":
+            tuned = self._searched(executor, setting, counted)
+            proven = setting.is_plain and all(isinstance(one, Found) and one.proven for one in tuned.outcomes.values())
+            fault = fault or tuned.fault
+            if tuned.plan is not None and (plan := _bare(tuned.plan, setting)) not in counted:
+                offers[plan] = ("search", 0)
+                counted |= _counted(executor, setting, [plan])
+        best = _best(counted)
+        if best is None:
+            return Outcome(None, fault or next((one.fault for one in counted.values()), "no plan is known"))
+        plan, (origin, which) = counted[best].plan, offers[best]
+        (step,) = executor.all(look, setting.platform, [(setting, plan)])
+        return Outcome(plan, "", sum(counted[best].cycles) / len(SKEWS) / setting.batch, origin, which, proven, step)
+
+    def _offers(self, executor: Executor, number: int) -> tuple[dict[Plan, tuple[str, int]], str]:
+        """Plans with their origins, and which of the nearest that is, those that promise most first; why there is none
+        by rule."""
+        setting = self._at(number)
+        job = setting, self.found.spec.budget != "rule"
+        ((by_rule, known, fault),) = executor.all(plans_known, setting.platform, [job])
+        own = {_bare(plan, setting): ("known", 0) for plan in known}
+        own |= {_bare(plan, setting): ("rule", 0) for plan in by_rule}
+        offers: dict[Plan, tuple[str, int]] = {}
+        for which, plan in self._neighbours(number):
+            bare = _bare(plan, setting)
+            offers.setdefault(bare, own.get(bare, ("neighbour", which)))
+        return offers | own, fault
+
+    def _searched(self, executor: Executor, setting: Setting, counted: Mapping[Plan, Counted]) -> Tuned:
+        """Of the step of plain SGD on a sample: searches look at no other. Raises KeyboardInterrupt."""
+        best = _best(counted)
+        tuned = tune_on(
+            executor, self.path, setting.model, setting.platform, also=[] if best is None else [counted[best].plan],
+            candidates=self.found.spec.candidates,
+        )  # fmt: skip
+        if not tuned.complete:
+            raise KeyboardInterrupt
+        return tuned
+
+
+def _bare(plan: Plan, setting: Setting) -> Plan:
+    """To be compared with others: without what is for people, and with cores only where they are not all."""
+    cores = plan.cores if plan.cores < setting.platform.cluster.cores else 0
+    return replace(plan, made_by="", platform=setting.platform.name, cores=cores)
+
+
+def _counted(executor: Executor, setting: Setting, plans: Sequence[Plan]) -> dict[Plan, Counted]:
+    """The first plan, and the others as far as they are not clearly slower."""
+    first = executor.all(count, setting.platform, [(setting, plan) for plan in plans[:1]])
+    rival = first[0].cycles if first else ()
+    others = executor.all(count, setting.platform, [(setting, plan, rival) for plan in plans[1:]])
+    return dict(zip(plans, [*first, *others], strict=True))
+
+
+def _best(counted: Mapping[Plan, Counted]) -> Plan | None:
+    """The first of equals; None if none runs."""
+    return min((plan for plan in counted if counted[plan].runs), key=lambda plan: sum(counted[plan].cycles), default=None)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from autotuner.explore.axes import Value
-from autotuner.explore.errors import SpecError
-from autotuner.explore.fronts import front_of
-from autotuner.explore.run import Explored, Outcome
+from autotuner.exploration.axes import Value
+from autotuner.exploration.errors import SpecError
+from autotuner.exploration.fronts import front_of
 from pulpsim.tables import Column, Table, band, kib, number, words
+
+if TYPE_CHECKING:
+    from autotuner.exploration.explored import Explored, Outcome
 
 #: columns behind the axes, in order
 RESULTS = (
@@ -26,8 +28,9 @@ NOT_REACHED = "not reached"
 def rows_of(found: Explored) -> list[dict[str, Any]]:
     """A record a point, in order: its number, its axes, and RESULTS; None for what is not known.
 
-    meets: whether constraints on results hold. fronts: numbers of those that it is on, from 1. remark: why there is no
-    plan, or which weaker point is faster, which a better search would mend.
+    plan: where it comes from: "rule", "known" (shipped or kept), the point whose plan it is, or "search". meets: that
+    constraints on results hold. fronts: numbers of those that it is on, from 1. remark: why there is no plan, or which
+    weaker point is faster all the same.
     """
     rows = [{"point": place + 1, **found.points[place], **_results(found, place)} for place in range(len(found.points))]
     for row in rows:
@@ -64,19 +67,22 @@ def _results(found: Explored, place: int) -> dict[str, Any]:
 def _origin(found: Explored, place: int, outcome: Outcome) -> str:
     plan, setting = outcome.plan, found.settings[place]
     assert plan is not None and not isinstance(setting, str)
-    words = {"rule": "by rule", "known": "shipped or kept", "search": "searched"}
-    origin = words.get(outcome.origin) or f"of point {found.nearest[place][outcome.neighbour] + 1}"
+    is_neighbours = outcome.origin == "neighbour"
+    origin = f"point {found.nearest[place][outcome.neighbour] + 1}" if is_neighbours else outcome.origin
     return origin + (f", on {plan.cores} of {setting.platform.cluster.cores} cores" if plan.cores else "")
 
 
 def _remark(found: Explored, place: int, cycles: float) -> str:
-    """Of weaker points the fastest, if it is faster."""
+    """Of weaker points the fastest, if it is faster, and whether its plan could have been taken."""
     known = ((found.outcomes[other], other) for other in sorted(found.weaker[place]))
     faster = [(one.cycles, other) for one, other in known if one is not None and one.plan and one.cycles < cycles]
     if not faster:
         return ""
     least, other = min(faster)
-    return f"{cycles / least - 1:.2%} slower than point {other + 1}, which has less".replace("%", " %")
+    outcome, nearest = found.outcomes[place], found.nearest[place]
+    unfit = outcome is not None and any(nearest[which] == other for which in outcome.unfit)
+    why = "whose plan does not fit" if unfit else "which has less"
+    return f"{cycles / least - 1:.2%} slower than point {other + 1}, {why}".replace("%", " %")
 
 
 # -- for people --------------------------------------------------------------------------------
@@ -90,7 +96,7 @@ def table_of(found: Explored, rows: Sequence[dict[str, Any]]) -> Table:
     columns += [
         number("l1_bytes", "L1 KiB", kib), number("l2_bytes", "L2 KiB", kib),
         number("macs_per_cycle", "MAC/cycle", ".2f"), words("bound", "bound by"), words("lost_to", "most lost to"),
-        words("plan"), words("proven", value=lambda row: yes(row["proven"])),
+        words("plan", "plan from"), words("proven", value=lambda row: yes(row["proven"])),
     ]  # fmt: skip
     if found.spec.on_results:
         columns.append(words("meets", value=lambda row: yes(row["meets"])))
@@ -101,14 +107,21 @@ def table_of(found: Explored, rows: Sequence[dict[str, Any]]) -> Table:
 
 def _axis(name: str, rows: Sequence[dict[str, Any]]) -> Column:
     if not isinstance(rows[0][name], int | float):
-        return words(name, shown=value_text)
-    return number(name.removesuffix("_bytes"), f"{name} KiB", kib, lambda row: row[name]) if name.endswith("size_bytes") \
-        else number(name, shown=value_text)  # fmt: skip
+        return words(name, name, value_text)
+    if name.endswith("size_bytes"):
+        return number(name, f"{name.removesuffix('.size_bytes')} KiB", kib)
+    return number(name, name, value_text)
 
 
 def value_text(value: Value | None) -> str:
     """Of an axis."""
-    return "-".join(map(str, value)) if isinstance(value, tuple) else f"{value:g}" if isinstance(value, float) else str(value)
+    return (
+        "-".join(map(str, value))
+        if isinstance(value, tuple)
+        else f"{value:g}"
+        if isinstance(value, float)
+        else str(value)
+    )
 
 
 def yes(value: bool | None) -> str:
@@ -121,17 +134,17 @@ def columns_of(found: Explored) -> list[str]:
     return ["point", *found.spec.names, *RESULTS]
 
 
-def csv_of(found: Explored, rows: Sequence[dict[str, Any]]) -> str:
+def csv_of(found: Explored) -> str:
     """With a heading; numbers as Python writes them, what is not known is empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns_of(found))
-    writer.writerows(_cells(found, rows))
+    writer.writerows(_cells(found))
     return text.getvalue()
 
 
-def _cells(found: Explored, rows: Sequence[dict[str, Any]]) -> Iterator[list[Any]]:
-    for row in rows:
+def _cells(found: Explored) -> Iterator[list[Any]]:
+    for row in found.rows:
         values = [row[name] for name in columns_of(found)]
         yield [value_text(value) if isinstance(value, tuple) else _plain(value) for value in values]
 
@@ -140,14 +153,14 @@ def _plain(value: Any) -> Any:
     return yes(value) if isinstance(value, bool) else value
 
 
-def parquet_of(found: Explored, rows: Sequence[dict[str, Any]]) -> bytes:
-    """The same as a Parquet file. Raises SpecError without pyarrow, which the extra `parquet` brings."""
+def parquet_of(found: Explored) -> bytes:
+    """The same as a Parquet file. Raises SpecError without pyarrow."""
     try:
         import pyarrow
         from pyarrow import parquet
     except ImportError:
         raise SpecError("Parquet files are written by pyarrow: pip install 'pulpsim[parquet]'") from None
-    cells = list(zip(*_cells(found, rows), strict=True))
+    cells = list(zip(*_cells(found), strict=True))
     arrays = {name: pyarrow.array(list(column)) for name, column in zip(columns_of(found), cells, strict=True)}
     file = io.BytesIO()
     parquet.write_table(pyarrow.table(arrays), file)

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from autotuner.explore.axes import OWN, value_of
-from autotuner.explore.errors import SpecError
+from autotuner.exploration.axes import OWN, value_of
+from autotuner.exploration.errors import SpecError
 from pulpsim.errors import nearest
 from pulpsim.platform import UNITS as SIZES
 

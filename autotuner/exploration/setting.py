@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from autotuner.explore.axes import OWN, Point
+from autotuner.exploration.axes import OWN, Point
 from pulpsim import Platform
 from trainlib import models
 from trainlib.model import Model

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import msgspec
 
-from autotuner.explore.setting import Setting
+from autotuner.exploration.setting import Setting
 from autotuner.measure import SKEWS, Meter
 from autotuner.tuning import CLEARLY
 from pulpsim import Machine
@@ -88,18 +88,19 @@ def look(meter: Meter, setting: Setting, plan: Plan) -> Step:
     _, schedules = _compiled(meter, setting, plan)
     phases: list[PhaseReport] = []
     for part, times in setting.steps.items():
-        ran = marked_run(Machine(platform, values=False), schedules[part], {}, None)
+        ran = marked_run(Machine(platform, values=False), schedules[part], None, None)
         phases += times * phases_of(schedules[part], ran.marks, platform)
-    moved = (sum(getattr(phase, name) for phase in phases) for name in ("dma_bytes_in", "dma_bytes_out"))
-    instructions = sum(phase.instructions for phase in phases)
-    least = bounds(platform, setting.batch * setting.model.least_macs, *moved, instructions)
+    inward, outward, instructions = (
+        sum(getattr(phase, name) for phase in phases) for name in ("dma_bytes_in", "dma_bytes_out", "instructions")
+    )
+    least = bounds(platform, setting.batch * setting.model.least_macs, inward, outward, instructions)
     energy = total([phase.energy for phase in phases])
     bound = max(least, key=lambda name: least[name])
     cores = setting.batch * platform.cluster.cores
     return Step(
         max(schedule.l1_bytes for schedule in schedules.values()),
         max(schedule.l2_bytes for schedule in schedules.values()),
-        energy and energy.times(1 / setting.batch).microjoules,
+        None if energy is None else energy.times(1 / setting.batch).microjoules,
         bound, least[bound] / setting.batch,
         {name: sum(phase.causes[name] for phase in phases) / cores for name in phases[0].causes},
     )  # fmt: skip

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
-from autotuner.explore.axes import Point
+from autotuner.exploration.axes import Point
 
 MONOTONE = ("cluster.cores", "cluster.fpus", "l1.size_bytes", "l1.banks", "dma.bytes_per_cycle")
 

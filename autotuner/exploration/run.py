@@ -8,82 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from autotuner.executors import Executor, executor_of
-from autotuner.explore.axes import Point
-from autotuner.explore.counting import Counted, Step, count, look, plans_known
-from autotuner.explore.errors import MissingError, SpecError
-from autotuner.explore.neighbours import all_weaker, nearest_weaker, waves_of
-from autotuner.explore.setting import Setting
-from autotuner.explore.spec import Spec
+from autotuner.exploration.counting import Counted, count, look, plans_known
+from autotuner.exploration.errors import MissingError
+from autotuner.exploration.explored import Explored, Outcome
+from autotuner.exploration.neighbours import waves_of
+from autotuner.exploration.setting import Setting
+from autotuner.exploration.spec import Spec
 from autotuner.measure import SKEWS
 from autotuner.points import Points, key_of, search_version
 from autotuner.search import Found
 from autotuner.tuning import Tuned, file_of, tune_on, workers_of
-from pulpsim.errors import PulpsimError
 from trainlib.plan import Plan
 from trainlib.plans import TUNED, shipped_plan
 from trainlib.plans.kept import kept_plan
 
 #: points that a message names at most
 NAMED = 8
-
-
-class Outcome(msgspec.Struct, frozen=True):
-    """What came of a point.
-
-    plan: the best one, None if none runs, then `fault` says why. cycles: of a step, the mean over the start skews and a
-    batch. origin: "rule", "known", "neighbour" or "search": where the plan comes from; neighbour: from which of the
-    nearest weaker points. proven: every step was searched, with a proof.
-    """
-
-    plan: Plan | None
-    fault: str = ""
-    cycles: float = 0.0
-    origin: str = ""
-    neighbour: int = 0
-    proven: bool = False
-    step: Step | None = None
-
-
-@dataclass(frozen=True)
-class Explored:
-    """What came of all points, in order; None where one was not reached. settings: what they stand for, or why they
-    cannot be. weaker, nearest: of every point the numbers of those that are weaker, and of the nearest of them."""
-
-    spec: Spec
-    points: Sequence[Point]
-    settings: Sequence[Setting | str]
-    weaker: Sequence[set[int]]
-    nearest: Sequence[list[int]]
-    outcomes: list[Outcome | None] = field(default_factory=list)
-
-    @classmethod
-    def begun(cls, spec: Spec) -> Explored:
-        """With nothing reached. Raises SpecError if there are no points, or none of them can be."""
-        points = spec.points
-        settings = [_setting(point) for point in points]
-        if not any(isinstance(setting, Setting) for setting in settings):
-            raise SpecError(f"none of {len(points):,} points can be; the first one: {settings[0]}")
-        weaker = all_weaker(points)
-        return cls(spec, points, settings, weaker, nearest_weaker(weaker), [None] * len(points))
-
-    @property
-    def complete(self) -> bool:
-        """Whether all points were reached."""
-        return None not in self.outcomes
-
-
-def _setting(point: Point) -> Setting | str:
-    try:
-        return Setting.of(point)
-    except PulpsimError as error:
-        return str(error)
 
 
 def explore(
@@ -220,7 +167,10 @@ class _Run:
             return Outcome(None, fault or next((one.fault for one in counted.values()), "no plan is known"))
         plan, (origin, which) = counted[best].plan, offers[best]
         (step,) = executor.all(look, setting.platform, [(setting, plan)])
-        return Outcome(plan, "", sum(counted[best].cycles) / len(SKEWS) / setting.batch, origin, which, proven, step)
+        cycles = sum(counted[best].cycles) / len(SKEWS) / setting.batch
+        fit = {which for which, plan in self._neighbours(number) if not counted[_bare(plan, setting)].fault}
+        unfit = tuple({which for which, _ in self._neighbours(number)} - fit)
+        return Outcome(plan, "", cycles, origin, which, tuple(sorted(unfit)), proven, step)
 
     def _offers(self, executor: Executor, number: int) -> tuple[dict[Plan, tuple[str, int]], str]:
         """Plans with their origins, and which of the nearest that is, those that promise most first; why there is none
@@ -264,4 +214,6 @@ def _counted(executor: Executor, setting: Setting, plans: Sequence[Plan]) -> dic
 
 def _best(counted: Mapping[Plan, Counted]) -> Plan | None:
     """The first of equals; None if none runs."""
-    return min((plan for plan in counted if counted[plan].runs), key=lambda plan: sum(counted[plan].cycles), default=None)
+    return min(
+        (plan for plan in counted if counted[plan].runs), key=lambda plan: sum(counted[plan].cycles), default=None
+    )

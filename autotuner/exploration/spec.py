@@ -1,14 +1,14 @@
 """What an exploration looks at, as plain text:
 
-    budget = "transfer"
-    where = ["l1.size_bytes <= 128 KiB", "ms <= 10"]
-    fronts = [["ms", "uj_high"]]
+budget = "transfer"
+where = ["l1.size_bytes <= 128 KiB", "ms <= 10"]
+fronts = [["ms", "uj_high"]]
 
-    [axes]
-    model = ["ds_cnn", "autoencoder"]
-    cluster.cores = [1, 2, 4, 8]
-    cluster.fpus = "cluster.cores"
-    l1.size_bytes = {from = "32K", to = "256K", times = 2}
+[axes]
+model = ["ds_cnn", "autoencoder"]
+cluster.cores = [1, 2, 4, 8]
+cluster.fpus = "cluster.cores"
+l1.size_bytes = {from = "32K", to = "256K", times = 2}
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from autotuner.explore.axes import Axis, Point, axes_of, points_of
-from autotuner.explore.constraints import Constraint, constraint_of, known_name
-from autotuner.explore.errors import SpecError
+from autotuner.exploration.axes import Axis, Point, axes_of, points_of
+from autotuner.exploration.constraints import Constraint, constraint_of, known_name
+from autotuner.exploration.errors import SpecError
 from pulpsim.arguments import text, whole
 from pulpsim.errors import nearest
 
@@ -128,6 +128,10 @@ def _listed(given: Mapping[str, Any], name: str, example: list[Any], where: str)
 
 
 def _front(given: object, axes: list[str], where: str) -> tuple[str, ...]:
-    if not isinstance(given, list | tuple) or not 2 <= len(given) <= 4 or not all(isinstance(one, str) for one in given):
+    if (
+        not isinstance(given, list | tuple)
+        or not 2 <= len(given) <= 4
+        or not all(isinstance(one, str) for one in given)
+    ):
         raise SpecError(f"{where}fronts: {given!r}: must be a list of two to four columns, as ['ms', 'uj']")
     return tuple(known_name(name, axes, f"{where}fronts: {given!r}") for name in given)

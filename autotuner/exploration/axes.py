@@ -17,7 +17,7 @@ from itertools import islice, product
 from math import prod
 from typing import Any
 
-from autotuner.explore.errors import SpecError
+from autotuner.exploration.errors import SpecError
 from autotuner.points import key_of
 from pulpsim import Platform
 from pulpsim.arguments import real, text, whole

@@ -38,6 +38,8 @@ OWN = {
     "optimizer": "sgd, momentum, adam or adamw",
     "batch": "samples whose gradients are added up before the parameters change",
 }
+#: of these, those whose values are texts
+TEXTS = ("platform", "model", "trained", "optimizer")
 OPTIMIZERS = ("sgd", "momentum", "adam", "adamw")
 #: values of a range, combinations of all values, and points that are looked at
 MOST_VALUES, MOST_COMBINATIONS, MOST_POINTS = 1000, 1_000_000, 4096
@@ -162,14 +164,13 @@ def _range(name: str, given: Mapping[str, Any], where: str) -> tuple[Value, ...]
 
 
 def _between(first: float, last: float, step: float, times: float) -> Iterator[int | float]:
+    """Of whole numbers each is rounded, and above the one before."""
     count, value = 0, first
     while value <= last:
         yield value
         count += 1
         exact = first * times**count + step * count
-        value = round(exact) if isinstance(first, int) else exact
-        if value == first * times ** (count - 1) + step * (count - 1):  # rounded to the one before
-            value += 1
+        value = max(round(exact), value + 1) if isinstance(first, int) else exact
 
 
 # -- points ------------------------------------------------------------------------------------

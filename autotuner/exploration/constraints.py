@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from autotuner.exploration.axes import OWN, value_of
+from autotuner.exploration.axes import TEXTS, value_of
 from autotuner.exploration.errors import SpecError
 from pulpsim.errors import nearest
 from pulpsim.platform import UNITS as SIZES
@@ -79,7 +79,7 @@ def constraint_of(given: object, axes: Sequence[str], where: str) -> Constraint:
     other = SHORT.get(value, value)
     if other in axes or other in RESULTS:
         return Constraint(given, name, comparison, other=other)
-    if name in OWN and name not in ("width", "batch"):
+    if name in TEXTS:
         if comparison not in ("==", "!="):
             raise SpecError(f"{where}: {name} is a text: must be compared with == or !=")
         return Constraint(given, name, comparison, value_of(name, value.strip("\"'"), where))

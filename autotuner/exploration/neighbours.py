@@ -32,7 +32,7 @@ def all_weaker(points: Sequence[Point]) -> list[set[int]]:
 
 def _parts(point: Point) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """What must be equal, and what may be less."""
-    rest = tuple(value for name, value in point.items() if name not in MONOTONE)
+    rest = tuple(point[name] for name in sorted(point) if name not in MONOTONE)
     return rest, tuple(point[name] for name in MONOTONE if name in point)
 
 

@@ -151,7 +151,7 @@ def _parallel(several: Sequence[str], rows: Sequence[Row]) -> Markup:
             for at, label in scale.labels
         ]
     return figure(
-        "lines", "Every point", "Axes of the exploration on the left, results on the right.", 
+        "lines", "Every point", "Axes of the exploration on the left, results on the right.",
         [*upright, inner, *written], HEIGHT + 36, table=None, letters=0, legend=_legend(rows),
     )  # fmt: skip
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from autotuner.exploration.axes import Axis, Point, axes_of, points_of
+from autotuner.exploration.axes import TEXTS, Axis, Point, axes_of, points_of
 from autotuner.exploration.constraints import Constraint, constraint_of, known_name
 from autotuner.exploration.errors import SpecError
 from pulpsim.arguments import text, whole
@@ -134,4 +134,9 @@ def _front(given: object, axes: list[str], where: str) -> tuple[str, ...]:
         or not all(isinstance(one, str) for one in given)
     ):
         raise SpecError(f"{where}fronts: {given!r}: must be a list of two to four columns, as ['ms', 'uj']")
-    return tuple(known_name(name, axes, f"{where}fronts: {given!r}") for name in given)
+    where = f"{where}fronts: {given!r}"
+    columns = tuple(known_name(name, axes, where) for name in given)
+    for name in columns:
+        if name in TEXTS:
+            raise SpecError(f"{where}: {name} has no numbers")
+    return columns

@@ -188,16 +188,16 @@ def _tune_layer(
     model: Model, platform: Platform, parts: tuple[str, ...], workers: int, candidates: int, out: OutFolder | None,
     as_json: bool,
 ) -> None:  # fmt: skip
+    from autotuner.executors import executor_of
     from autotuner.points import default_path
     from autotuner.report import steps_table
     from autotuner.tuning import jobs_of, search_steps
-    from autotuner.workers import Workers
 
     found: dict[Job, Outcome] = {}
     complete = True
     try:
-        with _telling() as tell, Workers(platform, default_path(), workers) as pool:
-            search_steps(model, pool, jobs_of(model, parts, (1,)), found, tell=tell, most=candidates)
+        with _telling() as tell, executor_of(default_path(), workers) as executor:
+            search_steps(executor, model, platform, jobs_of(model, parts, (1,)), found, tell=tell, most=candidates)
     except KeyboardInterrupt:
         complete = False
     outcomes = {step: outcome for (_, step), outcome in sorted(found.items())}

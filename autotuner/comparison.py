@@ -14,11 +14,11 @@ from pathlib import Path
 
 import msgspec
 
+from autotuner.executors import executor_of
 from autotuner.measure import SKEWS, Meter
 from autotuner.points import key_of, search_version
 from autotuner.published import Row, as_step, layer_of, primitives_of, profiled, ranking
 from autotuner.tuning import Job, Outcome, Progress, jobs_of, search_steps
-from autotuner.workers import Workers
 from pulpsim import Platform
 from trainlib.errors import PlanError
 from trainlib.lowering.schedule import compile_step
@@ -67,9 +67,9 @@ def compare(
         if "update" not in job[1] and profiled(model, *job)
     }
     found: dict[Job, Outcome] = {}
-    with Workers(platform, path, workers) as pool:
-        choices = dict(zip(groups, pool.all(choose, [(model, *job) for job in groups]), strict=True))
-        search_steps(model, pool, groups, found, tell=tell)
+    with executor_of(path, workers) as executor:
+        choices = dict(zip(groups, executor.all(choose, platform, [(model, *job) for job in groups]), strict=True))
+        search_steps(executor, model, platform, groups, found, tell=tell)
     of = {job: choices[first] for first, jobs in groups.items() for job in jobs}
     names = {job: model.layers[job[0]].name for job in of}
     return [Compared(names[job], job[1], _renamed(of[job], names[job]), found[job]) for job in sorted(of)]

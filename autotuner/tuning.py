@@ -16,11 +16,12 @@ from typing import Any
 
 import msgspec
 
+from autotuner.executors import Executor, executor_of
+from autotuner.executors.here import Here
 from autotuner.measure import SKEWS, Meter
 from autotuner.points import Points, key_of, search_version
 from autotuner.search import Found, Infeasible, search
 from autotuner.space import layer_key
-from autotuner.workers import Workers
 from pulpsim import Platform
 from pulpsim.arguments import text as text_of
 from pulpsim.arguments import whole
@@ -139,7 +140,7 @@ def renamed(outcome: Outcome, layer: str) -> Outcome:
 
 
 def search_steps(
-    model: Model, workers: Workers, groups: dict[Job, list[Job]], found: dict[Job, Outcome],
+    executor: Executor, model: Model, platform: Platform, groups: dict[Job, list[Job]], found: dict[Job, Outcome],
     rule: Plan | None = None, allowed: Sequence[str] = (), tell: Callable[[Progress], None] = lambda progress: None,
     most: int = 0,
 ) -> None:  # fmt: skip
@@ -148,8 +149,8 @@ def search_steps(
     rule: where searches begin. allowed: kernels (default: all). most: see `search`. Raises ModelError if L2 cannot
     hold the model.
     """
-    check_l2(model, workers.platform)
-    vectors = _vectors(model, workers.platform, rule)
+    check_l2(model, platform)
+    vectors = _vectors(model, platform, rule)
     jobs = sorted(groups, key=lambda job: -_size(model, job))  # the longest first, so that none is last
     by_rule = {} if rule is None else {(step.layer, step.step): step for step in rule.steps}
     saved = 0.0
@@ -158,9 +159,8 @@ def search_steps(
         known = by_rule.get((model.layers[job[0]].name, job[1]))
         return [known] if known else []
 
-    for done, (number, outcome) in enumerate(
-        workers.run(search_job, [(model, job, first(job), allowed, vectors, most) for job in jobs]), start=1
-    ):
+    arguments = [(model, job, first(job), allowed, vectors, most) for job in jobs]
+    for done, (number, outcome) in enumerate(executor.run(search_job, platform, arguments), start=1):
         job = jobs[number]
         for index, step in groups[job]:
             found[index, step] = renamed(outcome, model.layers[index].name)
@@ -196,11 +196,28 @@ def tune(
     the result is not slower. candidates: of each step, those that are compiled (0: as many as a proof takes); what is
     found is then not proven. made_by: put into the plan. tell: of progress. The result is the same for any number of
     workers. Ctrl-C ends the search with what has been found; a second run goes on from the points. Raises TuningError,
-    PlanError for `also`, ModelError, PlatformError, PointsError, WorkersError.
+    PlanError for `also`, ModelError, PlatformError, PointsError, ExecutorError.
     """
-    platform, path = Platform.of(platform), file_of(path)
+    path = file_of(path)
+    with executor_of(path, workers_of(workers)) as executor:
+        return tune_on(
+            executor, path, model, platform,
+            parts=parts, allowed=allowed, also=also, made_by=made_by, candidates=candidates, tell=tell,
+        )  # fmt: skip
+
+
+def tune_on(
+    executor: Executor, path: Path | None, model: Model | str, platform: Platform | str | Path, *,
+    parts: Sequence[str] = (), allowed: Sequence[str] = (), also: Sequence[Plan | str | Path] = (), made_by: str = "",
+    candidates: int = 0, tell: Callable[[Progress], None] = lambda progress: None,
+) -> Tuned:  # fmt: skip
+    """As `tune`, on an executor that others may use at the same time, from other threads. path: the executor's.
+
+    Ctrl-C stops the executor, and so ends all searches on it.
+    """
+    platform = Platform.of(platform)
     model = replace(models.of(model), origin=None)  # weights need not go to every process
-    workers, parts = workers_of(workers), _words("parts", parts, PARTS)
+    parts = _words("parts", parts, PARTS)
     allowed = _words("allowed", allowed, (*matmul.NAMES, *depthwise.NAMES))
     most = candidates_of(candidates)
     rivals = [Plan.of(plan) for plan in _several("also", also)]
@@ -222,14 +239,14 @@ def tune(
     found: dict[Job, Outcome] = {}
     whole, complete = _Whole(model, platform, fault), True
     try:
-        with Workers(platform, path, workers) as pool:
-            search_steps(model, pool, jobs_of(model, parts), found, rule, allowed, tell, most)
-            whole.begin(pool, rule, [*rivals, *_put_together(model, platform, rule, found)])
-            whole.descend(pool, found, tell)
+        search_steps(executor, model, platform, jobs_of(model, parts), found, rule, allowed, tell, most)
+        whole.begin(executor, rule, [*rivals, *_put_together(model, platform, rule, found)])
+        whole.descend(executor, found, tell)
     except KeyboardInterrupt:
         complete = False
+        executor.stop()
         if not whole.best:
-            with Workers(platform, path, 1) as here:
+            with Here(path) as here:
                 whole.begin(here, rule, [*rivals, *_put_together(model, platform, rule, found)])
     tuned = whole.result(found, complete, made_by)
     if complete:
@@ -366,13 +383,13 @@ class _Whole:
         """Sum of the best one's cycles over the skews."""
         return sum(self.cycles)
 
-    def begin(self, pool: Workers, rule: Plan | None, plans: Sequence[Plan]) -> None:
+    def begin(self, executor: Executor, rule: Plan | None, plans: Sequence[Plan]) -> None:
         every = [rule, *plans] if rule is not None else list(plans)
-        cycles = self._try(pool, every, ())
+        cycles = self._try(executor, every, ())
         if rule is not None:
             self.default_total = sum(cycles[0])
 
-    def descend(self, pool: Workers, found: dict[Job, Outcome], tell: Callable[[Progress], None]) -> None:
+    def descend(self, executor: Executor, found: dict[Job, Outcome], tell: Callable[[Progress], None]) -> None:
         """Exchange one kind of step after the other as long as the whole gets faster."""
         kinds = [jobs for jobs in jobs_of(self.model).values() if isinstance(found.get(jobs[0]), Found)]
         for turn in range(PASSES if self.best else 0):
@@ -380,13 +397,13 @@ class _Whole:
             for number, jobs in enumerate(kinds):
                 outcome = found[jobs[0]]
                 assert isinstance(outcome, Found)
-                self._exchange(pool, jobs, dict.fromkeys([outcome.step, *outcome.runners_up]))
+                self._exchange(executor, jobs, dict.fromkeys([outcome.step, *outcome.runners_up]))
                 done = turn * len(kinds) + number + 1
                 tell(Progress(WHOLE, done, PASSES * len(kinds), (self.default_total - self.total) / len(SKEWS)))
             if self.total == before:
                 break
 
-    def _exchange(self, pool: Workers, jobs: list[Job], steps: Iterable[LayerStep]) -> None:
+    def _exchange(self, executor: Executor, jobs: list[Job], steps: Iterable[LayerStep]) -> None:
         """Try other ways to do steps that are equal to each other."""
         assert self.best is not None
         names = {(self.model.layers[index].name, step) for index, step in jobs}
@@ -399,13 +416,13 @@ class _Whole:
             )
             if changed != self.best.steps:
                 plans.append(replace(self.best, steps=changed))
-        promises = pool.all(_promise, [(self.model, plan) for plan in plans])
+        promises = executor.all(_promise, self.platform, [(self.model, plan) for plan in plans])
         order = sorted((cycles, number) for number, cycles in enumerate(promises) if cycles is not None)
-        self._try(pool, [plans[number] for _, number in order[:SIMULATED_EXCHANGES]], self.cycles)
+        self._try(executor, [plans[number] for _, number in order[:SIMULATED_EXCHANGES]], self.cycles)
 
-    def _try(self, pool: Workers, plans: Sequence[Plan], rival: tuple[int, ...]) -> list[tuple[int, ...]]:
+    def _try(self, executor: Executor, plans: Sequence[Plan], rival: tuple[int, ...]) -> list[tuple[int, ...]]:
         """Cycles of the plans: see `_count`. Keeps the best."""
-        counted = pool.all(_count, [(self.model, plan, rival) for plan in plans])
+        counted = executor.all(_count, self.platform, [(self.model, plan, rival) for plan in plans])
         for plan, (cycles, fault, simulated, reused) in counted:
             self.fault = self.fault or fault
             self.simulated, self.reused = self.simulated + simulated, self.reused + reused

@@ -17,8 +17,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from autotuner.executors import executor_of
 from autotuner.measure import Meter
-from autotuner.workers import Workers
 from pulpsim import Platform
 from trainlib import datasets, models, schedules
 from trainlib.data import spectra
@@ -311,9 +311,9 @@ def measure(
 ) -> Document:  # fmt: skip
     """The same for any number of workers. tell: told how many experiments are done, of how many."""
     jobs, found = list(_jobs(seeds, *recipes)), dict[int, Document]()
-    with Workers(Platform.preset(PLATFORM), None, workers) as pool:
+    with executor_of(None, workers) as executor:
         tell(0, len(jobs))
-        for number, document in pool.run(_experiment, [(job,) for job in jobs]):
+        for number, document in executor.run(_experiment, Platform.preset(PLATFORM), [(job,) for job in jobs]):
             found[number] = document
             tell(len(found), len(jobs))
     return sum((found[number] for number in range(len(jobs))), Document())

@@ -15,13 +15,14 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 import numpy as np
 import pytest
 
 from autotuner import tuning as module
+from autotuner.executors.here import Here
 from autotuner.measure import SKEWS, Meter
 from autotuner.points import Points
 from autotuner.search import Found, Infeasible
@@ -236,7 +237,7 @@ def test_a_plan_for_another_model_is_refused(path: Path) -> None:
 
 # -- what is known ---------------------------------------------------------------------------------
 def test_a_second_run_simulates_nothing(fresh: Fresh, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "Workers", Reached)
+    monkeypatch.setattr(module, "executor_of", lambda *arguments: Unused())
     again = tune(SMALL, PLATFORM, 2, fresh.path)
     assert result(again) == result(fresh.tuned)
     assert simulated(again) == 0 and again.reused == fresh.tuned.simulated + fresh.tuned.reused
@@ -248,10 +249,17 @@ def test_a_second_run_simulates_nothing(fresh: Fresh, monkeypatch: pytest.Monkey
 
 
 class Reached(Exception):  # noqa: N818
-    """Stands in the place of workers: something is about to be searched."""
+    """Something is about to be searched."""
 
-    def __init__(self, *arguments: object):
-        raise self
+
+class Unused(Here):
+    """An executor on which nothing may run."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+
+    def run(self, *arguments: object) -> NoReturn:
+        raise Reached
 
 
 @pytest.mark.parametrize(
@@ -268,7 +276,7 @@ class Reached(Exception):  # noqa: N818
 def test_results_are_of_one_platform_model_and_request(
     other: Callable[..., Tuned], fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "Workers", Reached)
+    monkeypatch.setattr(module, "executor_of", lambda *arguments: Unused())
     with pytest.raises(Reached):
         other(**{"model": SMALL, "platform": PLATFORM, "workers": 1, "path": fresh.path, **other.keywords})  # type: ignore[attr-defined]
 
@@ -276,7 +284,7 @@ def test_results_are_of_one_platform_model_and_request(
 def test_results_with_other_plans_to_beat_are_others(fresh: Fresh, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     also = [replace(plan_of(fresh.tuned), made_by="one")]
     known = tune(SMALL, PLATFORM, 1, path, parts=("update",), also=also)
-    monkeypatch.setattr(module, "Workers", Reached)
+    monkeypatch.setattr(module, "executor_of", lambda *arguments: Unused())
     assert result(tune(SMALL, PLATFORM, 1, path, parts=("update",), also=[plan_of(fresh.tuned)])) == result(known)
     with pytest.raises(Reached):
         tune(SMALL, PLATFORM, 1, path, parts=("update",), also=[RULE])

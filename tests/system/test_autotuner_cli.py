@@ -200,7 +200,7 @@ def test_a_model_that_does_not_run_is_refused_with_the_reason() -> None:
 def test_without_a_number_of_workers_there_is_one_a_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     good("tune", "small", "--steps", "fw", "--workers", "1")
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
-    monkeypatch.setattr("autotuner.workers.get_context", None)
+    monkeypatch.setattr("autotuner.executors.processes.get_context", None)
     good("tune", "small", "--steps", "fw")
     good("tune", "--layer", LAYER, "--steps", "fw")
 

@@ -1,4 +1,4 @@
-"""Protects processes that share work: results in order, errors that come through, and nobody left behind."""
+"""Protects executors: results in order, errors that come through, threads that share one, and nobody left behind."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
 import pytest
 
+from autotuner.executors import ExecutorError, executor_of
+from autotuner.executors.meters import MOST_METERS
 from autotuner.measure import Meter
 from autotuner.points import Points
 from autotuner.space import candidates
-from autotuner.workers import Workers, WorkersError
 from pulpsim.platform import Platform
 from trainlib.errors import PlanError
 from trainlib.layers import PointWise
@@ -43,6 +45,16 @@ def measure(meter: Meter, count: int) -> int:
     return meter.simulated
 
 
+def cycles(meter: Meter, count: int) -> list[int]:
+    """Of so many candidates."""
+    steps = islice(candidates(MODEL, 0, "fw"), count)
+    return [meter.cycles(compile_step(MODEL, 0, step, meter.platform), 0) for step in steps]
+
+
+def platform_of(meter: Meter) -> Platform:
+    return meter.platform
+
+
 def refuse(meter: Meter, number: int) -> None:
     raise PlanError(f"plan {number}: refused")
 
@@ -61,10 +73,10 @@ def known(path: Path) -> int:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_results_are_in_the_order_of_the_jobs(workers: int) -> None:
     """Longer jobs first: they end in another one."""
-    with Workers(PLATFORM, None, workers) as pool:
-        assert pool.all(nap, []) == []
-        results = pool.all(nap, [(0.03 * (10 - number), number) for number in range(11)])
-        ended = dict(pool.run(nap, [(0.0, 7), (0.0, 8)]))
+    with executor_of(None, workers) as executor:
+        assert executor.all(nap, PLATFORM, []) == []
+        results = executor.all(nap, PLATFORM, [(0.03 * (10 - number), number) for number in range(11)])
+        ended = dict(executor.run(nap, PLATFORM, [(0.0, 7), (0.0, 8)]))
     assert [number for _, number in results] == list(range(11))
     assert {number: result for number, (_, result) in ended.items()} == {0: 7, 1: 8}
     processes = {process for process, _ in results}
@@ -73,29 +85,54 @@ def test_results_are_in_the_order_of_the_jobs(workers: int) -> None:
 
 def test_processes_share_their_points(tmp_path: Path) -> None:
     path = tmp_path / "points.sqlite"
-    with Workers(PLATFORM, path, 1) as pool:
-        (simulated,) = pool.all(measure, [(5,)])
+    with executor_of(path, 1) as executor:
+        (simulated,) = executor.all(measure, PLATFORM, [(5,)])
     assert simulated == known(path) > 0
-    with Workers(PLATFORM, path, 2) as pool:
-        assert pool.all(measure, [(5,), (5,)]) == [0, 0]
+    with executor_of(path, 2) as executor:
+        assert executor.all(measure, PLATFORM, [(5,), (5,)]) == [0, 0]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_one_serves_many_platforms(workers: int) -> None:
+    """More than it keeps meters of, each of them again and again."""
+    platforms = [PLATFORM.replace({"dma.bytes_per_cycle": 4 << n % 2, "cluster.cores": 1 << n // 2}) for n in range(8)]
+    assert len(platforms) > MOST_METERS
+    with executor_of(None, workers) as executor:
+        for _ in range(2):
+            assert [executor.all(platform_of, platform, [(), ()]) for platform in platforms] == [
+                [platform] * 2 for platform in platforms
+            ]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_threads_share_one(workers: int, tmp_path: Path) -> None:
+    """Each gets the results of its own jobs, from meters that no other thread uses."""
+    platforms = [PLATFORM.replace({"cluster.cores": cores}) for cores in (1, 2, 4, 8)]
+    with executor_of(None, 1) as alone:
+        expected = [alone.all(cycles, platform, [(6,)] * 3) for platform in platforms]
+    with executor_of(tmp_path / "points.sqlite", workers) as executor, ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda platform: executor.all(cycles, platform, [(6,)] * 3), platforms))
+    assert found == expected and len({*map(str, found)}) == 4
 
 
 # -- errors ----------------------------------------------------------------------------------------
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_error_comes_through(workers: int) -> None:
-    with Workers(PLATFORM, None, workers) as pool:
+    with executor_of(None, workers) as executor:
         with pytest.raises(PlanError, match=r"^plan 3: refused$"):
-            pool.all(refuse, [(3,)])
-        assert pool.all(nap, [(0.0, 5)])[0][1] == 5, "others go on"
+            executor.all(refuse, PLATFORM, [(3,)])
+        assert executor.all(nap, PLATFORM, [(0.0, 5)])[0][1] == 5, "others go on"
 
 
 def test_a_worker_that_is_killed_is_reported_and_its_points_are_kept(tmp_path: Path) -> None:
     path = tmp_path / "points.sqlite"
     with (
-        pytest.raises(WorkersError, match=r"was ended from outside .*the same command goes on from there, .*--workers"),
-        Workers(PLATFORM, path, 2) as pool,
+        pytest.raises(
+            ExecutorError, match=r"was ended from outside .*the same command goes on from there, .*--workers"
+        ),
+        executor_of(path, 2) as executor,
     ):
-        pool.all(die, [()])
+        executor.all(die, PLATFORM, [()])
     assert known(path) > 0
 
 
@@ -103,21 +140,35 @@ def test_a_worker_that_is_killed_is_reported_and_its_points_are_kept(tmp_path: P
 def test_leaving_stops_jobs_before_their_next_simulation(tmp_path: Path) -> None:
     """Those under way and those that wait."""
     path = tmp_path / "points.sqlite"
-    with pytest.raises(KeyboardInterrupt), Workers(PLATFORM, path, 2) as pool:
-        next(pool.run(measure, [(1,), (MANY,), (MANY,), (MANY,)]))
+    with pytest.raises(KeyboardInterrupt), executor_of(path, 2) as executor:
+        next(executor.run(measure, PLATFORM, [(1,), (MANY,), (MANY,), (MANY,)]))
         while known(path) < 5:
             time.sleep(0.01)
         raise KeyboardInterrupt
     assert 5 <= known(path) < 100 < MANY < len(list(candidates(MODEL, 0, "fw")))
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_stopping_ends_the_jobs_of_all_threads(workers: int, tmp_path: Path) -> None:
+    path = tmp_path / "points.sqlite"
+    with executor_of(path, workers) as executor, ThreadPoolExecutor(3) as threads:
+        running = [threads.submit(executor.all, measure, PLATFORM, [(MANY,), (MANY,)]) for _ in range(3)]
+        while known(path) < 5:
+            time.sleep(0.01)
+        executor.stop()
+        assert all(isinstance(future.exception(timeout=20), KeyboardInterrupt) for future in running)
+        with pytest.raises(KeyboardInterrupt):
+            executor.all(nap, PLATFORM, [(0.0,)])
+    assert 5 <= known(path) < MANY
+
+
 #: has one worker that is idle and one that never asks whether to stop
 ORPHANS = """
-from autotuner.workers import Workers
-from tests.autotuner.test_workers import PLATFORM, nap
-with Workers(PLATFORM, None, 2) as pool:
-    assert len(set(pool.all(nap, [(0.5, 1), (0.5, 2), (0.5, 3), (0.5, 4)]))) == 4
-    jobs = pool.run(nap, [(0.0,), (600.0,)])
+from autotuner.executors import executor_of
+from tests.autotuner.test_executors import PLATFORM, nap
+with executor_of(None, 2) as executor:
+    assert len(set(executor.all(nap, PLATFORM, [(0.5, 1), (0.5, 2), (0.5, 3), (0.5, 4)]))) == 4
+    jobs = executor.run(nap, PLATFORM, [(0.0,), (600.0,)])
     next(jobs)
     print("ready", flush=True)
     next(jobs)

@@ -194,7 +194,7 @@ def test_slips_are_told(changes: dict[str, Any], message: str, tmp_path: Path) -
 
 def test_a_file_is_named_in_messages(tmp_path: Path) -> None:
     file = tmp_path / "spec.toml"
-    for content, message in (("[axes", "cannot read"), ("budget = 3", "axes"), ('[axes]\nmodel = 3', "model = 3")):
+    for content, message in (("[axes", "cannot read"), ("budget = 3", "axes"), ("[axes]\nmodel = 3", "model = 3")):
         file.write_text(content)
         with pytest.raises(SpecError, match=message) as caught:
             Spec.of(file)

@@ -17,7 +17,7 @@ import sqlite3
 import struct
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import cache
 from importlib import import_module
@@ -79,7 +79,7 @@ class Points:
         """The cycles measured for `key`, None if it never was."""
         with self._errors():
             row = self._database.execute("SELECT cycles FROM points WHERE key = ?", (key,)).fetchone()
-        return None if row is None else struct.unpack(f"<{len(row[0]) // 8}q", row[0])
+        return None if row is None else _unpacked(row[0])
 
     def put(self, key: bytes, cycles: Sequence[int], note: str = "") -> None:
         """Keep a point, for good once this returns. A key that is known keeps its first cycles and note.
@@ -100,6 +100,24 @@ class Points:
         """Keep the result of a whole search. A key that is known keeps its first text."""
         with self._errors():
             self._database.execute("INSERT OR IGNORE INTO results VALUES (?, ?)", (key, text))
+
+    def content(self) -> Iterator[tuple[bytes, tuple[int, ...] | str, str]]:
+        """(key, cycles, note) of all points, (key, text, '') of all results."""
+        with self._errors():
+            for key, cycles, note in self._database.execute("SELECT key, cycles, note FROM points"):
+                yield key, _unpacked(cycles), note
+            for key, text in self._database.execute("SELECT key, text FROM results"):
+                yield key, text, ""
+
+    def keep(self, content: Iterable[tuple[bytes, tuple[int, ...] | str, str]]) -> None:
+        """Put all of it, in one transaction: see `content`."""
+        with self._errors(), self._database:
+            self._database.execute("BEGIN")
+            for key, value, note in content:
+                if isinstance(value, str):
+                    Points.put_result(self, key, value)
+                else:
+                    Points.put(self, key, value, note)
 
     def __len__(self) -> int:
         """Points; results do not count."""
@@ -128,6 +146,10 @@ class Points:
                 f"{self._path}: {error}: measured points cannot be kept here; give another file, or move the "
                 f"default one by setting {CACHE_VARIABLE} to a folder that can be written"
             ) from error
+
+
+def _unpacked(cycles: bytes) -> tuple[int, ...]:
+    return struct.unpack(f"<{len(cycles) // 8}q", cycles)
 
 
 # -- opening ---------------------------------------------------------------------------------------

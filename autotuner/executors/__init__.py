@@ -1,4 +1,4 @@
-"""Where the jobs of searches run: in this process, or in several on this machine. What comes out is the same.
+"""Where the jobs of searches run: in this process, in several, or on a Dask cluster. What comes out is the same.
 
 A job is a function of a meter and of what it is given besides: pure, but for the points that its meter keeps. One
 executor serves any number of platforms, and any number of threads at once.
@@ -13,6 +13,9 @@ from typing import Any, Protocol, TypeVar
 
 from pulpsim.errors import PulpsimError
 from pulpsim.platform import Platform
+
+#: instead of a scheduler's address: one of our own
+LOCAL = "local"
 
 Self = TypeVar("Self", bound="Executor")
 
@@ -46,8 +49,18 @@ class Executor(Protocol):
         self.stop()
 
 
-def executor_of(path: Path | None, workers: int) -> Executor:
-    """`workers` processes, 1: this one. path: of the file that keeps points, None: in memory only."""
+def executor_of(path: Path | None, workers: int, scheduler: str = "") -> Executor:
+    """`workers` processes, 1: this one; or the workers of a Dask scheduler.
+
+    path: of the file that keeps points, None: in memory only. scheduler: its address, or LOCAL, for `workers`
+    processes of a scheduler of our own. Raises ExecutorError, if Dask is not there, or not as it has to be.
+    """
+    if scheduler:
+        try:
+            from autotuner.executors.cluster import Cluster
+        except ImportError:
+            raise ExecutorError("schedulers are Dask's, which is not there: pip install 'pulpsim[dask]'") from None
+        return Cluster(path, scheduler, workers)
     if workers == 1:
         from autotuner.executors.here import Here
 

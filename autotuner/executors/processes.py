@@ -40,7 +40,7 @@ class Processes(Executor):
         numbers: dict[Future[Any], int] = {}
         ended = SimpleQueue[Future[Any]]()  # `as_completed` would not see those that are cancelled
         try:
-            with _deaf():  # processes are started here
+            with deaf():  # processes are started here
                 for number, job in enumerate(jobs):
                     numbers[self._pool.submit(_call, function, platform, job)] = number
             for future in numbers:
@@ -67,7 +67,7 @@ class Processes(Executor):
 
 
 @contextmanager
-def _deaf() -> Iterator[None]:
+def deaf() -> Iterator[None]:
     """Processes started in it never see Ctrl-C, and SIGTERM not before `_begin`; we see both afterwards."""
     if not hasattr(signal, "pthread_sigmask"):  # not POSIX
         yield

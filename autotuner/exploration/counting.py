@@ -21,7 +21,6 @@ from trainlib.lowering.schedule import compile_schedule
 from trainlib.optimizers.batch import Part
 from trainlib.plan import Plan
 from trainlib.plans import plans_of_presets, tuned_plan
-from trainlib.plans.kept import kept_plan
 from trainlib.step_report import PhaseReport, marked_run, phases_of
 from trainlib.tiling import default_plan, settled
 
@@ -52,21 +51,22 @@ class Step(msgspec.Struct, frozen=True):
     causes: dict[str, float]
 
 
-def plans_known(meter: Meter, setting: Setting, all_known: bool) -> tuple[list[Plan], list[Plan], str]:
-    """The plan by rule, if there is one; with all_known those shipped or kept; what keeps the first from being. The
-    others need not fit."""
+def plans_known(meter: Meter, setting: Setting, others: bool) -> tuple[list[Plan], list[Plan], str]:
+    """The plan by rule, if there is one; with `others` those that are shipped, which need not fit; what keeps the first
+    from being."""
     model, platform = setting.model, meter.platform
     optimizer = list(setting.kinds.values())[-1]
     try:
         by_rule, fault = [default_plan(model, platform, optimizer)], ""
     except (PlanError, ModelError) as error:
         by_rule, fault = [], str(error)
-    known: list[Plan | None] = []
-    if all_known:
-        known = [tuned_plan(model, platform), kept_plan(model, platform)]
+    known: list[Plan] = []
+    if others:
+        tuned = tuned_plan(model, platform)
+        known += [] if tuned is None else [tuned]
         with suppress(PlanError, ModelError):
             known += plans_of_presets(model, platform, optimizer)
-    return by_rule, [plan for plan in known if plan is not None], fault
+    return by_rule, known, fault
 
 
 def count(meter: Meter, setting: Setting, plan: Plan, rival: Sequence[int] = ()) -> Counted:

@@ -35,15 +35,16 @@ NAMED = 8
 
 def explore(
     spec: Spec | str | Path | Mapping[str, Any], workers: int = 1, path: str | Path | None = None, *,
-    replay: bool = False, tell: Callable[[int, int], None] = lambda done, of: None,
+    replay: bool = False, scheduler: str = "", tell: Callable[[int, int], None] = lambda done, of: None,
 ) -> Explored:  # fmt: skip
     """Look at every point of a spec, or of its file, with a plan made for each.
 
-    workers: processes. path: of the file that keeps points; None keeps them in memory. replay: simulate nothing. tell:
-    of how many points are done, and how many there are. Ctrl-C ends it with what is done; a second run goes on from
-    there. Raises SpecError; MissingError, of a replay; TuningError, PointsError, ExecutorError.
+    workers: processes, and points that are looked at at once. path: of the file that keeps points; None keeps them in
+    memory. replay: simulate nothing. scheduler: of Dask, see `autotuner.executors.executor_of`. tell: of how many
+    points are done, and how many there are. Ctrl-C ends it with what is done; a second run goes on from there. Raises
+    SpecError; MissingError, of a replay; TuningError, PointsError, ExecutorError.
     """
-    run = _Run(Explored.begun(Spec.of(spec)), workers_of(workers), file_of(path), tell)
+    run = _Run(Explored.begun(Spec.of(spec)), workers_of(workers), file_of(path), scheduler, tell)
     if replay:
         run.replay()
     else:
@@ -58,11 +59,12 @@ class _Run:
     found: Explored
     workers: int
     path: Path | None
+    scheduler: str
     tell: Callable[[int, int], None]
 
     def measure(self) -> None:
         try:
-            with executor_of(self.path, self.workers) as executor:
+            with executor_of(self.path, self.workers, self.scheduler) as executor:
                 for wave in waves_of(self.found.weaker):
                     self._wave(executor, wave)
         except KeyboardInterrupt:
@@ -176,8 +178,10 @@ class _Run:
         """Plans with their origins, and which of the nearest that is, those that promise most first; why there is none
         by rule."""
         setting = self._at(number)
-        job = setting, self.found.spec.budget != "rule"
-        ((by_rule, known, fault),) = executor.all(plans_known, setting.platform, [job])
+        others = self.found.spec.budget != "rule"
+        ((by_rule, known, fault),) = executor.all(plans_known, setting.platform, [(setting, others)])
+        if others and (kept := kept_plan(setting.model, setting.platform)) is not None:  # of this machine
+            known.append(kept)
         own = {_bare(plan, setting): ("known", 0) for plan in known}
         own |= {_bare(plan, setting): ("rule", 0) for plan in by_rule}
         offers: dict[Plan, tuple[str, int]] = {}

@@ -34,11 +34,14 @@ if TYPE_CHECKING:
 """,
 )
 @click.argument("spec", metavar="SPEC.toml", type=FILE)
-@click.option("--workers", default=None, type=int, help="Processes to measure with (default: one a processor).")
+@click.option("--workers", default=None, type=int, help="Processes, and points at once (default: one a processor).")
+@click.option("--scheduler", metavar="ADDRESS", default="", help="Dask's, whose workers measure; local: one of our own.")
 @click.option("--replay", is_flag=True, help="Simulate nothing: fail if a point was not measured before.")
 @out_option("points.csv, points.json, explore.html, the plans, and points.parquet if pyarrow is there")
 @json_option
-def explore_command(spec: str, workers: int | None, replay: bool, out: OutFolder | None, as_json: bool) -> None:
+def explore_command(
+    spec: str, workers: int | None, scheduler: str, replay: bool, out: OutFolder | None, as_json: bool
+) -> None:  # fmt: skip
     """Look at every point of SPEC.toml - platforms, networks, trainers - each with a plan made for it.
 
     Every point that was measured is kept: an exploration that was interrupted (Ctrl-C or SIGTERM, both with status 130)
@@ -54,7 +57,7 @@ def explore_command(spec: str, workers: int | None, replay: bool, out: OutFolder
     with progress(stage := Stage("exploring", "points", len(asked.points)).compiles()):
         found = explore(
             asked, os.cpu_count() or 1 if workers is None else workers, default_path(), replay=replay,
-            tell=lambda done, of: stage.tell(done),
+            scheduler=scheduler, tell=lambda done, of: stage.tell(done),
         )  # fmt: skip
     if out is not None:
         _write(found, out)

@@ -6,8 +6,8 @@ else: so the table is the same for any number of workers and any order, and a po
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -64,9 +64,12 @@ class _Run:
 
     def measure(self) -> None:
         try:
-            with executor_of(self.path, self.workers, self.scheduler) as executor:
+            with Points(self.path) as points, executor_of(self.path, self.workers, self.scheduler) as executor:
                 for wave in waves_of(self.found.weaker):
-                    self._wave(executor, wave)
+                    for number in wave:
+                        self.found.outcomes[number] = self._known(points, number)
+                    self._tell()
+                    self._measure([number for number in wave if self.found.outcomes[number] is None], points, executor)
         except KeyboardInterrupt:
             return
 
@@ -87,35 +90,36 @@ class _Run:
             )
 
     # -- points ------------------------------------------------------------------------------------
-    def _wave(self, executor: Executor, wave: Sequence[int]) -> None:
-        for number, outcome in self._outcomes(executor, wave):
-            self.found.outcomes[number] = outcome
-            self.tell(len(self.found.outcomes) - self.found.outcomes.count(None), len(self.found.outcomes))
-
-    def _outcomes(self, executor: Executor, wave: Sequence[int]) -> Iterator[tuple[int, Outcome]]:
-        """As they come: with several workers, of as many points at once."""
-        if self.workers == 1 or len(wave) == 1:
+    def _measure(self, wave: Sequence[int], points: Points, executor: Executor) -> None:
+        """With several workers as many points at once. Raises KeyboardInterrupt; what was done is kept."""
+        if self.workers == 1:
             for number in wave:
-                yield number, self._outcome(executor, number)
+                self._keep(points, number, self._measured(executor, number))
+                self._tell()
             return
         with ThreadPoolExecutor(self.workers) as pool:
-            futures = {pool.submit(self._outcome, executor, number): number for number in wave}
+            futures = {pool.submit(self._measured, executor, number): number for number in wave}
+            kept = set[Future[Outcome]]()
             try:
                 for future in as_completed(futures):
-                    yield futures[future], future.result()
+                    kept.add(future)
+                    self._keep(points, futures[future], future.result())
+                    self._tell()
             except BaseException:
                 executor.stop()
                 pool.shutdown(cancel_futures=True)
+                for future in futures.keys() - kept:
+                    if not future.cancelled() and future.exception() is None:
+                        self._keep(points, futures[future], future.result())
                 raise
 
-    def _outcome(self, executor: Executor, number: int) -> Outcome:
-        """Known, or measured now and kept."""
-        with Points(self.path) as points:
-            known = self._known(points, number)
-            if known is None:
-                known = self._measured(executor, number)
-                points.put_result(self._key(number), msgspec.json.encode(known).decode())
-        return known
+    def _keep(self, points: Points, number: int, outcome: Outcome) -> None:
+        points.put_result(self._key(number), msgspec.json.encode(outcome).decode())
+        self.found.outcomes[number] = outcome
+
+    def _tell(self) -> None:
+        outcomes = self.found.outcomes
+        self.tell(len(outcomes) - outcomes.count(None), len(outcomes))
 
     def _known(self, points: Points, number: int) -> Outcome | None:
         setting = self.found.settings[number]

@@ -88,6 +88,11 @@ def test_any_number_of_workers_makes_the_same_table(found: Explored, spec: dict[
     assert explore(spec, 2, tmp_path / "points.sqlite").csv() == found.csv()
 
 
+def test_a_dask_cluster_makes_the_same_table(found: Explored, spec: dict[str, Any]) -> None:
+    pytest.importorskip("distributed")
+    assert explore(spec, 2, scheduler="local").csv() == found.csv()
+
+
 def test_the_order_of_axes_and_values_changes_no_number(found: Explored, spec: dict[str, Any]) -> None:
     turned = dict(reversed(spec["axes"].items())) | {"cluster.cores": [4, 1, 2]}
     other = explore(spec | {"axes": turned})

@@ -99,7 +99,7 @@ def _print(found: Explored, out: OutFolder | None) -> None:
     from autotuner.exploration.table import table_of
 
     shown = record(found)
-    print_table(table_of(found, shown["points"]), ruled=True)
+    print_table(table_of(found, shown["points"]))
     console = table_console()
     for number, front in enumerate(shown["fronts"], start=1):
         points = ", ".join(map(str, front["points"]))

@@ -1,6 +1,6 @@
 """Axes of an exploration: what each may be called, the values it takes, and the points they span, in a fixed order.
 
-An axis is a key of platforms ("cluster.cores") or one of OWN. Its values are given as
+An axis is a key of platforms ("cluster.cores") or of networks and trainers. Its values are given as
 
     8                                          one value, fixed
     [1, 2, 4, 8]                               a list

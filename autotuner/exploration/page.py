@@ -25,7 +25,7 @@ Row = dict[str, Any]
 
 #: results that have an axis of their own among parallel ones
 SHOWN = ("ms", "uj_high", "l1_bytes", "macs_per_cycle")
-HEADINGS = {"uj_high": "µJ", "uj_low": "µJ, lowest", "l1_bytes": "L1 KiB", "l2_bytes": "L2 KiB",
+HEADINGS = {"uj_high": "µJ", "uj_low": "µJ, lowest", "l1_bytes": "L1 peak KiB", "l2_bytes": "L2 peak KiB",
             "macs_per_cycle": "MAC/cycle"}  # fmt: skip
 #: what a point is coloured by
 FRONT, MET, OTHER = Series("4", "on a front"), Series("0", "others"), Series("13", "not as asked for")
@@ -84,7 +84,7 @@ def _tip(row: Row, names: Sequence[str]) -> str:
 
 
 def _heading(name: str) -> str:
-    return HEADINGS.get(name) or f"{name.removesuffix('.size_bytes')}{' KiB' if name.endswith('.size_bytes') else ''}"
+    return HEADINGS.get(name) or (f"{name.removesuffix('_bytes')} KiB" if name.endswith("size_bytes") else name)
 
 
 def _unit(name: str) -> str:

@@ -26,7 +26,7 @@ NOT_REACHED = "not reached"
 
 # -- rows --------------------------------------------------------------------------------------
 def rows_of(found: Explored) -> list[dict[str, Any]]:
-    """A record a point, in order: its number, its axes, and RESULTS; None for what is not known.
+    """A record a point, in order: its number, its axes, and its results; None for what is not known.
 
     plan: where it comes from: "rule", "known" (shipped or kept), the point whose plan it is, or "search". meets: that
     constraints on results hold. fronts: numbers of those that it is on, from 1. remark: why there is no plan, or which
@@ -87,20 +87,22 @@ def _remark(found: Explored, place: int, cycles: float) -> str:
 
 # -- for people --------------------------------------------------------------------------------
 def table_of(found: Explored, rows: Sequence[dict[str, Any]]) -> Table:
-    """Without axes that are fixed."""
+    """Without axes that are fixed, and columns that say nothing."""
     several = [axis.name for axis in found.spec.axes if len({row[axis.name] for row in rows}) > 1]
     columns = [number("point"), *(_axis(name, rows) for name in several)]
     columns += [number("cycles", shown=",.0f"), number("ms", shown=",.3f")]
     if any(row["uj_low"] is not None for row in rows):
         columns.append(words("uj", "µJ", band, lambda row: row["uj_low"] and (row["uj_low"], row["uj_high"])))
     columns += [
-        number("l1_bytes", "L1 KiB", kib), number("l2_bytes", "L2 KiB", kib),
+        number("l1_bytes", "L1 peak KiB", kib), number("l2_bytes", "L2 peak KiB", kib),
         number("macs_per_cycle", "MAC/cycle", ".2f"), words("bound", "bound by"), words("lost_to", "most lost to"),
-        words("plan", "plan from"), words("proven", value=lambda row: yes(row["proven"])),
+        words("plan", "plan from"),
     ]  # fmt: skip
+    if found.spec.budget == "search":
+        columns.append(words("proven", value=lambda row: yes(row["proven"])))
     if found.spec.on_results:
         columns.append(words("meets", value=lambda row: yes(row["meets"])))
-    columns += [words("fronts"), words("remark")]
+    columns += [words("fronts"), *([words("remark")] if any(row["remark"] for row in rows) else [])]
     fixed = {axis.name: rows[0][axis.name] for axis in found.spec.axes if axis.name not in several}
     return Table(columns, rows, ", ".join(f"{name} {value_text(value)}" for name, value in fixed.items()))
 
@@ -109,7 +111,7 @@ def _axis(name: str, rows: Sequence[dict[str, Any]]) -> Column:
     if not isinstance(rows[0][name], int | float):
         return words(name, name, value_text)
     if name.endswith("size_bytes"):
-        return number(name, f"{name.removesuffix('.size_bytes')} KiB", kib)
+        return number(name, f"{name.removesuffix('_bytes')} KiB", kib)
     return number(name, name, value_text)
 
 

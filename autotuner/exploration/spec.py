@@ -1,14 +1,16 @@
 """What an exploration looks at, as plain text:
 
-budget = "transfer"
-where = ["l1.size_bytes <= 128 KiB", "ms <= 10"]
-fronts = [["ms", "uj_high"]]
+    budget = "transfer"
+    where = ["l1.size_bytes <= 128 KiB", "ms <= 10"]
+    fronts = [["ms", "uj_high"]]
 
-[axes]
-model = ["ds_cnn", "autoencoder"]
-cluster.cores = [1, 2, 4, 8]
-cluster.fpus = "cluster.cores"
-l1.size_bytes = {from = "32K", to = "256K", times = 2}
+    [axes]
+    model = ["ds_cnn", "autoencoder"]
+    cluster.cores = [1, 2, 4, 8]
+    cluster.fpus = "cluster.cores"
+    l1.size_bytes = {from = "32K", to = "256K", times = 2}
+
+Nothing but the axes has to be there, and of these nothing but the model.
 """
 
 from __future__ import annotations

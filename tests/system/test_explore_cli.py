@@ -103,7 +103,8 @@ def test_ctrl_c_shows_what_is_done_and_the_next_run_goes_on(monkeypatch: pytest.
     assert not printed["complete"] and 3 <= len(reached) < len(printed["points"])
     done = run("spec.toml", "--workers", "1", "--replay")
     assert done.exit_code == 2
-    assert f"{len(printed['points']) - len(reached)} of {len(printed['points'])} points were not measured" in done.stderr
+    of = len(printed["points"])
+    assert f"{of - len(reached)} of {of} points were not measured" in done.stderr
 
 
 def results() -> int:

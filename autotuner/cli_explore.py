@@ -49,15 +49,18 @@ def explore_command(
     """
     from autotuner.exploration.run import explore
     from autotuner.exploration.spec import Spec
-    from autotuner.points import default_path
+    from autotuner.points import count_of, default_path
 
     asked = Spec.of(spec)
     if out is not None:
         out.make()
-    with progress(stage := Stage("exploring", "points", len(asked.points)).compiles()):
+    path, known = default_path(), count_of(default_path())
+    stage = Stage("exploring", "points", len(asked.points)).compiles()
+    stage.more = lambda: f", {count_of(path) - known:,} simulated"
+    with progress(stage):
         found = explore(
-            asked, os.cpu_count() or 1 if workers is None else workers, default_path(), replay=replay,
-            scheduler=scheduler, tell=lambda done, of: stage.tell(done),
+            asked, os.cpu_count() or 1 if workers is None else workers, path, replay=replay, scheduler=scheduler,
+            tell=lambda done, of: stage.tell(done),
         )  # fmt: skip
     if out is not None:
         _write(found, out)

@@ -13,9 +13,8 @@ from autotuner.exploration.axes import Point
 from autotuner.exploration.counting import Step
 from autotuner.exploration.errors import SpecError
 from autotuner.exploration.neighbours import all_weaker, nearest_weaker
-from autotuner.exploration.setting import Setting
+from autotuner.exploration.setting import Setting, settings_of
 from autotuner.exploration.spec import Spec
-from pulpsim.errors import PulpsimError
 from trainlib.plan import Plan
 
 
@@ -53,7 +52,7 @@ class Explored:
     def begun(cls, spec: Spec) -> Explored:
         """With nothing reached. Raises SpecError if there are no points, or none of them can be."""
         points = spec.points
-        settings = [_setting(point) for point in points]
+        settings = settings_of(points)
         if not any(isinstance(setting, Setting) for setting in settings):
             raise SpecError(f"none of {len(points):,} points can be; the first one: {settings[0]}")
         weaker = all_weaker(points)
@@ -89,10 +88,3 @@ class Explored:
     def page(self) -> str:
         """A page of them: one HTML file, which needs nothing but itself."""
         return page.page_of(self)
-
-
-def _setting(point: Point) -> Setting | str:
-    try:
-        return Setting.of(point)
-    except PulpsimError as error:
-        return str(error)

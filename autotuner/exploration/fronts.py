@@ -21,4 +21,5 @@ def front_of(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[
     for cost in sorted(set(costs.values())):
         if not any(all(own <= other for own, other in zip(known, cost, strict=True)) for known in best):
             best.append(cost)
-    return [number for number, cost in costs.items() if cost in set(best)]
+    on_it = set(best)
+    return [number for number, cost in costs.items() if cost in on_it]

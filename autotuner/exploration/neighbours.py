@@ -7,10 +7,11 @@ points are looked at in waves, each after all that are weaker, and begin with th
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
+
+import numpy as np
 
 from autotuner.exploration.axes import Point
 
@@ -19,26 +20,38 @@ MONOTONE = ("cluster.cores", "cluster.fpus", "l1.size_bytes", "l1.banks", "dma.b
 
 def all_weaker(points: Sequence[Point]) -> list[set[int]]:
     """Of every point, the numbers of those that are weaker. points: of the same axes."""
-    keys = [_parts(point) for point in points]
-    return [
-        {
-            number
-            for number, (rest, amounts) in enumerate(keys)
-            if rest == own_rest and amounts != own and all(map(operator.le, amounts, own))
-        }
-        for own_rest, own in keys
-    ]
+    alike: dict[tuple[Any, ...], list[int]] = {}
+    for number, point in enumerate(points):
+        alike.setdefault(tuple(point[name] for name in sorted(point) if name not in MONOTONE), []).append(number)
+    weaker: list[set[int]] = [set() for _ in points]
+    for numbers in alike.values():
+        amounts = np.array(
+            [[points[number][name] for name in MONOTONE if name in points[number]] for number in numbers]
+        )
+        for number, own in zip(numbers, amounts, strict=True):
+            less = (amounts <= own).all(axis=1) & (amounts < own).any(axis=1)
+            weaker[number] = {numbers[place] for place in np.flatnonzero(less)}
+    return weaker
 
 
-def _parts(point: Point) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """What must be equal, and what may be less."""
-    rest = tuple(point[name] for name in sorted(point) if name not in MONOTONE)
-    return rest, tuple(point[name] for name in MONOTONE if name in point)
+def _amounts(point: Point) -> list[Any]:
+    return [point[name] for name in MONOTONE if name in point]
 
 
 def nearest_weaker(weaker: Sequence[AbstractSet[int]]) -> list[list[int]]:
     """Of every point, those weaker ones that are weaker than no other of them, in order."""
-    return [sorted(set(own).difference(*(weaker[other] for other in own))) for own in weaker]
+    return [_nearest(own, weaker) for own in weaker]
+
+
+def _nearest(own: AbstractSet[int], weaker: Sequence[AbstractSet[int]]) -> list[int]:
+    """Those with most below them come first: what is weaker than one of them comes after it."""
+    nearest: list[int] = []
+    below: set[int] = set()
+    for number in sorted(own, key=lambda number: -len(weaker[number])):
+        if number not in below:
+            nearest.append(number)
+            below |= weaker[number]
+    return sorted(nearest)
 
 
 def waves_of(weaker: Sequence[AbstractSet[int]]) -> list[list[int]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
 from autotuner.exploration.axes import OWN, Point
 from pulpsim import Platform
+from pulpsim.errors import PulpsimError
 from trainlib import models
 from trainlib.model import Model
 from trainlib.models.width import widened
@@ -28,15 +30,6 @@ class Setting:
     optimizer: str = "sgd"
     batch: int = 1
 
-    @classmethod
-    def of(cls, point: Point) -> Setting:
-        """Raises PlatformError, ModelError."""
-        values: dict[str, Any] = dict(point)
-        keys = {name: value for name, value in values.items() if name not in OWN}
-        platform = Platform.load(values.get("platform", "pulp-2022"), keys)
-        model = widened(_network(values["model"]), values.get("width", 1.0)).trained_as(values.get("trained", "all"))
-        return cls(platform, model, values.get("optimizer", "sgd"), values.get("batch", 1))
-
     @property
     def kinds(self) -> dict[Part, Optimizer]:
         """What the steps of a batch are compiled for, by part; the last one needs the most memory."""
@@ -54,6 +47,24 @@ class Setting:
         return self.optimizer == "sgd" and self.batch == 1
 
 
-@cache
-def _network(name: str) -> Model:
-    return replace(models.get(name), origin=None)
+def settings_of(points: Sequence[Point]) -> list[Setting | str]:
+    """Of every point, or why it cannot be. What points share is made once."""
+    base, network = cache(Platform.load), cache(_network)
+    return [_setting(point, base, network) for point in points]
+
+
+def _setting(
+    point: Point, base: Callable[[str], Platform], network: Callable[[str, float, str], Model]
+) -> Setting | str:
+    values: dict[str, Any] = dict(point)
+    try:
+        platform = base(values.get("platform", "pulp-2022"))
+        platform = platform.replace({name: value for name, value in values.items() if name not in OWN})
+        model = network(values["model"], values.get("width", 1.0), values.get("trained", "all"))
+        return Setting(platform, model, values.get("optimizer", "sgd"), values.get("batch", 1))
+    except PulpsimError as error:
+        return str(error)
+
+
+def _network(name: str, width: float, trained: str) -> Model:
+    return widened(replace(models.get(name), origin=None), width).trained_as(trained)

@@ -141,18 +141,14 @@ def csv_of(found: Explored) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns_of(found))
-    writer.writerows(_cells(found))
+    writer.writerows([yes(cell) if isinstance(cell, bool) else cell for cell in row] for row in _cells(found))
     return text.getvalue()
 
 
 def _cells(found: Explored) -> Iterator[list[Any]]:
     for row in found.rows:
         values = [row[name] for name in columns_of(found)]
-        yield [value_text(value) if isinstance(value, tuple) else _plain(value) for value in values]
-
-
-def _plain(value: Any) -> Any:
-    return yes(value) if isinstance(value, bool) else value
+        yield [value_text(value) if isinstance(value, tuple) else value for value in values]
 
 
 def parquet_of(found: Explored) -> bytes:

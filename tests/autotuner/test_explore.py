@@ -16,7 +16,7 @@ import autotuner.exploration.counting as counting
 from autotuner import explore
 from autotuner.exploration.errors import MissingError, SpecError
 from autotuner.exploration.explored import Explored
-from autotuner.exploration.setting import Setting
+from autotuner.exploration.setting import Setting, settings_of
 from autotuner.exploration.table import RESULTS
 from autotuner.measure import SKEWS
 from pulpsim.energy import total
@@ -196,7 +196,8 @@ def test_no_budget_is_slower_than_a_smaller_one(tmp_path: Path) -> None:
 def test_it_is_not_slower_than_the_plan_that_a_training_takes() -> None:
     platform = {"cluster.cores": 4, "cluster.fpus": 4}
     (row,) = explore({"axes": {"model": "tutorial_cnn"} | platform}).rows
-    setting = Setting.of({"model": "tutorial_cnn"} | platform)
+    (setting,) = settings_of([{"model": "tutorial_cnn"} | platform])
+    assert isinstance(setting, Setting)
     plan = plan_for(setting.model, Platform.preset("pulp-2022", platform))
     schedule = compile_schedule(setting.model, plan, setting.platform)
     assert row["cycles"] <= np.mean([cycles_of(schedule, setting.platform, skew[:4]) for skew in SKEWS])

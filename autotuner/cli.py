@@ -63,6 +63,7 @@ main.add_command(explore_command)
     autotuner tune --layer "PW 16x25x5 32" --steps fw --published
     autotuner tune lenet5 --set l1.size_bytes=32K --candidates 12 --out tuned
     autotuner tune net.toml --platform vega --workers 2
+    autotuner tune net.toml --scheduler tcp://10.0.0.1:8786
 """)  # fmt: skip
 @network_argument(required=False)
 @click.option("--layer", metavar="SPEC", default=None, help='One layer instead of a model: "PW 64x25x5 64 relu".')
@@ -74,6 +75,10 @@ main.add_command(explore_command)
 )
 @click.option("--workers", default=None, type=int, help="Processes to search with (default: one a processor).")
 @click.option(
+    "--scheduler", "address", default=None, metavar="ADDRESS",
+    help="Search at the workers of this Dask scheduler, tcp://HOST:PORT; local: one with --workers processes.",
+)
+@click.option(
     "--candidates", default=0, type=int, metavar="N",
     help="Compile at most N candidates of each step, those with the least bounds; none is proven then.",
 )
@@ -82,7 +87,7 @@ main.add_command(explore_command)
 @json_option
 def tune(
     model: Asked | None, layer: str | None, platform: Platform, steps: str | None, published: bool, start: str | None,
-    workers: int | None, candidates: int, check: bool, out: OutFolder | None, as_json: bool,
+    workers: int | None, address: str | None, candidates: int, check: bool, out: OutFolder | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Search the plan of MODEL's training step with the fewest simulated cycles.
 
@@ -90,6 +95,7 @@ def tune(
     where it stopped, and shows and writes the best it had. The best plan of a network that is not shipped is kept, and
     taken wherever one of the same layers is trained.
     """
+    from autotuner.executors import LOCAL
     from autotuner.layer_spec import parse
     from autotuner.tuning import MAX_WORKERS
     from trainlib.plan import Plan
@@ -97,6 +103,8 @@ def tune(
     count = workers if workers is not None else os.cpu_count() or 1
     if not 1 <= count <= MAX_WORKERS:
         raise InputError(f"--workers {count}: must be at least 1" + f", at most {MAX_WORKERS:,}" * (count > 1))
+    if workers is not None and address and address != LOCAL:
+        raise InputError(f"--workers: goes with --scheduler {LOCAL}; {address} has workers of its own")
     if (model is None) == (layer is None):
         raise InputError(
             'give a MODEL or a --layer, one of them: tune ds_cnn_paper, or tune --layer "PW 8x5x5 8"'
@@ -113,14 +121,16 @@ def tune(
     network = parse(str(layer)) if model is None else model.get()
     also = [Plan.load(start)] if start is not None else []
     layers = () if layer is None else (1,)
+    scheduler = address or ""
     if out is not None:
         out.make()
     if published:
-        _compare(network, platform, parts, layers, count, out, as_json)
+        _compare(network, platform, parts, layers, count, scheduler, out, as_json)
     elif model is None:
-        _tune_layer(network, platform, parts, count, candidates, out, as_json)
+        _tune_layer(network, platform, parts, count, scheduler, candidates, out, as_json)
     else:
-        _tune_model(f"{model}{model.options}", network, platform, parts, count, candidates, also, check, out, as_json)
+        given = f"{model}{model.options}"
+        _tune_model(given, network, platform, parts, count, scheduler, candidates, also, check, out, as_json)
 
 
 def _parts(steps: str | None) -> tuple[str, ...]:
@@ -136,8 +146,8 @@ def _parts(steps: str | None) -> tuple[str, ...]:
 
 # -- what is run -----------------------------------------------------------------------------------
 def _tune_model(
-    given: str, model: Model, platform: Platform, parts: tuple[str, ...], workers: int, candidates: int,
-    also: list[Plan], check: bool, out: OutFolder | None, as_json: bool,
+    given: str, model: Model, platform: Platform, parts: tuple[str, ...], workers: int, scheduler: str,
+    candidates: int, also: list[Plan], check: bool, out: OutFolder | None, as_json: bool,
 ) -> None:  # fmt: skip
     """given: the model as the command names it."""
     from autotuner.points import default_path
@@ -151,7 +161,7 @@ def _tune_model(
     made_by += f" --candidates {candidates}" if candidates else ""
     with _telling() as tell:
         tuned = run(
-            model, platform, workers, default_path(),
+            model, platform, workers, default_path(), scheduler=scheduler,
             parts=parts, also=also, made_by=made_by, candidates=candidates, tell=tell,
         )  # fmt: skip
     place = keep(tuned, model, platform, default_path())
@@ -188,8 +198,8 @@ def _checked(tuned: Tuned, model: Model, platform: Platform, check: bool) -> lis
 
 
 def _tune_layer(
-    model: Model, platform: Platform, parts: tuple[str, ...], workers: int, candidates: int, out: OutFolder | None,
-    as_json: bool,
+    model: Model, platform: Platform, parts: tuple[str, ...], workers: int, scheduler: str, candidates: int,
+    out: OutFolder | None, as_json: bool,
 ) -> None:  # fmt: skip
     from autotuner.executors import executor_of
     from autotuner.points import default_path
@@ -199,7 +209,7 @@ def _tune_layer(
     found: dict[Job, Outcome] = {}
     complete = True
     try:
-        with _telling() as tell, executor_of(default_path(), workers) as executor:
+        with _telling() as tell, executor_of(default_path(), workers, scheduler) as executor:
             search_steps(executor, model, platform, jobs_of(model, parts, (1,)), found, tell=tell, most=candidates)
     except KeyboardInterrupt:
         complete = False
@@ -217,7 +227,7 @@ def _tune_layer(
 
 def _compare(
     model: Model, platform: Platform, parts: tuple[str, ...], layers: tuple[int, ...], workers: int,
-    out: OutFolder | None, as_json: bool,
+    scheduler: str, out: OutFolder | None, as_json: bool,
 ) -> None:  # fmt: skip
     from autotuner.comparison import compare
     from autotuner.points import default_path
@@ -225,7 +235,9 @@ def _compare(
 
     try:
         with _telling() as tell:
-            rows = compare(model, platform, workers, default_path(), parts=parts, layers=layers, tell=tell)
+            rows = compare(
+                model, platform, workers, default_path(), scheduler=scheduler, parts=parts, layers=layers, tell=tell
+            )
     except KeyboardInterrupt:
         _interrupted("nothing to show yet")
     result = {"model": model.name, "platform": platform.name, "steps": _plain(rows)}

@@ -35,7 +35,12 @@ if TYPE_CHECKING:
 )
 @click.argument("spec", metavar="SPEC.toml", type=FILE)
 @click.option("--workers", default=None, type=int, help="Processes, and points at once (default: one a processor).")
-@click.option("--scheduler", metavar="ADDRESS", default="", help="Of Dask, whose workers measure; local: our own.")
+@click.option(
+    "--scheduler",
+    metavar="ADDRESS",
+    default="",
+    help="Measure at the workers of this Dask scheduler, tcp://HOST:PORT; local: one with --workers processes.",
+)
 @click.option("--replay", is_flag=True, help="Simulate nothing: fail if a point was not measured before.")
 @out_option("points.csv, points.json, explore.html, the plans, and points.parquet if pyarrow is there")
 @json_option

@@ -57,17 +57,21 @@ class Compared(msgspec.Struct, frozen=True):
 
 
 def compare(
-    model: Model, platform: Platform, workers: int = 1, path: Path | None = None, *, parts: Sequence[str] = (),
-    layers: Sequence[int] = (), tell: Callable[[Progress], None] = lambda progress: None,
+    model: Model, platform: Platform, workers: int = 1, path: Path | None = None, *, scheduler: str = "",
+    parts: Sequence[str] = (), layers: Sequence[int] = (),
+    tell: Callable[[Progress], None] = lambda progress: None,
 ) -> list[Compared]:  # fmt: skip
-    """Every step that the published tuner profiles: fw, wg, ig. parts, layers: only these."""
+    """Every step that the published tuner profiles: fw, wg, ig.
+
+    scheduler: see `executor_of`. parts, layers: only these.
+    """
     groups = {
         job: jobs
         for job, jobs in jobs_of(model, parts, layers).items()
         if "update" not in job[1] and profiled(model, *job)
     }
     found: dict[Job, Outcome] = {}
-    with executor_of(path, workers) as executor:
+    with executor_of(path, workers, scheduler) as executor:
         choices = dict(zip(groups, executor.all(choose, platform, [(model, *job) for job in groups]), strict=True))
         search_steps(executor, model, platform, groups, found, tell=tell)
     of = {job: choices[first] for first, jobs in groups.items() for job in jobs}

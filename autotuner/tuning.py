@@ -186,20 +186,24 @@ def _size(model: Model, job: Job) -> int:
 # -- the whole step --------------------------------------------------------------------------------
 def tune(
     model: Model | str, platform: Platform | str | Path, workers: int = 1, path: str | Path | None = None, *,
-    parts: Sequence[str] = (), allowed: Sequence[str] = (), also: Sequence[Plan | str | Path] = (), made_by: str = "",
-    candidates: int = 0, tell: Callable[[Progress], None] = lambda progress: None,
+    scheduler: str = "", parts: Sequence[str] = (), allowed: Sequence[str] = (),
+    also: Sequence[Plan | str | Path] = (), made_by: str = "", candidates: int = 0,
+    tell: Callable[[Progress], None] = lambda progress: None,
 ) -> Tuned:  # fmt: skip
-    """Search every step on `workers` processes and put the best plan together.
+    """Search every step on `workers` processes, or on a Dask cluster, and put the best plan together.
 
-    model, platform, also: a name or a file will do. path: of the file that keeps points. parts: see `jobs_of`; other
-    steps stay as they are by rule. allowed: kernels of image layers (default: all). also: further plans, than which
-    the result is not slower. candidates: of each step, those that are compiled (0: as many as a proof takes); what is
-    found is then not proven. made_by: put into the plan. tell: of progress. The result is the same for any number of
-    workers. Ctrl-C ends the search with what has been found; a second run goes on from the points. Raises TuningError,
-    PlanError for `also`, ModelError, PlatformError, PointsError, ExecutorError.
+    model, platform, also: a name or a file will do. path: of the file that keeps points. scheduler: the address of
+    Dask's, tcp://host:port, whose workers then search, or "local" for one with `workers` processes. parts: see
+    `jobs_of`; other steps stay as they are by rule. allowed: kernels of image layers (default: all). also: further
+    plans, than which the result is not slower. candidates: of each step, those that are compiled (0: as many as a
+    proof takes); what is found is then not proven. made_by: put into the plan. tell: of progress. The result is the
+    same for any number of workers. Ctrl-C ends the search with what has been found; a second run goes on from the
+    points. Raises TuningError, PlanError for `also`, ModelError, PlatformError, PointsError, ExecutorError.
     """
-    path = file_of(path)
-    with executor_of(path, workers_of(workers)) as executor:
+    path, workers = file_of(path), workers_of(workers)
+    if text_of(scheduler) is None:
+        raise TuningError(f"scheduler = {scheduler!r}: must be tcp://host:port, local, or nothing")
+    with executor_of(path, workers, scheduler) as executor:
         return tune_on(
             executor, path, model, platform,
             parts=parts, allowed=allowed, also=also, made_by=made_by, candidates=candidates, tell=tell,

@@ -7,20 +7,22 @@ keeps what we know and hands it to workers that come later.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from concurrent.futures import Future as Kept
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Event, Lock
 from typing import Any
 from uuid import uuid4
 
-from distributed import Client, Future, KilledWorker, LocalCluster
+from distributed import Client, Future, KilledWorker, LocalCluster, Security
+from distributed.comm import connect
 
 from autotuner.executors import LOCAL, Executor, ExecutorError
 from autotuner.executors.processes import deaf
@@ -50,12 +52,12 @@ class Cluster(Executor):
         self._sent, self._new = 0, list[Item]()
         with ExitStack() as held:
             self._writer = held.enter_context(ThreadPoolExecutor(1))  # whose connection to the file it is
+            self._client = held.enter_context(_client(address, workers))
+            _check_versions(self._client)
             self._points = self._writer.submit(Points, path).result()
             held.callback(self._writer.submit, self._points.close)
             known = self._writer.submit(lambda: list(self._points.content())).result()
             self._kept: Kept[None] = self._writer.submit(lambda: None)
-            self._client = held.enter_context(_client(address, workers))
-            _check_versions(self._client)
             self._workplace = held.enter_context(self._set_up())
             for first in range(0, len(known), PIECE):
                 self._send(known[first : first + PIECE])
@@ -118,15 +120,16 @@ class Cluster(Executor):
                 yield numbers[future], result
         except KilledWorker as error:
             raise ExecutorError(f"{self._address}: {error} {KEPT}") from None
-        except (CancelledError, OSError, RuntimeError) as error:
-            if self._stopped.is_set():
+        except Exception as error:
+            if self._stopped.is_set():  # in another thread
                 raise KeyboardInterrupt from None
             if self._client.status == "running" and not isinstance(error, CancelledError):
                 raise
             raise ExecutorError(f"the Dask scheduler at {self._address} is gone; {KEPT}") from None
         finally:
-            if not self._stopped.is_set():
-                self._client.cancel([future for future in numbers if not future.done()])
+            if self._client.status == "running":
+                with suppress(Exception):  # it is closed meanwhile
+                    self._client.cancel([future for future in numbers if not future.done()])
 
     def _next(self, ended: SimpleQueue[Future]) -> Future:
         """One that has ended."""
@@ -159,18 +162,25 @@ def _client(address: str, workers: int) -> Iterator[Client]:
         if address == LOCAL:
             with deaf():
                 cluster = LocalCluster(
-                    n_workers=workers, threads_per_worker=1, memory_limit=None, dashboard_address=None,
+                    n_workers=workers, threads_per_worker=1, memory_limit=None, dashboard_address=":0",
                     silence_logs=logging.ERROR,
                 )  # fmt: skip
             address = held.enter_context(cluster).scheduler_address
-        try:
-            client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
-        except (OSError, ValueError) as error:
-            raise ExecutorError(
-                f"scheduler {address}: no Dask scheduler answers there ({error}); give the address that `dask "
-                f"scheduler` prints, tcp://HOST:PORT, or {LOCAL}"
-            ) from None
-        yield held.enter_context(client)
+        with ThreadPoolExecutor(1) as thread:  # where no event loop runs yet
+            thread.submit(asyncio.run, _reach(address)).result()
+        yield held.enter_context(Client(address, timeout=CONNECT_SECONDS, set_as_default=False))
+
+
+async def _reach(address: str) -> None:
+    """Raises ExecutorError where nobody answers: before there is a `Client`, of which one that failed is in the way."""
+    try:
+        options = Security().get_connection_args("client")
+        await (await connect(address, timeout=CONNECT_SECONDS, **options)).close()
+    except (OSError, ValueError) as error:
+        raise ExecutorError(
+            f"scheduler {address}: no Dask scheduler answers there ({error}); give the address that `dask scheduler` "
+            f"prints, tcp://HOST:PORT, or {LOCAL}"
+        ) from None
 
 
 def _check_versions(client: Client) -> None:

@@ -10,6 +10,7 @@ from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
+from multiprocessing.resource_tracker import ensure_running
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from queue import SimpleQueue
@@ -68,10 +69,12 @@ class Processes(Executor):
 
 @contextmanager
 def deaf() -> Iterator[None]:
-    """Processes started in it never see Ctrl-C, and SIGTERM not before `_begin`; we see both afterwards."""
+    """Processes started in it, or by threads that are, see neither Ctrl-C nor SIGTERM unless they ask for it; we see
+    both afterwards."""
     if not hasattr(signal, "pthread_sigmask"):  # not POSIX
         yield
         return
+    ensure_running()  # it would let both through again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield

@@ -14,7 +14,7 @@ from threading import local
 from typing import Any, TypeAlias
 
 import msgspec
-from distributed import Worker, WorkerPlugin, get_worker
+from distributed import Reschedule, Worker, WorkerPlugin, get_worker
 
 from autotuner.executors.meters import Meters
 from autotuner.points import Points, engine_version, search_version
@@ -85,7 +85,7 @@ class Workplace(WorkerPlugin):
         self._topic, self._refusals, self._versions = topic, refusals, versions()
 
     def setup(self, worker: Worker) -> None:
-        self._worker = worker
+        self._worker, self._ended = worker, False
         self._cancelled: set[str] = set()
         self._mine = _Mine(lambda content: worker.log_event(self._topic, content), self._is_cancelled)
         fault = unlike(self._versions, versions())
@@ -95,14 +95,17 @@ class Workplace(WorkerPlugin):
             worker.log_event(self._refusals, text)
             worker.loop.add_callback(worker.close, reason="other versions than the search")
 
+    def teardown(self, worker: Worker) -> None:
+        self._ended = True
+
     def transition(self, key: str, start: str, finish: str, **others: object) -> None:
         """Dask tells of every task how it goes on."""
-        if finish == "cancelled":
+        if (start, finish) == ("executing", "released"):
             self._cancelled.add(key)
 
     def _is_cancelled(self) -> bool:
-        """Whether nobody waits for this thread's task any more."""
-        return self._worker.get_current_task() in self._cancelled
+        """Whether nobody waits for this thread's task any more: the search has ended, or was killed; or we close."""
+        return self._ended or self._worker.get_current_task() in self._cancelled
 
     def call(self, function: Callable[..., Any], platform: Platform, job: tuple[Any, ...], known: list[bytes]) -> Any:
         mine = self._mine
@@ -112,7 +115,7 @@ class Workplace(WorkerPlugin):
         try:
             return function(mine.meters.of(platform), *job)
         except KeyboardInterrupt:  # it would end the worker
-            return None
+            raise Reschedule from None  # elsewhere, should it be wanted after all
         finally:
             self._cancelled.discard(self._worker.get_current_task())
 

@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
@@ -20,6 +22,7 @@ from autotuner.measure import Meter
 from autotuner.points import Points
 from autotuner.space import candidates
 from pulpsim.platform import Platform
+from tests.autotuner.scheduler import Scheduler
 from trainlib.errors import PlanError
 from trainlib.layers import PointWise
 from trainlib.lowering.schedule import compile_step
@@ -28,6 +31,27 @@ from trainlib.model import Model
 PLATFORM = Platform.preset("pulp-2022", {"l2.size_bytes": 256 << 10})
 MODEL = Model("one", (PointWise("l", 3, 4, relu=False),), input_shape=(3, 2, 2))
 MANY = 400
+
+
+#: processes, and the address of a scheduler
+Where: TypeAlias = tuple[int, str]
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scheduler]:
+    """Two workers of a Dask scheduler, for tests that leave them as they were."""
+    pytest.importorskip("distributed")
+    with Scheduler(tmp_path_factory.mktemp("running")) as scheduler:
+        scheduler.work()
+        scheduler.work()
+        yield scheduler
+
+
+@pytest.fixture(params=["here", "processes", "cluster"])
+def where(request: pytest.FixtureRequest) -> Where:
+    if request.param == "cluster":
+        return 1, request.getfixturevalue("running").address
+    return (1 if request.param == "here" else 2), ""
 
 
 # -- jobs ------------------------------------------------------------------------------------------
@@ -70,17 +94,16 @@ def known(path: Path) -> int:
 
 
 # -- results ---------------------------------------------------------------------------------------
-@pytest.mark.parametrize("workers", [1, 2])
-def test_results_are_in_the_order_of_the_jobs(workers: int) -> None:
+def test_results_are_in_the_order_of_the_jobs(where: Where) -> None:
     """Longer jobs first: they end in another one."""
-    with executor_of(None, workers) as executor:
+    with executor_of(None, *where) as executor:
         assert executor.all(nap, PLATFORM, []) == []
         results = executor.all(nap, PLATFORM, [(0.03 * (10 - number), number) for number in range(11)])
         ended = dict(executor.run(nap, PLATFORM, [(0.0, 7), (0.0, 8)]))
     assert [number for _, number in results] == list(range(11))
     assert {number: result for number, (_, result) in ended.items()} == {0: 7, 1: 8}
     processes = {process for process, _ in results}
-    assert processes == {os.getpid()} if workers == 1 else os.getpid() not in processes
+    assert processes == {os.getpid()} if where == (1, "") else os.getpid() not in processes
 
 
 def test_processes_share_their_points(tmp_path: Path) -> None:
@@ -92,33 +115,30 @@ def test_processes_share_their_points(tmp_path: Path) -> None:
         assert executor.all(measure, PLATFORM, [(5,), (5,)]) == [0, 0]
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_one_serves_many_platforms(workers: int) -> None:
+def test_one_serves_many_platforms(where: Where) -> None:
     """More than it keeps meters of, each of them again and again."""
     platforms = [PLATFORM.replace({"dma.bytes_per_cycle": 4 << n % 2, "cluster.cores": 1 << n // 2}) for n in range(8)]
     assert len(platforms) > MOST_METERS
-    with executor_of(None, workers) as executor:
+    with executor_of(None, *where) as executor:
         for _ in range(2):
             assert [executor.all(platform_of, platform, [(), ()]) for platform in platforms] == [
                 [platform] * 2 for platform in platforms
             ]
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_threads_share_one(workers: int, tmp_path: Path) -> None:
+def test_threads_share_one(where: Where, tmp_path: Path) -> None:
     """Each gets the results of its own jobs, from meters that no other thread uses."""
     platforms = [PLATFORM.replace({"cluster.cores": cores}) for cores in (1, 2, 4, 8)]
     with executor_of(None, 1) as alone:
         expected = [alone.all(cycles, platform, [(6,)] * 3) for platform in platforms]
-    with executor_of(tmp_path / "points.sqlite", workers) as executor, ThreadPoolExecutor(4) as threads:
+    with executor_of(tmp_path / "points.sqlite", *where) as executor, ThreadPoolExecutor(4) as threads:
         found = list(threads.map(lambda platform: executor.all(cycles, platform, [(6,)] * 3), platforms))
     assert found == expected and len({*map(str, found)}) == 4
 
 
 # -- errors ----------------------------------------------------------------------------------------
-@pytest.mark.parametrize("workers", [1, 2])
-def test_an_error_comes_through(workers: int) -> None:
-    with executor_of(None, workers) as executor:
+def test_an_error_comes_through(where: Where) -> None:
+    with executor_of(None, *where) as executor:
         with pytest.raises(PlanError, match=r"^plan 3: refused$"):
             executor.all(refuse, PLATFORM, [(3,)])
         assert executor.all(nap, PLATFORM, [(0.0, 5)])[0][1] == 5, "others go on"
@@ -148,10 +168,9 @@ def test_leaving_stops_jobs_before_their_next_simulation(tmp_path: Path) -> None
     assert 5 <= known(path) < 100 < MANY < len(list(candidates(MODEL, 0, "fw")))
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_stopping_ends_the_jobs_of_all_threads(workers: int, tmp_path: Path) -> None:
+def test_stopping_ends_the_jobs_of_all_threads(where: Where, tmp_path: Path) -> None:
     path = tmp_path / "points.sqlite"
-    with executor_of(path, workers) as executor, ThreadPoolExecutor(3) as threads:
+    with executor_of(path, *where) as executor, ThreadPoolExecutor(3) as threads:
         running = [threads.submit(executor.all, measure, PLATFORM, [(MANY,), (MANY,)]) for _ in range(3)]
         while known(path) < 5:
             time.sleep(0.01)

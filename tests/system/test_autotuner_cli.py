@@ -205,6 +205,41 @@ def test_without_a_number_of_workers_there_is_one_a_processor(monkeypatch: pytes
     good("tune", "--layer", LAYER, "--steps", "fw")
 
 
+# -- a cluster -------------------------------------------------------------------------------------
+def test_a_cluster_finds_the_same() -> None:
+    """Of a scheduler of our own, whose workers know what was measured."""
+    pytest.importorskip("distributed")
+    tuned("--layer", LAYER)
+    alone = tuned("--layer", LAYER)
+    assert all(one["simulated"] == 0 for one in alone["steps"].values())
+    found = json.loads(good("tune", "--layer", LAYER, "--scheduler", "local", "--workers", "2", "--json"))
+    assert found["steps"] == alone["steps"]
+    compared = [good("tune", "--layer", LAYER, "--published", *more) for more in ((), ("--scheduler", "local"))]
+    assert compared[0] == compared[1]
+
+
+def test_a_scheduler_has_workers_of_its_own() -> None:
+    text = refused("tune", "small", "--scheduler", "tcp://127.0.0.1:9", "--workers", "2")
+    assert text == "--workers: goes with --scheduler local; tcp://127.0.0.1:9 has workers of its own"
+
+
+def test_a_scheduler_that_does_not_answer_is_one_message(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    monkeypatch.setattr("autotuner.executors.cluster.CONNECT_SECONDS", 1)
+    monkeypatch.setenv(CACHE_VARIABLE, cache_in(tmp_path / "new"))
+    text = refused("tune", "small", "--scheduler", "tcp://127.0.0.1:9")
+    assert text.startswith("scheduler tcp://127.0.0.1:9: no Dask scheduler answers there (")
+    assert text.endswith("; give the address that `dask scheduler` prints, tcp://HOST:PORT, or local")
+
+
+def test_without_dask_there_is_no_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    for name in ("cluster", "workplace"):
+        monkeypatch.delitem(sys.modules, f"autotuner.executors.{name}", raising=False)
+    text = refused("tune", "small", "--scheduler", "local")
+    assert text == "schedulers are Dask's, which is not there: pip install 'pulpsim[dask]'"
+
+
 # -- the published tuner ---------------------------------------------------------------------------
 def test_published_choices_stand_beside_ours() -> None:
     found = tuned("--layer", LAYER, "--published", "--out", "out")

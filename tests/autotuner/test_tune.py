@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,11 +23,12 @@ import numpy as np
 import pytest
 
 from autotuner import tuning as module
+from autotuner.executors import executor_of
 from autotuner.executors.here import Here
 from autotuner.measure import SKEWS, Meter
 from autotuner.points import Points
 from autotuner.search import Found, Infeasible
-from autotuner.tuning import Progress, Tuned, jobs_of, tune
+from autotuner.tuning import Progress, Tuned, jobs_of, tune, tune_on
 from pulpsim.platform import Platform
 from trainlib.errors import PlanError
 from trainlib.layers import DepthWise, FullyConnected, PointWise
@@ -105,6 +107,16 @@ def test_any_number_of_workers_finds_the_same(fresh: Fresh, path: Path) -> None:
     """Two do so below, after others were killed."""
     assert result(tune(SMALL, PLATFORM, 3, path)) == result(fresh.tuned)
     assert measured(path) == fresh.points
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_searches_on_many_platforms_share_an_executor(workers: int, path: Path) -> None:
+    """Each from a thread of its own: each finds what it finds alone."""
+    platforms = [PLATFORM.replace({"dma.bytes_per_cycle": count}) for count in (4, 8, 16)]
+    with executor_of(path, workers) as executor, ThreadPoolExecutor(3) as threads:
+        found = list(threads.map(lambda platform: tune_on(executor, path, DENSE, platform, parts=("fw",)), platforms))
+    assert [result(one) for one in found] == [result(tune(DENSE, one, parts=("fw",))) for one in platforms]
+    assert len({one.cycles for one in found}) == 3
 
 
 def test_the_plan_trains_in_the_cycles_that_were_counted(fresh: Fresh) -> None:

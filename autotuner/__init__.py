@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 from pulpsim.lazy import attributes
 
 if TYPE_CHECKING:
+    from autotuner.exploration.explored import Explored
+    from autotuner.exploration.run import explore
     from autotuner.tuning import Tuned, tune
 
-_HOMES = {"Tuned": "tuning", "tune": "tuning"}
+_HOMES = {"Explored": "exploration.explored", "Tuned": "tuning", "explore": "exploration.run", "tune": "tuning"}
 
-__all__ = ["Tuned", "tune"]
+__all__ = ["Explored", "Tuned", "explore", "tune"]
 
 __getattr__ = attributes(__name__, _HOMES)

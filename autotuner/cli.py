@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from autotuner.cli_explore import explore_command
 from pulpsim.completion import FILE, completion_command
 from pulpsim.console import (
     FOUND,
@@ -49,6 +50,7 @@ TRYING = "trying whole steps"
 @click.group(cls=Commands, name="autotuner", examples="""
     autotuner tune tutorial_cnn --candidates 12 --out tuned
     autotuner verify tuned/plan.json
+    autotuner explore chips.toml --out chips
     autotuner export tuned/plan.json --out plan.h
 """)  # fmt: skip
 @version_option("autotuner")
@@ -57,6 +59,7 @@ def main() -> None:
 
 
 main.add_command(completion_command("autotuner"))
+main.add_command(explore_command)
 
 
 @main.command(examples="""

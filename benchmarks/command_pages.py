@@ -38,6 +38,7 @@ PAGES = {
     "tutorial": Page(DOCS / "tutorial.md"),
     "your-network": Page(DOCS / "your-network.md", width=200, lines=24, first=11, last=13),
     "compare": Page(DOCS / "how-to" / "compare-platforms.md"),
+    "explore": Page(DOCS / "how-to" / "explore-chips.md", width=150),
     "kernel": Page(DOCS / "how-to" / "write-a-kernel.md"),
     "profile": Page(DOCS / "how-to" / "profile.md", width=150, lines=60),
     "check": Page(DOCS / "how-to" / "check-a-kernel.md", width=150),

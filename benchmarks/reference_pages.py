@@ -19,6 +19,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import click
 
 from autotuner.certificate import Certificate
+from autotuner.exploration import axes, constraints, spec, table
 from autotuner.search import Found, Infeasible
 from benchmarks.command_pages import DOCS
 from benchmarks.machine_page import field_notes, of_docstring
@@ -43,7 +44,7 @@ MODULES = {
     "trainlib.optimizers": "How gradients change parameters.",
     "trainlib.schedules": "Learning rates that change.",
     "trainlib.datasets": "Samples, and how they are varied.",
-    "autotuner": "The search for the fastest plan.",
+    "autotuner": "The search for the fastest plan, and for the chip and the network that go with it.",
     "autotuner.certificate": "What a search claims of a plan.",
     "autotuner.verify": "Claims checked again.",
     "pulpsim.errors": "What goes wrong with programs and platforms.",
@@ -331,6 +332,23 @@ def files() -> str:
         "### The plan", _prose(Plan.__doc__), _fields(Plan),
         "### A step", _prose(LayerStep.__doc__), _fields(LayerStep),
         "### A tile", _prose(Tile.__doc__), _fields(Tile),
+        "## Explorations: SPEC.toml",
+        "What `autotuner explore` reads. " + _prose(spec.__doc__),
+        _table(["key", "what"], [(f"`{key}`", about) for key, about in spec.KEYS.items()]),
+        "### Axes",
+        "Any key of [platforms](platforms.md), and:",
+        _table(["axis", "values"], [(f"`{name}`", about) for name, about in axes.OWN.items()]),
+        _prose(axes.__doc__),
+        "### Budgets",
+        _table(["budget", "plans that a point may take"], [(f"`{name}`", what) for name, what in spec.BUDGETS.items()]),
+        "### Constraints and results",
+        _prose(constraints.__doc__),
+        "Results that constraints and fronts may name; units may follow a value.",
+        _table(["result", "what"], [(f"`{name}`", about) for name, about in constraints.RESULTS.items()]),
+        "Shorter: " + ", ".join(f"`{short}` for `{name}`" for short, name in constraints.SHORT.items()) + ".",
+        "### points.csv, points.json, points.parquet",
+        _prose(table.rows_of.__doc__),
+        "Its columns behind the axes: " + ", ".join(f"`{name}`" for name in table.RESULTS) + ".",
         "## Samples: .npz",
         "What `--data` takes, and `trainlib data FOLDER` writes. " + _prose(datasets.load.__doc__),
         "## Weights: .npz",

@@ -50,7 +50,7 @@ class Energy:
     def parts(self) -> dict[str, Band]:
         return dict(zip(self.__slots__, astuple(self), strict=True))
 
-    def times(self, count: int) -> Energy:
+    def times(self, count: float) -> Energy:
         """Of so many."""
         return Energy(*(_times(count, band) for band in astuple(self)))
 

@@ -182,7 +182,8 @@ def marked_run(
     machine: Machine, schedule: Schedule, scalars: Mapping[str, np.generic] | None, timeline: Timeline | None,
     start_delays: Sequence[int] = (),
 ) -> Marked:  # fmt: skip
-    """Run a schedule. timeline: see `trainlib.timeline`. start_delays: see `execute`."""
+    """Run a schedule. scalars: None where values do not matter. timeline: see `trainlib.timeline`. start_delays: see
+    `execute`."""
     marks: list[Mark] = []
     logs: list[Log] = []
 

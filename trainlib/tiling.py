@@ -67,13 +67,13 @@ def fits(model: Model, plan: Plan, platform: Platform, optimizer: Optimizer, out
     return True
 
 
-def settled(model: Model, plan: Plan, platform: Platform) -> tuple[Plan, Schedule]:
+def settled(model: Model, plan: Plan, platform: Platform, optimizer: Optimizer = PLAIN) -> tuple[Plan, Schedule]:
     """Compiled, with stores overlapped if L1 has room for that, else awaited. Raises L1Error if it has no room."""
     try:
-        return plan, compile_schedule(model, plan, platform)
+        return plan, compile_schedule(model, plan, platform, optimizer)
     except L1Error:
         plan = replace(plan, stores="awaited")
-        return plan, compile_schedule(model, plan, platform)
+        return plan, compile_schedule(model, plan, platform, optimizer)
 
 
 class _Planner:

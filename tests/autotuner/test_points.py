@@ -106,16 +106,16 @@ def test_what_was_put_is_there(known: dict[bytes, tuple[list[int], str]]) -> Non
 
 @given(st.dictionaries(st.binary(max_size=40), st.tuples(CYCLES, st.text()), max_size=20), st.text())
 def test_all_of_it_can_be_kept_elsewhere(known: dict[bytes, tuple[list[int], str]], text: str) -> None:
-    """Where a key is known, what was there stays."""
+    """In the place of what is known there: of what a count is at least, the newest is the closest."""
     with Points(None) as points, Points(None) as others:
         for key, (cycles, note) in known.items():
             points.put(key, cycles, note)
         points.put_result(b"r", text)
         others.put(b"first", [1], "first")
-        others.keep([(b"first", (2,), ""), *points.content()])
-        expected = [(key, tuple(cycles), note) for key, (cycles, note) in known.items() if key != b"first"]
+        others.keep([(b"first", (2,), "second"), *points.content()])
+        expected = {b"first": ((2,), "second")} | {key: (tuple(cycles), note) for key, (cycles, note) in known.items()}
         content = list(others.content())
-        assert sorted(content[:-1]) == sorted([(b"first", (1,), "first"), *expected])
+        assert sorted(content[:-1]) == sorted((key, *rest) for key, rest in expected.items())
         assert content[-1] == (b"r", text, "")
 
 

@@ -53,7 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def forge(folder: Path, tmp_path: Path) -> Callable[..., Path]:
-    """Writes the certificate with other fields, or of one step alone, which bounds no plan, with other fields of that."""
+    """Writes the certificate with other fields, or of one step alone, which bounds no plan, with others of that."""
 
     def write(of: str = "", /, **changes: Any) -> Path:
         content = json.loads((folder / FILE).read_text())

@@ -118,8 +118,8 @@ def found_tables() -> Iterator[Table]:
     counters = [CoreCounters(*(10**9 * core + 10**7 * cause for cause in range(14))) for core in range(16)]
     yield causes_table(counters, "team on 16 cores: cycles by cause")
     yield steps_table("model on platform: each step by itself", outcomes())
-    cycles = (12_345_678,) * 4
-    checked = {name: Checked(one, 123_456_789, cycles, 12_000_000, 1, 20) for name, one in outcomes().items()}
+    again = (12_345_678,) * 4
+    checked = {name: Checked(one, 123_456_789, again, 12_000_000, 1, 20) for name, one in outcomes().items()}
     yield verified_table("model on platform: claimed, and found", checked)
     (found, infeasible), tile = outcomes().values(), Tile(1000, 200, 300, 1000, 10**6)
     assert isinstance(found, Found)

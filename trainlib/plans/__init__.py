@@ -38,7 +38,7 @@ def tuned_plan(model: Model, platform: Platform) -> Plan | None:
     """
     if platform.name not in Platform.presets() or not _alike(Platform.preset(platform.name), platform):
         return None
-    return _shipped(model, platform.name)
+    return shipped_plan(model, platform.name)
 
 
 def plan_for(model: Model | str, platform: Platform | str, optimizer: Optimizer = PLAIN) -> Plan:
@@ -55,7 +55,7 @@ def plan_for(model: Model | str, platform: Platform | str, optimizer: Optimizer 
     if tuned is not None and fits(model, tuned, platform, optimizer):
         return tuned
     plans = [default_plan(model, platform, optimizer)]
-    plans += [plan for plan in _of_presets(model, platform, optimizer) if fits(model, plan, platform, optimizer)]
+    plans += [plan for plan in plans_of_presets(model, platform, optimizer) if fits(model, plan, platform, optimizer)]
     return plans[0] if len(plans) == 1 else _fastest(model, plans, platform, optimizer)
 
 
@@ -70,11 +70,12 @@ def _fastest(model: Model, plans: list[Plan], platform: Platform, optimizer: Opt
     return plans[min(promising, key=lambda number: cycles_of(schedules[number], platform))]
 
 
-def _of_presets(model: Model, platform: Platform, optimizer: Optimizer) -> Iterator[Plan]:
-    """The tuned plan and the one by rule for the preset that the platform was made from, or for all that have any."""
+def plans_of_presets(model: Model, platform: Platform, optimizer: Optimizer) -> Iterator[Plan]:
+    """The tuned plan and the one by rule for the preset that the platform was made from, or for all that have any:
+    also as they run on no more cores than that one has. They need not fit."""
     for name in [platform.name] if platform.name in TUNED else TUNED:
         preset = Platform.preset(name)
-        plans = [_shipped(model, name)]
+        plans = [shipped_plan(model, name)]
         if not _alike(preset, platform):
             with suppress(PlanError, ModelError):
                 plans.append(replace(default_plan(model, preset, optimizer), made_by=f"by rule for {name} as it comes"))
@@ -85,7 +86,8 @@ def _of_presets(model: Model, platform: Platform, optimizer: Optimizer) -> Itera
                     yield replace(plan, cores=preset.cluster.cores)
 
 
-def _shipped(model: Model, preset: str) -> Plan | None:
+def shipped_plan(model: Model, preset: str) -> Plan | None:
+    """The tuned plan that comes with the library; None if there is none."""
     file = resources.files(__name__) / f"{model.name}.{preset}.json"
     if model.name not in models.MODELS or models.get(model.name) != model or not file.is_file():
         return None

@@ -16,7 +16,7 @@ are too large to be proven in the time one has: these are then the ones with the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import heapify, heappop, heappush
 from math import inf
@@ -39,8 +39,8 @@ CLOSE = 100
 RUNNERS_UP = 24
 #: candidates that are compiled where nothing can be proven
 UNPROVEN_CANDIDATES = 1500
-#: shapes of which a compiled schedule is kept, each of some 100 KB
-MOST_SHAPES = 300
+#: of the compiled schedules of shapes that are kept, together
+MOST_OPERATIONS = 50_000
 #: how far something on the heap has been looked at
 TILE, SHAPE, CANDIDATE, SCHEDULE = range(4)
 
@@ -164,11 +164,16 @@ class _Search:
         self.keys: dict[bytes, LayerStep] = {}
         self.footprints = Footprints(model, index, self.platform, vectors)
         self.compiled_shapes: dict[tuple[object, ...], Schedule] = {}
+        self.kept_operations = 0
         self.excess: dict[tuple[str, int], float] = {}
+
+    def is_above(self, bound: int) -> bool:
+        """Whether what takes so much at least is sure not to be close."""
+        return self.prune and self.limit is not None and bound > self.limit
 
     def excludes(self, item: _Item) -> bool:
         """Whether it is sure not to be close."""
-        return self.prune and self.limit is not None and item.sure > self.limit
+        return self.is_above(item.sure)
 
     def count(self, one: _Counted) -> None:
         """Keep it, if it is close; what is no longer is given up."""
@@ -205,23 +210,37 @@ class _Search:
     def _compile(self, step: LayerStep) -> Schedule:
         """With the help of what was compiled of the same shape before."""
         shape = step.tile, step.buffering, step.resident, step.relu
-        like = self.compiled_shapes.pop(shape, None)
+        like = self.compiled_shapes.get(shape)
         schedule = compile_step(self.model, self.index, step, self.platform, self.vectors, like)
-        if len(self.compiled_shapes) >= MOST_SHAPES:
-            del self.compiled_shapes[next(iter(self.compiled_shapes))]  # the one that has not been used for longest
+        self.kept_operations += 0 if like else len(schedule.operations)
+        self.compiled_shapes.pop(shape, None)
         self.compiled_shapes[shape] = like or schedule
+        while self.kept_operations > MOST_OPERATIONS and len(self.compiled_shapes) > 1:
+            oldest = self.compiled_shapes.pop(next(iter(self.compiled_shapes)))  # not used for longest
+            self.kept_operations -= len(oldest.operations)
         return schedule
 
     def _shapes(self, item: _Item) -> list[_Item]:
-        found = []
+        """No shape of a tile has fewer calls than the first: where these alone are too many, that is the only one."""
+        found, calls = list[_Item](), 0
         for number, shape in enumerate(shapes(self.model, self.index, item.step)):
-            known = self.footprints.of(replace(shape, **self.kernels[0]))
+            if self.is_above(calls):
+                break
+            known = self.footprints.of(replace(shape, **self.kernels[0]), self.meter.call_cycles, self._may_win(shape))
             if self._fits(shape, known):
-                bound = max(item.sure, known.bound_cycles(0))
+                busy = min(self._busy(shape, known))
+                bound, calls = max(item.sure, known.bound_cycles(busy)), calls or known.forks
                 found.append(_Item(bound, (*item.place, number), SHAPE, shape, known))
             else:
                 self.too_large += len(self.kernels)
         return found
+
+    def _busy(self, shape: LayerStep, known: Footprint) -> list[int]:
+        """Of each kernel."""
+        return each_busy_cycles(self.model, self.index, shape, self.platform, self.kernels, known.beside)
+
+    def _may_win(self, shape: LayerStep) -> Callable[[Footprint], bool]:
+        return lambda known: not self.is_above(known.bound_cycles(min(self._busy(shape, known))))
 
     def _fits(self, shape: LayerStep, known: Footprint) -> bool:
         """Compiled if that alone can tell: buffers that do not live at once share their place."""
@@ -236,7 +255,7 @@ class _Search:
     def _candidates(self, item: _Item) -> list[_Item]:
         known, found = item.known, []
         assert known is not None
-        busy = each_busy_cycles(self.model, self.index, item.step, self.platform, self.kernels)
+        busy = self._busy(item.step, known)
         for number, (chosen, cycles) in enumerate(zip(self.kernels, busy, strict=True)):
             bound = max(item.sure, known.bound_cycles(cycles))
             found.append(_Item(bound, (*item.place, number), CANDIDATE, replace(item.step, **chosen)))
@@ -359,9 +378,13 @@ def search(
             simulated.add(item.step)
         elif item.level == CANDIDATE and len(runners_up) < RUNNERS_UP:
             runners_up.append(item.step)
+        limit = s.limit
         for closer in s.closer(item):
             if not s.excludes(closer):
                 heappush(heap, closer)
+        if s.limit != limit:  # compiled schedules are large
+            heap = [item for item in heap if not s.excludes(item)]
+            heapify(heap)
     least, best = s.least, s.best()
     if best is None or least is None:
         return s.infeasible(tile)

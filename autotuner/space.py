@@ -8,13 +8,15 @@ nothing to spare: any other size has a border tile and no fewer parts than one o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from math import prod
 from typing import Any, Literal
 
 from pulpsim import Platform
+from pulpsim.memory import L1_BASE
+from trainlib.kernels import Call, depthwise, matmul
 from trainlib.layers import Layer
 from trainlib.lowering.memory_map import Tensor
 from trainlib.lowering.schedule import copies, cut_step, issue_times
@@ -24,6 +26,8 @@ from trainlib.model import Model
 from trainlib.operators.pieces import axes
 from trainlib.plan import SUM, LayerStep, Tile, Vectors, fuses_relu, tile_limits
 
+#: of steps that name one
+KERNELS = frozenset((*matmul.NAMES, *depthwise.NAMES))
 BUFFERINGS: tuple[Literal["double", "single"], ...] = ("double", "single")
 
 
@@ -118,8 +122,8 @@ def tile_bounds(model: Model, index: int, tile: LayerStep, platform: Platform) -
     """Cycles below which no candidate with this tile goes, and those below which its calls do not: a fork a tile with
     the best kernel, and its parameters moved."""
     layer = model.layers[index]
-    forks = prod(_numbers(model, index, tile)) * platform.least_fork_cycles
-    moved = 0
+    calls = max(prod(_numbers(model, index, tile)), layer.least_calls(model.nodes[index], tile))
+    forks, moved = calls * platform.least_fork_cycles, 0
     if tile.step == "update" or (layer.DENSE and tile.step != SUM and not layer.changes_only_bias(tile.step)):
         moved = -(-4 * layer.weights * (2 if tile.step == "update" else 1) // platform.dma.bytes_per_cycle)
     least = min(each_busy_cycles(model, index, tile, platform, kernels(model, index, tile.step)))
@@ -132,13 +136,15 @@ def busy_cycles(model: Model, index: int, step: LayerStep, platform: Platform) -
 
 
 def each_busy_cycles(
-    model: Model, index: int, step: LayerStep, platform: Platform, choices: Sequence[dict[str, Any]]
+    model: Model, index: int, step: LayerStep, platform: Platform, choices: Sequence[dict[str, Any]], beside: int = 0
 ) -> list[int]:
-    """Likewise with each of some `kernels` in the place of the step's own."""
+    """Likewise with each of some `kernels` in the place of the step's own. beside: see `Footprint`."""
     node, cluster = model.nodes[index], platform.cluster
     if step.step == SUM or node.layer.changes_only_bias(step.step):
         return [0] * len(choices)
-    return node.layer.floors(node, step, choices, cluster.cores, cluster.fpus)
+    floors = node.layer.floors(node, step, choices, cluster.cores, cluster.fpus)
+    more = beside and max(beside - node.layer.floor_beside(node, step, cluster.cores, cluster.fpus), 0)
+    return [floor + more for floor in floors]
 
 
 @dataclass(frozen=True)
@@ -148,6 +154,7 @@ class Footprint:
     bytes: of L1, all buffers together; at_once: what one task touches. transfers: cycles from the first byte that
     the DMA moves one way to the last, with what must go before or after; alone: cycles in which no call runs, for what
     the next one needs comes, or what is in its place goes; forks, commands: cycles that the controller spends on them.
+    beside: what calls of other than the step's own kernels take at least; 0 where that is not known.
     """
 
     bytes: int
@@ -156,6 +163,7 @@ class Footprint:
     alone: int
     forks: int
     commands: int
+    beside: int = 0
 
     def bound_cycles(self, busy: int) -> int:
         """Cycles that no schedule of it goes below; busy: see `busy_cycles`."""
@@ -173,10 +181,22 @@ class Footprints:
         self._tensors: dict[str, Tensor] = {}
         self._known: dict[tuple[object, ...], tuple[int, int]] = {}
 
-    def of(self, step: LayerStep) -> Footprint:
-        platform = self._platform
-        work = cut_step(self._model, self._index, step, platform, vectors=self._vectors)
-        moved, commands = [0, 0], 0
+    def of(
+        self, step: LayerStep, cycles_of: Callable[[Call], int] | None = None,
+        worth: Callable[[Footprint], bool] = lambda known: True,
+    ) -> Footprint:  # fmt: skip
+        """cycles_of: what a call takes at least; those beside the kernels' are asked for where that is worth it."""
+        work = cut_step(self._model, self._index, step, self._platform, vectors=self._vectors)
+        known = self._of(work, step)
+        if cycles_of is not None and step.kernel and worth(known):
+            calls = (compute.call(lambda name: L1_BASE) for task in work.tasks for compute in task.computes)
+            beside = sum(cycles_of(call) for call in calls if call.name.partition("+")[0] not in KERNELS)
+            known = replace(known, beside=beside)
+        work.dissolve()
+        return known
+
+    def _of(self, work: Work, step: LayerStep) -> Footprint:
+        platform, moved, commands = self._platform, [0, 0], 0
         for task in work.tasks:
             for move in (*task.loads, *task.stores):
                 cycles, of_controller = self._cycles(work, move)
@@ -195,7 +215,6 @@ class Footprints:
         after = fork + tail if last.loads else 0
         before = fork + head if first.stores else 0
         at_once = max(_touched(work, task) for task in work.tasks)
-        work.dissolve()
         return Footprint(
             work.buffer_bytes, at_once,
             max(moved[False] + after, before + moved[True]), head + gaps + tail, forks,

@@ -183,6 +183,20 @@ def test_a_footprint_is_the_sum_over_all_transfers_of_all_tasks(
         assert known.commands == (0 if separate else written)
 
 
+@settings(max_examples=50)
+@given(case=shapes_and_kernels())
+def test_no_shape_of_a_tile_has_fewer_calls_than_the_first(
+    case: tuple[Model, Iterator[LayerStep], list[dict[str, Any]]],
+) -> None:
+    """Else a search would leave out what may win."""
+    model, every, _ = case
+    first: dict[Any, int] = {}
+    for shape in every:
+        calls = footprint(model, 1, shape, PLATFORM).forks
+        tile = shape.tile.rows, shape.tile.columns, shape.tile.lines
+        assert calls >= first.setdefault(tile, calls)
+
+
 @pytest.mark.parametrize("step", ["fw", "wg", "wg+update"])
 def test_a_single_buffered_step_waits_for_every_tile(step: str) -> None:
     """What comes for a call, and what goes from where it writes, cannot be hidden: its bound is near that of the

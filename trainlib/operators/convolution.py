@@ -159,13 +159,22 @@ class _Product(Parametric):
         self, node: Node, step: LayerStep, choices: Sequence[Mapping[str, Any]], cores: int, fpus: int
     ) -> list[int]:
         """What goes before and after, and the products or, if these take longer, the FPUs."""
-        before_and_after = -(-around(node, step, self._copied(node, step.step)) // cores)
+        before_and_after = self.floor_beside(node, step, cores, fpus)
         if step.step == "update":
             return [before_and_after] * len(choices)
         multiplying = -(-self.least_macs(step.step, node.shape) // min(fpus, cores))
         products = [(sizes, self.groups * count) for sizes, count in self._products(node, step)]
         kernels = [chosen.get("kernel", step.kernel) for chosen in choices]
         return [before_and_after + max(_issue_cycles(kernel, products, cores), multiplying) for kernel in kernels]
+
+    def least_calls(self, node: Node, step: LayerStep) -> int:
+        """Of an input gradient by phases, each of which has its rows made and is multiplied."""
+        if step.step != "ig" or len(_phases(self.window(node.shape))) < 2:
+            return 0
+        return 2 * self.groups * sum(count for _, count in self._products(node, step))
+
+    def floor_beside(self, node: Node, step: LayerStep, cores: int, fpus: int) -> int:
+        return -(-around(node, step, self._copied(node, step.step)) // cores)
 
     def _copied(self, node: Node, step: str) -> int:
         """Numbers that im2row copies at least."""

@@ -280,6 +280,14 @@ class Layer(ABC):
         """Likewise with each of several kernels or unrolls, as fields of `LayerStep` in the place of the step's own."""
         return [self.floor(node, replace(step, **chosen), cores, fpus) for chosen in choices]
 
+    def least_calls(self, node: Node, step: LayerStep) -> int:
+        """Calls that a step with its tile makes at least, if that is known to be more than one a tile."""
+        return 0
+
+    def floor_beside(self, node: Node, step: LayerStep, cores: int, fpus: int) -> int:
+        """Of `floor` what other calls than the kernel's take, if these are calls of their own; else all of it."""
+        return self.floor(node, step, cores, fpus)
+
 
 class Parametric(Layer):
     """A layer with weights "w" and, with `bias`, one number "b" an output or output channel.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -854,3 +856,22 @@ def test_host_accesses_outside_the_memories_are_refused() -> None:
     assert found == ("12 bytes at 0x1000fffc run 8 bytes past the end of L1 (0x10000000 to 0x10010000)")
     message(AddressError, lambda: memory.read(L1_BASE, (1 << 40, 1 << 40)))
     message(AddressError, lambda: memory.read(L1_BASE, (-1, 4)))
+
+
+def test_a_machine_goes_when_nobody_holds_it() -> None:
+    """Not when garbage is collected, which a search of a thousand machines does hardly ever."""
+    code = (
+        "import gc, weakref\n"
+        "from pulpsim import Machine, assemble\n"
+        "gc.disable()\n"
+        "program = assemble('ret')\n"
+        "machine = Machine(values=False)\n"
+        "machine.run(program)\n"
+        "machine.restart()\n"
+        "engine = weakref.ref(machine.engine)\n"
+        "del machine\n"
+        "assert engine() is None\n"
+    )
+    for _ in range(2):  # in the first one machine code may be made, whose maker keeps what it saw
+        ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr

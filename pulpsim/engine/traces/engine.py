@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
+from weakref import ref
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +26,11 @@ from pulpsim.platform import Platform
 PATIENCE, FEW = 2, 64
 #: so many stretches of teams that begin at the same row may fail; then the fast engine runs such teams
 FAILURES = 3
+
+
+def _settle(engine: ref[TraceEngine]) -> None:
+    if (one := engine()) is not None:
+        one.settle()
 
 
 class TraceEngine(JitEngine):
@@ -64,7 +71,7 @@ class TraceEngine(JitEngine):
         self._failed = Counter[int]()  # stretches, by such rows
         #: since the stretch began, and perhaps before: cycle, command, where it lies in the state, what was there
         self._commands: list[tuple[int, Transfer, int, NDArray[np.int64]]] = []
-        memory.settle = self.settle
+        memory.settle = partial(_settle, ref(self))  # the engine goes with its machine, not when garbage is collected
 
     def restart(self) -> None:
         if self._calls is not None:

@@ -35,8 +35,8 @@ from trainlib.plan import LayerStep, Vectors
 
 #: a count is close to another one that is less by at most one part in so many
 CLOSE = 100
-#: how many runners-up are named
-RUNNERS_UP = 24
+#: how many runners-up are named, and how many of them at most were close
+RUNNERS_UP, CLOSE_RUNNERS_UP = 20, 8
 #: candidates that are compiled where nothing can be proven
 UNPROVEN_CANDIDATES = 1500
 #: of the compiled schedules of shapes that are kept, together
@@ -54,7 +54,8 @@ class Found(msgspec.Struct, frozen=True, tag="found", omit_defaults=True):
     taken from those known; pruned: candidates never simulated; too_large: those looked at that do not fit L1; compiled:
     those that bounds before that did not exclude; close: those within a hundredth of the least count, among which the
     mean decides. proven: nothing in the space is faster; False where FPUs are shared, or candidates were limited.
-    runners_up: those with the least bounds before they were compiled, for whoever puts steps together.
+    runners_up: those that came closest, and those with the least bounds before they were compiled, for whoever puts
+    steps together.
     """
 
     step: LayerStep
@@ -128,7 +129,10 @@ class _Item:
 
 @dataclass
 class _Counted:
-    """A candidate that was simulated without a skew. cycles: of SKEWS, so far; bound: what each takes at least."""
+    """A candidate that was simulated without a skew. cycles: of SKEWS, so far; bound: what each takes at least.
+
+    The one before another has the lesser total.
+    """
 
     place: tuple[int, ...]
     step: LayerStep
@@ -140,6 +144,9 @@ class _Counted:
     def total(self) -> tuple[int, tuple[int, ...]]:
         """What the sum over all skews is at least, and the place in the space, where the first of equals wins."""
         return sum(self.cycles) + (len(SKEWS) - len(self.cycles)) * self.bound, self.place
+
+    def __lt__(self, other: _Counted) -> bool:
+        return self.total < other.total
 
 
 class _Search:
@@ -297,7 +304,7 @@ class _Search:
     def best(self) -> _Counted | None:
         """Of those that are close, the one with the least mean: always that is counted further which may have it."""
         while self.close:
-            best = min(self.close, key=lambda one: one.total)
+            best = min(self.close)
             if len(best.cycles) == len(SKEWS):
                 return best
             best.cycles += (self.meter.cycles(best.schedule, len(best.cycles)),)
@@ -388,9 +395,10 @@ def search(
     least, best = s.least, s.best()
     if best is None or least is None:
         return s.infeasible(tile)
-    pruned, close = space - len(simulated) - s.too_large, len({one.step for one in s.close})
+    pruned, close = space - len(simulated) - s.too_large, list(dict.fromkeys(one.step for one in sorted(s.close)))
+    others = dict.fromkeys(step for step in (*close[:CLOSE_RUNNERS_UP], *runners_up) if step != best.step)
     return Found(
         best.step, best.cycles, begun, least, meter.least(best.schedule), floor, space,
-        meter.simulated - before[0], meter.reused - before[1], max(pruned, 0), s.too_large, s.compiled, close,
-        not (s.guesses or limited), tuple(runners_up),
+        meter.simulated - before[0], meter.reused - before[1], max(pruned, 0), s.too_large, s.compiled, len(close),
+        not (s.guesses or limited), tuple(others)[:RUNNERS_UP],
     )  # fmt: skip

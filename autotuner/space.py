@@ -143,8 +143,10 @@ def each_busy_cycles(
     if step.step == SUM or node.layer.changes_only_bias(step.step):
         return [0] * len(choices)
     floors = node.layer.floors(node, step, choices, cluster.cores, cluster.fpus)
-    more = beside and max(beside - node.layer.floor_beside(node, step, cluster.cores, cluster.fpus), 0)
-    return [floor + more for floor in floors]
+    known = node.layer.floor_beside(node, step, cluster.cores)
+    if known is None:
+        return [max(floor, beside) for floor in floors]
+    return [floor + max(beside - known, 0) for floor in floors]
 
 
 @dataclass(frozen=True)

@@ -137,6 +137,10 @@ def test_no_schedule_goes_below_its_bounds(data: st.DataObject) -> None:
     assert tile_bounds(model, 1, tile, platform)[0] <= cycles
     assert known.bound_cycles(0) <= known.bound_cycles(busy_cycles(model, 1, chosen, platform)) <= cycles
     assert Relaxed(platform).cycles(schedule) <= cycles
+    with_others = Footprints(model, 1, platform).of(chosen, Relaxed(platform).call_cycles)
+    (busy,) = each_busy_cycles(model, 1, chosen, platform, [{}], with_others.beside)
+    assert known.bound_cycles(busy_cycles(model, 1, chosen, platform)) <= with_others.bound_cycles(busy) <= cycles
+    assert tile_bounds(model, 1, tile, platform)[1] <= known.forks + busy
 
 
 @st.composite

@@ -159,7 +159,7 @@ class _Product(Parametric):
         self, node: Node, step: LayerStep, choices: Sequence[Mapping[str, Any]], cores: int, fpus: int
     ) -> list[int]:
         """What goes before and after, and the products or, if these take longer, the FPUs."""
-        before_and_after = self.floor_beside(node, step, cores, fpus)
+        before_and_after = self.floor_beside(node, step, cores)
         if step.step == "update":
             return [before_and_after] * len(choices)
         multiplying = -(-self.least_macs(step.step, node.shape) // min(fpus, cores))
@@ -173,7 +173,7 @@ class _Product(Parametric):
             return 0
         return 2 * self.groups * sum(count for _, count in self._products(node, step))
 
-    def floor_beside(self, node: Node, step: LayerStep, cores: int, fpus: int) -> int:
+    def floor_beside(self, node: Node, step: LayerStep, cores: int) -> int:
         return -(-around(node, step, self._copied(node, step.step)) // cores)
 
     def _copied(self, node: Node, step: str) -> int:

@@ -114,11 +114,14 @@ class DepthWise(Parametric):
 
     def floor(self, node: Node, step: LayerStep, cores: int, fpus: int) -> int:
         """What goes before and after, and the instructions of the variant or, if these take longer, the FPUs."""
-        before_and_after = -(-around(node, step, self._copied(node, step.step)) // cores)
+        before_and_after = self.floor_beside(node, step, cores)
         if step.step == "update":
             return before_and_after
         macs = self.macs(step.step, node.shape)
         return before_and_after + max(-(-_instructions(macs, step) // cores), -(-macs // min(fpus, cores)))
+
+    def floor_beside(self, node: Node, step: LayerStep, cores: int) -> int:
+        return -(-around(node, step, self._copied(node, step.step)) // cores)
 
     def _copied(self, node: Node, step: str) -> int:
         """Numbers of the frame."""

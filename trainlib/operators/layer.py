@@ -284,9 +284,9 @@ class Layer(ABC):
         """Calls that a step with its tile makes at least, if that is known to be more than one a tile."""
         return 0
 
-    def floor_beside(self, node: Node, step: LayerStep, cores: int, fpus: int) -> int:
-        """Of `floor` what other calls than the kernel's take, if these are calls of their own; else all of it."""
-        return self.floor(node, step, cores, fpus)
+    def floor_beside(self, node: Node, step: LayerStep, cores: int) -> int | None:
+        """Of `floor` what is not the kernel's, whichever that is, but of calls beside it; None if that is not known."""
+        return None
 
 
 class Parametric(Layer):

@@ -44,6 +44,7 @@ class Scenario:
     """Calls that are run one after the other. make: a machine's memory prepared for them, on a platform.
 
     dma: transfers both ways all the while, between other parts of L1 and L2. profiled: counted by instruction.
+    recalled: by traces without values, whose calls have been seen before.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Scenario:
     overrides: tuple[tuple[str, object], ...] = ()
     dma: bool = False
     profiled: bool = False
+    recalled: bool = False
 
     @property
     def of_platform(self) -> Platform:
@@ -60,7 +62,7 @@ class Scenario:
     @property
     def where(self) -> str:
         settings = [f"{key}={value}" for key, value in self.overrides]
-        settings += ["DMA both ways"] * self.dma + ["profiled"] * self.profiled
+        settings += ["DMA both ways"] * self.dma + ["profiled"] * self.profiled + ["recalled"] * self.recalled
         return " ".join([self.platform, *settings])
 
 
@@ -156,6 +158,8 @@ SCENARIOS = [
     replace(MM_2X2, overrides=(("cluster.cores", 1),)),
     replace(MM_2X2, platform="pulp-open"),
     replace(MM_2X2, profiled=True),
+    replace(MM_2X2, recalled=True),
+    replace(tiles_of("autoencoder"), recalled=True),
 ]
 
 
@@ -185,7 +189,7 @@ def measure(scenario: Scenario, seconds: float) -> dict[str, Any]:
 
 def _runner(scenario: Scenario, calls: Sequence[Call], engine: EngineName) -> Callable[[], tuple[int, int, float]]:
     """What runs the calls once: instructions, cycles, seconds."""
-    machine = Machine(scenario.of_platform, engine)
+    machine = Machine(scenario.of_platform, engine, values=not scenario.recalled)
     if scenario.profiled:
         Profiler(machine)
     numbers = np.random.default_rng(0).standard_normal(3 * 64 * 64).astype(np.float32)

@@ -200,8 +200,9 @@ def _causes(several: Sequence[str], rows: Sequence[Row]) -> Markup:
     ]  # fmt: skip
     spent = [{"point": row["point"], **row["causes"]} for row in fastest]
     columns = [number("point"), *(number(name, CAUSES[name].name, ",.0f") for name in names)]
+    about = "Cycles of a core, the cores' mean." + (f" Behind a point: {', '.join(several)}." if several else "")
     return bars(
-        "causes", "The fastest points, by cause", f"Cycles of a core, the cores' mean. {', '.join(several)}.", drawn,
+        "causes", "The fastest points, by cause", about, drawn,
         table=Table(columns, spent), legend=[CAUSES[name] for name in names],
         unit="cycles of a core", tools={"share": "as shares"},
     )  # fmt: skip

@@ -35,7 +35,7 @@ GROUPS = {
 WIDTH, LEFT, RIGHT, ROW, BAR = 720, 190, 130, 24, 15
 TOP = 46
 
-Row = Mapping[str, Any]
+Row = dict[str, Any]
 
 
 def files(folder: Path) -> dict[Path, str]:

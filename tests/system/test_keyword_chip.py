@@ -6,7 +6,6 @@ Its searches take minutes and are not run here; the plans of its two chips are t
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ from autotuner.exploration.table import fronts_of, table_of
 from autotuner.measure import SKEWS
 from benchmarks import keyword_chip
 from benchmarks.command_pages import BLOCK, PAGES, blocks
-from benchmarks.keyword_chip import CHIPS, DEADLINE_MS, EXPLORATIONS, FOLDER, PAGE, chip_of, row_of
+from benchmarks.keyword_chip import CHIPS, DEADLINE_MS, EXPLORATIONS, FOLDER, PAGE, Row, chip_of, row_of
 from pulpsim import Platform, console
 from trainlib import models
 from trainlib.lowering.schedule import compile_schedule
@@ -111,12 +110,12 @@ def test_the_answer_has_the_numbers_of_both_chips() -> None:
     assert f"eight.toml --plan chips/plans/{eight['point']:04}.json" in TEXT
 
 
-def milliwatts(row: dict[str, Any]) -> str:
+def milliwatts(row: Row) -> str:
     """The mean of a step every DEADLINE_MS."""
     return f"{row['uj_low'] / DEADLINE_MS:.1f}-{row['uj_high'] / DEADLINE_MS:.1f}"
 
 
-def lowest_clock(row: dict[str, Any]) -> float:
+def lowest_clock(row: Row) -> float:
     """In MHz."""
     return float(row["cycles"] / DEADLINE_MS / 1e3)
 

@@ -45,6 +45,7 @@ def write_or_check(command: str, texts: Mapping[Path, str], check: bool) -> None
             where = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
             click.echo(f"{where} is out of date: run `python -m benchmarks {command}`", err=True)
         else:
+            file.parent.mkdir(exist_ok=True)
             write_atomically(file, texts[file].encode())
             click.echo(f"{file.name} written")
     if check and stale:
@@ -158,13 +159,14 @@ def pages(names: tuple[str, ...], check: bool) -> None:
     """Run the commands of docs/tutorial.md and of other pages, or those named, and write there what they print."""
     from benchmarks.command_pages import PAGES, written
 
-    def made(name: str) -> str:
-        stage = Stage(f"running the commands of {PAGES[name].file.name}")
-        with progress(stage), tempfile.TemporaryDirectory() as folder:
-            return written(PAGES[name], Path(folder))
-
     require_known("page", names, PAGES)
-    write_or_check("pages", {PAGES[name].file: made(name) for name in names or PAGES}, check)
+    texts: dict[Path, str] = {}
+    for page in (PAGES[name] for name in names or PAGES):
+        stage = Stage(f"running the commands of {page.file.name}")
+        with progress(stage), tempfile.TemporaryDirectory() as folder:
+            texts[page.file] = written(page, Path(folder))
+            texts |= page.beside(Path(folder)) if page.beside else {}
+    write_or_check("pages", texts, check)
 
 
 @main.command()

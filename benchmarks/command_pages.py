@@ -2,7 +2,7 @@
 
 A page holds files and commands, which are run in order, in a folder of their own. A block below a line that ends in a
 name in code and a colon is the file of that name; a block of "console" has commands, and what they print takes the
-place of what stood below them. Other blocks are for the reader.
+place of what stood below them. Other blocks are for the reader. Pictures may be made of what the commands write.
 """
 
 from __future__ import annotations
@@ -13,24 +13,32 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks import keyword_chip
+from benchmarks.dated import ROOT
 from pulpsim.console import FOUND, InputError
 from pulpsim.jit import cache_directory
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = ROOT / "docs"
 
 
 @dataclass(frozen=True)
 class Page:
-    """width: of tables. lines: how many a command's output may have; of more, the first and the last ones stay."""
+    """width: of tables. lines: how many a command's output may have; of more, the first and the last ones stay.
+
+    beside: files that are kept beside the page, made of what its commands wrote into their folder. Such a page may take
+    minutes: points that were measured before are known to its commands, and no test runs them.
+    """
 
     file: Path
     width: int = 110
     lines: int = 46
     first: int = 18
     last: int = 14
+    beside: Callable[[Path], Mapping[Path, str]] | None = None
 
 
 #: by the names that `python -m benchmarks pages` takes; long names of nodes need wide tables
@@ -39,6 +47,7 @@ PAGES = {
     "your-network": Page(DOCS / "your-network.md", width=200, lines=24, first=11, last=13),
     "compare": Page(DOCS / "how-to" / "compare-platforms.md"),
     "explore": Page(DOCS / "how-to" / "explore-chips.md", width=150),
+    "keyword-chip": Page(keyword_chip.PAGE, width=190, beside=keyword_chip.files),
     "kernel": Page(DOCS / "how-to" / "write-a-kernel.md"),
     "profile": Page(DOCS / "how-to" / "profile.md", width=150, lines=60),
     "check": Page(DOCS / "how-to" / "check-a-kernel.md", width=150),
@@ -64,6 +73,8 @@ def written(page: Page, folder: Path) -> str:
     jit.mkdir(parents=True, exist_ok=True)
     (folder / "cache").mkdir()  # nothing tuned yet, only compiled
     (folder / "cache" / "jit").symlink_to(jit)
+    if page.beside is not None:
+        (folder / "cache" / "points.sqlite").symlink_to((cache_directory() / "points.sqlite").resolve())
 
     def of_block(found: re.Match[str]) -> str:
         if found["file"]:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from autotuner.exploration import table
 from autotuner.exploration.fronts import MORE_IS_BETTER
 from pulpsim.tables import Table, number, words
-from trainlib.page.charts import Point, Series, figure, nothing, scatter
+from trainlib.page.charts import Bar, Point, Series, bars, figure, nothing, scatter
 from trainlib.page.document import Part, document
 from trainlib.page.markup import Markup, joined, rounded, share, tag
 from trainlib.page.markup import table as table_markup
-from trainlib.page.steps import card
+from trainlib.page.steps import CAUSES, card, parts_of
 
 if TYPE_CHECKING:
     from autotuner.exploration.explored import Explored
@@ -31,8 +31,8 @@ HEADINGS = {"uj_high": "µJ", "uj_low": "µJ, lowest", "l1_bytes": "L1 peak KiB"
 FRONT, MET, OTHER = Series("4", "on a front"), Series("0", "others"), Series("13", "not as asked for")
 #: height of parallel axes, and of a row of a map
 HEIGHT, CELL = 360, 34
-#: values of an axis that are written, axes whose pairs have a map, and maps
-LABELS, MAPPED, MAPS = 9, 3, 12
+#: values of an axis that are written, axes whose pairs have a map, maps, and points whose causes are shown
+LABELS, MAPPED, MAPS, BARS = 9, 3, 12, 24
 
 
 def page_of(found: Explored) -> str:
@@ -48,6 +48,7 @@ def page_of(found: Explored) -> str:
          _parallel(several, measured)),
         ("fronts", "Fronts", "Points that no other is better than in one thing without being worse in another.",
          _fronts(found, rows)),
+        ("where", "Where cycles go", "", _causes(several, measured)),
         ("maps", "Maps", "The fewest milliseconds of all points with these two values.",
          joined(*_maps(found, measured)) or nothing("Maps take two axes of numbers with several values each.")),
         ("table", "The table", "", table_markup(table.table_of(found, rows))),
@@ -183,6 +184,28 @@ def _point(row: Row, columns: Sequence[str], axes: Sequence[str], on_front: bool
     kind = FRONT if on_front else MET if row["meets"] else OTHER
     x, y = (row[name] / (1024 if name.endswith("_bytes") else 1) for name in columns[:2])
     return Point(x, y, 0.25 if on_front else 0.05, kind.k, f"point {row['point']}", _tip(row, [*axes, *columns]))
+
+
+# -- causes ------------------------------------------------------------------------------------
+def _causes(several: Sequence[str], rows: Sequence[Row]) -> Markup:
+    """Of the fastest points."""
+    if not rows:
+        return nothing("No point has a plan that runs.")
+    fastest = sorted(rows, key=lambda row: row["ms"])[:BARS]
+    names = [name for name in CAUSES if any(row["causes"].get(name) for row in fastest)]
+    drawn = [
+        Bar(": ".join(filter(None, (f"point {row['point']}", ", ".join(_text(name, row[name]) for name in several)))),
+            parts_of(row["causes"], names), f"{sum(row['causes'].values()):,.0f}")
+        for row in fastest
+    ]  # fmt: skip
+    spent = [{"point": row["point"], **row["causes"]} for row in fastest]
+    columns = [number("point"), *(number(name, CAUSES[name].name, ",.0f") for name in names)]
+    about = "Cycles of a core, the cores' mean." + (f" Behind a point: {', '.join(several)}." if several else "")
+    return bars(
+        "causes", "The fastest points, by cause", about, drawn,
+        table=Table(columns, spent), legend=[CAUSES[name] for name in names],
+        unit="cycles of a core", tools={"share": "as shares"},
+    )  # fmt: skip
 
 
 # -- maps --------------------------------------------------------------------------------------

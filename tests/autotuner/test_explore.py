@@ -115,6 +115,7 @@ def test_a_row_is_what_a_trainer_takes_with_the_plan(found: Explored) -> None:
         assert report.energy is not None
         assert (row["uj_low"], row["uj_high"]) == pytest.approx(report.energy.microjoules)
         assert (row["l1_bytes"], row["l2_bytes"]) == (report.l1_bytes, report.l2_bytes)
+        assert sum(row["causes"].values()) == pytest.approx(report.cycles)
         assert row["macs_per_cycle"] == report.macs / row["cycles"]
         assert row["bound_cycles"] == report.issue_bound_cycles <= row["cycles"]
         assert row["ms"] == 1e3 * row["cycles"] / setting.platform.clock_hz
@@ -261,8 +262,9 @@ def test_fronts_are_of_the_points_that_meet_what_is_asked(found: Explored) -> No
 
 def test_the_page_has_every_point(found: Explored) -> None:
     page = found.page()
-    for part in ("All points", "Fronts", "Maps", "The table"):
+    for part in ("All points", "Fronts", "Where cycles go", "Maps", "The table"):
         assert f"<h2>{part}</h2>" in page
+    assert page.count('class="row"') == len(found.points)
     assert page.count('class="line"') == len(found.points)
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org/2000/svg", "")
 

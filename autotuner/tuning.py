@@ -141,22 +141,22 @@ def renamed(outcome: Outcome, layer: str) -> Outcome:
 def search_steps(
     executor: Executor, model: Model, platform: Platform, groups: dict[Job, list[Job]], found: dict[Job, Outcome],
     rule: Plan | None = None, allowed: Sequence[str] = (), tell: Callable[[Progress], None] = lambda progress: None,
-    most: int = 0,
+    most: int = 0, rivals: Sequence[Plan] = (),
 ) -> None:  # fmt: skip
     """Collect the outcomes of steps, grouped by `jobs_of`, in `found` as they come.
 
-    rule: where searches begin. allowed: kernels (default: all). most: see `search`. Raises ModelError if L2 cannot
-    hold the model.
+    rule, rivals: where searches begin, with steps as they are there. allowed: kernels (default: all). most: see
+    `search`. Raises ModelError if L2 cannot hold the model.
     """
     check_l2(model, platform)
     vectors = _vectors(model, platform, rule)
     jobs = sorted(groups, key=lambda job: -_size(model, job))  # the longest first, so that none is last
-    by_rule = {} if rule is None else {(step.layer, step.step): step for step in rule.steps}
+    known = [step for plan in ([rule] if rule else []) + list(rivals) for step in plan.steps]
     saved = 0.0
 
     def first(job: Job) -> list[LayerStep]:
-        known = by_rule.get((model.layers[job[0]].name, job[1]))
-        return [known] if known else []
+        named = [step for step in known if (step.layer, step.step) == (model.layers[job[0]].name, job[1])]
+        return list(dict.fromkeys(step for step in named if not (allowed and step.kernel) or step.kernel in allowed))
 
     arguments = [(model, job, first(job), allowed, vectors, most) for job in jobs]
     for done, (number, outcome) in enumerate(executor.run(search_job, platform, arguments), start=1):
@@ -273,7 +273,7 @@ def _searched(executor: Executor, path: Path | None, asked: _Asked, rivals: Sequ
     found: dict[Job, Outcome] = {}
     whole, complete = Whole(model, platform, goal, jobs_of(model), fault), True
     try:
-        search_steps(executor, model, platform, jobs_of(model, parts), found, rule, allowed, tell, most)
+        search_steps(executor, model, platform, jobs_of(model, parts), found, rule, allowed, tell, most, rivals)
         whole.begin(executor, rule, [*rivals, *put_together(model, platform, rule, found)])
         whole.descend(executor, found, rule, lambda done, of: tell(Progress(WHOLE, done, of, whole.saved)))
     except KeyboardInterrupt:

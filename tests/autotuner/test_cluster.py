@@ -15,11 +15,13 @@ from pathlib import Path
 import pytest
 
 import autotuner
+from autotuner import explore
 from autotuner.executors import ExecutorError, executor_of
 from autotuner.tuning import Progress, tune
 from tests.autotuner.scheduler import Scheduler
 from tests.autotuner.test_executors import MANY, PLATFORM, known, measure, nap, running
 from tests.autotuner.test_tune import SMALL, Fresh, fresh, measured, result, simulated
+from trainlib.models.description import as_toml
 
 pytest.importorskip("distributed")
 __all__ = ["fresh", "running"]
@@ -71,6 +73,24 @@ def test_the_plan_is_the_same_when_workers_are_killed_and_others_come(
     assert measured(path) == fresh.points
     assert [worker.poll() for worker in workers] == [-signal.SIGKILL, -signal.SIGKILL, None]
     assert 0 <= simulated(tuned) - fresh.points <= 100, "most of what the killed ones measured was known"
+
+
+def test_an_exploration_is_the_same_when_a_worker_is_killed(scheduler: Scheduler, tmp_path: Path) -> None:
+    """Byte for byte, on two workers of which one is left; with the points that it would have without them."""
+    (tmp_path / "small.toml").write_text(as_toml(SMALL))
+    axes = {"model": str(tmp_path / "small.toml"), "l2.size_bytes": "256K", "cluster.cores": [1, 2, 4, 8]}
+    spec = {"budget": "search", "candidates": 2, "axes": axes | {"cluster.fpus": "cluster.cores"}}
+    workers = [scheduler.work(), scheduler.work()]
+
+    def tell(done: int, of: int) -> None:
+        if done == 2:
+            workers[0].kill()
+
+    here, there = tmp_path / "here.sqlite", tmp_path / "there.sqlite"
+    found = explore(spec, 2, there, scheduler=scheduler.address, tell=tell)
+    assert [worker.poll() for worker in workers] == [-signal.SIGKILL, None]
+    assert found.complete and found.csv() == explore(spec, 1, here).csv()
+    assert measured(there) == measured(here)
 
 
 def test_what_is_known_goes_to_the_workers(running: Scheduler, fresh: Fresh, path: Path) -> None:

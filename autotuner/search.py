@@ -27,6 +27,7 @@ from autotuner.measure import SKEWS, Meter, schedule_key
 from autotuner.space import Footprint, Footprints, each_busy_cycles, kernels, shapes, tile_bounds, tile_bytes, tiles
 from pulpsim.errors import ProgramError
 from trainlib.errors import L1Error, ModelError
+from trainlib.kernels import Call
 from trainlib.lowering.memory_map import l1_available, l1_ranges
 from trainlib.lowering.operations import Schedule
 from trainlib.lowering.schedule import compile_step
@@ -233,7 +234,7 @@ class _Search:
         for number, shape in enumerate(shapes(self.model, self.index, item.step)):
             if self.is_above(calls):
                 break
-            known = self.footprints.of(replace(shape, **self.kernels[0]), self.meter.call_cycles, self._may_win(shape))
+            known = self.footprints.of(replace(shape, **self.kernels[0]), self._call_cycles, self._may_win(shape))
             if self._fits(shape, known):
                 busy = min(self._busy(shape, known))
                 bound, calls = max(item.sure, known.bound_cycles(busy)), calls or known.forks
@@ -241,6 +242,13 @@ class _Search:
             else:
                 self.too_large += len(self.kernels)
         return found
+
+    def _call_cycles(self, call: Call) -> int:
+        """At least; why a platform cannot run it is said where all of the schedule is compiled."""
+        try:
+            return self.meter.call_cycles(call)
+        except ProgramError:
+            return 0
 
     def _busy(self, shape: LayerStep, known: Footprint) -> list[int]:
         """Of each kernel."""

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from autotuner import cli, tuning
+from autotuner import cli, whole
 from pulpsim.jit import CACHE_VARIABLE, cache_directory
 from pulpsim.platform import Platform
 from tests.trainlib.networks import with_l1_for
@@ -132,7 +132,7 @@ def test_an_interrupted_search_keeps_its_best_but_nothing_slower(monkeypatch: py
                 signal.raise_signal(signal.SIGINT)
 
         with monkeypatch.context() as patch:
-            patch.setattr(tuning._Whole, "_exchange", exchange)
+            patch.setattr(whole.Whole, "_exchange", exchange)
             return tune("--set", f"clock_hz={1000 + after}", status=130)
 
     interrupted(0)

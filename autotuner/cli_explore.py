@@ -11,6 +11,7 @@ import click
 from pulpsim.completion import FILE
 from pulpsim.console import (
     INTERRUPTED,
+    InputError,
     OutFolder,
     command,
     json_file,
@@ -41,11 +42,12 @@ if TYPE_CHECKING:
     default="",
     help="Measure at the workers of this Dask scheduler, tcp://HOST:PORT; local: one with --workers processes.",
 )
+@click.option("--resume", is_flag=True, help="Go on from what an earlier run measured: what happens without it too.")
 @click.option("--replay", is_flag=True, help="Simulate nothing: fail if a point was not measured before.")
 @out_option("points.csv, points.json, explore.html, the plans, and points.parquet if pyarrow is there")
 @json_option
 def explore_command(
-    spec: str, workers: int | None, scheduler: str, replay: bool, out: OutFolder | None, as_json: bool
+    spec: str, workers: int | None, scheduler: str, resume: bool, replay: bool, out: OutFolder | None, as_json: bool
 ) -> None:  # fmt: skip
     """Look at every point of SPEC.toml - platforms, networks, trainers - each with a plan made for it.
 
@@ -56,6 +58,8 @@ def explore_command(
     from autotuner.exploration.spec import Spec
     from autotuner.points import count_of, default_path
 
+    if resume and replay:
+        raise InputError("--resume measures what is missing, --replay nothing: give one of them")
     asked = Spec.of(spec)
     if out is not None:
         out.make()

@@ -125,6 +125,7 @@ def results() -> int:
         (SPEC.replace("cores", "core"), [], "spec.toml: axes: no axis 'cluster.core' (did you mean 'cluster.cores'?)"),
         (SPEC.replace("tiny.toml", "tin"), [], "none of 4 points can be; the first one: no model 'tin'"),
         ("[axes", [], "cannot read spec.toml"),
+        (SPEC, ["--resume", "--replay"], "--resume measures what is missing, --replay nothing: give one of them"),
         (SPEC.replace('"8K"', '"9K"'), ["--replay"], "points were not measured by this version"),
     ],
 )

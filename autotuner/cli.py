@@ -372,7 +372,7 @@ def _print_whole(tuned: Tuned, out: OutFolder | None) -> None:
 # -- verify ----------------------------------------------------------------------------------------
 @main.command(name="verify", examples="""
     autotuner verify tuned/plan.json
-    autotuner verify tuned/plan.json net.toml --platform chip.toml --samples 100 --seed 1
+    autotuner verify tuned/plan.json net.toml --platform chip.toml --samples 100
 """)  # fmt: skip
 @click.argument("plan", metavar="PLAN.json", type=FILE)
 @network_argument(required=False)

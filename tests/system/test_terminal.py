@@ -292,7 +292,7 @@ def test_every_command_has_examples_and_says_how_loud_it_is(command: Any) -> Non
 
 
 #: commands that take seconds, or files that only other libraries write: only read as the programs read them
-COSTLY = {"train", "adapt", "evaluate", "predict", "data", "tune", "explore"}
+COSTLY = {"train", "adapt", "evaluate", "predict", "data", "tune", "explore", "verify"}
 
 
 def examples() -> Iterator[tuple[str, list[str], str]]:

@@ -44,13 +44,13 @@ def test_the_fewest_bytes_within_a_deadline(path: Path) -> None:
     fastest = tuned(path, Goal())
     cycles_a_millisecond = PLATFORM.clock_hz / 1e3
     bytes_used = [fastest.l1_bytes]
-    for slack in (1.02, 3.0):
+    for slack in (1.02, 2.0):
         deadline = slack * fastest.cycles / cycles_a_millisecond
         one = tuned(path, Goal.of("l1", deadline=deadline))
         assert one.unmet is None and one.cycles <= deadline * cycles_a_millisecond
         assert compile_schedule(DENSE, plan_of(one), PLATFORM).l1_bytes == one.l1_bytes
         bytes_used.append(one.l1_bytes)
-    assert bytes_used == sorted(bytes_used, reverse=True) and bytes_used[-1] < bytes_used[0] / 2
+    assert bytes_used == sorted(bytes_used, reverse=True) and bytes_used[-1] < 0.8 * bytes_used[0]
 
 
 def test_the_least_energy(path: Path) -> None:
@@ -68,8 +68,9 @@ def test_the_least_energy(path: Path) -> None:
 
 
 def test_a_weighted_sum_lies_between_its_parts(path: Path) -> None:
-    goals = [Goal.of(objective) for objective in ("cycles", "cycles=1,l1=1", "l1")]
-    fast, between, small = (tuned(path, goal) for goal in goals)
+    fast = tuned(path, Goal())
+    deadline = 1.5e3 * fast.cycles / PLATFORM.clock_hz
+    between, small = (tuned(path, Goal.of(objective, deadline)) for objective in ("cycles=1,l1=1", "l1"))
     assert fast.cycles <= between.cycles <= small.cycles
     assert fast.l1_bytes >= between.l1_bytes >= small.l1_bytes and fast.l1_bytes > small.l1_bytes
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import cached_property
 from math import inf
 from typing import Any
 
@@ -50,7 +49,7 @@ class Measured(msgspec.Struct, frozen=True):
         return found
 
 
-class Goal(msgspec.Struct, frozen=True, dict=True):
+class Goal(msgspec.Struct, frozen=True):
     """weights: of objectives; those of several are shares of what the first plan takes. deadline_ms: of a step's time,
     0 for none. memory_bytes: of L1 beside the stacks, 0 for all there are."""
 
@@ -69,7 +68,7 @@ class Goal(msgspec.Struct, frozen=True, dict=True):
         memory_bytes = _amount("memory", memory, BYTES, "a size, such as 48K or 49152")
         return cls(weights, milliseconds, int(memory_bytes))
 
-    @cached_property
+    @property
     def names(self) -> tuple[str, ...]:
         return tuple(name for name, _ in self.weights)
 

@@ -177,15 +177,22 @@ def bounds_of(model: Model, platform: Platform, found: Mapping[Job, Outcome]) ->
 
 def count(meter: Meter, model: Model, plan: Plan, rival: Sequence[int] = (), energy: bool = False) -> Counted:
     """A plan's whole step, with each of SKEWS; no more of them once it is CLEARLY above `rival` for the same."""
-    before, cycles, fault, measured = (meter.simulated, meter.reused), tuple[int, ...](), "", None
+    before, fault, measured = (meter.simulated, meter.reused), "", None
     try:
         plan, schedule = settled(model, plan, meter.platform)
-        while len(cycles) < len(SKEWS) and not (rival and sum(cycles) > CLEARLY * sum(rival[: len(cycles)])):
-            cycles += (meter.cycles(schedule, len(cycles)),)
+        cycles = by_skew(lambda skew: meter.cycles(schedule, skew), rival)
         measured = Measured(cycles, schedule.l1_bytes, meter.microjoules(schedule) if energy else None)
     except PulpsimError as error:
         fault = str(error)
     return Counted(plan, measured, fault, meter.simulated - before[0], meter.reused - before[1])
+
+
+def by_skew(cycles_of: Callable[[int], int], rival: Sequence[int]) -> tuple[int, ...]:
+    """cycles_of each of SKEWS, by number; no more once they are CLEARLY above those of `rival` for the same."""
+    cycles = tuple[int, ...]()
+    while len(cycles) < len(SKEWS) and not (rival and sum(cycles) > CLEARLY * sum(rival[: len(cycles)])):
+        cycles += (cycles_of(len(cycles)),)
+    return cycles
 
 
 def _promise(meter: Meter, model: Model, plan: Plan) -> int | None:

@@ -236,10 +236,15 @@ def phases_of(schedule: Schedule, marks: list[Mark], platform: Platform) -> tupl
     return tuple(phases)
 
 
-def energy_of(schedule: Schedule, platform: Platform) -> Energy | None:
-    """Of a schedule by itself; None if there are no power figures. (No data are computed: none hangs on them.)"""
+def phases_alone(schedule: Schedule, platform: Platform) -> tuple[PhaseReport, ...]:
+    """Of a schedule by itself. No data are computed: no count hangs on them."""
     ran = marked_run(Machine(platform, values=False), schedule, None, None)
-    return total([phase.energy for phase in phases_of(schedule, ran.marks, platform)])
+    return phases_of(schedule, ran.marks, platform)
+
+
+def energy_of(schedule: Schedule, platform: Platform) -> Energy | None:
+    """Of a schedule by itself; None if there are no power figures."""
+    return total([phase.energy for phase in phases_alone(schedule, platform)])
 
 
 def own_bound(phases: tuple[PhaseReport, ...], platform: Platform, least_macs: int) -> int:

@@ -9,8 +9,7 @@ import msgspec
 
 from autotuner.exploration.setting import Setting
 from autotuner.measure import SKEWS, Meter
-from autotuner.whole import CLEARLY
-from pulpsim import Machine
+from autotuner.whole import by_skew
 from pulpsim.energy import total
 from pulpsim.errors import PulpsimError
 from pulpsim.platform import Band
@@ -21,7 +20,7 @@ from trainlib.lowering.schedule import compile_schedule
 from trainlib.optimizers.batch import Part
 from trainlib.plan import Plan
 from trainlib.plans import plans_of_presets, tuned_plan
-from trainlib.step_report import PhaseReport, marked_run, phases_of
+from trainlib.step_report import PhaseReport, phases_alone
 from trainlib.tiling import default_plan, settled
 
 
@@ -71,15 +70,15 @@ def plans_known(meter: Meter, setting: Setting, others: bool) -> tuple[list[Plan
 
 def count(meter: Meter, setting: Setting, plan: Plan, rival: Sequence[int] = ()) -> Counted:
     """rival: cycles of another plan, than which one that is clearly slower is not looked at further."""
-    cycles = tuple[int, ...]()
     try:
         plan, schedules = _compiled(meter, setting, plan)
-        while len(cycles) < len(SKEWS) and not (rival and sum(cycles) > CLEARLY * sum(rival[: len(cycles)])):
-            skew = len(cycles)
-            cycles += (sum(times * meter.cycles(schedules[part], skew) for part, times in setting.steps.items()),)
+
+        def batch(skew: int) -> int:
+            return sum(times * meter.cycles(schedules[part], skew) for part, times in setting.steps.items())
+
+        return Counted(plan, by_skew(batch, rival))
     except PulpsimError as error:
         return Counted(plan, (), str(error))
-    return Counted(plan, cycles)
 
 
 def look(meter: Meter, setting: Setting, plan: Plan) -> Step:
@@ -88,8 +87,7 @@ def look(meter: Meter, setting: Setting, plan: Plan) -> Step:
     _, schedules = _compiled(meter, setting, plan)
     phases: list[PhaseReport] = []
     for part, times in setting.steps.items():
-        ran = marked_run(Machine(platform, values=False), schedules[part], None, None)
-        phases += times * phases_of(schedules[part], ran.marks, platform)
+        phases += times * phases_alone(schedules[part], platform)
     inward, outward, instructions = (
         sum(getattr(phase, name) for phase in phases) for name in ("dma_bytes_in", "dma_bytes_out", "instructions")
     )

@@ -59,7 +59,7 @@ class Counter:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch):
         self.count = 0
-        for where, name in ((Simulated, "cycles"), (counting, "marked_run")):
+        for where, name in ((Simulated, "cycles"), (counting, "phases_alone")):
             monkeypatch.setattr(where, name, self._counted(getattr(where, name)))
 
     def _counted(self, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -169,13 +169,18 @@ def test_one_that_comes_later_is_refused_too_and_the_search_goes_on(
 ) -> None:
     scheduler.work()
     with (
-        pytest.warns(RuntimeWarning, match=r"^worker tcp://127\.0\.0\.1:\d+ has other versions .*: code \w+, not \w+$"),
+        pytest.warns(
+            RuntimeWarning, match=r"^worker tcp://127\.0\.0\.1:\d+ has other versions .*: code \w+, not \w+$"
+        ) as warned,
         executor_of(path, 1, scheduler.address) as executor,
     ):
         here = {process for process, _ in executor.all(nap, PLATFORM, [(0.0,)])}
         other = scheduler.work(other_code)
         results = executor.all(nap, PLATFORM, [(0.2, number) for number in range(40)])
         assert other.wait(timeout=60) is not None
+        latest = time.monotonic() + 60
+        while not warned and time.monotonic() < latest:  # what it said goes over the scheduler
+            time.sleep(0.05)
     assert {process for process, _ in results} == here
     assert "has other versions than the search: code" in scheduler.said("worker1")
 

@@ -113,8 +113,8 @@ class Copy(msgspec.Struct, frozen=True, gc=False):
 
     def check(self, platform: Platform) -> None:
         """Raises AddressError if the command cannot be executed."""
-        for name, number in zip(NUMBERS, self.numbers, strict=True):
-            if type(number) is not int and whole(number) is None:
+        for name, number in zip(NUMBERS, self.numbers, strict=True) if {*map(type, self.numbers)} != {int} else ():
+            if whole(number) is None:
                 raise AddressError(f"DMA command: {name} = {number!r}: must be a whole number")
         if flag(self.outward) is None:
             raise AddressError(f"DMA command: outward = {self.outward!r}: must be True or False")
@@ -160,6 +160,17 @@ class DmaQueue:
         self._next_id = 0
         self._in_flight: dict[int, Transfer] = {}
         self._space: simpy.Event | None = None
+        self._asked_for = 0  # how many have such an event
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether any transfer's end, which is to come, changes anything: see `awaits`."""
+        return self._asked_for > 0 or bool(self._waiting)
+
+    @property
+    def is_crowded(self) -> bool:
+        """As many transfers are in flight as may be, were none that ended unknown."""
+        return len(self._in_flight) >= self._platform.dma.outstanding
 
     def full(self) -> simpy.Event | None:
         """None if a command is accepted now, else the event after which to ask again."""
@@ -199,6 +210,7 @@ class DmaQueue:
         ended = self._under_way.pop(number)
         self._dispatch()
         if ended is not None:
+            self._asked_for -= 1
             ended.succeed()
         return transfer
 
@@ -217,8 +229,14 @@ class DmaQueue:
         """The event of a transfer's end; None if it has ended."""
         if number not in self._under_way:
             return None
-        event = self._under_way[number] = self._under_way[number] or self._env.event()
+        event = self._under_way[number]
+        if event is None:
+            event = self._under_way[number] = self._env.event()
+            self._asked_for += 1
         return event
+
+    def is_under_way(self, number: int) -> bool:
+        return number in self._under_way
 
     def awaits(self, number: int) -> bool:
         """Whether a transfer's end, which is to come, changes anything for a process or for a command in the queue."""

@@ -27,9 +27,9 @@ CODE_BYTES = 64 << 10
 class Machines:
     """Machines of a platform, as if just made: those that are used again and again are made once."""
 
-    def __init__(self, platform: Platform, most: int):
-        """most: that are kept."""
-        self._platform, self._most = platform, most
+    def __init__(self, platform: Platform, most: int, values: bool = False):
+        """most: that are kept. values: as in `Machine`."""
+        self._platform, self._most, self._values = platform, most, values
         self._made: dict[tuple[Program, ...], Machine] = {}
 
     def holding(self, programs: tuple[Program, ...]) -> Machine:
@@ -38,7 +38,7 @@ class Machines:
         if machine is not None:
             machine.restart()
         else:
-            machine = Machine(self._platform, values=False)
+            machine = Machine(self._platform, values=self._values)
             for program in programs:
                 machine.load(program)
         if len(self._made) >= self._most:

@@ -41,6 +41,7 @@ from trainlib.plan import Plan
 from trainlib.plans import plan_for
 from trainlib.prediction import ForwardPass
 from trainlib.step_report import BatchReport, ForwardReport, Marked, StepReport, marked_run, own_bound, phases_of
+from trainlib.timing import Machines
 from trainlib.training import checkpoint, cost, fit
 from trainlib.training.cost import Cost
 from trainlib.training.fit import Progress
@@ -104,6 +105,7 @@ class Trainer:
         self._trained = {slot for slots in self.model.trained_slots for slot in slots.values()}
         self._stored_gradients = {step.layer for step in self.plan.steps if step.step == "update"}
         self._timed: dict[tuple[Part, int | None], StepReport] = {}
+        self._machines = Machines(self.platform, 1, values=True)
         self.reports: dict[bool, tuple[StepReport, ...]] = {}
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -372,11 +374,10 @@ class Trainer:
 
         timeline: collects what core, controller and DMA did when, and the layers' steps. look: lets instruments look
         on, see `trainlib.instruments`. start_delays: cycles by which each core is late at every fork (none). reuse:
-        take the
-        timing from an earlier timed step and the values from `numerics`. That is exact: every step begins
-        on a machine just made - caches empty, nothing reserved, no transfer under way - with the same
-        programs at the same addresses. None of them branches on data or computes addresses from it, but that
-        cross-entropy looks up its class: the class must have been timed before.
+        take the timing from an earlier timed step and the values from `numerics`. That is exact: every step begins on
+        a machine as if just made - caches empty, nothing reserved, no transfer under way - with the same programs at
+        the same addresses. None of them branches on data or computes addresses from it, but that cross-entropy looks up
+        its class: the class must have been timed before.
 
         Raises DataError, having learned nothing, and DivergedError.
         """
@@ -399,8 +400,10 @@ class Trainer:
     ) -> StepReport:  # fmt: skip
         x, target = self._sample(x), self._target(target)
         self.model.check_parameters(self.parameters)
-        machine = Machine(self.platform)
-        schedule, batch, memory = self.schedule, self.batch, machine.memory
+        schedule, batch = self.schedule, self.batch
+        seen = look is not nobody  # a machine that somebody has seen is not used again
+        machine = Machine(self.platform) if seen else self._machines.holding(schedule.programs)
+        memory = machine.memory
         look(machine, schedule)
         tensors, places = schedule.tensors, self._parameter_places()
         for parameter, place in zip(self.parameters, places, strict=True):

@@ -11,8 +11,8 @@ import simpy
 from numpy.typing import NDArray
 
 from pulpsim.counters import Cause
-from pulpsim.dma import Copy, DmaQueue
-from pulpsim.engine import Kind, Report
+from pulpsim.dma import Copy
+from pulpsim.engine import FOREVER, Kind, Report
 from pulpsim.errors import ProgramError
 from pulpsim.machine.accounts import Accounts
 from pulpsim.machine.domain import Domain, Process
@@ -39,7 +39,6 @@ class _Team(msgspec.Struct, frozen=True):
     first: int
     begins: list[int]
     before: NDArray[np.int64] | None
-    joined: simpy.Event
 
 
 class Controller:
@@ -57,15 +56,16 @@ class Controller:
     log: what ran and moved so far.
     """
 
-    def __init__(self, machine: Machine, timeline: Timeline | None = None):
+    def __init__(self, machine: Machine, timeline: Timeline | None = None, limit: int = FOREVER):
+        """limit: the last cycle that may be reached."""
         self.machine, self.platform, self.timeline = machine, machine.platform, timeline
-        self.env = simpy.Environment(initial_time=machine.engine.now)
-        self.domain = Domain(self.env, machine, self._end_team, self._deliver, self._awaits)
-        self.dma = DmaQueue(self.env, self.platform, self.domain.transfer)
+        self.domain = Domain(machine, self._end_team, self._deliver, limit)
+        self.env, self.dma = self.domain.env, self.domain.dma
         cores = self.platform.cluster.cores
         self._accounts = Accounts(self.env, machine.engine, cores, keep=timeline is not None)
         self.log = Log()
         self._team: _Team | None = None  # while one runs
+        self._team_ended: simpy.Event | None = None  # if anybody has asked for it
 
     @property
     def now(self) -> int:
@@ -101,6 +101,8 @@ class Controller:
             raise ProgramError(f"DMA command of type {type(command).__name__}: must be a Copy")
         of = () if (known := _checked(label)) is None else (known.name,)
         yield from self._pause(command.command_cycles(self.platform), Cause.COMMAND, "command", of)
+        if self.dma.is_crowded:
+            self.domain.catch_up()
         while (space := self.dma.full()) is not None:
             yield from self._wait([space], Cause.DMA_WAIT, "the queue is full", of)
         number = self.dma.submit(command)
@@ -114,15 +116,22 @@ class Controller:
     def wait(self, transfers: Iterable[int]) -> Process:
         """Sleep until all these transfers are done; no cycle passes if they are. Raises ProgramError."""
         transfers = self.dma.known(transfers)
-        if open_ones := self._open(transfers):
+        self.domain.catch_up()
+        if any(map(self.dma.is_under_way, transfers)):
             of = self._names(transfers)
-            yield from self._wait(open_ones, Cause.DMA_WAIT, "wait", of)
+            yield from self._wait(self._until_ended(transfers), Cause.DMA_WAIT, "wait", of)
             yield from self._pause(self.platform.event_unit.event_cycles, Cause.DMA_WAIT, "wake up", of)
         self._tell_awaited(transfers)
 
     def _tell_awaited(self, transfers: Sequence[int]) -> None:
         for instrument in self.machine.instruments:
             instrument.awaited(transfers)
+
+    def _until_ended(self, transfers: Sequence[int]) -> Process:
+        for number in transfers:
+            while self.dma.is_under_way(number) and self.domain.happens(number):
+                pass
+        yield from self._open(transfers)
 
     def _open(self, transfers: Iterable[int]) -> list[simpy.Event]:
         """The ends of those that are not done."""
@@ -132,20 +141,25 @@ class Controller:
         """For a timeline, of those that are not done."""
         if self.timeline is None:
             return ()
-        found = [number for number in transfers if self.dma.end(number) is not None]
+        found = [number for number in transfers if self.dma.is_under_way(number)]
         return tuple(self.log.labels.get(number, Label(f"transfer {number}")).name for number in found)
 
     def _pause(self, cycles: int, cause: Cause, what: str, of: tuple[str, ...] = ()) -> Process | tuple[()]:
-        return self._wait([self.env.timeout(cycles)], cause, what, of) if cycles else ()
+        if not cycles:
+            return ()
+        begin, since = self._accounts.clock(), self.now
+        if not self.domain.passes(cycles):
+            return self._wait([self.env.timeout(cycles)], cause, what, of)
+        self._accounts.claim(begin, cause)
+        self._did(what, of, since)
+        return ()
 
     def _wait(self, events: Iterable[simpy.Event], cause: Cause, what: str, of: tuple[str, ...] = ()) -> Process:
         """For all of them. what, of: see `Did`."""
-        begin = self._accounts.clock()
-        since = 0 if self.timeline is None else self.now
+        begin, since = self._accounts.clock(), self.now
         yield from events
         self._accounts.claim(begin, cause)
-        if self.timeline is not None:
-            self._did(what, of, since)
+        self._did(what, of, since)
 
     def _did(self, what: str, of: tuple[str, ...], since: int) -> None:
         if self.timeline is not None:
@@ -184,7 +198,7 @@ class Controller:
         starts = [first + delay for delay in delays]
         begins = starts + [first] * (self.platform.cluster.cores - count)
         before = None if self.timeline is None else self.machine.engine.counters()
-        self._team = _Team(name, now, first, begins, before, self.env.event())
+        self._team = _Team(name, now, first, begins, before)
         self._accounts.team_begins(delays)
         self.domain.start(row, starts, files)
         if not separate:
@@ -204,27 +218,39 @@ class Controller:
         if numbers and not open_ones:
             self._tell_awaited(numbers)
             return
-        yield self.env.any_of([team.joined, self.env.all_of(open_ones)]) if numbers else team.joined
+        if numbers:
+            yield self.env.any_of([self._end_of_team(), self.env.all_of(open_ones)])
+        else:
+            yield from self._until_joined()
         self._did("runs", (team.label.name,), since)
         unit, jump = self.platform.event_unit, self.platform.core.jump_cycles
-        if team.joined.triggered:
+        if self._team is not team:
             cycles = unit.fork_join_cycles - unit.start_cycles - jump
             yield from self._pause(cycles, Cause.FORK, "join", (team.label.name,))
         else:
             yield from self._pause(unit.event_cycles, Cause.DMA_WAIT, "wake up", of)
             self._tell_awaited(numbers)
 
+    def _until_joined(self) -> Process:
+        team = self._team
+        while self._team is team and self.domain.happens():
+            pass
+        if self._team is team:
+            yield self._end_of_team()
+
+    def _end_of_team(self) -> simpy.Event:
+        """Of the one that runs."""
+        self._team_ended = self._team_ended or self.env.event()
+        return self._team_ended
+
     def finish(self) -> Process:
         """Wait for the team that runs, which nobody joins, and for all transfers."""
         if self._team is not None:
-            yield self._team.joined
+            yield from self._until_joined()
         yield from self.wait(self.dma.unfinished())
         self._tell_awaited(range(len(self.log.commands)))
 
     # -- the engine's reports ----------------------------------------------------------------------
-    def _awaits(self, transfer: int) -> bool:
-        return self.dma.awaits(transfer)
-
     def _deliver(self, report: Report) -> None:
         if report.kind is Kind.TRANSFER:
             self.log.ended(self.dma.finished(report.subject), report.time)
@@ -241,7 +267,9 @@ class Controller:
         if team.before is not None:
             self.log.calls.append(team.label)
             self.log.spent.append(self.machine.engine.counters() - team.before)
-        team.joined.succeed()
+        ended, self._team_ended = self._team_ended, None
+        if ended is not None:
+            ended.succeed()
 
     def draw(self) -> None:
         """Write what has happened into the timeline, if there is one."""

@@ -3,6 +3,9 @@
 When all events of a cycle have been handled, the commands given in it go to the engine in a fixed order. Then the
 engine advances to SimPy's next event, or to the cycle in which something is reported that others wait for: a transfer's
 end, the return of a team's last core. Every reaction takes effect at least a cycle after its cause, so this is exact.
+
+A process whose turn it is need not go through SimPy for what comes before all that is scheduled: it sets the clock
+(`passes`, `happens`). The engine may then lag behind it, until somebody asks what has ended or a team starts.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
+from pulpsim.dma import DmaQueue
 from pulpsim.engine import Kind, Report, Transfer
 from pulpsim.machine import limits
 
@@ -24,64 +28,121 @@ RETURNED, TRANSFER = Kind.RETURNED, Kind.TRANSFER
 Process = Generator[simpy.Event, Any, Any]
 
 
+class Clock(simpy.Environment):
+    """SimPy's, which a process may set to a cycle before which nothing is scheduled."""
+
+    def set(self, cycle: int) -> None:
+        self._now = cycle
+
+
 class Domain:
-    """Commands to the engine, and its reports.
+    """Commands to the engine, and its reports. dma: the commands' queue.
 
     returned: called in the cycle in which a team's last core returns; core -> cycle of its return. deliver: called with
-    each other report, in its cycle; with the end of a transfer that is not `awaited`, by its number, once it is known.
+    each other report, in its cycle; with the end of a transfer for which nobody waits, once it is known. limit: the
+    last cycle that may be reached.
     """
 
     def __init__(
-        self, env: simpy.Environment, machine: Machine, returned: Callable[[dict[int, int]], None],
-        deliver: Callable[[Report], None], awaited: Callable[[int], bool],
+        self, machine: Machine, returned: Callable[[dict[int, int]], None], deliver: Callable[[Report], None],
+        limit: int,
     ):  # fmt: skip
-        self._env, self._machine, self._engine = env, machine, machine.engine
-        self._returned, self._deliver, self._awaited = returned, deliver, awaited
+        self._machine, self._engine, self._limit = machine, machine.engine, limit
+        self._env = self.env = Clock(initial_time=machine.engine.now)
+        self.dma = DmaQueue(self.env, machine.platform, self._transfer)
+        self._returned, self._deliver = returned, deliver
         self._start: tuple[int, Sequence[int], NDArray[np.uint32]] | None = None
         self._transfers: list[tuple[int, Transfer]] = []
-        self._cores = 0  # of the team
+        self._cores = 0  # of the team, while one runs
         self._ends: dict[int, int] = {}  # of those that have returned
+        self._lags = False  # the engine, behind the clock
+        self._wanted = -1  # the transfer for whose end `happens` looks
 
     def start(self, row: int, times: Sequence[int], files: NDArray[np.uint32]) -> None:
         """Start a team's cores, each with its registers, uint32 [cores, 64], at its time."""
-        self._start = row, times, files
+        self.catch_up()
+        self._start, self._cores, self._ends = (row, times, files), len(times), {}
 
-    def transfer(self, submitted: int, transfer: Transfer) -> None:
+    def _transfer(self, submitted: int, transfer: Transfer) -> None:
         """submitted: the cycle of its command."""
         self._transfers.append((submitted, transfer))
 
-    def advance(self, now: int, limit: int) -> None:
-        """Once all events of cycle `now` have been handled: see above. limit: the last cycle that may be reached."""
+    # -- past SimPy ----------------------------------------------------------------------------------
+    def passes(self, cycles: int) -> bool:
+        """Let cycles pass in which nothing is scheduled and nobody waits for anything; False where that is not so."""
+        until = int(self._env.now) + cycles
+        if self._cores or self._env.peek() <= until or until > self._limit or self.dma.is_waited_for:
+            return False
+        self._env.set(until)
+        self._lags = True
+        return True
+
+    def happens(self, transfer: int = -1) -> bool:
+        """Let the next thing happen that somebody waits for, beside the transfer's end; False where SimPy has something
+        before that, or nothing will happen."""
+        now = int(self._env.now)
+        if self._env.peek() <= now:
+            return False
+        self._wanted = transfer
+        reports = self._advanced(now, self._horizon(now))
+        self._wanted = -1
+        if reports:
+            self._env.set(reports[-1].time)
+            self._react(reports)
+        return bool(reports)
+
+    def catch_up(self) -> None:
+        """The engine is where the clock is, and what has ended before now is known."""
+        if self._lags:
+            self._lags, now = False, int(self._env.now)
+            self._hand_over(now - 1)
+            while not self._engine.idle() and (reports := self._engine.advance(now)):
+                self._tell(reports)
+
+    # -- between SimPy's events ----------------------------------------------------------------------
+    def advance(self) -> None:
+        """Once all events of this cycle have been handled: see above."""
+        env, now = self._env, int(self._env.now)
+        horizon = self._horizon(now)
+        if reports := self._advanced(now, horizon):
+            env.timeout(reports[-1].time - now, reports).callbacks.append(self._reached)
+        elif not self._engine.idle() and env.peek() > horizon:
+            env.timeout(horizon - now)  # the limit: time passes, though nothing happens
+
+    def _horizon(self, now: int) -> int:
+        """The cycle of SimPy's next event, or that after the limit."""
+        following = self._env.peek()
+        horizon = self._limit + 1 if following > self._limit else int(following)
+        return horizon if horizon > now else now + 1  # max and min take as long as all of this
+
+    def _advanced(self, now: int, horizon: int) -> list[Report]:
+        """The engine advances as far as something is reported that matters, which it returns; none before `horizon`,
+        or for good."""
+        self._lags = False
         if self._start is not None or self._transfers:
-            self._hand_over()
-        env, engine = self._env, self._engine
-        if engine.idle():
-            return
-        following, until = env.peek(), now
-        horizon = limit + 1 if following > limit else int(following)
-        horizon = horizon if horizon > now else now + 1  # max and min take as long as all of this
-        while until < horizon:
+            self._hand_over(now)
+        engine, until = self._engine, now
+        while until < horizon and not engine.idle():
             until = horizon if horizon - until <= limits.SLICE else until + limits.SLICE
             while reports := engine.advance(until):
                 if self._matter(reports):
-                    env.timeout(reports[-1].time - now, reports).callbacks.append(self._reached)
-                    return
+                    return reports
                 if reports[-1].kind is TRANSFER:
                     self._tell(reports)
                     if engine.idle():
-                        return
-        if env.peek() > horizon:
-            env.timeout(horizon - now)  # the limit: time passes, though nothing happens
+                        return []
+        return []
 
-    def _hand_over(self) -> None:
+    def _hand_over(self, last: int) -> None:
+        """What has been commanded up to this cycle."""
         if self._start is not None:
             row, times, files = self._start
             self._machine.start_team(row, times, files)
-            self._start, self._cores, self._ends = None, len(times), {}
-        if self._transfers:
-            for _, transfer in sorted(self._transfers, key=_order):
-                self._engine.transfer(transfer)
-            self._transfers.clear()
+            self._start = None
+        if len(self._transfers) > 1:
+            self._transfers.sort(key=_order)
+        while self._transfers and self._transfers[0][0] <= last:
+            self._engine.transfer(self._transfers.pop(0)[1])
 
     def _matter(self, reports: list[Report]) -> bool:
         """Whether one is more than the return of a core while others of its team run, or the end of a transfer for
@@ -91,17 +152,25 @@ class Domain:
             if report.kind is RETURNED:
                 self._ends[report.subject] = report.time
             else:
-                matter = matter or report.kind is not TRANSFER or self._awaited(report.subject)
+                matter = matter or report.kind is not TRANSFER or self._is_awaited(report.subject)
         return matter or self._team_ends(reports)
+
+    def _is_awaited(self, transfer: int) -> bool:
+        return transfer == self._wanted or self.dma.awaits(transfer)
 
     def _team_ends(self, reports: list[Report]) -> bool:
         """The team's last core is among those that have returned."""
         return reports[0].kind is RETURNED and len(self._ends) == self._cores
 
     def _reached(self, event: simpy.Event) -> None:
-        """The cycle of the last of the reports that are the event's value: a team returns before transfers end."""
+        """The cycle of the last of the reports that are the event's value."""
         reports: Any = event.value
+        self._react(reports)
+
+    def _react(self, reports: list[Report]) -> None:
+        """A team returns before transfers end."""
         if self._team_ends(reports):
+            self._cores = 0
             self._returned(self._ends)
         self._tell(reports)
 

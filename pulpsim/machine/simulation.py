@@ -23,15 +23,24 @@ def simulate(
     machine: Machine, function: Callable[[Controller], Process], max_cycles: int | None, timeline: Timeline | None
 ) -> Result:
     """As Machine.simulate."""
-    controller = Controller(machine, timeline)
-    env, begin, before = controller.env, controller.now, controller.counters()
+    begin, memory = machine.engine.now, machine.memory
     limit = FOREVER if max_cycles is None else begin + max_cycles
+    controller = Controller(machine, timeline, limit)
+    env, domain, before, settle = controller.env, controller.domain, controller.counters(), memory.settle
+
+    def catch_up() -> None:
+        """Somebody looks at the memories."""
+        domain.catch_up()
+        settle()
+
+    memory.settle = catch_up
     try:
         _step_through(controller, env.process(_whole(controller, function)), limit)
-        # the engine may lag behind SimPy's clock: nothing was left to do
+        # the engine may lag behind the clock: nothing was left to do
         machine.engine.advance(controller.now)
         return Result.of(controller.now - begin, machine.platform.clock_hz, controller.counters() - before)
     finally:
+        memory.settle = settle
         controller.draw()
 
 
@@ -55,7 +64,7 @@ def _step_through(controller: Controller, whole: simpy.Process, limit: int) -> N
     while whole.callbacks is not None:  # it has not been processed
         now = int(env.now)
         if env.peek() >= now + 1:  # the cycle's events have been handled
-            domain.advance(now, limit)
+            domain.advance()
             if limit < FOREVER and limit < env.peek() < FOREVER:
                 cycles, where = limit - begin, whereabouts(controller.machine)
                 raise CycleLimitError(f"not finished after {cycles:,} cycles\n{where}".rstrip())

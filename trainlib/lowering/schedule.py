@@ -373,27 +373,29 @@ def execute(
         held.clear()
 
     for operation in schedule.operations:
-        match operation:
-            case Begin(phase):
-                yield from cluster.join()
+        if isinstance(operation, Issue):
+            held.append(operation)
+            if not cluster.running:
                 yield from issue()
-                mark(phase)
-            case Issue():
-                held.append(operation)
-                if not cluster.running:
-                    yield from issue()
-            case Wait(transfers):
-                if cluster.running:
-                    needed = any(command.transfer in transfers for command in held)
-                    yield from cluster.join(unless=() if needed else [numbers[transfer] for transfer in transfers])
-                if held and not cluster.running:
-                    yield from issue()
-                yield from cluster.wait([numbers[transfer] for transfer in transfers])
-            case Fork(call):
-                before_fork()
-                registers, name = call.registers(scalars), label(operation)
-                yield from cluster.fork(call.program, registers, start_delays=start_delays, label=name)
+        elif isinstance(operation, Wait):
+            transfers = operation.transfers
+            if cluster.running:
+                needed = any(command.transfer in transfers for command in held)
+                yield from cluster.join(unless=() if needed else [numbers[transfer] for transfer in transfers])
+            if held and not cluster.running:
                 yield from issue()
+            yield from cluster.wait([numbers[transfer] for transfer in transfers])
+        elif isinstance(operation, Fork):
+            before_fork()
+            call = operation.call
+            registers, name = call.registers(scalars), label(operation)
+            yield from cluster.fork(call.program, registers, start_delays=start_delays, label=name)
+            if held:
+                yield from issue()
+        else:
+            yield from cluster.join()
+            yield from issue()
+            mark(operation.phase)
     yield from cluster.join()
     yield from issue()
     yield from cluster.wait(numbers.values())

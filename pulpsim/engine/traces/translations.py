@@ -53,6 +53,7 @@ class Translations:
         self._code, self._platform, self._rows, self._settings = code, platform, rows, settings
         self._codes, self._arguments = codes, arguments
         self._entered: set[int] = set()
+        self._known: dict[int, str] = {}  # digests, by row
 
     def ran(self, row: int, cycles: int) -> None:
         """Cores that began at a row took so many cycles, all together."""
@@ -89,6 +90,11 @@ class Translations:
     def _digest(self, row: int) -> str:
         if self._code.rewritten:
             return self._region(row).digest
+        if row not in self._known:
+            self._known[row] = self._of_program(row)
+        return self._known[row]
+
+    def _of_program(self, row: int) -> str:
         program, inside = self._code.where(row)
         key = id(program), id(self._platform), row, inside, *map(int, self._settings)
         if key not in _digests:

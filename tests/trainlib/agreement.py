@@ -18,12 +18,10 @@ import pytest
 from numpy.typing import NDArray
 
 from pulpsim.memory import L1_BASE, L2_BASE, stack_pointer
-from pulpsim.platform import Platform
 from tests.trainlib.arrays import Floats, assert_same_bits
 from tests.trainlib.networks import Case, DirtyMachine, smallest_plans
 from tests.trainlib.rounding import Moment, assert_step_is_near
-from trainlib import functional
-from trainlib import trainer as trainers
+from trainlib import functional, timing
 from trainlib.errors import PlanError
 from trainlib.graph import SAMPLE
 from trainlib.lowering.hazards import hazards
@@ -116,17 +114,12 @@ def trainers_of(case: Case) -> tuple[Trainer, Trainer]:
 
 
 def timed_step(trainer: Trainer, x: Floats, target: Any, seed: int) -> tuple[StepReport, DirtyMachine]:
-    """A timed step from memories full of random bytes, and the machine it leaves."""
-    machines: list[DirtyMachine] = []
-
-    def dirty(platform: Platform) -> DirtyMachine:
-        machines.append(DirtyMachine(platform, seed))
-        return machines[-1]
-
+    """A timed step from memories full of random bytes, and the machine it leaves: after the first step one that was
+    used before."""
     with undisturbed() as patch:
-        patch.setattr(trainers, "Machine", dirty)
+        patch.setattr(timing, "Machine", lambda platform, values: DirtyMachine(platform, seed))
         report = trainer.timed_step(x, target)
-    return report, machines[-1]
+    return report, DirtyMachine.latest
 
 
 @contextmanager

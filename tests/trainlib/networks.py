@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
 from math import prod
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from hypothesis import assume
@@ -511,18 +511,31 @@ def cases(draw: st.DrawFn) -> Case:
 
 # -- machines ----------------------------------------------------------------------------------------
 class DirtyMachine(Machine):
-    """Memories full of random bytes: what is read before it is written becomes a wrong number.
+    """Memories full of random bytes, again when it is restarted: what is read before it is written becomes a wrong
+    number.
 
-    l1_before, l2_before: what they held as the controller began. result: what its run cost.
+    l1_before, l2_before: what they held as the controller began. result: what its run cost. latest: that ran.
     """
+
+    latest: ClassVar[DirtyMachine]
 
     def __init__(self, platform: Platform, seed: int):
         super().__init__(platform)
-        rng = np.random.default_rng(seed)
+        self._seed = seed
+        self._fill()
+
+    def _fill(self) -> None:
+        rng = np.random.default_rng(self._seed)
         for memory in (self.memory.l1, self.memory.l2):
             memory[:] = np.frombuffer(rng.bytes(memory.size), np.uint8)
 
+    def restart(self) -> None:
+        super().restart()
+        self._fill()
+        self.code.restore(self.memory)
+
     def simulate(self, controller: Any, max_cycles: int | None = None, timeline: Timeline | None = None) -> Result:
+        DirtyMachine.latest = self
         self.l1_before, self.l2_before = self.memory.l1.copy(), self.memory.l2.copy()
         self.result = super().simulate(controller, max_cycles, timeline)
         return self.result

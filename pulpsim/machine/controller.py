@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Generator, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -115,23 +115,30 @@ class Controller:
 
     def wait(self, transfers: Iterable[int]) -> Process:
         """Sleep until all these transfers are done; no cycle passes if they are. Raises ProgramError."""
-        transfers = self.dma.known(transfers)
-        self.domain.catch_up()
-        if any(map(self.dma.is_under_way, transfers)):
-            of = self._names(transfers)
-            yield from self._wait(self._until_ended(transfers), Cause.DMA_WAIT, "wait", of)
+        transfers, begin, since = self.dma.known(transfers), self._accounts.clock(), self.now
+        of = self._names(transfers)
+        if (yield from self._until_ended(transfers)):
+            self._accounts.claim(begin, Cause.DMA_WAIT)
+            self._did("wait", of, since)
             yield from self._pause(self.platform.event_unit.event_cycles, Cause.DMA_WAIT, "wake up", of)
         self._tell_awaited(transfers)
+
+    def _until_ended(self, transfers: Sequence[int]) -> Generator[simpy.Event, Any, bool]:
+        """Whether some of them were not done."""
+        since, last = self.now, -1
+        for number in transfers:
+            while self.dma.is_under_way(number) and (cycle := self.domain.happens(number)) >= 0:
+                last = max(last, cycle)
+        if not any(map(self.dma.is_under_way, transfers)):
+            return last >= since
+        self.domain.catch_up()
+        open_ones = self._open(transfers)
+        yield from open_ones
+        return last >= since or bool(open_ones)
 
     def _tell_awaited(self, transfers: Sequence[int]) -> None:
         for instrument in self.machine.instruments:
             instrument.awaited(transfers)
-
-    def _until_ended(self, transfers: Sequence[int]) -> Process:
-        for number in transfers:
-            while self.dma.is_under_way(number) and self.domain.happens(number):
-                pass
-        yield from self._open(transfers)
 
     def _open(self, transfers: Iterable[int]) -> list[simpy.Event]:
         """The ends of those that are not done."""
@@ -141,6 +148,7 @@ class Controller:
         """For a timeline, of those that are not done."""
         if self.timeline is None:
             return ()
+        self.domain.catch_up()
         found = [number for number in transfers if self.dma.is_under_way(number)]
         return tuple(self.log.labels.get(number, Label(f"transfer {number}")).name for number in found)
 
@@ -233,7 +241,7 @@ class Controller:
 
     def _until_joined(self) -> Process:
         team = self._team
-        while self._team is team and self.domain.happens():
+        while self._team is team and self.domain.happens() >= 0:
             pass
         if self._team is team:
             yield self._end_of_team()

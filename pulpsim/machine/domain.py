@@ -77,19 +77,23 @@ class Domain:
         self._lags = True
         return True
 
-    def happens(self, transfer: int = -1) -> bool:
-        """Let the next thing happen that somebody waits for, beside the transfer's end; False where SimPy has something
-        before that, or nothing will happen."""
+    def happens(self, transfer: int = -1) -> int:
+        """Let the next thing happen that somebody waits for, beside the transfer's end, which may have been; its cycle.
+        -1 where SimPy has something before that, or nothing will happen."""
         now = int(self._env.now)
         if self._env.peek() <= now:
-            return False
+            return -1
         self._wanted = transfer
         reports = self._advanced(now, self._horizon(now))
         self._wanted = -1
-        if reports:
-            self._env.set(reports[-1].time)
-            self._react(reports)
-        return bool(reports)
+        if not reports:
+            return -1
+        cycle = reports[-1].time
+        if cycle > now:
+            self._env.set(cycle)
+        self._lags = cycle < now
+        self._react(reports)
+        return cycle
 
     def catch_up(self) -> None:
         """The engine is where the clock is, and what has ended before now is known."""

@@ -26,6 +26,7 @@ from pulpsim.errors import (
     PulpsimError,
     TrapError,
 )
+from pulpsim.machine.log import Log
 from pulpsim.memory import L1_BASE, L2_BASE
 
 EngineName = Literal["traces", "jit", "reference"]
@@ -512,6 +513,51 @@ def test_bystanders_on_simpys_clock_change_nothing(engine: EngineName, periods: 
 
     alone = machine(engine).simulate(lambda cluster: tile_loop(cluster, tiles=2))
     assert machine(engine).simulate(watched) == alone
+
+
+#: what a controller may do, with numbers that say which
+DEEDS = st.tuples(st.sampled_from(("copy", "wait", "fork", "pause", "look")), st.integers(0, 63), st.booleans())
+
+
+@given(
+    deeds=st.lists(DEEDS, max_size=24), period=st.sampled_from((1, 2, 17, 300)),
+    outstanding=st.integers(1, 4), queue=st.integers(1, 3), core=st.sampled_from(("shared", "separate")),
+)  # fmt: skip
+def test_a_controller_goes_the_same_way_with_and_without_simpys_events(
+    deeds: list[tuple[str, int, bool]], period: int, outstanding: int, queue: int, core: str
+) -> None:
+    """Beside a process that wakes up again and again it has to go through SimPy."""
+
+    def way(bystander: bool) -> tuple[object, ...]:
+        target = machine(dma__outstanding=outstanding, dma__queue_per_core=queue, controller__core=core)
+        target.memory.write(DATA, np.arange(4096, dtype=np.int32))
+        seen, logs = list[object](), list[Log]()
+
+        def controller(cluster: Controller) -> Iterator[Any]:
+            if bystander:
+                cluster.env.process(ticking(cluster, period))
+            transfers: list[int] = []
+            for deed, number, outward in deeds:
+                if deed == "copy":
+                    inside, outside = L1_BASE + 64 * number, DATA + 128 * number
+                    command = Copy(outward, inside, outside, 4 * (1 + number % 5), 1 + number, 0, 32)
+                    transfers.append((yield from cluster.copy(command)))
+                elif deed == "wait":
+                    yield from cluster.wait(transfers[-1 - number % 4 :] if outward else transfers[:1])
+                elif deed == "fork":
+                    yield from cluster.fork(WORK, TEAM | {"a0": L1_BASE + 64 * number}, cores=1 + number % 8)
+                elif deed == "pause":
+                    yield from cluster.pause(number)
+                else:
+                    seen.append(target.memory.l2.tobytes())
+                seen.extend([cluster.now, cluster.counters().tolist()])
+            logs.append(cluster.log)
+
+        result = target.simulate(controller)
+        moved = sorted(logs[0].moved, key=lambda moved: moved.number)
+        return result, target.memory.l1.tobytes(), target.memory.l2.tobytes(), seen, moved
+
+    assert way(False) == way(True)
 
 
 @pytest.mark.parametrize("start", range(62, 72))

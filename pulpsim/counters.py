@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
-import numpy as np
-from numpy.typing import NDArray
-
 
 class Cause(IntEnum):
     """Causes of a core's cycles. Up to BARRIER the engine counts them, the rest the machine."""
@@ -85,7 +82,3 @@ class CoreCounters:
     @property
     def total(self) -> int:
         return sum(getattr(self, name) for name in self.__slots__)
-
-    @classmethod
-    def from_row(cls, row: NDArray[np.int64]) -> CoreCounters:
-        return cls(*row.tolist())

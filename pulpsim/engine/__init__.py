@@ -205,6 +205,9 @@ class Engine(Protocol):
     def idle(self) -> bool:
         """No event is queued: nothing can happen without a command."""
 
+    def at_rest(self) -> bool:
+        """Idle, and no core waits for others."""
+
     def counters(self) -> NDArray[np.int64]:
         """Cycles so far, int64 [cores, CAUSES]."""
 

@@ -219,6 +219,9 @@ class JitEngine:
     def idle(self) -> bool:
         return not self._numbers[at.QUEUED]
 
+    def at_rest(self) -> bool:
+        return self.idle() and not np.count_nonzero(self._statuses != loop.OFF)
+
     def _all_cores(self) -> NDArray[np.int64]:
         return self._state[at.CORE : at.CORE + self._cores * at.CORE_FIELDS].reshape(-1, at.CORE_FIELDS)
 

@@ -265,6 +265,9 @@ class ReferenceEngine(MachineMode):
         running = any(core.status is Status.RUNNING for core in self._cores)
         return not running and self._inward.idle and self._outward.idle
 
+    def at_rest(self) -> bool:
+        return self.idle() and all(core.status is Status.OFF for core in self._cores)
+
     def counters(self) -> NDArray[np.int64]:
         return np.array([core.counters for core in self._cores], np.int64)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pulpsim.arguments import text, whole
 from pulpsim.code import Code, check_registers
 from pulpsim.counters import Cause
-from pulpsim.engine import FOREVER, Engine, Kind, Status
+from pulpsim.engine import FOREVER, Engine, Kind
 from pulpsim.errors import CycleLimitError, ProgramError, nearest
 from pulpsim.machine import limits
 from pulpsim.machine.controller import Controller
@@ -141,14 +141,12 @@ class Machine:
         first, last = begin + min(delays), max(ends)
         spent = engine.counters() - before
         spent[:, Cause.IDLE] += last - first
-        for core in range(count):
-            spent[core, Cause.IDLE] -= ends[core] - begin - delays[core]
+        spent[:count, Cause.IDLE] -= np.subtract(ends, delays) - begin
         return Result.of(last - first, self.platform.clock_hz, spent)
 
     def require_rest(self) -> None:
         """Raises ProgramError while cores or transfers of a run that was stopped are under way."""
-        cores = range(self.platform.cluster.cores)
-        if not self.engine.idle() or any(self.engine.status(core) is not Status.OFF for core in cores):
+        if not self.engine.at_rest():
             raise ProgramError("an earlier run of this machine was stopped before its end: make a new Machine")
 
     def register_files(self, cores: int, registers: Registers | None) -> NDArray[np.uint32]:
@@ -178,9 +176,10 @@ class Machine:
         ends: dict[int, int] = {}
         while len(ends) < count:
             for report in self.engine.advance(min(limit, self.engine.now + limits.SLICE)):
-                check(self, report)
                 if report.kind is Kind.RETURNED:
                     ends[report.subject] = report.time
+                else:
+                    check(self, report)
             if self.engine.now >= limit and len(ends) < count:
                 raise CycleLimitError(f"not finished after {max_cycles:,} cycles\n{whereabouts(self)}")
         return [ends[core] for core in range(count)]

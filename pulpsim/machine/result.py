@@ -25,7 +25,7 @@ class Result:
     @classmethod
     def of(cls, cycles: int, clock_hz: int, spent: NDArray[np.int64]) -> Result:
         """spent: cycles by cause, int64 [cores, causes]."""
-        return cls(cycles, clock_hz, tuple(CoreCounters.from_row(row) for row in spent))
+        return cls(cycles, clock_hz, tuple(CoreCounters(*row) for row in spent.tolist()))
 
     @property
     def milliseconds(self) -> float:

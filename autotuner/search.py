@@ -230,15 +230,19 @@ class _Search:
         return schedule
 
     def _shapes(self, item: _Item) -> list[_Item]:
-        """No shape of a tile has fewer calls than the first: where these alone are too many, that is the only one."""
-        found, calls = list[_Item](), 0
+        """No shape of a tile has fewer calls than the first: where these alone are too many, that is the only one. Nor
+        is one with single buffering faster than the bound of the one with double buffering."""
+        found, calls, given_up = list[_Item](), 0, set[LayerStep]()
         for number, shape in enumerate(shapes(self.model, self.index, item.step)):
             if self.is_above(calls):
                 break
+            if replace(shape, buffering="double") in given_up:
+                continue
             known = self.footprints.of(replace(shape, **self.kernels[0]), self._call_cycles, self._may_win(shape))
-            if self._fits(shape, known):
-                busy = min(self._busy(shape, known))
-                bound, calls = max(item.sure, known.bound_cycles(busy)), calls or known.forks
+            bound, calls = max(item.sure, known.bound_cycles(min(self._busy(shape, known)))), calls or known.forks
+            if self.is_above(bound):
+                given_up.add(shape)
+            elif self._fits(shape, known):
                 found.append(_Item(bound, (*item.place, number), SHAPE, shape, known))
             else:
                 self.too_large += len(self.kernels)

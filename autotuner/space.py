@@ -188,12 +188,12 @@ class Footprints:
         worth: Callable[[Footprint], bool] = lambda known: True,
     ) -> Footprint:  # fmt: skip
         """cycles_of: what a call takes at least; those beside the kernels' are asked for where that is worth it."""
-        work = cut_step(self._model, self._index, step, self._platform, vectors=self._vectors)
+        work = cut_step(self._model, self._index, step, self._platform, vectors=self._vectors, counted=True)
         known = self._of(work, step)
         if cycles_of is not None and step.kernel and worth(known):
-            calls = (compute.call(lambda name: L1_BASE) for task in work.tasks for compute in task.computes)
-            beside = sum(cycles_of(call) for call in calls if call.name.partition("+")[0] not in KERNELS)
-            known = replace(known, beside=beside)
+            calls = ((t.times, compute.call(lambda name: L1_BASE)) for t in work.tasks for compute in t.computes)
+            others = ((times, call) for times, call in calls if call.name.partition("+")[0] not in KERNELS)
+            known = replace(known, beside=sum(times * cycles_of(call) for times, call in others))
         work.dissolve()
         return known
 
@@ -202,17 +202,17 @@ class Footprints:
         for task in work.tasks:
             for move in (*task.loads, *task.stores):
                 cycles, of_controller = self._cycles(work, move)
-                moved[move.outward] += cycles
-                commands += of_controller
+                moved[move.outward] += task.times * cycles
+                commands += task.times * of_controller
         first, last, gaps = work.tasks[0], work.tasks[-1], 0
         head = self._gap(work, [], first, first.loads)
         tail = sum(self._cycles(work, move)[0] for move in last.stores)
         if step.buffering == "single":
             issued = [[move for _, move in moves] for moves in issue_times(work)]
             pairs = zip(pairwise(work.tasks), issued[1:], strict=True)
-            gaps = sum(self._gap(work, before.stores, task, moves) for (before, task), moves in pairs)
+            gaps = sum(task.times * self._gap(work, before.stores, task, moves) for (before, task), moves in pairs)
         fork = platform.least_fork_cycles
-        forks = sum(len(task.computes) for task in work.tasks) * fork
+        forks = sum(task.times * len(task.computes) for task in work.tasks) * fork
         # the last task waits for what it loads, and its stores wait for it; the first store waits for the first task
         after = fork + tail if last.loads else 0
         before = fork + head if first.stores else 0

@@ -15,10 +15,12 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from autotuner import space
 from autotuner.measure import EXPECTED_SHARE, SKEWS, Meter, schedule_key
 from autotuner.points import Points
 from autotuner.search import CLOSE, Found, Infeasible, search
 from autotuner.space import (
+    BUFFERINGS,
     Footprints,
     busy_cycles,
     candidates,
@@ -51,7 +53,7 @@ from trainlib.layers import (
 from trainlib.lowering.memory_map import Tensor
 from trainlib.lowering.operations import Fork, Issue, Operation, Schedule, Wait
 from trainlib.lowering.schedule import compile_step, copies, cut_step
-from trainlib.lowering.tasks import Move
+from trainlib.lowering.tasks import Move, Work
 from trainlib.lowering.tensors import tensors_of
 from trainlib.model import Model
 from trainlib.plan import LayerStep, backward_choices
@@ -185,6 +187,42 @@ def test_a_footprint_is_the_sum_over_all_transfers_of_all_tasks(
         assert known.forks == fork * sum(len(task.computes) for task in work.tasks)
         written = sum(copy.command_cycles(platform) for copy in commands(loads + stores))
         assert known.commands == (0 if separate else written)
+
+
+@settings(max_examples=50)
+@given(case=shapes_and_kernels())
+def test_tasks_that_are_alike_count_as_many_as_they_are(
+    case: tuple[Model, Iterator[LayerStep], list[dict[str, Any]]],
+) -> None:
+    """A footprint, for which they are cut once, is that of all of them."""
+    model, every, _ = case
+    call_cycles = Relaxed(PLATFORM).call_cycles
+
+    def cut_whole(*given: Any, counted: bool, **named: Any) -> Work:
+        assert counted
+        return cut_step(*given, **named)
+
+    for shape in every:
+        known = Footprints(model, 1, PLATFORM).of(shape, call_cycles)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(space, "cut_step", cut_whole)
+            assert known == Footprints(model, 1, PLATFORM).of(shape, call_cycles)
+
+
+@settings(max_examples=50)
+@given(case=shapes_and_kernels())
+def test_single_buffering_only_makes_calls_wait(
+    case: tuple[Model, Iterator[LayerStep], list[dict[str, Any]]],
+) -> None:
+    """Else a search would leave out what may win: it does not look at it where double buffering takes too long."""
+    model, every, _ = case
+    call_cycles = Relaxed(PLATFORM).call_cycles
+    for shape in every:
+        if shape.buffering == "single":
+            footprints = Footprints(model, 1, PLATFORM)
+            single, double = (footprints.of(replace(shape, buffering=how), call_cycles) for how in BUFFERINGS[::-1])
+            assert single.alone >= double.alone
+            assert replace(single, alone=0, bytes=0, at_once=0) == replace(double, alone=0, bytes=0, at_once=0)
 
 
 @settings(max_examples=50)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trainlib.lowering.tasks import Slots, Task, Work
+from trainlib.lowering.tasks import Range, Slots, Task, Work
 from trainlib.plan import LayerStep
 
 if TYPE_CHECKING:
@@ -26,8 +26,9 @@ class ImageStep:
         self.out_lines = work.parts(self.at.out_h, lines or self.at.out_h, geometry.input_rows)
         self.in_lines = work.parts(self.at.height, lines or self.at.height, geometry.output_rows)
 
-    def task(self) -> Task:
-        return self.work.task(self.single, self._first)
+    def task(self, *channels: Range) -> Task:
+        """Of these tiles of channels."""
+        return self.work.task(self.single, self._first, channels)
 
     def slots(self, name: str, tiles: int) -> Slots:
         """Buffers for an operand of so many tiles."""

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from pulpsim import Platform
 from pulpsim.memory import L1_BASE
-from trainlib.kernels import Call, depthwise, matmul
+from trainlib.kernels import Call
 from trainlib.layers import Layer
 from trainlib.lowering.memory_map import Tensor
 from trainlib.lowering.schedule import copies, cut_step, issue_times
@@ -26,8 +26,6 @@ from trainlib.model import Model
 from trainlib.operators.pieces import axes
 from trainlib.plan import SUM, LayerStep, Tile, Vectors, fuses_relu, tile_limits
 
-#: of steps that name one
-KERNELS = frozenset((*matmul.NAMES, *depthwise.NAMES))
 BUFFERINGS: tuple[Literal["double", "single"], ...] = ("double", "single")
 
 
@@ -175,13 +173,15 @@ class Footprint:
 class Footprints:
     """Everything moved and allocated by shapes of one layer's steps; the same for all kernels.
 
-    What a transfer takes is asked once of all that move as much of a tensor in the same way.
+    What a transfer takes is asked once of all that move as much of a tensor in the same way, and what a call takes once
+    of all with the same arguments.
     """
 
     def __init__(self, model: Model, index: int, platform: Platform, vectors: Vectors = "resident"):
         self._model, self._index, self._platform, self._vectors = model, index, platform, vectors
         self._tensors: dict[str, Tensor] = {}
         self._known: dict[tuple[object, ...], tuple[int, int]] = {}
+        self._calls: dict[tuple[object, ...], int] = {}
 
     def of(
         self, step: LayerStep, cycles_of: Callable[[Call], int] | None = None,
@@ -191,11 +191,21 @@ class Footprints:
         work = cut_step(self._model, self._index, step, self._platform, vectors=self._vectors, counted=True)
         known = self._of(work, step)
         if cycles_of is not None and step.kernel and worth(known):
-            calls = ((t.times, compute.call(lambda name: L1_BASE)) for t in work.tasks for compute in t.computes)
-            others = ((times, call) for times, call in calls if call.name.partition("+")[0] not in KERNELS)
-            known = replace(known, beside=sum(times * cycles_of(call) for times, call in others))
+            known = replace(known, beside=sum(t.times * self._beside(t, cycles_of) for t in work.tasks))
         work.dissolve()
         return known
+
+    def _beside(self, task: Task, cycles_of: Callable[[Call], int]) -> int:
+        """Cycles of a task's calls beside those of the kernel that the plan names."""
+        total = 0
+        for compute in task.computes:
+            if not compute.chosen:
+                call = compute.call(lambda name: L1_BASE)
+                key = call.program, call.arguments
+                if key not in self._calls:
+                    self._calls[key] = cycles_of(call)
+                total += self._calls[key]
+        return total
 
     def _of(self, work: Work, step: LayerStep) -> Footprint:
         platform, moved, commands = self._platform, [0, 0], 0

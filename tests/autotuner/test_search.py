@@ -211,6 +211,18 @@ def test_tasks_that_are_alike_count_as_many_as_they_are(
 
 @settings(max_examples=50)
 @given(case=shapes_and_kernels())
+def test_what_goes_on_beside_the_kernel_is_the_same_with_each(
+    case: tuple[Model, Iterator[LayerStep], list[dict[str, Any]]],
+) -> None:
+    """A search asks for it with the first: were the kernel's own calls among it, the others would be excluded."""
+    model, every, fields = case
+    footprints, call_cycles = Footprints(model, 1, PLATFORM), Relaxed(PLATFORM).call_cycles
+    for shape in every:
+        assert len({footprints.of(replace(shape, **one), call_cycles).beside for one in fields}) == 1
+
+
+@settings(max_examples=50)
+@given(case=shapes_and_kernels())
 def test_single_buffering_only_makes_calls_wait(
     case: tuple[Model, Iterator[LayerStep], list[dict[str, Any]]],
 ) -> None:

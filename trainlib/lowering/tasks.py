@@ -77,11 +77,15 @@ class Move(msgspec.Struct, frozen=True, gc=False):
 
 
 class Compute(msgspec.Struct, frozen=True):
-    """A kernel call, made when addresses are known; the buffers it touches."""
+    """A kernel call, made when addresses are known; the buffers it touches.
+
+    chosen: it is of the kernel that the plan names.
+    """
 
     call: Callable[[Addresses], Call]
     reads: tuple[str, ...]
     writes: tuple[str, ...]
+    chosen: bool = False
 
 
 class Task(msgspec.Struct):
@@ -113,8 +117,11 @@ class Task(msgspec.Struct):
         stride_bytes = stride_bytes or 4 * (columns[1] - columns[0])
         self.stores.append(Move(True, buffer, tensor, rows, columns, stride_bytes, offset_bytes, width))
 
-    def compute(self, call: Callable[[Addresses], Call], reads: tuple[str, ...], writes: tuple[str, ...]) -> None:
-        self.computes.append(Compute(call, reads, writes))
+    def compute(
+        self, call: Callable[[Addresses], Call], reads: tuple[str, ...], writes: tuple[str, ...], chosen: bool = False
+    ) -> None:
+        """See `Compute`."""
+        self.computes.append(Compute(call, reads, writes, chosen))
 
 
 class Phase(msgspec.Struct):

@@ -499,7 +499,7 @@ class _Step(ImageStep):
                 accumulate=accumulate, relu=relu, a_stride=4 * a_stride, b_stride=4 * b_stride,
             )  # fmt: skip
 
-        task.compute(call, (a, b) + ((c,) if accumulate else ()), (c,))
+        task.compute(call, (a, b) + ((c,) if accumulate else ()), (c,), chosen=True)
 
 
 def _forward(work: Work, node: Node, layer: _Product, step: LayerStep) -> None:

@@ -217,7 +217,7 @@ def _correlate(s: _Step, task: Task, x: str, w: str, y: str, channels: int, heig
             at.stride_h, at.stride_w, s.work.cores, relu,
         )  # fmt: skip
 
-    task.compute(call, (x, w), (y,))
+    task.compute(call, (x, w), (y,), chosen=True)
 
 
 def _weight_gradient(work: Work, node: Node, layer: DepthWise, step: LayerStep) -> None:
@@ -258,7 +258,7 @@ def _sum_over_pixels(
             at.stride_h, at.stride_w, s.work.cores, accumulate=accumulate,
         )  # fmt: skip
 
-    task.compute(call, (x, dy) + ((dw,) if accumulate else ()), (dw,))
+    task.compute(call, (x, dy) + ((dw,) if accumulate else ()), (dw,), chosen=True)
 
 
 def _input_gradient(work: Work, node: Node, layer: DepthWise, step: LayerStep) -> None:
@@ -286,4 +286,4 @@ def _full_correlation(s: _Step, task: Task, dy: str, w: str, dx: str, channels: 
             s.work.cores,
         )  # fmt: skip
 
-    task.compute(call, (dy, w), (dx,))
+    task.compute(call, (dy, w), (dx,), chosen=True)

@@ -5,8 +5,9 @@ candidates half spread over the skews by less than 0.6 %, nine tenths by less th
 CLOSE to the least count, the one wins whose mean over fixed start skews is least. The search takes what has the least
 lower bound and looks closer, until nothing is left that may be close. Bounds, each dearer and closer than the one
 before: of a tile, from its sizes; of a shape, with everything moved and allocated, and the calls that are the same for
-all kernels; of a candidate, with its kernel's instructions; of its compiled schedule in which nothing is ever in the
-way (`trainlib.timing.Relaxed`); and how far behind that bound a simulation is, which stops as soon as it is too far.
+all kernels; of a candidate, with its kernel's instructions; with its calls, as long as each takes by itself; of its
+compiled schedule in which nothing is ever in the way (`trainlib.timing.Relaxed`); and how far behind that bound a
+simulation is, which stops as soon as it is too far.
 
 Where cores share FPUs, bounds are far below (10 to 20 %, whatever the candidate): how two cores meet at one FPU hangs
 on everything, and a delay may help. There the search trusts what is expected of a schedule (`Meter.promise`) as if it
@@ -27,7 +28,7 @@ import msgspec
 
 from autotuner.measure import SKEWS, Meter, schedule_key
 from autotuner.space import Footprint, Footprints, each_busy_cycles, kernels, shapes, tile_bounds, tile_bytes, tiles
-from pulpsim.errors import ProgramError
+from pulpsim.errors import ProgramError, TrapError
 from trainlib.errors import L1Error, ModelError
 from trainlib.kernels import Call
 from trainlib.lowering.memory_map import l1_available, l1_ranges
@@ -47,7 +48,7 @@ MOST_OPERATIONS = 50_000
 #: after how many tiles what looks best so far is counted, to exclude more
 LOOK_AHEAD = 16
 #: how far something on the heap has been looked at
-TILE, SHAPE, CANDIDATE, SCHEDULE = range(4)
+TILE, SHAPE, CANDIDATE, CALLS, SCHEDULE = range(5)
 
 
 class Found(msgspec.Struct, frozen=True, tag="found", omit_defaults=True):
@@ -117,7 +118,7 @@ Job = tuple[int, str]
 class _Item:
     """Something on the heap: the least count without a skew, and its place in the space.
 
-    sure: the same before it was put off. known: of a shape.
+    sure: the same before it was put off. known: of its shape.
     """
 
     bound: int
@@ -238,7 +239,7 @@ class _Search:
     def closer(self, item: _Item) -> list[_Item]:
         """What takes an item's place: what it consists of, or itself, with a closer bound; nothing if it cannot be, or
         has been counted."""
-        return (self._shapes, self._candidates, self._compiled, self._simulated)[item.level](item)
+        return (self._shapes, self._candidates, self._called, self._compiled, self._simulated)[item.level](item)
 
     def _compile(self, step: LayerStep) -> Schedule:
         """With the help of what was compiled of the same shape before."""
@@ -273,10 +274,10 @@ class _Search:
         return found
 
     def _call_cycles(self, call: Call) -> int:
-        """At least; why a platform cannot run it is said where all of the schedule is compiled."""
+        """At least; 0 where it cannot run: why is said where all of the schedule is compiled."""
         try:
             return self.meter.call_cycles(call)
-        except ProgramError:
+        except (ProgramError, TrapError):  # a kernel that the platform lacks, operands that L1 does not hold
             return 0
 
     def _busy(self, shape: LayerStep, beside: int = 0) -> list[int]:
@@ -302,8 +303,17 @@ class _Search:
         busy = self._busy(item.step, known.beside)
         for number, (chosen, cycles) in enumerate(zip(self.kernels, busy, strict=True)):
             bound = max(item.sure, known.bound_cycles(cycles))
-            found.append(_Item(bound, (*item.place, number), CANDIDATE, replace(item.step, **chosen)))
+            found.append(_Item(bound, (*item.place, number), CANDIDATE, replace(item.step, **chosen), known))
         return found
+
+    def _called(self, item: _Item) -> list[_Item]:
+        """Compiled at once where the number of these is limited, or all are."""
+        if self.most or not self.prune:
+            return self._compiled(item)
+        assert item.known is not None
+        busy = self.footprints.busy_cycles(item.step, self._call_cycles)
+        bound = max(item.sure, item.known.bound_cycles(busy))
+        return [_Item(bound, item.place, CALLS, item.step)]
 
     def _compiled(self, item: _Item) -> list[_Item]:
         """None if it cannot run, or is another one under a second name."""

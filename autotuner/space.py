@@ -20,7 +20,7 @@ from trainlib.kernels import Call
 from trainlib.layers import Layer
 from trainlib.lowering.memory_map import Tensor
 from trainlib.lowering.schedule import copies, cut_step, issue_times
-from trainlib.lowering.tasks import Move, Task, Work, matrix, size
+from trainlib.lowering.tasks import Compute, Move, Task, Work, matrix, size
 from trainlib.lowering.tensors import tensors_of
 from trainlib.model import Model
 from trainlib.operators.pieces import axes
@@ -188,24 +188,31 @@ class Footprints:
         worth: Callable[[Footprint], bool] = lambda known: True,
     ) -> Footprint:  # fmt: skip
         """cycles_of: what a call takes at least; those beside the kernels' are asked for where that is worth it."""
-        work = cut_step(self._model, self._index, step, self._platform, vectors=self._vectors, counted=True)
+        work = self._cut(step)
         known = self._of(work, step)
         if cycles_of is not None and step.kernel and worth(known):
-            known = replace(known, beside=sum(t.times * self._beside(t, cycles_of) for t in work.tasks))
+            others = ((task.times, one) for task in work.tasks for one in task.computes if not one.chosen)
+            known = replace(known, beside=sum(times * self._of_call(one, cycles_of) for times, one in others))
         work.dissolve()
         return known
 
-    def _beside(self, task: Task, cycles_of: Callable[[Call], int]) -> int:
-        """Cycles of a task's calls beside those of the kernel that the plan names."""
-        total = 0
-        for compute in task.computes:
-            if not compute.chosen:
-                call = compute.call(lambda name: L1_BASE)
-                key = call.program, call.arguments
-                if key not in self._calls:
-                    self._calls[key] = cycles_of(call)
-                total += self._calls[key]
-        return total
+    def busy_cycles(self, step: LayerStep, cycles_of: Callable[[Call], int]) -> int:
+        """What all calls of a candidate take at least. (A fork counts the jump that ends an empty one.)"""
+        work, jump = self._cut(step), self._platform.core.jump_cycles
+        calls = ((task.times, one) for task in work.tasks for one in task.computes)
+        busy = sum(times * (self._of_call(one, cycles_of) - jump) for times, one in calls)
+        work.dissolve()
+        return busy
+
+    def _cut(self, step: LayerStep) -> Work:
+        return cut_step(self._model, self._index, step, self._platform, vectors=self._vectors, counted=True)
+
+    def _of_call(self, compute: Compute, cycles_of: Callable[[Call], int]) -> int:
+        call = compute.call(lambda name: L1_BASE)
+        key = call.program, call.arguments
+        if key not in self._calls:
+            self._calls[key] = cycles_of(call)
+        return self._calls[key]
 
     def _of(self, work: Work, step: LayerStep) -> Footprint:
         platform, moved, commands = self._platform, [0, 0], 0

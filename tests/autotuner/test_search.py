@@ -142,6 +142,8 @@ def test_no_schedule_goes_below_its_bounds(data: st.DataObject) -> None:
     (busy,) = each_busy_cycles(model, 1, chosen, platform, [{}], with_others.beside)
     assert known.bound_cycles(busy_cycles(model, 1, chosen, platform)) <= with_others.bound_cycles(busy) <= cycles
     assert tile_bounds(model, 1, tile, platform)[1] <= known.forks + busy
+    called = Footprints(model, 1, platform).busy_cycles(chosen, Relaxed(platform).call_cycles)
+    assert known.bound_cycles(called) <= cycles
 
 
 @st.composite

@@ -218,6 +218,18 @@ class Work:
         second.times = len(every) - 2
         return [every[0], second, every[-1]]
 
+    def lines_alike(
+        self, size: int, tile: int, seen: Callable[[Range], Range], meets: Callable[[Range], Hashable]
+    ) -> list[Range]:
+        """Likewise of image rows with a halo. Counted there are the first two, the third for all up to the last two,
+        and these, if all but the first and the last meet other rows in the same way, as `meets` says."""
+        every = self.parts(size, tile, seen)
+        if not self._counted or len(every) <= 5 or len(set(map(meets, every[1:-1]))) > 1:
+            return every
+        third = Part(every[2])
+        third.times = len(every) - 4
+        return [*every[:2], third, *every[-2:]]
+
     def task(self, single: bool = False, earliest: int = 0, of: Sequence[Range] = ()) -> Task:
         """single: its loads are issued right before its calls. of: the parts of which it is."""
         number, times = len(self.tasks), prod(part.times for part in of if isinstance(part, Part))

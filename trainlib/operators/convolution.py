@@ -511,7 +511,7 @@ def _forward(work: Work, node: Node, layer: _Product, step: LayerStep) -> None:
         for lines, outputs in s.outer(s.out_lines, of_outputs):
             pixels = size(lines) * at.out_w
             for inputs in of_inputs:
-                task, k = s.task(outputs, inputs), size(inputs) * s.taps
+                task, k = s.task(outputs, inputs, lines), size(inputs) * s.taps
                 s.load_weights(task, w_slots, outputs, inputs, padded=True)
                 x = s.load_image(task, x_slots, node.inputs[0].tensor, inputs, s.geometry.input_rows(lines), at.width)
                 rows = s.rows_of_input(task, x, inputs, lines)
@@ -536,7 +536,7 @@ def _weight_gradient(work: Work, node: Node, layer: _Product, step: LayerStep) -
             n, m, with_bias = size(outputs), size(inputs) * s.taps, layer.bias and inputs == of_inputs[0]
             dw_slots.take((inputs, outputs), n * m)
             for lines in s.out_lines:
-                task, pixels = s.task(outputs, inputs), size(lines) * at.out_w
+                task, pixels = s.task(outputs, inputs, lines), size(lines) * at.out_w
                 dy = s.load_image(task, dy_slots, node.output.gradient, outputs, lines, at.out_w)
                 x = s.load_image(task, x_slots, node.inputs[0].tensor, inputs, s.geometry.input_rows(lines), at.width)
                 rows = s.rows_of_input(task, x, inputs, lines)
@@ -566,7 +566,7 @@ def _input_gradient(work: Work, node: Node, layer: _Product, step: LayerStep) ->
             pixels = size(lines) * at.width
             dx_slots.take((lines, inputs), size(inputs) * pixels)
             for outputs in of_outputs:
-                task, k, seen = s.task(outputs, inputs), size(outputs) * s.taps, s.geometry.output_rows(lines)
+                task, k, seen = s.task(outputs, inputs, lines), size(outputs) * s.taps, s.geometry.output_rows(lines)
                 turned = s.buffer("turned", size(inputs) * s.odd(k))
                 if s.load_weights(task, w_slots, outputs, inputs):
                     _turn(s, task, w_slots.buffer, turned, size(outputs), size(inputs))
@@ -680,7 +680,7 @@ def _strided_input_gradient(work: Work, node: Node, layer: _Product, step: Layer
         for lines, inputs in s.outer(s.in_lines, of_inputs):
             dx_slots.take((lines, inputs), size(inputs) * size(lines) * at.width)
             for outputs in of_outputs:
-                task, seen = s.task(outputs, inputs), s.geometry.output_rows(lines)
+                task, seen = s.task(outputs, inputs, lines), s.geometry.output_rows(lines)
                 new_weights = s.load_weights(task, w_slots, outputs, inputs)
                 dy = s.load_image(task, dy_slots, node.output.gradient, outputs, seen, at.out_w)
                 ends = outputs == of_outputs[0], outputs == of_outputs[-1]

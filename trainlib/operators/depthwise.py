@@ -197,7 +197,7 @@ def _forward(work: Work, node: Node, layer: DepthWise, step: LayerStep) -> None:
     x_slots, y_slots, w_slots = s.slots("x", tiles), s.slots("y", tiles), s.slots("w", len(s.channels))
     for channels in s.channels:
         for lines in s.out_lines:
-            task, n, pixels = s.task(channels), size(channels), size(lines) * at.out_w
+            task, n, pixels = s.task(channels, lines), size(channels), size(lines) * at.out_w
             s.load(task, x_slots, node.inputs[0].tensor, channels, s.geometry.input_rows(lines), at.width)
             s.load_weights(task, w_slots, channels)
             y_slots.take((channels, lines), n * pixels)
@@ -229,7 +229,7 @@ def _weight_gradient(work: Work, node: Node, layer: DepthWise, step: LayerStep) 
         n = size(channels)
         dw_slots.take(channels, n * at.taps)
         for lines in s.out_lines:
-            task = s.task(channels)
+            task = s.task(channels, lines)
             s.load(task, x_slots, node.inputs[0].tensor, channels, s.geometry.input_rows(lines), at.width)
             s.load(task, dy_slots, node.output.gradient, channels, lines, at.out_w)
             framed, height = s.framed_input(task, x_slots.buffer, n, lines)
@@ -267,7 +267,7 @@ def _input_gradient(work: Work, node: Node, layer: DepthWise, step: LayerStep) -
     dy_slots, dx_slots, w_slots = s.slots("dy", tiles), s.slots("dx", tiles), s.slots("w", len(s.channels))
     for channels in s.channels:
         for lines in s.in_lines:
-            task, n = s.task(channels), size(channels)
+            task, n = s.task(channels, lines), size(channels)
             s.load(task, dy_slots, node.output.gradient, channels, s.geometry.output_rows(lines), at.out_w)
             s.load_weights(task, w_slots, channels)
             dx_slots.take((channels, lines), n * size(lines) * at.width)

@@ -5,8 +5,9 @@ candidates half spread over the skews by less than 0.6 %, nine tenths by less th
 CLOSE to the least count, the one wins whose mean over fixed start skews is least. The search takes what has the least
 lower bound and looks closer, until nothing is left that may be close. Bounds, each dearer and closer than the one
 before: of a tile, from its sizes; of a shape, with everything moved and allocated, and the calls that are the same for
-all kernels; of a candidate, with its kernel's instructions; of its compiled schedule in which nothing is ever in the
-way (`trainlib.timing.Relaxed`); and how far behind that bound a simulation is, which stops as soon as it is too far.
+all kernels; of a candidate, with its kernel's instructions; with its calls, as long as each takes by itself; of its
+compiled schedule in which nothing is ever in the way (`trainlib.timing.Relaxed`); and how far behind that bound a
+simulation is, which stops as soon as it is too far.
 
 Where cores share FPUs, bounds are far below (10 to 20 %, whatever the candidate): how two cores meet at one FPU hangs
 on everything, and a delay may help. There the search trusts what is expected of a schedule (`Meter.promise`) as if it
@@ -18,6 +19,7 @@ are too large to be proven in the time one has: these are then the ones with the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from heapq import heapify, heappop, heappush
 from math import inf
@@ -26,7 +28,7 @@ import msgspec
 
 from autotuner.measure import SKEWS, Meter, schedule_key
 from autotuner.space import Footprint, Footprints, each_busy_cycles, kernels, shapes, tile_bounds, tile_bytes, tiles
-from pulpsim.errors import ProgramError
+from pulpsim.errors import ProgramError, TrapError
 from trainlib.errors import L1Error, ModelError
 from trainlib.kernels import Call
 from trainlib.lowering.memory_map import l1_available, l1_ranges
@@ -43,8 +45,10 @@ RUNNERS_UP, CLOSE_RUNNERS_UP = 20, 8
 UNPROVEN_CANDIDATES = 1500
 #: of the compiled schedules of shapes that are kept, together
 MOST_OPERATIONS = 50_000
+#: after how many tiles what looks best so far is counted, to exclude more
+LOOK_AHEAD = 16
 #: how far something on the heap has been looked at
-TILE, SHAPE, CANDIDATE, SCHEDULE = range(4)
+TILE, SHAPE, CANDIDATE, CALLS, SCHEDULE = range(5)
 
 
 class Found(msgspec.Struct, frozen=True, tag="found", omit_defaults=True):
@@ -114,7 +118,7 @@ Job = tuple[int, str]
 class _Item:
     """Something on the heap: the least count without a skew, and its place in the space.
 
-    sure: the same before it was put off. known: of a shape.
+    sure: the same before it was put off. known: of its shape.
     """
 
     bound: int
@@ -175,6 +179,7 @@ class _Search:
         self.compiled_shapes: dict[tuple[object, ...], Schedule] = {}
         self.kept_operations = 0
         self.excess: dict[tuple[str, int], float] = {}
+        self.tiles_seen, self.looked_at = 0, set[LayerStep]()
 
     def is_above(self, bound: int) -> bool:
         """Whether what takes so much at least is sure not to be close."""
@@ -185,13 +190,16 @@ class _Search:
         return self.is_above(item.sure)
 
     def count(self, one: _Counted) -> None:
-        """Keep it, if it is close; what is no longer is given up."""
-        cycles = one.cycles[0]
+        """Keep it, if it is close."""
+        self.lower(one.cycles[0])
+        if self.limit is None or one.cycles[0] <= self.limit:
+            self.close.append(one)
+
+    def lower(self, cycles: int) -> None:
+        """What something takes: the least count and the limit, if it is less; what is no longer close is given up."""
         if self.least is None or cycles < self.least:
             self.least, self.limit = cycles, cycles + cycles // CLOSE
             self.close = [other for other in self.close if other.cycles[0] <= self.limit]
-        if self.limit is None or cycles <= self.limit:
-            self.close.append(one)
 
     def put_off(self, item: _Item) -> bool:
         """Raise the bound of what is not compiled yet by what promises have exceeded bounds so far, of its kernel.
@@ -211,10 +219,27 @@ class _Search:
         """Whether `item` is one candidate more than may be compiled."""
         return bool(self.most) and item.level == CANDIDATE and self.compiled >= self.most
 
+    def look_ahead(self, heap: Sequence[_Item]) -> None:
+        """Every so many tiles, count the shape with the least bound, with its best kernel, for the limit alone.
+
+        It stays on the heap, to be counted again, at no cost, when it is its turn. Not where that may never come.
+        """
+        self.tiles_seen += 1
+        if self.tiles_seen % LOOK_AHEAD or self.most or not self.prune:
+            return
+        shape = min((item for item in heap if item.level == SHAPE), default=None)
+        if shape is None or shape.step in self.looked_at:
+            return
+        self.looked_at.add(shape.step)
+        with suppress(L1Error, ModelError, ProgramError):
+            schedule = self._compile(min(self._candidates(shape)).step)
+            if not self.is_above(self.meter.promise(schedule)):
+                self.lower(self.meter.cycles(schedule, 0, self.limit))
+
     def closer(self, item: _Item) -> list[_Item]:
         """What takes an item's place: what it consists of, or itself, with a closer bound; nothing if it cannot be, or
         has been counted."""
-        return (self._shapes, self._candidates, self._compiled, self._simulated)[item.level](item)
+        return (self._shapes, self._candidates, self._called, self._compiled, self._simulated)[item.level](item)
 
     def _compile(self, step: LayerStep) -> Schedule:
         """With the help of what was compiled of the same shape before."""
@@ -230,33 +255,37 @@ class _Search:
         return schedule
 
     def _shapes(self, item: _Item) -> list[_Item]:
-        """No shape of a tile has fewer calls than the first: where these alone are too many, that is the only one."""
-        found, calls = list[_Item](), 0
+        """No shape of a tile has fewer calls than the first, nor is one with single buffering, or a ReLU in a pass of
+        its own, bound by less than the one without: where that is too much, it is not cut."""
+        found, calls, given_up = list[_Item](), 0, set[LayerStep]()
         for number, shape in enumerate(shapes(self.model, self.index, item.step)):
-            if self.is_above(calls):
-                break
+            simplest = replace(shape, buffering="double", relu="fused")
+            if simplest in given_up or self.is_above(calls + min(self._busy(shape))):
+                continue
             known = self.footprints.of(replace(shape, **self.kernels[0]), self._call_cycles, self._may_win(shape))
-            if self._fits(shape, known):
-                busy = min(self._busy(shape, known))
-                bound, calls = max(item.sure, known.bound_cycles(busy)), calls or known.forks
+            busy, calls = min(self._busy(shape, known.beside)), calls or known.forks
+            bound = max(item.sure, known.bound_cycles(busy))
+            if self.is_above(bound):
+                given_up.add(shape)
+            elif self._fits(shape, known):
                 found.append(_Item(bound, (*item.place, number), SHAPE, shape, known))
             else:
                 self.too_large += len(self.kernels)
         return found
 
     def _call_cycles(self, call: Call) -> int:
-        """At least; why a platform cannot run it is said where all of the schedule is compiled."""
+        """At least; 0 where it cannot run: why is said where all of the schedule is compiled."""
         try:
             return self.meter.call_cycles(call)
-        except ProgramError:
+        except (ProgramError, TrapError):  # a kernel that the platform lacks, operands that L1 does not hold
             return 0
 
-    def _busy(self, shape: LayerStep, known: Footprint) -> list[int]:
+    def _busy(self, shape: LayerStep, beside: int = 0) -> list[int]:
         """Of each kernel."""
-        return each_busy_cycles(self.model, self.index, shape, self.platform, self.kernels, known.beside)
+        return each_busy_cycles(self.model, self.index, shape, self.platform, self.kernels, beside)
 
     def _may_win(self, shape: LayerStep) -> Callable[[Footprint], bool]:
-        return lambda known: not self.is_above(known.bound_cycles(min(self._busy(shape, known))))
+        return lambda known: not self.is_above(known.bound_cycles(min(self._busy(shape))))
 
     def _fits(self, shape: LayerStep, known: Footprint) -> bool:
         """Compiled if that alone can tell: buffers that do not live at once share their place."""
@@ -271,11 +300,20 @@ class _Search:
     def _candidates(self, item: _Item) -> list[_Item]:
         known, found = item.known, []
         assert known is not None
-        busy = self._busy(item.step, known)
+        busy = self._busy(item.step, known.beside)
         for number, (chosen, cycles) in enumerate(zip(self.kernels, busy, strict=True)):
             bound = max(item.sure, known.bound_cycles(cycles))
-            found.append(_Item(bound, (*item.place, number), CANDIDATE, replace(item.step, **chosen)))
+            found.append(_Item(bound, (*item.place, number), CANDIDATE, replace(item.step, **chosen), known))
         return found
+
+    def _called(self, item: _Item) -> list[_Item]:
+        """Compiled at once where the number of these is limited, or all are."""
+        if self.most or not self.prune:
+            return self._compiled(item)
+        assert item.known is not None
+        busy = self.footprints.busy_cycles(item.step, self._call_cycles)
+        bound = max(item.sure, item.known.bound_cycles(busy))
+        return [_Item(bound, item.place, CALLS, item.step)]
 
     def _compiled(self, item: _Item) -> list[_Item]:
         """None if it cannot run, or is another one under a second name."""
@@ -398,6 +436,8 @@ def search(
         for closer in s.closer(item):
             if not s.excludes(closer):
                 heappush(heap, closer)
+        if item.level == TILE:
+            s.look_ahead(heap)
         if s.limit != limit:  # compiled schedules are large
             heap = [item for item in heap if not s.excludes(item)]
             heapify(heap)

@@ -16,18 +16,16 @@ from typing import Any, Literal
 
 from pulpsim import Platform
 from pulpsim.memory import L1_BASE
-from trainlib.kernels import Call, depthwise, matmul
+from trainlib.kernels import Call
 from trainlib.layers import Layer
 from trainlib.lowering.memory_map import Tensor
 from trainlib.lowering.schedule import copies, cut_step, issue_times
-from trainlib.lowering.tasks import Move, Task, Work, matrix, size
+from trainlib.lowering.tasks import Compute, Move, Task, Work, matrix, size
 from trainlib.lowering.tensors import tensors_of
 from trainlib.model import Model
 from trainlib.operators.pieces import axes
 from trainlib.plan import SUM, LayerStep, Tile, Vectors, fuses_relu, tile_limits
 
-#: of steps that name one
-KERNELS = frozenset((*matmul.NAMES, *depthwise.NAMES))
 BUFFERINGS: tuple[Literal["double", "single"], ...] = ("double", "single")
 
 
@@ -175,44 +173,63 @@ class Footprint:
 class Footprints:
     """Everything moved and allocated by shapes of one layer's steps; the same for all kernels.
 
-    What a transfer takes is asked once of all that move as much of a tensor in the same way.
+    What a transfer takes is asked once of all that move as much of a tensor in the same way, and what a call takes once
+    of all with the same arguments.
     """
 
     def __init__(self, model: Model, index: int, platform: Platform, vectors: Vectors = "resident"):
         self._model, self._index, self._platform, self._vectors = model, index, platform, vectors
         self._tensors: dict[str, Tensor] = {}
         self._known: dict[tuple[object, ...], tuple[int, int]] = {}
+        self._calls: dict[tuple[object, ...], int] = {}
 
     def of(
         self, step: LayerStep, cycles_of: Callable[[Call], int] | None = None,
         worth: Callable[[Footprint], bool] = lambda known: True,
     ) -> Footprint:  # fmt: skip
         """cycles_of: what a call takes at least; those beside the kernels' are asked for where that is worth it."""
-        work = cut_step(self._model, self._index, step, self._platform, vectors=self._vectors)
+        work = self._cut(step)
         known = self._of(work, step)
         if cycles_of is not None and step.kernel and worth(known):
-            calls = (compute.call(lambda name: L1_BASE) for task in work.tasks for compute in task.computes)
-            beside = sum(cycles_of(call) for call in calls if call.name.partition("+")[0] not in KERNELS)
-            known = replace(known, beside=beside)
+            others = ((task.times, one) for task in work.tasks for one in task.computes if not one.chosen)
+            known = replace(known, beside=sum(times * self._of_call(one, cycles_of) for times, one in others))
         work.dissolve()
         return known
+
+    def busy_cycles(self, step: LayerStep, cycles_of: Callable[[Call], int]) -> int:
+        """What all calls of a candidate take at least. (A fork counts the jump that ends an empty one.)"""
+        work, jump = self._cut(step), self._platform.core.jump_cycles
+        calls = ((task.times, one) for task in work.tasks for one in task.computes)
+        busy = sum(times * (self._of_call(one, cycles_of) - jump) for times, one in calls)
+        work.dissolve()
+        return busy
+
+    def _cut(self, step: LayerStep) -> Work:
+        return cut_step(self._model, self._index, step, self._platform, vectors=self._vectors, counted=True)
+
+    def _of_call(self, compute: Compute, cycles_of: Callable[[Call], int]) -> int:
+        call = compute.call(lambda name: L1_BASE)
+        key = call.program, call.arguments
+        if key not in self._calls:
+            self._calls[key] = cycles_of(call)
+        return self._calls[key]
 
     def _of(self, work: Work, step: LayerStep) -> Footprint:
         platform, moved, commands = self._platform, [0, 0], 0
         for task in work.tasks:
             for move in (*task.loads, *task.stores):
                 cycles, of_controller = self._cycles(work, move)
-                moved[move.outward] += cycles
-                commands += of_controller
+                moved[move.outward] += task.times * cycles
+                commands += task.times * of_controller
         first, last, gaps = work.tasks[0], work.tasks[-1], 0
         head = self._gap(work, [], first, first.loads)
         tail = sum(self._cycles(work, move)[0] for move in last.stores)
         if step.buffering == "single":
             issued = [[move for _, move in moves] for moves in issue_times(work)]
             pairs = zip(pairwise(work.tasks), issued[1:], strict=True)
-            gaps = sum(self._gap(work, before.stores, task, moves) for (before, task), moves in pairs)
+            gaps = sum(task.times * self._gap(work, before.stores, task, moves) for (before, task), moves in pairs)
         fork = platform.least_fork_cycles
-        forks = sum(len(task.computes) for task in work.tasks) * fork
+        forks = sum(task.times * len(task.computes) for task in work.tasks) * fork
         # the last task waits for what it loads, and its stores wait for it; the first store waits for the first task
         after = fork + tail if last.loads else 0
         before = fork + head if first.stores else 0

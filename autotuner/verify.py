@@ -335,10 +335,12 @@ class _Step:
         """Those by which a search excludes: of cycles, and of bytes that what fits cannot be above."""
         known, room = self.footprints.of(step), self.room
         busy = busy_cycles(self.model, self.index, step, self.platform)
+        called = self.footprints.busy_cycles(step, self.meter.call_cycles)
         for what, least, most in (
             ("its tile's bound", max(tile_bounds(self.model, self.index, tile, self.platform)), cycles),
             ("the floor of its step", self.floor, cycles),
             ("its shape's bound", known.bound_cycles(busy), cycles),
+            ("its calls' bound", known.bound_cycles(called), cycles),
             ("its schedule's bound", bound, cycles),
             ("bytes of its tile", tile_bytes(self.model, self.index, tile, self.vectors), room),
             ("bytes at once", known.at_once, room),

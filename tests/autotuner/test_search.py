@@ -15,6 +15,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from autotuner import space
 from autotuner.measure import EXPECTED_SHARE, SKEWS, Meter, schedule_key
 from autotuner.points import Points
 from autotuner.search import CLOSE, Found, Infeasible, search
@@ -51,7 +52,7 @@ from trainlib.layers import (
 from trainlib.lowering.memory_map import Tensor
 from trainlib.lowering.operations import Fork, Issue, Operation, Schedule, Wait
 from trainlib.lowering.schedule import compile_step, copies, cut_step
-from trainlib.lowering.tasks import Move
+from trainlib.lowering.tasks import Move, Work
 from trainlib.lowering.tensors import tensors_of
 from trainlib.model import Model
 from trainlib.plan import LayerStep, backward_choices
@@ -141,6 +142,8 @@ def test_no_schedule_goes_below_its_bounds(data: st.DataObject) -> None:
     (busy,) = each_busy_cycles(model, 1, chosen, platform, [{}], with_others.beside)
     assert known.bound_cycles(busy_cycles(model, 1, chosen, platform)) <= with_others.bound_cycles(busy) <= cycles
     assert tile_bounds(model, 1, tile, platform)[1] <= known.forks + busy
+    called = Footprints(model, 1, platform).busy_cycles(chosen, Relaxed(platform).call_cycles)
+    assert known.bound_cycles(called) <= cycles
 
 
 @st.composite
@@ -185,6 +188,58 @@ def test_a_footprint_is_the_sum_over_all_transfers_of_all_tasks(
         assert known.forks == fork * sum(len(task.computes) for task in work.tasks)
         written = sum(copy.command_cycles(platform) for copy in commands(loads + stores))
         assert known.commands == (0 if separate else written)
+
+
+@settings(max_examples=50)
+@given(case=shapes_and_kernels())
+def test_tasks_that_are_alike_count_as_many_as_they_are(
+    case: tuple[Model, Iterator[LayerStep], list[dict[str, Any]]],
+) -> None:
+    """A footprint, for which they are cut once, is that of all of them."""
+    model, every, _ = case
+    call_cycles = Relaxed(PLATFORM).call_cycles
+
+    def cut_whole(*given: Any, counted: bool, **named: Any) -> Work:
+        assert counted
+        return cut_step(*given, **named)
+
+    for shape in every:
+        known = Footprints(model, 1, PLATFORM).of(shape, call_cycles)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(space, "cut_step", cut_whole)
+            assert known == Footprints(model, 1, PLATFORM).of(shape, call_cycles)
+
+
+@settings(max_examples=50)
+@given(case=shapes_and_kernels())
+def test_what_goes_on_beside_the_kernel_is_the_same_with_each(
+    case: tuple[Model, Iterator[LayerStep], list[dict[str, Any]]],
+) -> None:
+    """A search asks for it with the first: were the kernel's own calls among it, the others would be excluded."""
+    model, every, fields = case
+    footprints, call_cycles = Footprints(model, 1, PLATFORM), Relaxed(PLATFORM).call_cycles
+    for shape in every:
+        assert len({footprints.of(replace(shape, **one), call_cycles).beside for one in fields}) == 1
+
+
+@settings(max_examples=50)
+@given(case=shapes_and_kernels(), separate=st.booleans())
+def test_no_shape_is_bound_by_less_than_with_double_buffering_and_a_fused_relu(
+    case: tuple[Model, Iterator[LayerStep], list[dict[str, Any]]], separate: bool
+) -> None:
+    """Else a search would leave out what may win: where that takes too long, it does not look at the others."""
+    platform = PLATFORM.replace({"controller.core": "separate" if separate else "shared"})
+    model, every, fields = case
+    footprints, call_cycles = Footprints(model, 1, platform), Relaxed(platform).call_cycles
+
+    def bounds(shape: LayerStep) -> list[int]:
+        known = footprints.of(shape, call_cycles)
+        every_busy = each_busy_cycles(model, 1, shape, platform, fields, known.beside)
+        return [known.bound_cycles(busy) for busy in every_busy]
+
+    for shape in every:
+        simplest = bounds(replace(shape, buffering="double", relu="fused"))
+        assert all(least <= bound for least, bound in zip(simplest, bounds(shape), strict=True))
 
 
 @settings(max_examples=50)

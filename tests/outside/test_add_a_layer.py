@@ -69,7 +69,7 @@ class Square(Layer):
         s, backward = ElementwiseStep(work, node, step), step.step == "ig"
         x_slots, other_slots = s.slots("x"), s.slots("other")
         for rows, columns in s.parts:
-            task, n = s.task(), s.count(rows, columns)
+            task, n = s.task(rows, columns), s.count(rows, columns)
             x = s.load(task, x_slots, node.inputs[0].tensor, rows, columns)
             if backward:
                 other = s.load(task, other_slots, node.output.gradient, rows, columns)

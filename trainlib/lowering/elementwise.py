@@ -26,13 +26,14 @@ class ElementwiseStep:
         rows, columns = matrix(node.output.shape)
         together = step.tile.columns // columns
         self.parts = (
-            [(part, (0, columns)) for part in work.parts(rows, together)]
+            [(part, (0, columns)) for part in work.parts_alike(rows, together)]
             if together
-            else list(product(work.parts(rows, 1), work.parts(columns, step.tile.columns)))
+            else list(product(work.parts_alike(rows, 1), work.parts_alike(columns, step.tile.columns)))
         )
 
-    def task(self) -> Task:
-        return self.work.task(self.single, self._first)
+    def task(self, *of: Range) -> Task:
+        """of: the parts of which it is."""
+        return self.work.task(self.single, self._first, of)
 
     def slots(self, name: str) -> Slots:
         return Slots(self.work, f"{self.name} {name}", 1 if self.single else 2)

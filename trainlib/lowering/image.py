@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trainlib.lowering.tasks import Slots, Task, Work
+from trainlib.lowering.tasks import Range, Slots, Task, Work
 from trainlib.plan import LayerStep
 
 if TYPE_CHECKING:
@@ -23,11 +23,13 @@ class ImageStep:
         work.begin(node.name, step.step, layer.macs(macs, node.shape), step, layer.least_macs(macs, node.shape))
         self._first = len(work.tasks)
         lines = step.tile.lines
-        self.out_lines = work.parts(self.at.out_h, lines or self.at.out_h, geometry.input_rows)
-        self.in_lines = work.parts(self.at.height, lines or self.at.height, geometry.output_rows)
+        out_h, height = self.at.out_h, self.at.height
+        self.out_lines = work.lines_alike(out_h, lines or out_h, geometry.input_rows, geometry.meets_input)
+        self.in_lines = work.lines_alike(height, lines or height, geometry.output_rows, geometry.meets_output)
 
-    def task(self) -> Task:
-        return self.work.task(self.single, self._first)
+    def task(self, *of: Range) -> Task:
+        """of: the tiles of channels and lines of which it is."""
+        return self.work.task(self.single, self._first, of)
 
     def slots(self, name: str, tiles: int) -> Slots:
         """Buffers for an operand of so many tiles."""

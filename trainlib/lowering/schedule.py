@@ -60,11 +60,11 @@ def tasks_of(model: Model, plan: Plan, platform: Platform, optimizer: Optimizer,
 
 def cut_step(
     model: Model, index: int, step: LayerStep, platform: Platform, optimizer: Optimizer = PLAIN,
-    vectors: Vectors = "resident", outlined: bool = False,
+    vectors: Vectors = "resident", outlined: bool = False, counted: bool = False,
 ) -> Work:  # fmt: skip
-    """The tasks of one step of one layer alone. outlined: as in `Work`."""
+    """The tasks of one step of one layer alone. outlined, counted: as in `Work`."""
     plan = Plan(model=model.name, platform=platform.name, steps=(step,), stores="awaited", vectors=vectors)
-    work = Work(model, plan, platform, optimizer, outlined)
+    work = Work(model, plan, platform, optimizer, outlined, counted)
     _cut(work, model.nodes[index], step)
     return work
 

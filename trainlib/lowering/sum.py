@@ -22,7 +22,7 @@ def sum_step(work: Work, node: Node, step: LayerStep) -> None:
     passes += [(value.tensor, elementwise.relu_backward)] if value.relu else []
     total_slots, slots = s.slots("total"), [s.slots(f"operand {number}") for number in range(len(passes))]
     for rows, columns in s.parts:
-        task, n = s.task(), s.count(rows, columns)
+        task, n = s.task(rows, columns), s.count(rows, columns)
         total = s.load(task, total_slots, first, rows, columns)
         for (tensor, kernel), own in zip(passes, slots, strict=True):
             in_place(work, task, total, s.load(task, own, tensor, rows, columns), kernel, n)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
+from math import prod
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -32,6 +33,12 @@ WEIGHT_SLOTS = 3
 
 Addresses = Callable[[str], int]
 Range = tuple[int, int]
+
+
+class Part(tuple[int, int]):
+    """A Range in the place of `times` that differ in nothing but where they begin: the first of them."""
+
+    times = 1
 
 
 class Move(msgspec.Struct, frozen=True, gc=False):
@@ -70,21 +77,27 @@ class Move(msgspec.Struct, frozen=True, gc=False):
 
 
 class Compute(msgspec.Struct, frozen=True):
-    """A kernel call, made when addresses are known; the buffers it touches."""
+    """A kernel call, made when addresses are known; the buffers it touches.
+
+    chosen: it is of the kernel that the plan names.
+    """
 
     call: Callable[[Addresses], Call]
     reads: tuple[str, ...]
     writes: tuple[str, ...]
+    chosen: bool = False
 
 
 class Task(msgspec.Struct):
     """One tile: what comes in, what is computed, what goes out.
 
-    earliest: the first task before whose calls the loads may be issued.
+    earliest: the first task before whose calls the loads may be issued. times: how many it stands for, in work that is
+    counted.
     """
 
     phase: int
     earliest: int
+    times: int = 1
     loads: list[Move] = []
     computes: list[Compute] = []
     stores: list[Move] = []
@@ -104,8 +117,11 @@ class Task(msgspec.Struct):
         stride_bytes = stride_bytes or 4 * (columns[1] - columns[0])
         self.stores.append(Move(True, buffer, tensor, rows, columns, stride_bytes, offset_bytes, width))
 
-    def compute(self, call: Callable[[Addresses], Call], reads: tuple[str, ...], writes: tuple[str, ...]) -> None:
-        self.computes.append(Compute(call, reads, writes))
+    def compute(
+        self, call: Callable[[Addresses], Call], reads: tuple[str, ...], writes: tuple[str, ...], chosen: bool = False
+    ) -> None:
+        """See `Compute`."""
+        self.computes.append(Compute(call, reads, writes, chosen))
 
 
 class Phase(msgspec.Struct):
@@ -130,14 +146,19 @@ class Work:
 
     outlined: only sizes of buffers and who lives beside whom are asked for: of the parts of a dimension there are
     the first two, the last, and those with the widest halo.
+    counted: only how often is asked for, of one step: tasks that differ in nothing but in where their channels begin
+    may be one, with how many these are.
     """
 
-    def __init__(self, model: Model, plan: Plan, platform: Platform, optimizer: Optimizer, outlined: bool = False):
+    def __init__(
+        self, model: Model, plan: Plan, platform: Platform, optimizer: Optimizer, outlined: bool = False,
+        counted: bool = False,
+    ):  # fmt: skip
         self.model, self.plan, self.platform, self.optimizer = model, plan, platform, optimizer
         self.lr, self.part = MINUS_LR, optimizer.part
         self.all_cores = platform.cluster.cores
         self.cores = plan.cores or self.all_cores
-        self._outlined = outlined
+        self._outlined, self._counted = outlined, counted
         self.graph = model.graph
         self.tasks: list[Task] = []
         self.phases: list[Phase] = []
@@ -187,10 +208,32 @@ class Work:
                 kept.append(other - 1)
         return [(starts[number], min(starts[number] + tile, size)) for number in sorted(kept)]
 
-    def task(self, single: bool = False, earliest: int = 0) -> Task:
-        """single: its loads are issued right before its calls."""
-        number = len(self.tasks)
-        self.tasks.append(Task(len(self.phases) - 1, number if single else earliest))
+    def parts_alike(self, size: int, tile: int, begin: int = 0) -> list[Range]:
+        """[begin, begin + size) likewise, without a halo, for who names them to `task`. Counted there are the first,
+        the second for all up to the last, and the last: what comes and goes with the second does so with each."""
+        every = [(begin + first, begin + end) for first, end in self.parts(size, tile)]
+        if not self._counted or len(every) <= 3:
+            return every
+        second = Part(every[1])
+        second.times = len(every) - 2
+        return [every[0], second, every[-1]]
+
+    def lines_alike(
+        self, size: int, tile: int, seen: Callable[[Range], Range], meets: Callable[[Range], Hashable]
+    ) -> list[Range]:
+        """Likewise of image rows with a halo. Counted there are the first two, the third for all up to the last two,
+        and these, if all but the first and the last meet other rows in the same way, as `meets` says."""
+        every = self.parts(size, tile, seen)
+        if not self._counted or len(every) <= 5 or len(set(map(meets, every[1:-1]))) > 1:
+            return every
+        third = Part(every[2])
+        third.times = len(every) - 4
+        return [*every[:2], third, *every[-2:]]
+
+    def task(self, single: bool = False, earliest: int = 0, of: Sequence[Range] = ()) -> Task:
+        """single: its loads are issued right before its calls. of: the parts of which it is."""
+        number, times = len(self.tasks), prod(part.times for part in of if isinstance(part, Part))
+        self.tasks.append(Task(len(self.phases) - 1, number if single else earliest, times))
         return self.tasks[-1]
 
     def buffer(self, name: str, words: int) -> str:

@@ -74,7 +74,7 @@ class Activation(Layer):
         s = ElementwiseStep(work, node, step)
         x_slots, y_slots = s.slots("x"), s.slots("y")
         for rows, columns in s.parts:
-            task, n = s.task(), s.count(rows, columns)
+            task, n = s.task(rows, columns), s.count(rows, columns)
             x, y = s.load(task, x_slots, node.inputs[0].tensor, rows, columns), s.place(y_slots, rows, columns)
 
             def call(where: Addresses, x: str = x, y: str = y, n: int = n) -> Call:
@@ -87,7 +87,7 @@ class Activation(Layer):
         s, value = ElementwiseStep(work, node, step), node.output if self.SLOPE_FROM == "y" else node.inputs[0]
         slots, dy_slots = s.slots(self.SLOPE_FROM), s.slots("dy")
         for rows, columns in s.parts:
-            task, n = s.task(), s.count(rows, columns)
+            task, n = s.task(rows, columns), s.count(rows, columns)
             known = s.load(task, slots, value.tensor, rows, columns)
             dy = s.load(task, dy_slots, node.output.gradient, rows, columns)
 

@@ -68,7 +68,7 @@ class Add(Layer):
         s = ElementwiseStep(work, node, step)
         total_slots, *slots = (s.slots(f"x{which}") for which in range(len(node.inputs)))
         for rows, columns in s.parts:
-            task, n = s.task(), s.count(rows, columns)
+            task, n = s.task(rows, columns), s.count(rows, columns)
             total = s.load(task, total_slots, node.inputs[0].tensor, rows, columns)
             for number, (value, own) in enumerate(zip(node.inputs[1:], slots, strict=True), start=2):
                 relu = self.relu and number == len(node.inputs) and step.relu == "fused"

@@ -348,9 +348,9 @@ def _pixel_by_pixel(height: int, width: int) -> Window:
 
 
 @cache
-def _phases(at: Window) -> list[Phase]:
-    """Of the whole input gradient."""
-    return Geometry(at).phases((0, at.height))
+def _phases(at: Window, lines: Range | None = None) -> list[Phase]:
+    """Of some rows of dx, or of all."""
+    return Geometry(at).phases(lines or (0, at.height))
 
 
 def _rows(at: Window, x: Floats) -> Floats:
@@ -402,10 +402,7 @@ class _Step(ImageStep):
         self.group_inputs = layer.group_shape[1]
         limits = layer.group_shape, (step.tile.rows, step.tile.columns)
         self.groups = [
-            tuple(
-                [(group * of + first, group * of + end) for first, end in work.parts(of, tile)]
-                for of, tile in zip(*limits, strict=True)
-            )
+            tuple(work.parts_alike(of, tile, group * of) for of, tile in zip(*limits, strict=True))
             for group in range(layer.groups)
         ]
         self.outputs, self.inputs = (list(chain(*parts)) for parts in zip(*self.groups, strict=True))
@@ -502,7 +499,7 @@ class _Step(ImageStep):
                 accumulate=accumulate, relu=relu, a_stride=4 * a_stride, b_stride=4 * b_stride,
             )  # fmt: skip
 
-        task.compute(call, (a, b) + ((c,) if accumulate else ()), (c,))
+        task.compute(call, (a, b) + ((c,) if accumulate else ()), (c,), chosen=True)
 
 
 def _forward(work: Work, node: Node, layer: _Product, step: LayerStep) -> None:
@@ -514,7 +511,7 @@ def _forward(work: Work, node: Node, layer: _Product, step: LayerStep) -> None:
         for lines, outputs in s.outer(s.out_lines, of_outputs):
             pixels = size(lines) * at.out_w
             for inputs in of_inputs:
-                task, k = s.task(), size(inputs) * s.taps
+                task, k = s.task(outputs, inputs, lines), size(inputs) * s.taps
                 s.load_weights(task, w_slots, outputs, inputs, padded=True)
                 x = s.load_image(task, x_slots, node.inputs[0].tensor, inputs, s.geometry.input_rows(lines), at.width)
                 rows = s.rows_of_input(task, x, inputs, lines)
@@ -539,7 +536,7 @@ def _weight_gradient(work: Work, node: Node, layer: _Product, step: LayerStep) -
             n, m, with_bias = size(outputs), size(inputs) * s.taps, layer.bias and inputs == of_inputs[0]
             dw_slots.take((inputs, outputs), n * m)
             for lines in s.out_lines:
-                task, pixels = s.task(), size(lines) * at.out_w
+                task, pixels = s.task(outputs, inputs, lines), size(lines) * at.out_w
                 dy = s.load_image(task, dy_slots, node.output.gradient, outputs, lines, at.out_w)
                 x = s.load_image(task, x_slots, node.inputs[0].tensor, inputs, s.geometry.input_rows(lines), at.width)
                 rows = s.rows_of_input(task, x, inputs, lines)
@@ -569,7 +566,7 @@ def _input_gradient(work: Work, node: Node, layer: _Product, step: LayerStep) ->
             pixels = size(lines) * at.width
             dx_slots.take((lines, inputs), size(inputs) * pixels)
             for outputs in of_outputs:
-                task, k, seen = s.task(), size(outputs) * s.taps, s.geometry.output_rows(lines)
+                task, k, seen = s.task(outputs, inputs, lines), size(outputs) * s.taps, s.geometry.output_rows(lines)
                 turned = s.buffer("turned", size(inputs) * s.odd(k))
                 if s.load_weights(task, w_slots, outputs, inputs):
                     _turn(s, task, w_slots.buffer, turned, size(outputs), size(inputs))
@@ -601,7 +598,7 @@ class _Phases(_Step):
 
     def __init__(self, work: Work, node: Node, layer: _Product, step: LayerStep):
         super().__init__(work, node, layer, step, "ig")
-        self.phases = self.geometry.phases((0, self.at.height))
+        self.phases = _phases(self.at)
 
     def buffers(self, phase: Phase, outputs: Range, inputs: Range, lines: Range) -> tuple[str, str, str]:
         """For weights, im2row and sums; as large as tiles of so many lines may have them, wherever they begin."""
@@ -640,7 +637,7 @@ class _Phases(_Step):
         new_weights: bool, first: bool, last: bool,
     ) -> None:  # fmt: skip
         """What a tile of output channels adds to a tile of dx. operands: w, dy, dx."""
-        (w, dy, dx), phases, words = operands, self.geometry.phases(lines), size(lines) * self.at.width
+        (w, dy, dx), phases, words = operands, _phases(self.at, lines), size(lines) * self.at.width
         buffers = {phase.taps: self.buffers(phase, outputs, inputs, lines) for phase in self.phases}
         if new_weights:
             for phase in self.phases:
@@ -683,7 +680,7 @@ def _strided_input_gradient(work: Work, node: Node, layer: _Product, step: Layer
         for lines, inputs in s.outer(s.in_lines, of_inputs):
             dx_slots.take((lines, inputs), size(inputs) * size(lines) * at.width)
             for outputs in of_outputs:
-                task, seen = s.task(), s.geometry.output_rows(lines)
+                task, seen = s.task(outputs, inputs, lines), s.geometry.output_rows(lines)
                 new_weights = s.load_weights(task, w_slots, outputs, inputs)
                 dy = s.load_image(task, dy_slots, node.output.gradient, outputs, seen, at.out_w)
                 ends = outputs == of_outputs[0], outputs == of_outputs[-1]

@@ -29,7 +29,7 @@ def forward(work: Work, node: Node, step: LayerStep) -> None:
     begin = len(work.tasks)
     for rows, columns in tiles(work, node, step, columns_outside=False):
         tile = Tile(work, node, step, rows, columns)
-        task = work.task(step.buffering == "single")
+        task = work.task(step.buffering == "single", of=(rows, columns))
         tile.load(task)
 
         def call(at: Addresses, w: str = tile.buffer, rows: Range = rows, columns: Range = columns) -> Call:
@@ -66,7 +66,7 @@ def backward(work: Work, node: Node, step: LayerStep) -> None:
     begin = len(work.tasks)
     for rows, columns in tiles(work, node, step, columns_outside=gradient):
         tile = Tile(work, node, step, rows, columns)
-        task = work.task(step.buffering == "single")
+        task = work.task(step.buffering == "single", of=(rows, columns))
         if len(work.tasks) == begin + 1 and pairs not in work.sizes:
             pairs_from_gradient(work, task, node)
         tile.load(task)

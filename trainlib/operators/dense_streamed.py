@@ -53,7 +53,7 @@ def forward(work: Work, node: Node, step: LayerStep) -> None:
     vectors, fused = _Vectors(work, node, step), fuses_relu(node.layer, step)
     x_slots, y_slots = vectors.slots("x"), vectors.slots("y")
     for rows, columns in tiles(work, node, step, columns_outside=False):
-        task = work.task(step.buffering == "single")
+        task = work.task(step.buffering == "single", of=(rows, columns))
         tile = Tile(work, node, step, rows, columns)
         tile.load(task)
         x = vectors.input(task, x_slots, columns)
@@ -83,7 +83,7 @@ def backward(work: Work, node: Node, step: LayerStep) -> None:
     parts, vectors = step.step.split("+"), _Vectors(work, node, step)
     x_slots, g_slots, d_slots, dx_slots = (vectors.slots(name) for name in ("x", "g", "d", "dx"))
     for rows, columns in tiles(work, node, step, columns_outside="ig" in parts):
-        task = work.task(step.buffering == "single")
+        task = work.task(step.buffering == "single", of=(rows, columns))
         tile = Tile(work, node, step, rows, columns)
         pairs = vectors.pairs(task, g_slots, d_slots, rows)
         x = vectors.input(task, x_slots, columns) if "wg" in parts else tile.buffer

@@ -95,7 +95,7 @@ class Tile:
 def tiles(work: Work, node: Node, step: LayerStep, columns_outside: bool) -> Iterator[tuple[Range, Range]]:
     """(rows, columns) of the tiles of W, in the order of their turns."""
     outputs, inputs, _ = node.limits(step.step)
-    rows, columns = work.parts(outputs, step.tile.rows), work.parts(inputs, step.tile.columns)
+    rows, columns = work.parts_alike(outputs, step.tile.rows), work.parts_alike(inputs, step.tile.columns)
     if columns_outside:
         yield from ((r, c) for c in columns for r in rows)
     else:

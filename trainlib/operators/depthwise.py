@@ -148,7 +148,7 @@ class _Step(ImageStep):
     def __init__(self, work: Work, node: Node, layer: DepthWise, step: LayerStep, macs: str):
         super().__init__(work, node, step, macs, Geometry(layer.window(node.shape)))
         self.variant = depthwise.NAMES.index(step.kernel)
-        self.channels = work.parts(layer.channels, step.tile.rows)
+        self.channels = work.parts_alike(layer.channels, step.tile.rows)
 
     def load(self, task: Task, slots: Slots, tensor: str, channels: Range, lines: Range, width: int) -> None:
         slots.take((channels, lines), size(channels) * size(lines) * width)
@@ -197,7 +197,7 @@ def _forward(work: Work, node: Node, layer: DepthWise, step: LayerStep) -> None:
     x_slots, y_slots, w_slots = s.slots("x", tiles), s.slots("y", tiles), s.slots("w", len(s.channels))
     for channels in s.channels:
         for lines in s.out_lines:
-            task, n, pixels = s.task(), size(channels), size(lines) * at.out_w
+            task, n, pixels = s.task(channels, lines), size(channels), size(lines) * at.out_w
             s.load(task, x_slots, node.inputs[0].tensor, channels, s.geometry.input_rows(lines), at.width)
             s.load_weights(task, w_slots, channels)
             y_slots.take((channels, lines), n * pixels)
@@ -217,7 +217,7 @@ def _correlate(s: _Step, task: Task, x: str, w: str, y: str, channels: int, heig
             at.stride_h, at.stride_w, s.work.cores, relu,
         )  # fmt: skip
 
-    task.compute(call, (x, w), (y,))
+    task.compute(call, (x, w), (y,), chosen=True)
 
 
 def _weight_gradient(work: Work, node: Node, layer: DepthWise, step: LayerStep) -> None:
@@ -229,7 +229,7 @@ def _weight_gradient(work: Work, node: Node, layer: DepthWise, step: LayerStep) 
         n = size(channels)
         dw_slots.take(channels, n * at.taps)
         for lines in s.out_lines:
-            task = s.task()
+            task = s.task(channels, lines)
             s.load(task, x_slots, node.inputs[0].tensor, channels, s.geometry.input_rows(lines), at.width)
             s.load(task, dy_slots, node.output.gradient, channels, lines, at.out_w)
             framed, height = s.framed_input(task, x_slots.buffer, n, lines)
@@ -258,7 +258,7 @@ def _sum_over_pixels(
             at.stride_h, at.stride_w, s.work.cores, accumulate=accumulate,
         )  # fmt: skip
 
-    task.compute(call, (x, dy) + ((dw,) if accumulate else ()), (dw,))
+    task.compute(call, (x, dy) + ((dw,) if accumulate else ()), (dw,), chosen=True)
 
 
 def _input_gradient(work: Work, node: Node, layer: DepthWise, step: LayerStep) -> None:
@@ -267,7 +267,7 @@ def _input_gradient(work: Work, node: Node, layer: DepthWise, step: LayerStep) -
     dy_slots, dx_slots, w_slots = s.slots("dy", tiles), s.slots("dx", tiles), s.slots("w", len(s.channels))
     for channels in s.channels:
         for lines in s.in_lines:
-            task, n = s.task(), size(channels)
+            task, n = s.task(channels, lines), size(channels)
             s.load(task, dy_slots, node.output.gradient, channels, s.geometry.output_rows(lines), at.out_w)
             s.load_weights(task, w_slots, channels)
             dx_slots.take((channels, lines), n * size(lines) * at.width)
@@ -286,4 +286,4 @@ def _full_correlation(s: _Step, task: Task, dy: str, w: str, dx: str, channels: 
             s.work.cores,
         )  # fmt: skip
 
-    task.compute(call, (dy, w), (dx,))
+    task.compute(call, (dy, w), (dx,), chosen=True)

@@ -82,7 +82,7 @@ class Dropout(Layer):
         slots, tensor = s.slots("x"), node.output.gradient if backward else node.inputs[0].tensor
         width = matrix(node.output.shape)[1]
         for rows, columns in s.parts:
-            task, n, first = s.task(), s.count(rows, columns), rows[0] * width + columns[0]
+            task, n, first = s.task(rows, columns), s.count(rows, columns), rows[0] * width + columns[0]
             x = s.load(task, slots, tensor, rows, columns)
 
             def call(at: Addresses, x: str = x, n: int = n, first: int = first) -> Call:

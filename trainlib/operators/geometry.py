@@ -105,6 +105,16 @@ class Geometry:
         first = min(first, at.out_h - 1)
         return first, max(min((rows[1] - 1 + at.top) // at.stride_h + 1, at.out_h), first + 1)
 
+    def meets_input(self, rows: Range) -> Range:
+        """How many rows of x output rows meet, and where from: the same for parts that meet theirs in the same way."""
+        first, end = self.input_rows(rows)
+        return end - first, first - rows[0] * self.window.stride_h
+
+    def meets_output(self, rows: Range) -> Range:
+        """Likewise rows of dy that input rows meet."""
+        first, end = self.output_rows(rows)
+        return end - first, first * self.window.stride_h - rows[0]
+
     def phases(self, lines: Range) -> list[Phase]:
         """What rows of dx fall into, stride by stride; pixels that meet no tap, whose gradient is 0, are in none."""
         at = self.window

@@ -310,7 +310,7 @@ class _Step:
                 made.stride, self.work.cores, trans_b=trans_b, a_stride=4 * left.stride, b_stride=4 * right.stride,
             )  # fmt: skip
 
-        task.compute(call, (left.buffer, right.buffer), (made.buffer,))
+        task.compute(call, (left.buffer, right.buffer), (made.buffer,), chosen=True)
 
     def scale(self, task: Task, made: str, n: int) -> None:
         number, cores = self.layer.scale, self.work.cores

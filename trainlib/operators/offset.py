@@ -78,7 +78,7 @@ class Offset(Parametric):
         s, w = ElementwiseStep(work, node, step), node.parameter("w")
         x_slots, w_slots = s.slots("x"), s.slots("w")
         for rows, columns in s.parts:
-            task = s.task()
+            task = s.task(rows, columns)
             if step.step == "fw":
                 x = s.load(task, x_slots, node.inputs[0].tensor, rows, columns)
                 own = s.load(task, w_slots, w, rows, columns)

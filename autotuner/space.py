@@ -8,7 +8,7 @@ nothing to spare: any other size has a border tile and no fewer parts than one o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from math import prod
@@ -192,17 +192,21 @@ class Footprints:
         known = self._of(work, step)
         if cycles_of is not None and step.kernel and worth(known):
             others = ((task.times, one) for task in work.tasks for one in task.computes if not one.chosen)
-            known = replace(known, beside=sum(times * self._of_call(one, cycles_of) for times, one in others))
+            known = replace(known, beside=self._of_calls(others, cycles_of))
         work.dissolve()
         return known
 
     def busy_cycles(self, step: LayerStep, cycles_of: Callable[[Call], int]) -> int:
-        """What all calls of a candidate take at least. (A fork counts the jump that ends an empty one.)"""
-        work, jump = self._cut(step), self._platform.core.jump_cycles
-        calls = ((task.times, one) for task in work.tasks for one in task.computes)
-        busy = sum(times * (self._of_call(one, cycles_of) - jump) for times, one in calls)
+        """What all calls of a candidate take at least."""
+        work = self._cut(step)
+        busy = self._of_calls(((task.times, one) for task in work.tasks for one in task.computes), cycles_of)
         work.dissolve()
         return busy
+
+    def _of_calls(self, calls: Iterable[tuple[int, Compute]], cycles_of: Callable[[Call], int]) -> int:
+        """Each so many times, without the jump that ends it: an empty one's is part of a fork."""
+        jump = self._platform.core.jump_cycles
+        return sum(times * max(self._of_call(one, cycles_of) - jump, 0) for times, one in calls)
 
     def _cut(self, step: LayerStep) -> Work:
         return cut_step(self._model, self._index, step, self._platform, vectors=self._vectors, counted=True)

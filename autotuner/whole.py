@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
+from math import inf
 
 import msgspec
 
 from autotuner.executors import Executor
 from autotuner.goal import Goal, Measured
 from autotuner.measure import SKEWS, Meter
+from autotuner.parts import CountedParts, Exchange, Spans, count_parts, exchange_of, only
 from autotuner.search import Found, Job, Outcome
 from pulpsim import Platform
 from pulpsim.errors import PulpsimError
@@ -26,8 +28,10 @@ from trainlib.operators.layer import halvings
 from trainlib.plan import LayerStep, Plan, Vectors, backward_choices, forward_steps
 from trainlib.tiling import STORES, settled
 
-#: of the plans that one exchange offers, those that are simulated: whose schedules promise most
-SIMULATED_EXCHANGES = 4
+#: of the plans that one exchange offers, those that are counted as a whole: the fastest where they differ
+COUNTED_EXCHANGES = 4
+#: what these are faster there, as a share: less is luck, which another place in the whole does not bring
+LEAST_GAIN = 5e-4
 #: times the cycles of the best plan, over the skews so far, at which an exchange is not looked at further: of 340 of
 #: two networks that were, none became the best after it had been above 1.001
 CLEARLY = 1.002
@@ -65,6 +69,7 @@ class Whole:
         self.measured: Measured | None = None  # the best
         self.default: Measured | None = None  # the plan by rule
         self._first: Measured | None = None
+        self._looked_at = set[tuple[Plan, Plan]]()  # exchanges
         self.simulated = self.reused = 0
 
     def begin(self, executor: Executor, rule: Plan | None, plans: Sequence[Plan]) -> None:
@@ -102,10 +107,12 @@ class Whole:
         """Another candidate for steps that are equal to each other."""
         assert isinstance(outcome, Found)
         names = {(self.model.layers[index].name, step) for index, step in jobs}
-        if names & {(step.layer, step.step) for step in plan.steps}:
-            for new in (outcome.step, *outcome.runners_up):
-                steps = (replace(new, layer=s.layer) if (s.layer, s.step) in names else s for s in plan.steps)
-                yield replace(plan, steps=tuple(steps))
+        own = {replace(step, layer=outcome.step.layer) for step in plan.steps if (step.layer, step.step) in names}
+        is_close = self.goal.is_cycles and own <= {*outcome.close_steps}
+        tried = outcome.close_steps if is_close else (outcome.step, *outcome.runners_up)
+        for new in tried if own else ():
+            steps = (replace(new, layer=s.layer) if (s.layer, s.step) in names else s for s in plan.steps)
+            yield replace(plan, steps=tuple(steps))
 
     def _equal_layers(self) -> list[list[int]]:
         """Layers all of whose steps are equal."""
@@ -136,13 +143,41 @@ class Whole:
 
     # -- counting ----------------------------------------------------------------------------------
     def _exchange(self, executor: Executor, plans: Sequence[Plan]) -> None:
-        """Count those that promise most, and keep the best."""
+        """Count those as a whole that are fastest where they differ, and keep the best."""
         assert self.best is not None and self.measured is not None
-        others = [plan for plan in plans if plan != self.best]
-        promises = executor.all(_promise, self.platform, [(self.model, plan) for plan in others])
-        order = sorted((cycles, number) for number, cycles in enumerate(promises) if cycles is not None)
+        ways = [exchange_of(plan, self.best) for plan in plans if plan != self.best]
+        ways = [way for way in ways if self._is_new(way)]
+        if self.goal.is_cycles:
+            ways = self._fastest(executor, ways, range(1), CLEARLY)
+            ways = self._fastest(executor, ways, range(len(SKEWS)), 1 - LEAST_GAIN)
+        else:
+            ways = self._fastest(executor, ways, range(1), inf)
         rival = self.measured.cycles if self.goal.is_cycles else ()
-        self._try(executor, [others[number] for _, number in order[:SIMULATED_EXCHANGES]], rival)
+        self._try(executor, [way.plan for way in ways[:COUNTED_EXCHANGES]], rival)
+
+    def _is_new(self, way: Exchange) -> bool:
+        """Whether it has not been looked at yet: what is elsewhere in the plan changes it too little."""
+        assert self.best is not None
+        key = only(self.best, way.before), only(way.plan, way.after)
+        is_new = key not in self._looked_at
+        self._looked_at.add(key)
+        return is_new
+
+    def _fastest(self, executor: Executor, ways: Sequence[Exchange], skews: range, most: float) -> list[Exchange]:
+        """Those that take fewer cycles than `most` times those that the best plan takes in their place, the fewest
+        first."""
+        assert self.best is not None
+        jobs = list(dict.fromkeys([(self.best, way.before) for way in ways] + [(way.plan, way.after) for way in ways]))
+        every = executor.all(count_parts, self.platform, [(self.model, *job, skews) for job in jobs])
+        counted: dict[tuple[Plan, Spans], CountedParts] = dict(zip(jobs, every, strict=True))
+        for one in counted.values():
+            self.simulated, self.reused = self.simulated + one.simulated, self.reused + one.reused
+
+        def share(way: Exchange) -> float:
+            before, after = (sum(counted[job].cycles) for job in ((self.best, way.before), (way.plan, way.after)))
+            return after / before if before and after else inf
+
+        return sorted((way for way in ways if share(way) < most), key=share)
 
     def _try(self, executor: Executor, plans: Sequence[Plan], rival: tuple[int, ...]) -> list[Counted]:
         """Count plans: see `count`. Keeps the best."""
@@ -193,14 +228,6 @@ def by_skew(cycles_of: Callable[[int], int], rival: Sequence[int]) -> tuple[int,
     while len(cycles) < len(SKEWS) and not (rival and sum(cycles) > CLEARLY * sum(rival[: len(cycles)])):
         cycles += (cycles_of(len(cycles)),)
     return cycles
-
-
-def _promise(meter: Meter, model: Model, plan: Plan) -> int | None:
-    """Cycles that the plan hardly goes below; None if it does not fit."""
-    try:
-        return meter.promise(settled(model, plan, meter.platform)[1])
-    except PulpsimError:
-        return None
 
 
 # -- plans -----------------------------------------------------------------------------------------

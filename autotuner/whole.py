@@ -1,9 +1,9 @@
 """Whole training steps: plans put together of steps that were found one by one, then exchanged against each other.
 
 What neighbours do to each other - transfers that overlap, L1 that is shared - is in no step's own count. So from the
-best plan so far a descent tries other ways, one after the other, and counts the whole: another candidate for a kind of
-step, another cut of a backward pass into steps, vectors that stay in L1 or do not, stores that are awaited or not, and
-other tiles of the loss.
+best plan so far a descent tries other ways, one after the other: another candidate for a kind of step, another cut of a
+backward pass into steps, vectors that stay in L1 or do not, stores that are awaited or not, and other tiles of the loss.
+It counts first where they differ (see `parts`), and the whole of what is faster there.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import msgspec
 from autotuner.executors import Executor
 from autotuner.goal import Goal, Measured
 from autotuner.measure import SKEWS, Meter
-from autotuner.parts import CountedParts, Exchange, Spans, count_parts, exchange_of, only
+from autotuner.parts import CountedParts, Exchange, Spans, count_parts, exchange_of
 from autotuner.search import Found, Job, Outcome
 from pulpsim import Platform
 from pulpsim.errors import PulpsimError
@@ -30,8 +30,8 @@ from trainlib.tiling import STORES, settled
 
 #: of the plans that one exchange offers, those that are counted as a whole: the fastest where they differ
 COUNTED_EXCHANGES = 4
-#: what these are faster there, as a share: less is luck, which another place in the whole does not bring
-LEAST_GAIN = 5e-4
+#: of the cycles of the whole, those by which they are faster there: less is lost in the luck of where code lies
+LEAST_GAIN = 1e-4
 #: times the cycles of the best plan, over the skews so far, at which an exchange is not looked at further: of 340 of
 #: two networks that were, none became the best after it had been above 1.001
 CLEARLY = 1.002
@@ -69,7 +69,7 @@ class Whole:
         self.measured: Measured | None = None  # the best
         self.default: Measured | None = None  # the plan by rule
         self._first: Measured | None = None
-        self._looked_at = set[tuple[Plan, Plan]]()  # exchanges
+        self._looked_at = set[tuple[Plan, Plan]]()  # `Exchange.what`
         self.simulated = self.reused = 0
 
     def begin(self, executor: Executor, rule: Plan | None, plans: Sequence[Plan]) -> None:
@@ -137,47 +137,42 @@ class Whole:
 
     def _settings(self, plan: Plan) -> Iterator[Plan]:
         """What is set for the whole plan, each for itself."""
-        yield replace(plan, vectors="streamed" if plan.vectors == "resident" else "resident")
+        vectors: Vectors = "streamed" if plan.vectors == "resident" else "resident"
+        yield from (replace(plan, vectors=vectors, stores=stores) for stores in STORES)
         yield from (replace(plan, stores=stores) for stores in STORES)
         yield from (replace(plan, loss_tile=tile) for tile in (0, *halvings(self.model.outputs)[1:LOSS_TILES]))
 
     # -- counting ----------------------------------------------------------------------------------
     def _exchange(self, executor: Executor, plans: Sequence[Plan]) -> None:
-        """Count those as a whole that are fastest where they differ, and keep the best."""
+        """Count those as a whole that are fastest where they differ, and keep the best.
+
+        For cycles only those that are faster there: the rest of a plan changes that too little to look at one twice.
+        """
         assert self.best is not None and self.measured is not None
-        ways = [exchange_of(plan, self.best) for plan in plans if plan != self.best]
-        ways = [way for way in ways if self._is_new(way)]
-        if self.goal.is_cycles:
-            ways = self._fastest(executor, ways, range(1), CLEARLY)
-            ways = self._fastest(executor, ways, range(len(SKEWS)), 1 - LEAST_GAIN)
-        else:
-            ways = self._fastest(executor, ways, range(1), inf)
+        ways = [exchange_of(self.best, plan) for plan in plans if plan != self.best]
         rival = self.measured.cycles if self.goal.is_cycles else ()
-        self._try(executor, [way.plan for way in ways[:COUNTED_EXCHANGES]], rival)
+        if rival:
+            ways = [way for way in ways if way.what not in self._looked_at]
+            ways = self._fastest(executor, ways, range(1), 0)
+            ways = self._fastest(executor, ways, range(len(SKEWS)), LEAST_GAIN * sum(rival))
+        else:
+            ways = self._fastest(executor, ways, range(1), -inf)
+        self._try(executor, [way.new for way in ways[:COUNTED_EXCHANGES]], rival)
 
-    def _is_new(self, way: Exchange) -> bool:
-        """Whether it has not been looked at yet: what is elsewhere in the plan changes it too little."""
-        assert self.best is not None
-        key = only(self.best, way.before), only(way.plan, way.after)
-        is_new = key not in self._looked_at
-        self._looked_at.add(key)
-        return is_new
-
-    def _fastest(self, executor: Executor, ways: Sequence[Exchange], skews: range, most: float) -> list[Exchange]:
-        """Those that take fewer cycles than `most` times those that the best plan takes in their place, the fewest
-        first."""
-        assert self.best is not None
-        jobs = list(dict.fromkeys([(self.best, way.before) for way in ways] + [(way.plan, way.after) for way in ways]))
+    def _fastest(self, executor: Executor, ways: Sequence[Exchange], skews: range, gain: float) -> list[Exchange]:
+        """Those that fit and take less, by more than `gain` cycles, where they differ; the fastest first."""
+        jobs = list(dict.fromkeys([(way.old, way.before) for way in ways] + [(way.new, way.after) for way in ways]))
         every = executor.all(count_parts, self.platform, [(self.model, *job, skews) for job in jobs])
         counted: dict[tuple[Plan, Spans], CountedParts] = dict(zip(jobs, every, strict=True))
-        for one in counted.values():
+        for one in every:
             self.simulated, self.reused = self.simulated + one.simulated, self.reused + one.reused
-
-        def share(way: Exchange) -> float:
-            before, after = (sum(counted[job].cycles) for job in ((self.best, way.before), (way.plan, way.after)))
-            return after / before if before and after else inf
-
-        return sorted((way for way in ways if share(way) < most), key=share)
+        gains = dict[Exchange, int]()
+        for way in ways:
+            before, after = counted[way.old, way.before].cycles, counted[way.new, way.after].cycles
+            if before and after:
+                gains[way] = sum(before) - sum(after)
+                self._looked_at.add(way.what)
+        return sorted((way for way in gains if gains[way] > gain), key=lambda way: -gains[way])
 
     def _try(self, executor: Executor, plans: Sequence[Plan], rival: tuple[int, ...]) -> list[Counted]:
         """Count plans: see `count`. Keeps the best."""

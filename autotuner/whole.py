@@ -2,8 +2,8 @@
 
 What neighbours do to each other - transfers that overlap, L1 that is shared - is in no step's own count. So from the
 best plan so far a descent tries other ways, one after the other: another candidate for a kind of step, another cut of a
-backward pass into steps, vectors that stay in L1 or do not, stores that are awaited or not, and other tiles of the loss.
-It counts first where they differ (see `parts`), and the whole of what is faster there.
+backward pass into steps, vectors that stay in L1 or do not, stores that are awaited or not, other tiles of the loss. It
+counts first where they differ (see `parts`), and the whole of what is faster there.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ from trainlib.plan import LayerStep, Plan, Vectors, backward_choices, forward_st
 from trainlib.tiling import STORES, settled
 
 #: of the plans that one exchange offers, those that are counted as a whole: the fastest where they differ
-COUNTED_EXCHANGES = 4
-#: of the cycles of the whole, those by which they are faster there: less is lost in the luck of where code lies
-LEAST_GAIN = 1e-4
+COUNTED_EXCHANGES = 2
+#: shares of the cycles of the whole: by how much a plan may be slower where it differs, with no skew, to be counted
+#: there with all, and has to be faster then to be counted as a whole; what a place in the whole brings is luck
+LUCK, LEAST_GAIN = 3e-4, 3e-5
 #: times the cycles of the best plan, over the skews so far, at which an exchange is not looked at further: of 340 of
 #: two networks that were, none became the best after it had been above 1.001
 CLEARLY = 1.002
@@ -153,7 +154,7 @@ class Whole:
         rival = self.measured.cycles if self.goal.is_cycles else ()
         if rival:
             ways = [way for way in ways if way.what not in self._looked_at]
-            ways = self._fastest(executor, ways, range(1), 0)
+            ways = self._fastest(executor, ways, range(1), -LUCK * rival[0])
             ways = self._fastest(executor, ways, range(len(SKEWS)), LEAST_GAIN * sum(rival))
         else:
             ways = self._fastest(executor, ways, range(1), -inf)

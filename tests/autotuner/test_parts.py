@@ -117,7 +117,7 @@ def test_the_calls_of_a_part_are_those_of_the_whole() -> None:
 
     cuts = [0, 2, 3, FORWARD + 1, len(PLAN.steps)]
     parts = [compile_part(CHAIN, PLAN, PLATFORM, first, end) for first, end in pairwise(cuts)]
-    assert sum((kernels(part) for part in parts), []) == kernels(compile_schedule(CHAIN, PLAN, PLATFORM))
+    assert [name for part in parts for name in kernels(part)] == kernels(compile_schedule(CHAIN, PLAN, PLATFORM))
 
 
 def test_an_exchange_changes_a_part_as_it_changes_the_whole() -> None:
@@ -152,12 +152,13 @@ def test_parts_are_counted_with_the_skews_asked_for_and_known_afterwards() -> No
 
 def test_a_part_of_a_plan_that_does_not_fit_is_not_counted() -> None:
     """Though there is room for the part alone: nothing would come of it."""
-    model = Model("wide", (FullyConnected("a", 32, 64), FullyConnected("b", 64, 64), FullyConnected("c", 64, 8, relu=False)))
+    layers = (FullyConnected("a", 32, 64), FullyConnected("b", 64, 64), FullyConnected("c", 64, 8, relu=False))
+    model = Model("wide", layers)
     plan = default_plan(model, PLATFORM)
     row = 4 * PLATFORM.l1.banks
     room = (compile_schedule(model, plan, PLATFORM).l1_bytes - 1024) // row * row
     small = PLATFORM.replace({"l1.size_bytes": STACK_BYTES * PLATFORM.cluster.cores + room})
-    assert compile_part(model, plan, small, 0, 1)
+    assert compile_part(model, plan, small, 0, 1).l1_bytes <= room
     with pytest.raises(L1Error):
         compile_schedule(model, plan, small)
     with Points(None) as points:

@@ -29,9 +29,12 @@ from trainlib.plan import LayerStep, Plan, Vectors, backward_choices, forward_st
 from trainlib.tiling import STORES, settled
 
 #: of the plans that one exchange offers, those that are counted as a whole: the fastest where they differ
-COUNTED_EXCHANGES = 2
-#: shares of the cycles of the whole: by how much a plan may be slower where it differs, with no skew, to be counted
-#: there with all, and has to be faster then to be counted as a whole; what a place in the whole brings is luck
+COUNTED_EXCHANGES = 4
+#: cycles up to which a whole step is counted for each of these: where code and data come to lie is luck, of 0.1 % of
+#: the whole and more, which no part tells
+QUICK = 2_000_000
+#: above, shares of the cycles of the whole: by how much a plan may be slower where it differs, with no skew, to be
+#: counted there with all, and by how much it has to be faster then to be counted as a whole
 LUCK, LEAST_GAIN = 3e-4, 3e-5
 #: times the cycles of the best plan, over the skews so far, at which an exchange is not looked at further: of 340 of
 #: two networks that were, none became the best after it had been above 1.001
@@ -109,7 +112,7 @@ class Whole:
         assert isinstance(outcome, Found)
         names = {(self.model.layers[index].name, step) for index, step in jobs}
         own = {replace(step, layer=outcome.step.layer) for step in plan.steps if (step.layer, step.step) in names}
-        is_close = self.goal.is_cycles and own <= {*outcome.close_steps}
+        is_close = self._by_parts and own <= {*outcome.close_steps}
         tried = outcome.close_steps if is_close else (outcome.step, *outcome.runners_up)
         for new in tried if own else ():
             steps = (replace(new, layer=s.layer) if (s.layer, s.step) in names else s for s in plan.steps)
@@ -145,20 +148,22 @@ class Whole:
 
     # -- counting ----------------------------------------------------------------------------------
     def _exchange(self, executor: Executor, plans: Sequence[Plan]) -> None:
-        """Count those as a whole that are fastest where they differ, and keep the best.
-
-        For cycles only those that are faster there: the rest of a plan changes that too little to look at one twice.
-        """
+        """Count those as a whole that are fastest where they differ, and keep the best."""
         assert self.best is not None and self.measured is not None
         ways = [exchange_of(self.best, plan) for plan in plans if plan != self.best]
         rival = self.measured.cycles if self.goal.is_cycles else ()
-        if rival:
+        if self._by_parts:  # the rest of a plan changes these too little to look at one twice
             ways = [way for way in ways if way.what not in self._looked_at]
             ways = self._fastest(executor, ways, range(1), -LUCK * rival[0])
             ways = self._fastest(executor, ways, range(len(SKEWS)), LEAST_GAIN * sum(rival))
         else:
             ways = self._fastest(executor, ways, range(1), -inf)
         self._try(executor, [way.new for way in ways[:COUNTED_EXCHANGES]], rival)
+
+    @property
+    def _by_parts(self) -> bool:
+        """Whether only that is counted as a whole which is faster where it differs: not for goals beside cycles."""
+        return self.goal.is_cycles and self.measured is not None and self.measured.mean > QUICK
 
     def _fastest(self, executor: Executor, ways: Sequence[Exchange], skews: range, gain: float) -> list[Exchange]:
         """Those that fit and take less, by more than `gain` cycles, where they differ; the fastest first."""

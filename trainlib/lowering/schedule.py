@@ -270,7 +270,10 @@ def place_buffers(
     fit whole either.
     """
     work = tasks_of(model, plan, platform, optimizer, outlined)
-    return _place_buffers(work, plan, issue_times(work))
+    try:
+        return _place_buffers(work, plan, issue_times(work))
+    finally:
+        work.dissolve()
 
 
 def _whole(work: Work) -> dict[str, str]:

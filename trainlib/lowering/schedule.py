@@ -270,10 +270,7 @@ def place_buffers(
     fit whole either.
     """
     work = tasks_of(model, plan, platform, optimizer, outlined)
-    try:
-        return _place_buffers(work, plan, issue_times(work))
-    finally:
-        work.dissolve()
+    return _place_buffers(work, plan, issue_times(work))
 
 
 def _whole(work: Work) -> dict[str, str]:

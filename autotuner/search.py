@@ -89,6 +89,11 @@ class Found(msgspec.Struct, frozen=True, tag="found", omit_defaults=True):
         """0 if the search began with nothing."""
         return sum(self.first_cycles) / len(SKEWS)
 
+    @property
+    def close_steps(self) -> tuple[LayerStep, ...]:
+        """The best one, and of the runners-up those that were close to it."""
+        return (self.step, *self.runners_up[: min(self.close, CLOSE_RUNNERS_UP) - 1])
+
     def again(self) -> Found:
         """As it is when it is known from another time: all its points are reused."""
         return msgspec.structs.replace(self, simulated=0, reused=self.simulated + self.reused)

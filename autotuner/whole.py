@@ -1,9 +1,9 @@
 """Whole training steps: plans put together of steps that were found one by one, then exchanged against each other.
 
 What neighbours do to each other - transfers that overlap, L1 that is shared - is in no step's own count. So from the
-best plan so far a descent tries other ways, one after the other, and counts the whole: another candidate for a kind of
-step, another cut of a backward pass into steps, vectors that stay in L1 or do not, stores that are awaited or not, and
-other tiles of the loss.
+best plan so far a descent tries other ways, one after the other: another candidate for a kind of step, another cut of a
+backward pass into steps, vectors that stay in L1 or do not, stores that are awaited or not, other tiles of the loss. It
+counts first where they differ (see `parts`), and the whole of what is faster there.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
+from math import inf
 
 import msgspec
 
 from autotuner.executors import Executor
 from autotuner.goal import Goal, Measured
 from autotuner.measure import SKEWS, Meter
+from autotuner.parts import CountedParts, Exchange, Spans, count_parts, exchange_of
 from autotuner.search import Found, Job, Outcome
 from pulpsim import Platform
 from pulpsim.errors import PulpsimError
@@ -26,8 +28,14 @@ from trainlib.operators.layer import halvings
 from trainlib.plan import LayerStep, Plan, Vectors, backward_choices, forward_steps
 from trainlib.tiling import STORES, settled
 
-#: of the plans that one exchange offers, those that are simulated: whose schedules promise most
-SIMULATED_EXCHANGES = 4
+#: of the plans that one exchange offers, those that are counted as a whole: the fastest where they differ
+COUNTED_EXCHANGES = 4
+#: cycles up to which a whole step is counted for each of these: where code and data come to lie is luck, of 0.1 % of
+#: the whole and more, which no part tells
+QUICK = 2_000_000
+#: above, shares of the cycles of the whole: by how much a plan may be slower where it differs, with no skew, to be
+#: counted there with all, and by how much it has to be faster then to be counted as a whole
+LUCK, LEAST_GAIN = 3e-4, 3e-5
 #: times the cycles of the best plan, over the skews so far, at which an exchange is not looked at further: of 340 of
 #: two networks that were, none became the best after it had been above 1.001
 CLEARLY = 1.002
@@ -65,6 +73,7 @@ class Whole:
         self.measured: Measured | None = None  # the best
         self.default: Measured | None = None  # the plan by rule
         self._first: Measured | None = None
+        self._looked_at = set[tuple[Plan, Plan]]()  # `Exchange.what`
         self.simulated = self.reused = 0
 
     def begin(self, executor: Executor, rule: Plan | None, plans: Sequence[Plan]) -> None:
@@ -102,10 +111,12 @@ class Whole:
         """Another candidate for steps that are equal to each other."""
         assert isinstance(outcome, Found)
         names = {(self.model.layers[index].name, step) for index, step in jobs}
-        if names & {(step.layer, step.step) for step in plan.steps}:
-            for new in (outcome.step, *outcome.runners_up):
-                steps = (replace(new, layer=s.layer) if (s.layer, s.step) in names else s for s in plan.steps)
-                yield replace(plan, steps=tuple(steps))
+        own = {replace(step, layer=outcome.step.layer) for step in plan.steps if (step.layer, step.step) in names}
+        is_close = self._by_parts and own <= {*outcome.close_steps}
+        tried = outcome.close_steps if is_close else (outcome.step, *outcome.runners_up)
+        for new in tried if own else ():
+            steps = (replace(new, layer=s.layer) if (s.layer, s.step) in names else s for s in plan.steps)
+            yield replace(plan, steps=tuple(steps))
 
     def _equal_layers(self) -> list[list[int]]:
         """Layers all of whose steps are equal."""
@@ -130,19 +141,44 @@ class Whole:
 
     def _settings(self, plan: Plan) -> Iterator[Plan]:
         """What is set for the whole plan, each for itself."""
-        yield replace(plan, vectors="streamed" if plan.vectors == "resident" else "resident")
+        vectors: Vectors = "streamed" if plan.vectors == "resident" else "resident"
+        yield from (replace(plan, vectors=vectors, stores=stores) for stores in STORES)
         yield from (replace(plan, stores=stores) for stores in STORES)
         yield from (replace(plan, loss_tile=tile) for tile in (0, *halvings(self.model.outputs)[1:LOSS_TILES]))
 
     # -- counting ----------------------------------------------------------------------------------
     def _exchange(self, executor: Executor, plans: Sequence[Plan]) -> None:
-        """Count those that promise most, and keep the best."""
+        """Count those as a whole that are fastest where they differ, and keep the best."""
         assert self.best is not None and self.measured is not None
-        others = [plan for plan in plans if plan != self.best]
-        promises = executor.all(_promise, self.platform, [(self.model, plan) for plan in others])
-        order = sorted((cycles, number) for number, cycles in enumerate(promises) if cycles is not None)
+        ways = [exchange_of(self.best, plan) for plan in plans if plan != self.best]
         rival = self.measured.cycles if self.goal.is_cycles else ()
-        self._try(executor, [others[number] for _, number in order[:SIMULATED_EXCHANGES]], rival)
+        if self._by_parts:  # the rest of a plan changes these too little to look at one twice
+            ways = [way for way in ways if way.what not in self._looked_at]
+            ways = self._fastest(executor, ways, range(1), -LUCK * rival[0])
+            ways = self._fastest(executor, ways, range(len(SKEWS)), LEAST_GAIN * sum(rival))
+        else:
+            ways = self._fastest(executor, ways, range(1), -inf)
+        self._try(executor, [way.new for way in ways[:COUNTED_EXCHANGES]], rival)
+
+    @property
+    def _by_parts(self) -> bool:
+        """Whether only that is counted as a whole which is faster where it differs: not for goals beside cycles."""
+        return self.goal.is_cycles and self.measured is not None and self.measured.mean > QUICK
+
+    def _fastest(self, executor: Executor, ways: Sequence[Exchange], skews: range, gain: float) -> list[Exchange]:
+        """Those that fit and take less, by more than `gain` cycles, where they differ; the fastest first."""
+        jobs = list(dict.fromkeys([(way.old, way.before) for way in ways] + [(way.new, way.after) for way in ways]))
+        every = executor.all(count_parts, self.platform, [(self.model, *job, skews) for job in jobs])
+        counted: dict[tuple[Plan, Spans], CountedParts] = dict(zip(jobs, every, strict=True))
+        for one in every:
+            self.simulated, self.reused = self.simulated + one.simulated, self.reused + one.reused
+        gains = dict[Exchange, int]()
+        for way in ways:
+            before, after = counted[way.old, way.before].cycles, counted[way.new, way.after].cycles
+            if before and after:
+                gains[way] = sum(before) - sum(after)
+                self._looked_at.add(way.what)
+        return sorted((way for way in gains if gains[way] > gain), key=lambda way: -gains[way])
 
     def _try(self, executor: Executor, plans: Sequence[Plan], rival: tuple[int, ...]) -> list[Counted]:
         """Count plans: see `count`. Keeps the best."""
@@ -193,14 +229,6 @@ def by_skew(cycles_of: Callable[[int], int], rival: Sequence[int]) -> tuple[int,
     while len(cycles) < len(SKEWS) and not (rival and sum(cycles) > CLEARLY * sum(rival[: len(cycles)])):
         cycles += (cycles_of(len(cycles)),)
     return cycles
-
-
-def _promise(meter: Meter, model: Model, plan: Plan) -> int | None:
-    """Cycles that the plan hardly goes below; None if it does not fit."""
-    try:
-        return meter.promise(settled(model, plan, meter.platform)[1])
-    except PulpsimError:
-        return None
 
 
 # -- plans -----------------------------------------------------------------------------------------

@@ -174,6 +174,25 @@ def test_steps_are_exchanged_until_the_whole_is_fast(monkeypatch: pytest.MonkeyP
     assert tune(SMALL, platform, 1, None).cycles > 1.2 * best.cycles
 
 
+def test_steps_of_long_plans_are_exchanged_by_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With fewer counts of the whole, until it is as fast but for luck."""
+    platform = PLATFORM.replace({"l1.size_bytes": STACKS + 384})
+    every, wholes = tune(SMALL, platform, 1, None), list[Plan]()
+
+    def noted(meter: Meter, model: Model, plan: Plan, *rest: Any) -> whole.Counted:
+        wholes.append(plan)
+        return count(meter, model, plan, *rest)
+
+    count = whole.count
+    monkeypatch.setattr(whole, "count", noted)
+    assert result(tune(SMALL, platform, 1, None)) == result(every)
+    counted = len(wholes)
+    monkeypatch.setattr(whole, "QUICK", 0)
+    by_parts = tune(SMALL, platform, 1, None)
+    assert by_parts.cycles == mean_cycles(SMALL, plan_of(by_parts), platform) <= 1.02 * every.cycles
+    assert len(wholes) - counted < 0.6 * counted
+
+
 def test_made_by_is_kept_and_changes_nothing(fresh: Fresh, path: Path) -> None:
     first = tune(SMALL, PLATFORM, 1, path, parts=("fw",), made_by="one")
     again = tune(SMALL, PLATFORM, 1, path, parts=("fw",), made_by="two")

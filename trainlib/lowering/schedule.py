@@ -45,15 +45,21 @@ from trainlib.plan import SUM, LayerStep, Plan, Vectors, check_step, forward_ste
 
 
 # -- cutting steps into tasks --------------------------------------------------------------------
-def tasks_of(model: Model, plan: Plan, platform: Platform, optimizer: Optimizer, outlined: bool = False) -> Work:
-    """The tasks of a whole training step. outlined: as in `Work`."""
+def tasks_of(
+    model: Model, plan: Plan, platform: Platform, optimizer: Optimizer, outlined: bool = False,
+    first: int = 0, end: int | None = None,
+) -> Work:  # fmt: skip
+    """The tasks of a whole training step. outlined: as in `Work`. first, end: only of these steps of the plan, and of
+    the loss if it is beside one of them."""
     work = Work(model, plan, platform, optimizer, outlined)
     nodes = {node.name: node for node in model.nodes}
     count = sum(step.step == "fw" for step in plan.steps)
-    for step in plan.steps[:count]:
+    end = len(plan.steps) if end is None else end
+    for step in plan.steps[first : min(count, end)]:
         _cut(work, nodes[step.layer], step)
-    loss_step(work)
-    for step in plan.steps[count:]:
+    if first <= count <= end:
+        loss_step(work)
+    for step in plan.steps[max(count, first) : end]:
         _cut(work, nodes[step.layer], step)
     return work
 
@@ -232,6 +238,14 @@ def compile_forward(model: Model, plan: Plan, platform: Platform, step: Schedule
     if debugging():
         verify(schedule, platform)
     return schedule
+
+
+def compile_part(model: Model, plan: Plan, platform: Platform, first: int, end: int) -> Schedule:
+    """Compile the steps [first, end) of a plan alone, as they are in its whole step: all of that if these are all.
+
+    What lives in L1 beside them only for the sake of others has no place there. Raises PlanError, L1Error, ModelError.
+    """
+    return _assemble(tasks_of(model, plan, platform, PLAIN, first=first, end=end), plan)
 
 
 def compile_step(

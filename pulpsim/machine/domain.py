@@ -67,6 +67,10 @@ class Domain:
         """submitted: the cycle of its command."""
         self._transfers.append((submitted, transfer))
 
+    def close(self) -> None:
+        """Nobody is told any more: who was, and the machine, need not wait for the garbage collector."""
+        del self._returned, self._deliver, self.dma
+
     # -- past SimPy ----------------------------------------------------------------------------------
     def passes(self, cycles: int) -> bool:
         """Let cycles pass in which nothing is scheduled and nobody waits for anything; False where that is not so."""

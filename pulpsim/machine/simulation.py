@@ -42,6 +42,7 @@ def simulate(
     finally:
         memory.settle = settle
         controller.draw()
+        domain.close()
 
 
 def _whole(controller: Controller, function: Callable[[Controller], Process]) -> Process:

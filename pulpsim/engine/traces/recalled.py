@@ -19,6 +19,8 @@ from pulpsim.platform import Platform
 
 #: numbers of all parts of an engine
 PARTS = 1 << 21
+#: calls whose numbers are remembered
+SAME = 1 << 12
 #: what RECALL says: parts are noted down, or taken again
 NOTING, RECALLING = 1, 2
 (NEXT, ENTRIES, GAP, LIKE) = range(4)
@@ -99,7 +101,8 @@ class Calls:
         self._private = platform.cluster.cores * platform.icache.private_sets * platform.icache.private_ways
         self._l1_bytes = platform.l1.size_bytes
         self._within_banks = np.uint32(L1_BASE | 4 * platform.l1.banks - 1)
-        self._seen: set[bytes] = set()
+        self._alike: dict[bytes, int] = {}  # numbers of calls, by what they are apart from where operands lie
+        self._same: dict[bytes, int] = {}  # likewise by all that they are; of the latest
         self._kept: dict[bytes, int] = {}  # where the first parts are, of all cores
         self._noted: tuple[bytes, int] | None = None  # what is being noted down
         self._refused = 0  # calls for which there was no room
@@ -110,20 +113,20 @@ class Calls:
         They are noted down the second time that such a call comes: with the same numbers, its operands in the same
         banks; and recalled where the cores' own caches hold the same.
         """
-        s, call = self._state, self._call(row, registers)
-        key = call + tags[: self._private].tobytes() + self._ways.tobytes()
+        s, seen = self._state, len(self._alike)
+        number = self._number(row, registers)
+        if number == seen:
+            return False
+        key = number.to_bytes(8, "little") + tags[: self._private].tobytes() + self._ways.tobytes()
         if key in self._kept:
             s[at.RECALL], first = RECALLING, self._kept[key]
-        elif call in self._seen and s[at.PARTS_END] > self._room:
+        elif s[at.PARTS_END] > self._room:
             self._refused += 1
             return False
-        elif call in self._seen:
+        else:
             s[at.RECALL], first = NOTING, int(s[at.PARTS_END])
             s[at.PARTS_END] += len(registers)
             self._noted = key, first
-        else:
-            self._seen.add(call)
-            return False
         self._heads[: len(registers), at.H_PART] = range(first, first + len(registers))
         return True
 
@@ -145,6 +148,17 @@ class Calls:
         if self._refused > len(self._kept):
             self._kept.clear()
             self._refused = self._state[at.PARTS_END] = 0
+
+    def _number(self, row: int, registers: NDArray[np.uint32]) -> int:
+        """The same for calls that differ but in where exactly their operands lie; the next one for one that is new."""
+        call = row.to_bytes(4, "little") + registers.tobytes()
+        number = self._same.get(call)
+        if number is None:
+            number = self._alike.setdefault(self._call(row, registers), len(self._alike))
+            if len(self._same) >= SAME:
+                self._same.clear()
+            self._same[call] = number
+        return number
 
     def _call(self, row: int, registers: NDArray[np.uint32]) -> bytes:
         """What a call is, apart from where exactly its operands lie."""

@@ -151,7 +151,7 @@ def test_what_would_change_the_answer_does_not() -> None:
     assert f"take {worst['ms']:.2f} ms on four cores" in words() and 99 < lowest_clock(worst) < 100
     assert last["platform"] == "eight.toml" and f"alone takes {last['ms']:.2f} ms on eight cores" in words()
     known = {row["platform"]: row["cycles"] for row in KEPT["clocks"]}
-    assert all(known[chip] <= 1.013 * row_of(KEPT["chips"], chip)["cycles"] for chip in CHIPS)
+    assert all(known[chip] <= 1.015 * row_of(KEPT["chips"], chip)["cycles"] for chip in CHIPS)
 
 
 def test_the_background_is_that_of_the_platform() -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
+
+import msgspec
 
 
 class Cause(IntEnum):
@@ -55,8 +56,7 @@ MEANINGS: dict[Cause, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class CoreCounters:
+class CoreCounters(msgspec.Struct, frozen=True, gc=False):
     """Cycles of one core by cause; `total` is their sum."""
 
     issue: int = 0
@@ -81,4 +81,4 @@ class CoreCounters:
 
     @property
     def total(self) -> int:
-        return sum(getattr(self, name) for name in self.__slots__)
+        return sum(msgspec.structs.astuple(self))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pulpsim.counters import Cause
 from pulpsim.dma import Copy
-from pulpsim.engine import FOREVER, Kind, Report
+from pulpsim.engine import Kind, Report
 from pulpsim.errors import ProgramError
 from pulpsim.machine.accounts import Accounts
 from pulpsim.machine.domain import Domain, Process
@@ -56,7 +56,7 @@ class Controller:
     log: what ran and moved so far.
     """
 
-    def __init__(self, machine: Machine, timeline: Timeline | None = None, limit: int = FOREVER):
+    def __init__(self, machine: Machine, timeline: Timeline | None, limit: int):
         """limit: the last cycle that may be reached."""
         self.machine, self.platform, self.timeline = machine, machine.platform, timeline
         self.domain = Domain(machine, self._end_team, self._deliver, limit)

@@ -110,6 +110,7 @@ class Domain:
     # -- between SimPy's events ----------------------------------------------------------------------
     def advance(self) -> None:
         """Once all events of this cycle have been handled: see above."""
+        self.catch_up()
         env, now = self._env, int(self._env.now)
         horizon = self._horizon(now)
         if reports := self._advanced(now, horizon):

@@ -115,7 +115,7 @@ class Cluster(Executor):
                 numbers[future] = number
             for _ in jobs:
                 future = self._next(ended)
-                result = future.result()
+                result = self._result(future)
                 self._kept.result()
                 yield numbers[future], result
         except KilledWorker as error:
@@ -145,6 +145,16 @@ class Cluster(Executor):
                     f"the Dask scheduler at {self._address} has had no worker for {NO_WORKER_SECONDS} s: start some "
                     f"with: dask worker {self._client.scheduler.address}; {KEPT}"
                 )
+        raise KeyboardInterrupt
+
+    def _result(self, future: Future) -> Any:
+        """Of one that has ended. A client that is closed meanwhile, in another thread, never answers."""
+        while not self._stopped.is_set():
+            try:
+                return future.result(timeout=LOOK_SECONDS)
+            except TimeoutError:
+                if future.status == "error":  # the job's own
+                    raise
         raise KeyboardInterrupt
 
     def stop(self) -> None:

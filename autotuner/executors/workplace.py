@@ -89,11 +89,18 @@ class Workplace(WorkerPlugin):
         self._cancelled: set[str] = set()
         self._mine = _Mine(lambda content: worker.log_event(self._topic, content), self._is_cancelled)
         fault = unlike(self._versions, versions())
+        self._refused = bool(fault)
         if fault:
             text = f"worker {worker.address} has other versions than the search: {fault}"
             logger.error("%s (if that search has ended, restart the scheduler)", text)
-            worker.log_event(self._refusals, text)
-            worker.loop.add_callback(worker.close, reason="other versions than the search")
+            worker.loop.add_callback(self._refuse, worker, text)
+
+    async def _refuse(self, worker: Worker, text: str) -> None:
+        """Closed once the scheduler has heard why: what a worker only logs may go with it."""
+        try:
+            await worker.scheduler.log_event(topic=self._refusals, msg=text)
+        finally:
+            await worker.close(reason="other versions than the search")
 
     def teardown(self, worker: Worker) -> None:
         self._ended = True
@@ -108,6 +115,8 @@ class Workplace(WorkerPlugin):
         return self._ended or self._worker.get_current_task() in self._cancelled
 
     def call(self, function: Callable[..., Any], platform: Platform, job: tuple[Any, ...], known: list[bytes]) -> Any:
+        if self._refused:
+            raise Reschedule  # elsewhere: this one closes
         mine = self._mine
         for piece in known[mine.pieces :]:
             mine.points.keep(decoded(piece))

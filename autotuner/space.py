@@ -173,15 +173,13 @@ class Footprint:
 class Footprints:
     """Everything moved and allocated by shapes of one layer's steps; the same for all kernels.
 
-    What a transfer takes is asked once of all that move as much of a tensor in the same way, and what a call takes once
-    of all with the same arguments.
+    What a transfer takes is asked once of all that move as much of a tensor in the same way.
     """
 
     def __init__(self, model: Model, index: int, platform: Platform, vectors: Vectors = "resident"):
         self._model, self._index, self._platform, self._vectors = model, index, platform, vectors
         self._tensors: dict[str, Tensor] = {}
         self._known: dict[tuple[object, ...], tuple[int, int]] = {}
-        self._calls: dict[tuple[object, ...], int] = {}
 
     def of(
         self, step: LayerStep, cycles_of: Callable[[Call], int] | None = None,
@@ -206,17 +204,10 @@ class Footprints:
     def _of_calls(self, calls: Iterable[tuple[int, Compute]], cycles_of: Callable[[Call], int]) -> int:
         """Each so many times, without the jump that ends it: an empty one's is part of a fork."""
         jump = self._platform.core.jump_cycles
-        return sum(times * max(self._of_call(one, cycles_of) - jump, 0) for times, one in calls)
+        return sum(times * max(cycles_of(one.call(lambda name: L1_BASE)) - jump, 0) for times, one in calls)
 
     def _cut(self, step: LayerStep) -> Work:
         return cut_step(self._model, self._index, step, self._platform, vectors=self._vectors, counted=True)
-
-    def _of_call(self, compute: Compute, cycles_of: Callable[[Call], int]) -> int:
-        call = compute.call(lambda name: L1_BASE)
-        key = call.program, call.arguments
-        if key not in self._calls:
-            self._calls[key] = cycles_of(call)
-        return self._calls[key]
 
     def _of(self, work: Work, step: LayerStep) -> Footprint:
         platform, moved, commands = self._platform, [0, 0], 0

@@ -211,12 +211,7 @@ class Work:
     def parts_alike(self, size: int, tile: int, begin: int = 0) -> list[Range]:
         """[begin, begin + size) likewise, without a halo, for who names them to `task`. Counted there are the first,
         the second for all up to the last, and the last: what comes and goes with the second does so with each."""
-        every = [(begin + first, begin + end) for first, end in self.parts(size, tile)]
-        if not self._counted or len(every) <= 3:
-            return every
-        second = Part(every[1])
-        second.times = len(every) - 2
-        return [every[0], second, every[-1]]
+        return self._once([(begin + first, begin + end) for first, end in self.parts(size, tile)], 1)
 
     def lines_alike(
         self, size: int, tile: int, seen: Callable[[Range], Range], meets: Callable[[Range], Hashable]
@@ -224,11 +219,16 @@ class Work:
         """Likewise of image rows with a halo. Counted there are the first two, the third for all up to the last two,
         and these, if all but the first and the last meet other rows in the same way, as `meets` says."""
         every = self.parts(size, tile, seen)
-        if not self._counted or len(every) <= 5 or len(set(map(meets, every[1:-1]))) > 1:
+        differ = self._counted and len(set(map(meets, every[1:-1]))) > 1
+        return every if differ else self._once(every, 2)
+
+    def _once(self, every: list[Range], ends: int) -> list[Range]:
+        """Counted, so many at either end, and between them the first in the place of all."""
+        if not self._counted or len(every) <= 2 * ends + 1:
             return every
-        third = Part(every[2])
-        third.times = len(every) - 4
-        return [*every[:2], third, *every[-2:]]
+        between = Part(every[ends])
+        between.times = len(every) - 2 * ends
+        return [*every[:ends], between, *every[-ends:]]
 
     def task(self, single: bool = False, earliest: int = 0, of: Sequence[Range] = ()) -> Task:
         """single: its loads are issued right before its calls. of: the parts of which it is."""

@@ -164,7 +164,7 @@ class DmaQueue:
 
     @property
     def is_waited_for(self) -> bool:
-        """Whether any transfer's end, which is to come, changes anything: see `awaits`."""
+        """Whether a transfer's end, which is to come, changes anything for a process or for a command in the queue."""
         return self._asked_for > 0 or bool(self._waiting)
 
     @property
@@ -237,10 +237,6 @@ class DmaQueue:
 
     def is_under_way(self, number: int) -> bool:
         return number in self._under_way
-
-    def awaits(self, number: int) -> bool:
-        """Whether a transfer's end, which is to come, changes anything for a process or for a command in the queue."""
-        return self._under_way[number] is not None or bool(self._waiting)
 
     def unfinished(self) -> list[int]:
         """Transfers that have not ended."""

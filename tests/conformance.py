@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pulpsim import isa
 from pulpsim.code import RETURN_ROW, Code, address_of, check_registers
 from pulpsim.counters import ENGINE_CAUSES, Cause
-from pulpsim.engine import ENTRY, Engine, Entry, Kind, Report, Transfer
+from pulpsim.engine import ENTRY, EVERY, NONE, Engine, Entry, Kind, Report, Transfer
 from pulpsim.engine.jit import JitEngine
 from pulpsim.engine.reference import ReferenceEngine
 from pulpsim.engine.traces.engine import TraceEngine
@@ -73,6 +73,7 @@ class Case:
     outsiders: frozenset[int]  # cores that are started, but meet at no barrier
     pause: int
     transfers: tuple[tuple[int, Transfer], ...]  # with the cycle of the command, ascending
+    awaited: int  # see `Engine`
     cuts: tuple[int, ...]
     data_seed: int
     apart: bool  # cores access words of their own, but for those that the DMA moves
@@ -87,6 +88,7 @@ class Case:
             out.append(f"# team {number}, {self.pause} cycles after the one before: {team}")
         out += [f"# outside the team: {set(self.outsiders)}"] if self.outsiders else []
         out += [f"# at {time}: {transfer}" for time, transfer in self.transfers]
+        out += [f"# awaited: {self.awaited}"] if self.transfers else []
         for number, program in enumerate(self.programs):
             out += [f"# program {number}", *lines(program)]
         return "\n".join(out)
@@ -309,6 +311,7 @@ class Player:
 
     def play(self, cuts: Sequence[int]) -> list[View]:
         """The views at every command, every cut, and the end."""
+        self.engine.awaited = self.case.awaited
         self.begin_team()
         waiting = list(self.case.transfers)
         for time in sorted({*cuts, *(time for time, _ in waiting), LIMIT}):
@@ -796,7 +799,10 @@ def generate(seed: int, size: int = 12) -> Case:
     gaps = rng.choice([1, 2, 3, 7, 20, 64, 100], int(rng.choice([0, 2, 10, 30])))
     cuts = tuple((int(rng.integers(0, 200)) + np.cumsum(gaps)).tolist())
     pause = int(rng.choice([0, 0, 1, 8, 30]))
-    return Case(overrides, tuple(programs), tuple(teams), outsiders, pause, tuple(transfers), cuts, seed, apart)
+    awaited = int(rng.choice([EVERY, EVERY, NONE, *range(len(transfers))]))
+    return Case(
+        overrides, tuple(programs), tuple(teams), outsiders, pause, tuple(transfers), awaited, cuts, seed, apart
+    )
 
 
 # -- shrinking ---------------------------------------------------------------------------------------

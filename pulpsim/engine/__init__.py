@@ -88,8 +88,8 @@ each wait as an entry (`Entry`): those of one core in their order, a refill befo
 what waits; and all that access memory in theirs. Neither changes a cycle or a byte.
 
 advance(until) handles all events before `until`. A cycle in which something is reported is finished and ends the call;
-not so if all that is reported are returns of cores, and others still run or wait: those are given with what is reported
-next, or at `until`. `now` is the first cycle not handled.
+not so if all that is reported are returns of cores, and others still run or wait, or ends of transfers that are not
+`awaited`: those are given with what is reported next, or at `until`. `now` is the first cycle not handled.
 """
 
 from __future__ import annotations
@@ -104,6 +104,8 @@ from numpy.typing import NDArray
 
 #: a horizon that is never reached
 FOREVER = 1 << 60
+#: transfers whose ends are awaited, instead of a single one
+EVERY, NONE = -1, -2
 
 
 class Kind(IntEnum):
@@ -177,7 +179,12 @@ class Transfer(msgspec.Struct, frozen=True, gc=False):
 
 
 class Engine(Protocol):
-    """The contract; constructed as Engine(platform, memory, code)."""
+    """The contract; constructed as Engine(platform, memory, code).
+
+    awaited: the id of the transfer whose end ends `advance`, EVERY (at first) or NONE.
+    """
+
+    awaited: int
 
     @property
     def now(self) -> int:

@@ -80,6 +80,15 @@ class JitEngine:
     def now(self) -> int:
         return self._numbers[at.NOW]
 
+    @property
+    def awaited(self) -> int:
+        """The transfer whose end ends `advance`, EVERY or NONE."""
+        return self._numbers[at.AWAITED]
+
+    @awaited.setter
+    def awaited(self, transfer: int) -> None:
+        self._numbers[at.AWAITED] = transfer
+
     def _core(self, core: int) -> NDArray[np.int64]:
         first = at.CORE + core * at.CORE_FIELDS
         return self._state[first : first + at.CORE_FIELDS]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pulpsim import isa
 from pulpsim.counters import CAUSES, Work
+from pulpsim.engine import EVERY
 from pulpsim.isa.system import MCAUSE, MEPC, MSTATUS, MTVAL, MTVEC
 from pulpsim.isa.system import Kind as CsrKind
 from pulpsim.platform import MAX_BANKS, MAX_CORES, MAX_SHARED_BANKS, WIDTHS, Platform
@@ -74,6 +75,7 @@ CORE = 96  # behind the scalars
     FAR,
     REPORTS,  # how many there are; what ends the loop: REPORTED, STALE
     ENDS,
+    AWAITED,  # the transfer whose end does, EVERY or NONE
     TEAM,  # bit masks of cores: members of the fork, at the barrier, returned
     ARRIVED,
     GONE,
@@ -270,6 +272,7 @@ def _initial_state(platform: Platform) -> NDArray[np.int64]:
     ports = platform.dma.bytes_per_cycle // 4
     state = np.zeros(STATE, np.int64)
     for position, value in (
+        (AWAITED, EVERY),
         (CORES, platform.cluster.cores),
         (BANKS, l1.banks),
         (L1_BYTES, l1.size_bytes),

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from pulpsim.engine import Kind
+from pulpsim.engine import EVERY, Kind
 from pulpsim.engine import layout as at
 from pulpsim.engine.banks import reserve, wait_for
-from pulpsim.engine.calendar import queue, report
+from pulpsim.engine.calendar import note, queue
 from pulpsim.engine.traces.kept import keep, keep_all
 from pulpsim.jit import heapless, inlined, native
 
@@ -126,7 +126,9 @@ def _finish(stream, s):
         if end > s[at.NOW]:
             return end
         move = transfer_at((stream - at.STREAM) // at.STREAM_FIELDS, s[stream + at.D_OPEN])
-        report(TRANSFER, s[move + at.T_ID], 0, s)
+        note(TRANSFER, s[move + at.T_ID], 0, s)
+        if s[at.AWAITED] == s[move + at.T_ID] or s[at.AWAITED] == EVERY:
+            s[at.ENDS] |= at.REPORTED
         s[stream + at.D_OPEN] += 1
         s[at.QUEUED] -= s[stream + at.D_OPEN] == s[stream + at.D_TAIL]
     return np.int64(at.NEVER)

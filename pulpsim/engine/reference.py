@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pulpsim import isa
 from pulpsim.code import Code, address_of
 from pulpsim.counters import CAUSES, ENGINE_CAUSES, WORKS, Cause, Work
-from pulpsim.engine import FOREVER, Kind, Report, Sink, Status, Transfer, Trap
+from pulpsim.engine import EVERY, FOREVER, Kind, Report, Sink, Status, Transfer, Trap
 from pulpsim.engine.arbiters import arbiter
 from pulpsim.engine.machine_mode import FaultError, MachineMode
 from pulpsim.engine.notes import Notes
@@ -212,6 +212,7 @@ class ReferenceEngine(MachineMode):
         self._deadlocked = False  # the team; reported once
 
         self._events: list[tuple[int, int]] = []  # a heap of (cycle, core)
+        self.awaited = EVERY
         self._reports: list[Report] = []
         self._notes: Notes | None = None
 
@@ -318,8 +319,15 @@ class ReferenceEngine(MachineMode):
 
     def _ends(self) -> bool:
         """What has been reported ends the call."""
-        only_returns = all(report.kind is Kind.RETURNED for report in self._reports)
-        return not only_returns or all(core.status is Status.OFF for core in self._cores)
+        returned = [report.kind is Kind.RETURNED for report in self._reports]
+        if any(returned) and all(core.status is Status.OFF for core in self._cores):
+            return True
+        return any(map(self._is_awaited, self._reports))
+
+    def _is_awaited(self, report: Report) -> bool:
+        if report.kind is Kind.TRANSFER:
+            return self.awaited in (EVERY, report.subject)
+        return report.kind is not Kind.RETURNED
 
     def _next_cycle(self) -> int:
         if self._banks.waiting:

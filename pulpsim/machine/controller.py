@@ -126,7 +126,7 @@ class Controller:
     def _until_ended(self, transfers: Sequence[int]) -> Generator[simpy.Event, Any, bool]:
         """Whether some of them were not done."""
         since, last = self.now, -1
-        for number in transfers:
+        for number in reversed(transfers):  # a direction's last one ends behind the others
             while self.dma.is_under_way(number) and (cycle := self.domain.happens(number)) >= 0:
                 last = max(last, cycle)
         if not any(map(self.dma.is_under_way, transfers)):

@@ -18,7 +18,7 @@ import simpy
 from numpy.typing import NDArray
 
 from pulpsim.dma import DmaQueue
-from pulpsim.engine import Kind, Report, Transfer
+from pulpsim.engine import EVERY, NONE, Kind, Report, Transfer
 from pulpsim.machine import limits
 
 if TYPE_CHECKING:
@@ -56,11 +56,9 @@ class Domain:
         self._cores = 0  # of the team, while one runs
         self._ends: dict[int, int] = {}  # of those that have returned
         self._lags = False  # the engine, behind the clock
-        self._wanted = -1  # the transfer for whose end `happens` looks
 
     def start(self, row: int, times: Sequence[int], files: NDArray[np.uint32]) -> None:
         """Start a team's cores, each with its registers, uint32 [cores, 64], at its time."""
-        self.catch_up()
         self._start, self._cores, self._ends = (row, times, files), len(times), {}
 
     def _transfer(self, submitted: int, transfer: Transfer) -> None:
@@ -69,6 +67,7 @@ class Domain:
 
     def close(self) -> None:
         """Nobody is told any more: who was, and the machine, need not wait for the garbage collector."""
+        self._engine.awaited = EVERY
         del self._returned, self._deliver, self.dma
 
     # -- past SimPy ----------------------------------------------------------------------------------
@@ -81,15 +80,13 @@ class Domain:
         self._lags = True
         return True
 
-    def happens(self, transfer: int = -1) -> int:
+    def happens(self, transfer: int = NONE) -> int:
         """Let the next thing happen that somebody waits for, beside the transfer's end, which may have been; its cycle.
         -1 where SimPy has something before that, or nothing will happen."""
         now = int(self._env.now)
         if self._env.peek() <= now:
             return -1
-        self._wanted = transfer
-        reports = self._advanced(now, self._horizon(now))
-        self._wanted = -1
+        reports = self._advanced(now, self._horizon(now), transfer)
         if not reports:
             return -1
         cycle = reports[-1].time
@@ -104,8 +101,9 @@ class Domain:
         if self._lags:
             self._lags, now = False, int(self._env.now)
             self._hand_over(now - 1)
-            while not self._engine.idle() and (reports := self._engine.advance(now)):
-                self._tell(reports)
+            if not self._engine.idle():
+                self._engine.awaited = NONE
+                self._tell(self._engine.advance(now))
 
     # -- between SimPy's events ----------------------------------------------------------------------
     def advance(self) -> None:
@@ -124,22 +122,20 @@ class Domain:
         horizon = self._limit + 1 if following > self._limit else int(following)
         return horizon if horizon > now else now + 1  # max and min take as long as all of this
 
-    def _advanced(self, now: int, horizon: int) -> list[Report]:
+    def _advanced(self, now: int, horizon: int, awaited: int = NONE) -> list[Report]:
         """The engine advances as far as something is reported that matters, which it returns; none before `horizon`,
-        or for good."""
+        or for good. awaited: a transfer whose end does, beside those that processes or the queue wait for."""
         self._lags = False
         if self._start is not None or self._transfers:
             self._hand_over(now)
         engine, until = self._engine, now
+        engine.awaited = awaited = EVERY if self.dma.is_waited_for else awaited
         while until < horizon and not engine.idle():
             until = horizon if horizon - until <= limits.SLICE else until + limits.SLICE
-            while reports := engine.advance(until):
-                if self._matter(reports):
-                    return reports
-                if reports[-1].kind is TRANSFER:
-                    self._tell(reports)
-                    if engine.idle():
-                        return []
+            reports = engine.advance(until)
+            if self._matter(reports, awaited):
+                return reports
+            self._tell(reports)
         return []
 
     def _hand_over(self, last: int) -> None:
@@ -153,23 +149,20 @@ class Domain:
         while self._transfers and self._transfers[0][0] <= last:
             self._engine.transfer(self._transfers.pop(0)[1])
 
-    def _matter(self, reports: list[Report]) -> bool:
-        """Whether one is more than the return of a core while others of its team run, or the end of a transfer for
-        which nobody waits. Notes who has returned."""
+    def _matter(self, reports: list[Report], awaited: int) -> bool:
+        """Whether one is more than the return of a core while others of its team run, or the end of a transfer that is
+        not awaited. Notes who has returned."""
         matter = False
         for report in reports:
             if report.kind is RETURNED:
                 self._ends[report.subject] = report.time
             else:
-                matter = matter or report.kind is not TRANSFER or self._is_awaited(report.subject)
-        return matter or self._team_ends(reports)
+                matter = matter or report.kind is not TRANSFER or awaited in (EVERY, report.subject)
+        return matter or self._team_ends()
 
-    def _is_awaited(self, transfer: int) -> bool:
-        return transfer == self._wanted or self.dma.awaits(transfer)
-
-    def _team_ends(self, reports: list[Report]) -> bool:
-        """The team's last core is among those that have returned."""
-        return reports[0].kind is RETURNED and len(self._ends) == self._cores
+    def _team_ends(self) -> bool:
+        """All of its cores have returned, and nobody has been told so."""
+        return 0 < self._cores == len(self._ends)
 
     def _reached(self, event: simpy.Event) -> None:
         """The cycle of the last of the reports that are the event's value."""
@@ -178,14 +171,12 @@ class Domain:
 
     def _react(self, reports: list[Report]) -> None:
         """A team returns before transfers end."""
-        if self._team_ends(reports):
+        if self._team_ends():
             self._cores = 0
             self._returned(self._ends)
         self._tell(reports)
 
     def _tell(self, reports: list[Report]) -> None:
-        if reports[-1].kind is RETURNED:
-            return
         for report in reports:
             if report.kind is not RETURNED:
                 self._deliver(report)

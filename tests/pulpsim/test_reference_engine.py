@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pulpsim import isa
 from pulpsim.code import address_of
 from pulpsim.counters import CAUSES, Cause
-from pulpsim.engine import FOREVER, Kind, Report, Status, Trap
+from pulpsim.engine import EVERY, FOREVER, NONE, Kind, Report, Status, Trap
 from pulpsim.memory import BARRIER_OFFSET, EVENT_UNIT_BASE, EVENT_UNIT_BYTES, L1_BASE, L2_BASE
 from pulpsim.program import TARGET, Builder, Program
 
@@ -1164,6 +1164,25 @@ def test_advance_stops_before_until_and_after_a_report(bench: BenchFactory) -> N
     assert b.engine.now == 28 and b.engine.idle()
     assert b.engine.advance(FOREVER) == [] and b.engine.now == 28
     assert b.engine.advance(100) == [] and b.engine.now == 100
+
+
+def test_ends_of_transfers_that_are_not_awaited_do_not_end_advance(bench: BenchFactory) -> None:
+    b = bench()
+    first, second, third = (Report(Kind.TRANSFER, time, number) for number, time in enumerate((4, 9, 14)))
+
+    def begin(awaited: int) -> None:
+        b.engine.awaited = awaited
+        for number in range(3):
+            b.transfer(4, number=number, ready=b.engine.now + 4 + 5 * number)
+
+    begin(1)
+    assert b.engine.advance(100) == [first, second] and b.engine.now == 10
+    assert b.engine.advance(12) == [] and b.engine.advance(100) == [third]
+    b.engine.restart()
+    assert b.engine.awaited == EVERY
+    begin(NONE)
+    assert b.engine.advance(6) == [first] and b.engine.advance(FOREVER) == [second, third]
+    assert b.engine.now == 15 and b.engine.idle()
 
 
 def test_returns_do_not_end_advance_while_others_run_or_wait(bench: BenchFactory) -> None:

@@ -74,7 +74,8 @@ class Copy(msgspec.Struct, frozen=True, gc=False):
         """What the controller spends on writing the command."""
         dma, strided = platform.dma, 0
         if self.lines > 1:
-            strided = sum(stride != self.line_bytes for stride in self.strides)
+            l1_stride, l2_stride = self.strides
+            strided = (l1_stride != self.line_bytes) + (l2_stride != self.line_bytes)
         words = (dma.command_cycles_1d, dma.command_cycles_2d, dma.command_cycles_2d_both)[strided]
         return words + platform.controller.command_cycles
 
@@ -208,7 +209,8 @@ class DmaQueue:
         """A transfer's last word has moved; returns what it was."""
         transfer = self._in_flight.pop(number)
         ended = self._under_way.pop(number)
-        self._dispatch()
+        if self._waiting or self._space is not None:
+            self._dispatch()
         if ended is not None:
             self._asked_for -= 1
             ended.succeed()

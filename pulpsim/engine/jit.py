@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pulpsim import isa
 from pulpsim.code import ALIGN_ROWS, RETURN_ROW, Code
-from pulpsim.counters import CAUSES, ENGINE_CAUSES, Work
+from pulpsim.counters import CAUSES, ENGINE_CAUSES, WORKS
 from pulpsim.engine import ENTRY, FOREVER, Kind, Report, Sink, Status, Transfer, icache, loop
 from pulpsim.engine import layout as at
 from pulpsim.engine.decoding import decode, needs_control
@@ -37,7 +37,9 @@ class JitEngine:
         self._begin = begin.on(self._state)
         self._times = np.zeros(self._cores, np.int64)  # what a team is started with
         self._files = np.zeros((self._cores, isa.REGISTERS), np.uint32)
-        self._statuses = self._all_cores()[:, at.STATUS]
+        cores = self._state[at.CORE : at.CORE + self._cores * at.CORE_FIELDS].reshape(-1, at.CORE_FIELDS)
+        self._statuses, self._counters = cores[:, at.STATUS], cores[:, at.COUNT : at.COUNT + CAUSES]
+        self._work = cores[:, at.DID : at.DID + WORKS]
         self._reports = self._state[at.REPORT : at.MASKS].reshape(-1, at.FIELDS)[:, :4]
         self._rows, self._version = np.zeros(0, np.int32), 0  # the code's, when it was decoded
         self._full: bool | None = None  # some program needs all of the engine
@@ -231,15 +233,11 @@ class JitEngine:
     def at_rest(self) -> bool:
         return self.idle() and not np.count_nonzero(self._statuses != loop.OFF)
 
-    def _all_cores(self) -> NDArray[np.int64]:
-        return self._state[at.CORE : at.CORE + self._cores * at.CORE_FIELDS].reshape(-1, at.CORE_FIELDS)
-
     def counters(self) -> NDArray[np.int64]:
-        return self._all_cores()[:, at.COUNT : at.COUNT + CAUSES].copy()
+        return self._counters.copy()
 
     def work(self) -> NDArray[np.int64]:
-        done = self._all_cores()[:, [at.COUNT + CAUSES + work for work in Work]]
-        return done if self._counted else np.zeros_like(done)
+        return self._work.copy() if self._counted else np.zeros((self._cores, WORKS), np.int64)
 
     def registers(self, core: int) -> NDArray[np.uint32]:
         base = core * at.REGISTER_STRIDE

@@ -33,7 +33,8 @@ REPORT_ROWS = 2 * QUEUE + 2 * STREAMS
 # PLACE is where the next instruction's decoded row begins, with the marks below if it is not simply to be executed
 (PLACE, STATUS, START0, END0, COUNT0, START1, END1, COUNT1) = range(8)
 (STALL, SINCE, WAIT_COST, NEXT, FPU_INDEX, WAY, COUNT) = range(8, 15)
-DID_FP_OPERATIONS, DID_L1_WORDS = (COUNT + CAUSES + work for work in Work)
+DID = COUNT + CAUSES
+DID_FP_OPERATIONS, DID_L1_WORDS = (DID + work for work in Work)
 HELD_ROW = DID_L1_WORDS + 1  # of the access that waits for a grant, if the engine is watched
 CORE_FIELDS = 32
 assert HELD_ROW < CORE_FIELDS

@@ -46,7 +46,8 @@ class Accounts:
     def counters(self) -> NDArray[np.int64]:
         """Cycles by cause so far, int64 [cores, causes]; two calls differ by what lies between."""
         for end, begin, cause in sorted(self._claims):
-            self._charge(begin, Cause.IDLE)
+            if begin > self._settled:
+                self._charge(begin, Cause.IDLE)
             self._charge(end, cause)
         self._claims.clear()
         self._charge(self.clock(), Cause.IDLE)
@@ -61,6 +62,11 @@ class Accounts:
     def claim(self, begin: int, cause: Cause) -> None:
         """What has passed of `clock` since `begin` was for this cause."""
         self._claims.append((self.clock(), begin, cause))
+
+    def claim_latest(self, cycles: int, cause: Cause) -> None:
+        """So many have just passed, for this cause."""
+        end = self.clock()
+        self._claims.append((end, end - cycles, cause))
 
     def _charge(self, until: int, cause: Cause) -> None:
         """Charge to every core what is not yet charged."""

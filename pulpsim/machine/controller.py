@@ -155,11 +155,11 @@ class Controller:
     def _pause(self, cycles: int, cause: Cause, what: str, of: tuple[str, ...] = ()) -> Process | tuple[()]:
         if not cycles:
             return ()
-        begin, since = self._accounts.clock(), self.now
         if not self.domain.passes(cycles):
             return self._wait([self.env.timeout(cycles)], cause, what, of)
-        self._accounts.claim(begin, cause)
-        self._did(what, of, since)
+        self._accounts.claim_latest(cycles, cause)
+        if self.timeline is not None:
+            self._did(what, of, self.now - cycles)
         return ()
 
     def _wait(self, events: Iterable[simpy.Event], cause: Cause, what: str, of: tuple[str, ...] = ()) -> Process:
@@ -222,14 +222,14 @@ class Controller:
     def _join(self, numbers: list[int]) -> Process:
         if self._team is None:
             return
-        team, since, of, open_ones = self._team, self.now, self._names(numbers), self._open(numbers)
-        if numbers and not open_ones:
-            self._tell_awaited(numbers)
-            return
-        if numbers:
+        team, since, of = self._team, self.now, self._names(numbers)
+        if not numbers:
+            yield from self._until_joined()
+        elif open_ones := self._open(numbers):
             yield self.env.any_of([self._end_of_team(), self.env.all_of(open_ones)])
         else:
-            yield from self._until_joined()
+            self._tell_awaited(numbers)
+            return
         self._did("runs", (team.label.name,), since)
         unit, jump = self.platform.event_unit, self.platform.core.jump_cycles
         if self._team is not team:

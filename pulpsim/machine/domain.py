@@ -34,6 +34,10 @@ class Clock(simpy.Environment):
     def set(self, cycle: int) -> None:
         self._now = cycle
 
+    def peek(self) -> float:
+        """SimPy's own raises an exception inside where nothing is scheduled, which is the rule here."""
+        return self._queue[0][0] if self._queue else simpy.core.Infinity
+
 
 class Domain:
     """Commands to the engine, and its reports. dma: the commands' queue.

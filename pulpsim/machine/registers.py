@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,23 +31,34 @@ def register_files(platform: Platform, presets: NDArray[np.uint32], registers: R
     """A team's presets with what is given, uint32 [cores, 64]. Raises ProgramError."""
     files = presets.copy()
     if callable(registers):
-        for core, file in enumerate(files):
-            _give(platform, core, registers(core), file)
+        for core in range(len(files)):
+            _give(platform, core, registers(core), files[core : core + 1])
     elif registers is not None:
-        _give(platform, 0, registers, files.T)
+        _give(platform, 0, registers, files)
     return files
 
 
 def _give(platform: Platform, core: int, given: Mapping[str, int], files: NDArray[np.uint32]) -> None:
-    """core: the first that gets them. files: by register, [64] of one core or [64, cores]. Raises ProgramError."""
+    """core: the first that gets them. files: [cores, 64]. Raises ProgramError."""
     if not isinstance(given, Mapping):
         raise ProgramError(f'registers = {given!r}: must be names with values, as in {{"a0": 0x10000000}}')
-    for name, value in given.items():
-        number = isa.REGISTER_NUMBERS.get(name, 0)
-        if not (0 < number < isa.F0 and type(value) is int and 0 <= value <= isa.MASK):
-            number = _number(platform, name)
-            value = _pattern(name, number, value, core)
-        files[number] = value
+    names, values = tuple(given), list(given.values())
+    places = _integers(names)
+    if places is None or {*map(type, values)} != {int} or min(values) < 0 or max(values) > isa.MASK:
+        places = [_number(platform, name) for name in names]
+        values = [_pattern(*known, core) for known in zip(names, places, values, strict=True)]
+    files[:, places] = values
+
+
+@lru_cache(maxsize=256)
+def _integers(names: tuple[str, ...]) -> slice | list[int] | None:
+    """Numbers of integer registers, a slice where they follow each other; None if there is another name, or x0's."""
+    numbers = [isa.REGISTER_NUMBERS.get(name, 0) for name in names]
+    if not all(0 < number < isa.F0 for number in numbers):
+        return None
+    first = numbers[0] if numbers else 0
+    following = range(first, first + len(numbers))
+    return slice(first, following.stop) if numbers == list(following) else numbers
 
 
 def _number(platform: Platform, name: str) -> int:

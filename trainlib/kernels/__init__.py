@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,16 +42,23 @@ class Call:
     arguments: tuple[Argument, ...]
     touches: Callable[[], tuple[Words, Words]] | None = field(default=None, compare=False, repr=False)
 
-    def registers(self, scalars: Mapping[str, np.generic] | None = None) -> dict[str, int]:
+    def registers(self, scalars: Mapping[str, np.generic] | None = None) -> Mapping[str, int]:
         """scalars: the numbers of a step, by name; without them all are 0, on which no timing depends."""
+        if scalars is None or not self._scalars:
+            return self._patterns
+        return self._patterns | {to: int(scalars[name].view(np.uint32)) for to, name in self._scalars.items()}
 
-        def pattern(scalar: Scalar) -> int:
-            return 0 if scalars is None else int(scalars[scalar.name].view(np.uint32))
+    @cached_property
+    def _patterns(self) -> dict[str, int]:
+        """By register, scalars 0."""
+        given = zip(ARGUMENTS, self.arguments, strict=False)
+        return {name: 0 if isinstance(value, Scalar) else value & 0xFFFFFFFF for name, value in given}
 
-        return {
-            name: pattern(value) if isinstance(value, Scalar) else value & 0xFFFFFFFF
-            for name, value in zip(ARGUMENTS, self.arguments, strict=False)
-        }
+    @cached_property
+    def _scalars(self) -> dict[str, str]:
+        """Their names, by register."""
+        given = zip(ARGUMENTS, self.arguments, strict=False)
+        return {to: value.name for to, value in given if isinstance(value, Scalar)}
 
 
 def chunk_of(units: int, cores: int, multiple: int = 1) -> int:

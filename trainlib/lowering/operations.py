@@ -70,7 +70,7 @@ class Schedule:
                 parts.append(("wait", operation.transfers))
         return sha256(repr(parts).encode()).digest()
 
-    @property
+    @cached_property
     def programs(self) -> tuple[Program, ...]:
         """In the order of their first calls, as they are loaded."""
         forks = (operation for operation in self.operations if isinstance(operation, Fork))

@@ -133,11 +133,12 @@ class Copy(msgspec.Struct, frozen=True, gc=False):
                 f"DMA command of {self.size_bytes:,} bytes: one transfer moves at most "
                 f"{platform.dma.transfer_bytes:,} (dma.transfer_bytes); `Copy.pieces` makes it several"
             )
-        if min(self.strides) < 0:
-            raise AddressError(f"DMA command: strides of {self.strides} bytes: must not be negative")
+        l1_stride, l2_stride = strides = self.strides
+        if l1_stride < 0 or l2_stride < 0:
+            raise AddressError(f"DMA command: strides of {strides} bytes: must not be negative")
         for name, base, size, first, stride in (
-            ("L1", L1_BASE, platform.l1.size_bytes, self.l1, self.strides[0]),
-            ("L2", L2_BASE, platform.l2.size_bytes, self.l2, self.strides[1]),
+            ("L1", L1_BASE, platform.l1.size_bytes, self.l1, l1_stride),
+            ("L2", L2_BASE, platform.l2.size_bytes, self.l2, l2_stride),
         ):
             last = first + (self.lines - 1) * stride + self.line_bytes
             if not base <= first <= last <= base + size:

@@ -40,7 +40,7 @@ def branch_taken(sub, a, b):
     return False
 
 
-@heapless
+@inlined
 def alu(sub, a, b, d):
     """All of K_ALU but the reads of the machine's state; d is the accumulator of p.mac."""
     if sub == Alu.SUB:

@@ -10,7 +10,7 @@ from pulpsim.engine.arithmetic import alu, fpu, fused, wide
 from pulpsim.engine.operations import FUSED, Alu, Loop
 from pulpsim.engine.traces.touched import may_touch
 from pulpsim.engine.watching import executed, executed_in_a_row, log_executed
-from pulpsim.jit import heapless, inlined, unlikely
+from pulpsim.jit import inlined, unlikely
 from pulpsim.memory import L1_BASE
 
 MASK = 0xFFFFFFFF
@@ -64,7 +64,7 @@ def follow(row, c, k, s, fields, present):
     return place | marks
 
 
-@heapless
+@inlined
 def private(kind, c, k, row, s, rows, registers, counted):
     """Execute an instruction that concerns only its core (any FP operation included)."""
     base = c * at.REGISTER_STRIDE

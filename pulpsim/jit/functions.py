@@ -35,7 +35,7 @@ class Function:
     @cached_property
     def part(self) -> Any:
         """The Numba function whose code is only to be linked with that of others."""
-        from pulpsim.jit.linking import part
+        from pulpsim.jit.parts import part
 
         return part(self.python, self.options)
 

@@ -7,11 +7,8 @@ begins anew there. The parts of a native function are linked first, and only wha
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import EnumMeta
-from functools import cache
-from types import ModuleType
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -19,154 +16,18 @@ import llvmlite.ir as ir
 import numba
 import numpy as np
 from numba import types
-from numba.core import cgutils, typed_passes, untyped_passes
-from numba.core import ir as numba_ir
-from numba.core.codegen import JITCodeLibrary
-from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.core import cgutils
 from numba.core.compiler_lock import global_compiler_lock
-from numba.core.compiler_machinery import FunctionPass, register_pass
-from numba.core.registry import CPUDispatcher, cpu_target
-from numba.core.typing import Context
+from numba.core.registry import cpu_target
 from numba.np import arrayobj
 
-from pulpsim.jit.dispatchers import OPTIONS
 from pulpsim.jit.functions import Function
 from pulpsim.jit.machine_code import target_machine
+from pulpsim.jit.parts import Part
 
 WORD = ir.IntType(64)
 #: how functions begin that are there only while Numba is, or with Python's interpreter
 OF_NUMBA = ("NRT_", "numba_", "Py", "_Py")
-#: passes that rewrite array expressions, closures, contexts and other forms that functions without a heap do not have
-IDLE = {
-    untyped_passes.WithLifting,
-    untyped_passes.InlineClosureLikes,
-    untyped_passes.RewriteDynamicRaises,
-    untyped_passes.MakeFunctionToJitFunction,
-    untyped_passes.InlineInlinables,
-    untyped_passes.FindLiterallyCalls,
-    untyped_passes.LiteralUnroll,
-    untyped_passes.LiteralPropagationSubPipelinePass,
-    typed_passes.InlineOverloads,
-    typed_passes.NopythonRewrites,
-    typed_passes.AnnotateTypes,
-}
-
-
-# -- parts -----------------------------------------------------------------------------------------
-class _Part(JITCodeLibrary):
-    """The LLVM code of a function, and the libraries of those that it calls."""
-
-    def __init__(self, codegen: Any, name: str):
-        super().__init__(codegen, name)
-        self.modules: list[ir.Module] = []
-        self.callees: list[Any] = []
-
-    def add_ir_module(self, ir_module: ir.Module) -> None:
-        self.modules.append(ir_module)
-
-    def add_linking_library(self, library: Any) -> None:
-        self.callees.append(library)
-
-    def finalize(self) -> None:
-        self._finalized = True
-
-
-@register_pass(mutates_CFG=True, analysis_only=False)
-class _Lowering(typed_passes.NativeLowering):
-    """LLVM code alone, for other parts to call."""
-
-    _name = "part_lowering"
-
-    def run_pass(self, state: Any) -> bool:
-        state.library = _Part(state.targetctx.codegen(), state.func_id.func_qualname)
-        state.flags.no_compile = state.flags.no_cpython_wrapper = state.flags.no_cfunc_wrapper = True
-        super().run_pass(state)
-        state.cr = state.cr._replace(cfunc=object())  # by which callers find it
-        state.targetctx.insert_user_function(state.cr.cfunc, state.cr.fndesc, [state.library])
-        return True
-
-
-@register_pass(mutates_CFG=False, analysis_only=False)
-class _Constants(FunctionPass):
-    """Numbers and types of modules and enumerations, `layout.NOW` or `np.int64`, are looked up before all else."""
-
-    _name = "constants"
-
-    def __init__(self) -> None:
-        super().__init__()
-
-    def run_pass(self, state: Any) -> bool:
-        for block in state.func_ir.blocks.values():
-            owners: dict[str, Any] = {}  # variable -> the step that makes it a module or enumeration; it is used once
-            for step in block.find_insts(numba_ir.Assign):
-                value = step.value
-                if isinstance(value, numba_ir.Global) and isinstance(value.value, ModuleType | EnumMeta):
-                    owners[step.target.name] = step
-                elif isinstance(value, numba_ir.Expr) and value.op == "getattr" and value.value.name in owners:
-                    owner = owners[value.value.name]
-                    named = getattr(owner.value.value, value.attr, None)
-                    if isinstance(named, int) and not isinstance(named, bool):
-                        step.value = numba_ir.Const(int(named), value.loc)
-                    elif isinstance(named, type):
-                        step.value = numba_ir.Global(value.attr, named, value.loc)
-                    else:
-                        continue
-                    block.remove(owner)
-        return True
-
-
-class _Typing(Context):
-    """Numba's knowledge of types, which looks but once for what an operator does with operands of some types."""
-
-    def __init__(self, numba: Context):
-        self.__dict__.update(numba.__dict__)
-        self._found: dict[Any, Any] = {}
-
-    def resolve_function_type(self, function: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
-        if named or not isinstance(function, types.Function):
-            return super().resolve_function_type(function, arguments, named)
-        if all(isinstance(types.unliteral(argument), types.Number | types.Boolean) for argument in arguments):
-            arguments = tuple(map(types.unliteral, arguments))
-        call = function, arguments
-        if call not in self._found:
-            self._found[call] = super().resolve_function_type(function, arguments, named)
-        return self._found[call]
-
-
-@cache
-def _typing() -> _Typing:
-    cpu_target.typing_context.refresh()
-    return _Typing(cpu_target.typing_context)
-
-
-class _Compiler(CompilerBase):
-    """Numba's, without what finds nothing to do in functions of numbers and arrays."""
-
-    def __init__(self, typing: Any, *others: Any):
-        super().__init__(_typing(), *others)
-
-    def define_pipelines(self) -> list[Any]:
-        pipeline = DefaultPassBuilder.define_nopython_pipeline(self.state)
-        pipeline.passes = [
-            (_Lowering if step is typed_passes.NativeLowering else step, why)
-            for step, why in pipeline.passes
-            if step not in IDLE
-        ]
-        pipeline.add_pass_after(_Constants, untyped_passes.TranslateByteCode)
-        pipeline.finalize()
-        return [pipeline]
-
-
-class _PartDispatcher(CPUDispatcher):
-    """What compiled functions call, and Python cannot."""
-
-    def add_overload(self, compiled: Any) -> None:
-        self.overloads[tuple(compiled.signature.args)] = compiled
-
-
-def part(python: Callable[..., Any], options: Mapping[str, bool]) -> Any:
-    return _PartDispatcher(python, {}, {"nopython": True, **OPTIONS, **options}, _Compiler)
-
 
 _linking = False  # under the compiler's lock
 
@@ -226,7 +87,7 @@ def _modules(library: Any) -> list[str]:
         if library in seen:
             continue
         seen.add(library)
-        if isinstance(library, _Part):
+        if isinstance(library, Part):
             modules += map(str, library.modules)
             waiting += library.callees
         else:  # a function of Numba's own

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from pulpsim.jit import heapless, native
+from pulpsim.jit import heapless, inlined, linking, native
 
 RUN = """
 import sys
@@ -50,6 +50,40 @@ def store(value, values):
     values[0] = value
 
 
+@native
+def from_the_end(place, values):
+    values[place] += 10
+    values[-1] -= 1
+    return values[place] + values[np.uint8(1)] * values[-2] + values[0]
+
+
+@native
+def fibonacci(count, values):
+    """Of variables that change in turns, and one that stays what it was."""
+    before, now, largest = 0, 1, values[0]
+    for place in range(count):
+        if place < values.shape[0] and values[place] > largest:
+            largest = values[place]
+        before, now = now, before + now
+    last, now = now, 0
+    return last * 1000 + largest + now
+
+
+@heapless
+def _scaled(value, factor, maybe):
+    return value * factor if maybe is None else value
+
+
+@inlined
+def _twice(value):
+    return _scaled(value, 7, None)
+
+
+@native
+def scaled(value):
+    return _twice(value) * 1000 + _scaled(value, 3, None) + _scaled(value, value, None)
+
+
 def arguments() -> tuple[object, ...]:
     values = np.arange(3, dtype=np.int32)
     table = np.full((2, 3), 7, np.uint8)
@@ -79,6 +113,31 @@ def test_results() -> None:
     values = np.zeros(1, np.int64)
     store(-(1 << 63), values)
     assert values[0] == -(1 << 63)
+
+
+@pytest.mark.parametrize("place", [0, 2, -1, -3])
+def test_places_are_counted_from_the_end_if_negative(place: int) -> None:
+    compiled, plain = (np.array([3, 5, 9], np.int32) for _ in range(2))
+    assert from_the_end(place, compiled) == from_the_end.python(place, plain)
+    assert compiled.tolist() == plain.tolist()
+
+
+@pytest.mark.parametrize("count", range(5))
+def test_variables_have_their_latest_values(count: int) -> None:
+    values = np.array([4, 2, 8], np.int32)
+    assert fibonacci(count, values) == fibonacci.python(count, values)
+
+
+def test_a_part_is_made_once_for_all_whole_numbers() -> None:
+    assert scaled(5) == 35 * 1000 + 15 + 25
+    linking.object_file(scaled, (5,))  # which might have come from the cache
+    assert len(_scaled.part.overloads) == 1
+
+
+def test_a_part_is_inlined_only_if_it_says_so() -> None:
+    linking.object_file(scaled, (5,))
+    (outer,), (inner,) = (function.part.overloads.values() for function in (_twice, _scaled))
+    assert outer.fndesc.inline and not inner.fndesc.inline
 
 
 def test_arrays_with_gaps_are_refused() -> None:

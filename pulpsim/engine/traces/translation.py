@@ -139,7 +139,7 @@ class Translation(Native):
 
     @cached_property
     def part(self) -> Any:
-        from pulpsim.jit.linking import part
+        from pulpsim.jit.parts import part
 
         return part(_calls(_intrinsic(self.region)), self.options)
 

@@ -10,6 +10,7 @@ import llvmlite.ir as ir
 from numba import types
 from numba.core import cgutils
 
+from pulpsim.code import ALIGN_ROWS
 from pulpsim.counters import Cause
 from pulpsim.engine import arithmetic
 from pulpsim.engine import layout as at
@@ -19,11 +20,12 @@ from pulpsim.engine.traces.translation import LATE, Region
 from pulpsim.engine.traces.values import LONGEST
 from pulpsim.memory import L1_BASE, L2_BASE
 
-_MOVED = (at.MOVED_IN, at.MOVED_IN + 1, at.MOVED_OUT, at.MOVED_OUT + 1)
 #: of the state, what does not change while a translation runs
 _FIXED = (
-    at.STRETCH, at.LINES, at.LOAD_USE, at.MUL_USE, at.TAKEN, at.JUMP, at.L1_WORDS, at.BANK_MASK, *_MOVED,
+    at.STRETCH, at.LINES, at.LOAD_USE, at.MUL_USE, at.TAKEN, at.JUMP, at.L1_WORDS, at.BANK_MASK,
 )  # fmt: skip
+#: how functions are called that are seldom needed: they leave all registers as they are
+CONVENTION = "preserve_allcc"
 BIT, I8, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 32, 64))
 #: of a core's state, read when the translation is entered and written when it is left
 _KEPT = (at.START0, at.END0, at.COUNT0, at.START1, at.END1, at.COUNT1)
@@ -66,7 +68,9 @@ class Emitter:
         self._fixed = {place: b.load(self._item(self._s, _i64(0), place)) for place in _FIXED}
         self._core = b.add(_i64(at.CORE), b.mul(self._c, _i64(at.CORE_FIELDS)))
         self._mine = b.or_(b.shl(self._state(at.STRETCH), _i64(STRETCH)), b.shl(self._c, _i64(WHO)))
-        self._many = b.or_(b.shl(self._state(at.STRETCH), _i64(STRETCH)), _i64(MANY << WHO))
+        self._many = b.or_(self._mine, _i64(MANY << WHO))
+        first_line = b.add(b.mul(self._c, self._state(at.LINES)), b.udiv(self._origin, _i64(ALIGN_ROWS)))
+        self._lines = b.gep(self._present, [first_line])
         self._enter()
         entered = b.sub(b.lshr(b.load(self._place), _i64(4)), self._origin)
         switch = b.switch(entered, self._leave)
@@ -175,9 +179,8 @@ class Emitter:
             self._go(following)
             return
         if region.lines and region.line(row) != region.line(following):
-            place = b.mul(b.add(self._origin, _i64(following)), _i64(at.ROW))
-            line = b.add(b.mul(self._c, self._state(at.LINES)), b.udiv(place, _i64(at.LINE)))
-            absent = b.icmp_unsigned("==", b.load(b.gep(self._present, [line])), ir.Constant(I8, 0))
+            line = b.gep(self._lines, [_i64(region.line(following))])
+            absent = b.icmp_unsigned("==", b.load(line), ir.Constant(I8, 0))
             out, on = b.append_basic_block(), b.append_basic_block()
             b.cbranch(absent, out, on).set_weights([1, 1000])
             b.position_at_end(out)
@@ -372,8 +375,8 @@ class Emitter:
         first, on = b.append_basic_block(), b.append_basic_block()
         b.cbranch(b.or_(mine, b.icmp_unsigned("==", mark, self._many)), on, first)
         b.position_at_end(first)
-        arguments = (home, word, mark, self._mine, self._many, *map(self._state, _MOVED[:2]))
-        self._unless(b.not_(b.call(self._first_read, arguments)), row, late)
+        may = b.call(self._first_read, (home, word, self._mine, self._s), cconv=CONVENTION)
+        self._unless(b.not_(may), row, late)
         b.branch(on)
         b.position_at_end(on)
 
@@ -386,9 +389,9 @@ class Emitter:
         b.position_at_end(first)
         kept = b.load(self._kept)
         self._unless(b.icmp_signed(">", kept, self._log_end), row, late)
-        entry = b.gep(self._log, [b.mul(kept, _i64(2))])
-        arguments = (home, word, mark, self._mine, self._many, *map(self._state, _MOVED), self._words, entry)
-        self._unless(b.not_(b.call(self._first_write, arguments)), row, late)
+        entry, value = b.gep(self._log, [b.mul(kept, _i64(2))]), b.gep(self._words, [word])
+        may = b.call(self._first_write, (home, word, self._mine, self._s, value, entry), cconv=CONVENTION)
+        self._unless(b.not_(may), row, late)
         b.store(b.add(kept, _i64(1)), self._kept)
         b.branch(on)
         b.position_at_end(on)
@@ -396,45 +399,53 @@ class Emitter:
     @cached_property
     def _first_read(self) -> Any:
         """A function: note that a core reads a word it has not read; whether it may."""
-        function, b, (home, word, mark, mine, many, *moved) = self._function("first_read", I32, *[I64] * 6)
+        function, b, (home, word, mine, state) = self._function("first_read")
+        mark = b.zext(b.load(home), I64)
         fresh = _is_fresh(b, mark, mine)
         written = b.icmp_unsigned("!=", b.and_(mark, _i64(WRITTEN)), _i64(0))
-        wrong = b.select(fresh, _is_between(b, word, *moved), written)
+        wrong = b.select(fresh, _is_between(b, word, state, at.MOVED_IN), written)
         with b.if_then(wrong):
             b.ret(ir.Constant(BIT, 0))
-        b.store(b.trunc(b.select(fresh, mine, many), I32), home)
+        b.store(b.trunc(b.select(fresh, mine, b.or_(mine, _i64(MANY << WHO))), I32), home)
         b.ret(ir.Constant(BIT, 1))
         return function
 
     @cached_property
     def _first_write(self) -> Any:
         """A function: note that a core writes a word it has not written, and keep what was there; whether it may."""
-        kinds = (*[I64] * 8, I32.as_pointer(), I64.as_pointer())
-        function, b, (home, word, mark, mine, _, *moved, words, entry) = self._function("first_write", I32, *kinds)
+        function, b, (home, word, mine, state, value, entry) = self._function(
+            "first_write", I32.as_pointer(), I64.as_pointer()
+        )
+        mark = b.zext(b.load(home), I64)
         others = b.and_(b.not_(_is_fresh(b, mark, mine)), b.icmp_unsigned("!=", mark, mine))
-        wrong = b.or_(others, b.or_(_is_between(b, word, *moved[:2]), _is_between(b, word, *moved[2:])))
-        with b.if_then(wrong):
+        moved = b.or_(_is_between(b, word, state, at.MOVED_IN), _is_between(b, word, state, at.MOVED_OUT))
+        with b.if_then(b.or_(others, moved)):
             b.ret(ir.Constant(BIT, 0))
         b.store(word, entry)  # IN_L1 is 0
-        b.store(b.sext(b.load(b.gep(words, [word])), I64), b.gep(entry, [_i64(1)]))
+        b.store(b.sext(b.load(value), I64), b.gep(entry, [_i64(1)]))
         b.store(b.trunc(b.or_(mine, _i64(WRITTEN)), I32), home)
         b.ret(ir.Constant(BIT, 1))
         return function
 
-    def _function(self, name: str, pointed: Any, *kinds: Any) -> tuple[Any, Any, Sequence[Any]]:
-        """A function that is called, not inlined: it, a builder at its begin, its arguments."""
-        function = ir.Function(self._b.module, ir.FunctionType(BIT, [pointed.as_pointer(), *kinds]), name)
+    def _function(self, name: str, *kinds: Any) -> tuple[Any, Any, Sequence[Any]]:
+        """A function that is called, not inlined: it, a builder at its begin, its arguments. Those are where a word's
+        mark is, the word, the core's own mark, the state, and what `kinds` says."""
+        arguments = I32.as_pointer(), I64, I64, I64.as_pointer(), *kinds
+        function = ir.Function(self._b.module, ir.FunctionType(BIT, arguments), name)
         function.attributes.add("noinline")
+        function.calling_convention = CONVENTION
         return function, ir.IRBuilder(function.append_basic_block()), function.args
 
 
 def _is_fresh(b: Any, mark: Any, mine: Any) -> Any:
     """A word's mark is of an older stretch."""
-    return b.icmp_unsigned("!=", b.lshr(mark, _i64(STRETCH)), b.lshr(mine, _i64(STRETCH)))
+    return b.icmp_unsigned("<", b.lshr(mark, _i64(STRETCH)), b.lshr(mine, _i64(STRETCH)))
 
 
-def _is_between(b: Any, word: Any, first: Any, count: Any) -> Any:
+def _is_between(b: Any, word: Any, state: Any, place: int) -> Any:
+    """A word lies between those that the state tells at this place."""
+    first, count = (b.load(b.gep(state, [_i64(place + n)])) for n in range(2))
     return b.icmp_unsigned("<", b.sub(word, first), count)
 
 
-assert at.IN_L1 == 0 and Jump.JAL != Jump.JALR
+assert at.IN_L1 == 0 and Jump.JAL != Jump.JALR and MANY + 1 == 1 << STRETCH - WHO

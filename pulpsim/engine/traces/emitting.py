@@ -27,11 +27,16 @@ _FIXED = (
 #: how functions are called that are seldom needed: they leave all registers as they are
 CONVENTION = "preserve_allcc"
 BIT, I8, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 32, 64))
+FLOAT = ir.FloatType()
 #: of a core's state, read when the translation is entered and written when it is left
 _KEPT = (at.START0, at.END0, at.COUNT0, at.START1, at.END1, at.COUNT1)
-_COUNTED = tuple(
-    at.COUNT + cause for cause in (Cause.ISSUE, Cause.LOAD_USE, Cause.MULDIV, Cause.BRANCH)
-) + (at.DID_FP_OPERATIONS, at.DID_L1_WORDS)
+#: of what it counts, two numbers in a variable: one is below COUNTED, the other one above
+_COUNTS = (
+    (at.COUNT + Cause.ISSUE, at.DID_L1_WORDS),
+    (at.COUNT + Cause.LOAD_USE, at.DID_FP_OPERATIONS),
+    (at.COUNT + Cause.MULDIV, at.COUNT + Cause.BRANCH),
+)
+COUNTED = 32
 
 
 def _i64(value: int) -> Any:
@@ -91,14 +96,24 @@ class Emitter:
         self._gap = self._variable(self._item(self._heads, head, at.H_GAP))
         self._place = self._variable(self._item(self._s, self._core, at.PLACE))
         self._kept = self._variable(self._item(self._s, _i64(0), at.KEPT))
-        self._fields = {n: self._variable(self._item(self._s, self._core, n)) for n in (*_KEPT, *_COUNTED)}
-        base = b.mul(self._c, _i64(at.REGISTER_STRIDE))
-        self._own = {n: self._variable(self._item(self._registers, base, n)) for n in self._used()}
+        self._fields = {n: self._variable(self._item(self._s, self._core, n)) for n in _KEPT}
+        self._counts = {pair: cgutils.alloca_once_value(b, _i64(0)) for pair in _COUNTS}
+        base, floats = b.mul(self._c, _i64(at.REGISTER_STRIDE)), self._floats()
+        self._own = {}
+        for number in self._used():
+            home = self._item(self._registers, base, number)
+            self._own[number] = self._variable(b.bitcast(home, FLOAT.as_pointer()) if number in floats else home)
         self._last = b.sub(b.mul(b.add(self._c, _i64(1)), _i64(at.TRACE)), _i64(len(self._region.rows) + 2))
 
     def _exit(self) -> None:
+        b = self._b
         for variable, home in self._homes:
-            self._b.store(self._b.load(variable), home)
+            b.store(b.load(variable), home)
+        for pair, variable in self._counts.items():
+            both = b.load(variable)
+            numbers = b.and_(both, _i64((1 << COUNTED) - 1)), b.lshr(both, _i64(COUNTED))
+            for place, number in zip(pair, numbers, strict=True):
+                self._add(self._item(self._s, self._core, place), number)
 
     def _variable(self, home: Any) -> Any:
         b = self._b
@@ -113,6 +128,11 @@ class Emitter:
         found = {region.field(row, column) for row in rows for column in columns}
         return sorted(found - {0, at.SINK})
 
+    def _floats(self) -> set[int]:
+        """Registers that some row computes by floating point: their variables are of that kind."""
+        region, kinds = self._region, (at.K_FMADD, at.K_SHARED_FMADD, at.K_FPU, at.K_SHARED_FPU)
+        return {region.field(row, at.R_RD) for row in region.rows if region.kind(row) in kinds}
+
     # -- values -----------------------------------------------------------------------------------
     def _item(self, data: Any, first: Any, place: int) -> Any:
         return self._b.gep(data, [self._b.add(first, _i64(place))])
@@ -125,10 +145,18 @@ class Emitter:
         value = _i64(value) if isinstance(value, int) else value
         self._b.store(self._b.add(self._b.load(variable), value), variable)
 
+    def _count(self, place: int, value: int | Any) -> None:
+        """Add to what is counted at this place of a core's state."""
+        pair = next(pair for pair in _COUNTS if place in pair)
+        by = COUNTED * pair.index(place)
+        self._add(self._counts[pair], value << by if isinstance(value, int) else self._b.shl(value, _i64(by)))
+
     def _register(self, row: int, column: int) -> Any:
         """As i32."""
         number = self._region.field(row, column)
-        return self._b.load(self._own[number]) if number in self._own else ir.Constant(I32, 0)
+        if number not in self._own:
+            return ir.Constant(I32, 0)
+        return self._b.bitcast(self._b.load(self._own[number]), I32)
 
     def _wide(self, row: int, column: int) -> Any:
         return self._b.sext(self._register(row, column), I64)
@@ -136,18 +164,23 @@ class Emitter:
     def _set(self, row: int, column: int, value: Any) -> None:
         number = self._region.field(row, column)
         if number in self._own:
-            value = value if value.type == I32 else self._b.trunc(value, I32)
-            self._b.store(value, self._own[number])
+            value = self._b.trunc(value, I32) if value.type == I64 else value
+            self._b.store(self._b.bitcast(value, self._own[number].type.pointee), self._own[number])
 
     def _call(self, function: Any, *values: Any) -> Any:
         """What one of the engine's functions gives for these values, as i64."""
+        result, kind = self._result(function, *values)
+        return self._context.cast(self._b, result, kind, types.int64)
+
+    def _result(self, function: Any, *values: Any) -> tuple[Any, Any]:
+        """What it gives, and of which of Numba's types that is."""
         kind = self._context.typing_context.resolve_value_type(function)
         arguments = tuple(types.int64 if value.type == I64 else types.int32 for value in values)
         signature = kind.get_call_type(self._context.typing_context, arguments, {})
         code = self._context.get_function(kind, signature)
         result = code(self._b, values)
         self._context.add_linking_libs(getattr(code, "libs", ()))
-        return self._context.cast(self._b, result, signature.return_type, types.int64)
+        return result, signature.return_type
 
     # -- control ----------------------------------------------------------------------------------
     def _block(self, row: int, late: int) -> Any:
@@ -257,14 +290,14 @@ class Emitter:
     def _issue(self, row: int, late: int) -> None:
         """An instruction's cycle, and its stall."""
         self._add(self._gap, 1)
-        self._add(self._fields[at.COUNT + Cause.ISSUE], 1)
+        self._count(at.COUNT + Cause.ISSUE, 1)
         if late:
             cause, place = ((Cause.LOAD_USE, at.LOAD_USE), (Cause.MULDIV, at.MUL_USE))[late - 1]
             self._take(self._state(place), cause)
 
     def _take(self, cycles: int | Any, cause: Cause) -> None:
         self._add(self._gap, cycles)
-        self._add(self._fields[at.COUNT + cause], cycles)
+        self._count(at.COUNT + cause, cycles)
 
     def _jumped(self, cycles: int) -> None:
         self._take(self._b.sub(self._state(cycles), _i64(1)), Cause.BRANCH)
@@ -312,7 +345,7 @@ class Emitter:
             unit = self._b.load(self._item(self._s, self._core, at.FPU_INDEX))
             self._note(self._b.or_(self._b.shl(unit, _i64(at.E_OPERAND)), _i64(at.E_SHARED)))
         if kind in (at.K_FMADD, at.K_FPU, at.K_SHARED_FPU, at.K_SHARED_FMADD):
-            self._add(self._fields[at.DID_FP_OPERATIONS], 1)
+            self._count(at.DID_FP_OPERATIONS, 1)
         self._set(row, at.R_RD, self._value(row))
         self._issue(row, late)
         if kind == at.K_MUL:
@@ -336,8 +369,21 @@ class Emitter:
         if kind == at.K_MUL:
             return self._call(arithmetic.multiply, _i64(sub), first, second)
         if kind in (at.K_FMADD, at.K_SHARED_FMADD) or sub < FUSED:
-            return self._call(arithmetic.fused, _i64(sub), *operands)
+            return self._canonical(self._result(arithmetic.fused_number, _i64(sub), *operands)[0])
         return self._call(arithmetic.fpu, _i64(sub), first, second, _i64(number))
+
+    def _canonical(self, number: Any) -> Any:
+        """A float, or the NaN that stands for all: a branch that is not taken, which no later sum waits for."""
+        b = self._b
+        before, other, on = b.block, b.append_basic_block(), b.append_basic_block()
+        b.cbranch(b.fcmp_unordered("uno", number, number), other, on).set_weights([1, 1000])
+        b.position_at_end(other)
+        b.branch(on)
+        b.position_at_end(on)
+        either = b.phi(FLOAT)
+        either.add_incoming(number, before)
+        either.add_incoming(ir.Constant(I32, arithmetic.CANONICAL_NAN).bitcast(FLOAT), other)
+        return either
 
     # -- words of L1 ------------------------------------------------------------------------------
     def _access(self, row: int, late: int) -> None:
@@ -363,7 +409,7 @@ class Emitter:
         self._set(row, at.R_BASE, moved)
         if not store:
             self._set(row, at.R_RD, b.load(place))
-        self._add(self._fields[at.DID_L1_WORDS], 1)
+        self._count(at.DID_L1_WORDS, 1)
         self._issue(row, late)
 
     def _may_read(self, word: Any, row: int, late: int) -> None:

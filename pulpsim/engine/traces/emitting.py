@@ -74,9 +74,8 @@ class Emitter:
         self._core = b.add(_i64(at.CORE), b.mul(self._c, _i64(at.CORE_FIELDS)))
         self._mine = b.or_(b.shl(self._state(at.STRETCH), _i64(STRETCH)), b.shl(self._c, _i64(WHO)))
         self._many = b.or_(self._mine, _i64(MANY << WHO))
-        first_line = b.add(b.mul(self._c, self._state(at.LINES)), b.udiv(self._origin, _i64(ALIGN_ROWS)))
-        self._lines = b.gep(self._present, [first_line])
         self._enter()
+        self._lines = self._present_lines()
         entered = b.sub(b.lshr(b.load(self._place), _i64(4)), self._origin)
         switch = b.switch(entered, self._leave)
         for row in self._region.entries:
@@ -92,7 +91,8 @@ class Emitter:
         """What changes is in variables: registers, the core's state, the trace's end, the log's."""
         b = self._b
         head = b.mul(self._c, _i64(at.HEAD_FIELDS))
-        self._end = self._variable(self._item(self._heads, head, at.H_END))
+        self._end_home = self._item(self._heads, head, at.H_END)
+        self._end = cgutils.alloca_once_value(b, b.gep(self._entries, [b.load(self._end_home)]))
         self._gap = self._variable(self._item(self._heads, head, at.H_GAP))
         self._place = self._variable(self._item(self._s, self._core, at.PLACE))
         self._kept = self._variable(self._item(self._s, _i64(0), at.KEPT))
@@ -103,10 +103,20 @@ class Emitter:
         for number in self._used():
             home = self._item(self._registers, base, number)
             self._own[number] = self._variable(b.bitcast(home, FLOAT.as_pointer()) if number in floats else home)
-        self._last = b.sub(b.mul(b.add(self._c, _i64(1)), _i64(at.TRACE)), _i64(len(self._region.rows) + 2))
+        last = b.sub(b.mul(b.add(self._c, _i64(1)), _i64(at.TRACE)), _i64(len(self._region.rows) + 2))
+        self._last = b.gep(self._entries, [last])
+
+    def _present_lines(self) -> dict[int, Any]:
+        """Of each line of code whether it is in the core's instruction cache, which does not change here."""
+        b, region = self._b, self._region
+        first = b.add(b.mul(self._c, self._state(at.LINES)), b.udiv(self._origin, _i64(ALIGN_ROWS)))
+        lines = sorted({region.line(row) for row in region.rows}) if region.lines else []
+        return {line: b.load(b.gep(self._present, [b.add(first, _i64(line))])) for line in lines}
 
     def _exit(self) -> None:
         b = self._b
+        end, entries = (b.ptrtoint(place, I64) for place in (b.load(self._end), self._entries))
+        b.store(b.sdiv(b.sub(end, entries), _i64(8)), self._end_home)
         for variable, home in self._homes:
             b.store(b.load(variable), home)
         for pair, variable in self._counts.items():
@@ -212,15 +222,14 @@ class Emitter:
             self._go(following)
             return
         if region.lines and region.line(row) != region.line(following):
-            line = b.gep(self._lines, [_i64(region.line(following))])
-            absent = b.icmp_unsigned("==", b.load(line), ir.Constant(I8, 0))
+            absent = b.icmp_unsigned("==", self._lines[region.line(following)], ir.Constant(I8, 0))
             out, on = b.append_basic_block(), b.append_basic_block()
             b.cbranch(absent, out, on).set_weights([1, 1000])
             b.position_at_end(out)
             self._go(following, at.FETCH | LATE[late])
             b.position_at_end(on)
         if following <= row:
-            full = b.icmp_signed(">=", b.load(self._end), self._last)
+            full = b.icmp_unsigned(">=", b.load(self._end), self._last)
             long = b.icmp_signed(">=", b.load(self._gap), _i64(LONGEST))
             self._unless(b.or_(full, long), following, late)
         b.branch(self._block(following, late))
@@ -306,8 +315,8 @@ class Emitter:
         """The trace's next entry."""
         b = self._b
         end = b.load(self._end)
-        b.store(b.or_(b.shl(b.load(self._gap), _i64(at.E_GAP)), claim), b.gep(self._entries, [end]))
-        b.store(b.add(end, _i64(1)), self._end)
+        b.store(b.add(b.shl(b.load(self._gap), _i64(at.E_GAP)), claim), end)
+        b.store(b.gep(end, [_i64(1)]), self._end)
         b.store(_i64(0), self._gap)
 
     def _branch(self, row: int, late: int) -> None:

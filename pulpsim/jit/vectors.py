@@ -18,8 +18,9 @@ spread = _of("spread")  #: number, like -> that number in all lanes
 load_bytes = _of("load_bytes")  #: array of bytes, place, like
 store_bytes = _of("store_bytes")  #: vector, array, place: its bytes, whatever the array's numbers are
 add_bytes = _of("add_bytes")  #: vector, int32 array, place: to numbers of the array
-lower_halves = _of("lower_halves")  #: int64 array, place, like -> of numbers; 254 where it is not less
-upper_halves = _of("upper_halves")
+#: int64 array, place, like -> pairs: the lower half of each number and the upper half of the next one; 254 where it is
+#: not less
+halves = _of("halves")
 
 less = _of("less")  #: a, b -> a - b, or 0 if that is negative
 without = _of("without")  #: value, mask -> 0 where the mask says so

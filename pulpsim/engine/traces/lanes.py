@@ -37,9 +37,9 @@ def pair(c, traces):
     entries, heads, pairs, none = traces[0], traces[1], traces[8][0], vectors.sixteen_bytes()
     first, last = heads[c * at.HEAD_FIELDS + at.H_NEXT], heads[c * at.HEAD_FIELDS + at.H_END]
     entries[last] = -1
+    from_one = vectors.pairs(vectors.spread(1, none), none)
     for place in range(first, last, 16):
-        asks = vectors.lower_halves(entries, place, none) + vectors.spread(1, none)
-        vectors.store_bytes(vectors.pairs(asks, vectors.upper_halves(entries, place + 1, none)), pairs, place)
+        vectors.store_bytes(vectors.halves(entries, place, none) + from_one, pairs, place)
 
 
 # -- lanes and the calendar ------------------------------------------------------------------------
@@ -73,7 +73,7 @@ def _take(c, ahead, traces):
         return -1
     while numbers[at.L_CORES + lane] != c:
         lane += 1
-    lane_bytes[at.L_TIME + lane], lane_bytes[at.L_STEP + lane] = ahead, 1
+    lane_bytes[at.L_TIME + lane], lane_bytes[at.L_STEP + lane] = ahead, at.STEP
     numbers[at.L_PLACES + lane] = place
     before = entries[place - 1] if place > c * at.TRACE else heads[head + at.H_LAST]
     holds = ahead + 1 - (entries[place] >> at.E_GAP)
@@ -187,7 +187,7 @@ def _cycles(none, of_cores, ports, now, end, s, words, l2_words, traces):
                 before = asked | (holds == none)
                 asked = vectors.without(before, vectors.without(due, asks))
                 wait = vectors.matches(asks & due, asked, before)
-                time = time - step + (gaps & due) + wait
+                time = time + step + (gaps & due) + wait
                 holds = vectors.less(holds, one) + wait
                 taken, waits, fpu_waits = taken - due, waits + wait, fpu_waits + (wait & (asks < banks))
                 entry, second, third = (

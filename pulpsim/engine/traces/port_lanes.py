@@ -83,7 +83,7 @@ def join(way, now, s, traces):
     for port in range(s[at.PORTS]):
         lane, place = _first_lane(way) + port, stream + at.D_PORTS + port
         holds = max(s[place] - now, 0)
-        lane_bytes[at.L_TIME + lane], lane_bytes[at.L_STEP + lane] = holds, 1
+        lane_bytes[at.L_TIME + lane], lane_bytes[at.L_STEP + lane] = holds, at.STEP
         traces[8][2][at.L_CORES + lane] = PORTS
         lane_bytes[at.L_FIRST + lane] = FIRST_BANK if s[at.CONFLICTS] else FIRST_BANK + lane
         if holds > 0:

@@ -204,12 +204,18 @@ def _canonical(value):
 @inlined
 def fused(sub, a, b, c):
     """fmadd family on patterns; sub: bits of a `Variant`."""
+    return _canonical(fused_number(sub, a, b, c))
+
+
+@inlined
+def fused_number(sub, a, b, c):
+    """What it gives as a float32, any NaN."""
     x, z = as_float(np.int32(a)), as_float(np.int32(c))
     if sub & NEGATED_PRODUCT:
         x = -x
     if sub & NEGATED_ADDEND:
         z = -z
-    return _canonical(fma(x, as_float(np.int32(b)), z))
+    return fma(x, as_float(np.int32(b)), z)
 
 
 @heapless

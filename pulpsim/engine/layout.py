@@ -180,6 +180,7 @@ PORT_LANES = 4
 LANE_CORES = LANES - 2 * PORT_LANES
 (L_TIME, L_STEP, L_ASKED, L_HOLDS, L_NEXT, L_LEFT, L_FIRST, L_BYTES) = range(0, 8 * LANES, LANES)
 (L_PLACES, L_WAITS, L_FPU_WAITS, L_CORES, L_NUMBERS) = range(0, 5 * LANES, LANES)
+STEP = 255  # -1, by which the time of a lane goes on; 0 of lanes that nobody has
 # spare entries behind the last core's; banks at most, as a place behind FPU_FREE is 7 bits
 L_PAD, L_BANKS = 32, 64
 # numbers of stretches; so many words, at most, are overwritten between two looks at the room for what they were

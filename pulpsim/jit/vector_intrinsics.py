@@ -46,7 +46,7 @@ def _equal(builder: Any, first: Any, second: Any) -> Any:
 
 
 def _below(builder: Any, first: Any, second: Any) -> Any:
-    return builder.sext(builder.icmp_unsigned("<", first, second), first.type)
+    return builder.sext(builder.icmp_signed("<", first, second), first.type)  # of all hosts' vectors
 
 
 def _operator(function: Any, generate: Callable[[Any, Any, Any], Any]) -> None:
@@ -115,27 +115,24 @@ def load_bytes(typing_context: Any, array: Any, place: Any, like: Any) -> Any:
 
 
 @intrinsic
-def lower_halves(typing_context: Any, array: Any, place: Any, like: Any) -> Any:
-    """Of numbers of an int64 array from a place on; 255 of those that are not bytes."""
-    return _halves(0, array, place, like)
+def halves(typing_context: Any, array: Any, place: Any, like: Any) -> Any:
+    """Of numbers of an int64 array from a place on, pairs: the lower half of each and the upper half of the next one;
+    254 of those that are not less."""
+    both = Bytes(2 * like.count)
 
-
-@intrinsic
-def upper_halves(typing_context: Any, array: Any, place: Any, like: Any) -> Any:
-    return _halves(1, array, place, like)
-
-
-def _halves(first: int, array: Any, place: Any, like: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind, half = (ir.VectorType(WORD, count) for count in (2 * like.count, like.count))
-        address = _address(context, builder, array, args[0], args[1])
-        numbers = builder.load(builder.bitcast(address, kind.as_pointer()), align=8)
-        numbers = _shuffled(builder, numbers, numbers, range(first, kind.count, 2))
-        most = ir.Constant(half, [255] * like.count)
-        small = builder.icmp_unsigned("<", numbers, most)
-        return builder.trunc(builder.select(small, numbers, most), args[2].type)
+        kind = ir.VectorType(WORD, both.count)
+        loaded = []
+        for number in (0, 1):
+            first = builder.add(args[1], ir.Constant(PLACE, number))
+            address = _address(context, builder, array, args[0], first)
+            loaded.append(builder.load(builder.bitcast(address, kind.as_pointer()), align=8))
+        numbers = _shuffled(builder, *loaded, [lane + lane % 2 * both.count for lane in range(both.count)])
+        most = ir.Constant(kind, [254] * both.count)
+        numbers = builder.select(builder.icmp_unsigned("<", numbers, most), numbers, most)
+        return builder.trunc(numbers, context.get_value_type(both))
 
-    return like(array, place, like), generate
+    return both(array, place, like), generate
 
 
 @intrinsic
@@ -209,26 +206,32 @@ def highest_bits(typing_context: Any, value: Any) -> Any:
 
 
 @intrinsic
-def matches(typing_context: Any, value: Any, behind: Any) -> Any:
-    """How many lanes hold what this one does, itself among them: those behind it by what they hold in `behind`."""
+def matches(typing_context: Any, value: Any, ahead: Any, behind: Any) -> Any:
+    """How many other lanes hold this one's value: lanes ahead of it in `ahead`, those behind it in `behind`. What it
+    holds itself in `behind` must be something else."""
     count = value.count
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        value, behind = args
+        value, ahead, behind = args
         twice, half = _shuffled(builder, value, value, [*range(count)] * 2), count // 2
-        # half of all distances at once: from `behind`, value in the lower half, and half as far back in the upper half
-        halves = _shuffled(builder, behind, value, range(half, half + count))
-        ahead = _shuffled(builder, value, halves, range(2 * count))
-        before = _shuffled(builder, behind, behind, [*range(count), *range(half), *range(half)])
+        if count == 8:  # both in one vector, as numbers, so that LLVM takes bytes from there and not from either
+            number = ir.IntType(8 * count)
+            both = ir.Constant(ir.VectorType(number, 2), ir.Undefined)
+            for place, part in enumerate((ahead, behind)):
+                both = builder.insert_element(both, builder.bitcast(part, number), ir.Constant(WORD, place))
+            both = builder.bitcast(both, twice.type)
         total = _zero(twice.type)
-        for distance in range(half):
-            lanes = [lane - distance + 2 * count * (lane < distance) for lane in range(count)]
-            lanes = [lane + first + count * (lane >= count) for first in (0, count) for lane in lanes]
-            total = builder.sub(total, _equal(builder, _shuffled(builder, ahead, before, lanes), twice))
-        halves = [_shuffled(builder, total, total, range(first, first + count)) for first in (0, count)]
-        return builder.add(*halves)
+        for distance in range(half):  # in the upper half of the lanes, half of them further
+            lanes = [
+                lane - by + count * ((by == 0) + 2 * (by > lane))
+                for by in (distance, distance + half) for lane in range(count)
+            ]  # fmt: skip
+            others = _shuffled(builder, both, both, lanes) if count == 8 else _shuffled(builder, ahead, behind, lanes)
+            total = builder.add(total, _equal(builder, others, twice))
+        lower, upper = (_shuffled(builder, total, total, range(first, first + count)) for first in (0, count))
+        return builder.neg(builder.add(lower, upper))
 
-    return value(value, behind), generate
+    return value(value, ahead, behind), generate
 
 
 # -- halves and fours ------------------------------------------------------------------------------
@@ -334,7 +337,8 @@ def window(typing_context: Any, array: Any, places: Any, like: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         rows = []
         for lane in range(like.count):
-            place = builder.load(_address(context, builder, places, args[1], ir.Constant(PLACE, lane)))
+            home = _address(context, builder, places, args[1], ir.Constant(PLACE, lane))
+            place = builder.load_atomic(home, "monotonic", 4)  # which LLVM does not take out of a vector it has stored
             address = _address(context, builder, array, args[0], builder.zext(place, PLACE))
             rows.append(builder.load(builder.bitcast(address, ir.VectorType(HALF, WINDOW).as_pointer()), align=2))
         woven, columns = _woven(builder, rows), []

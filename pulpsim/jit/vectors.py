@@ -1,7 +1,7 @@
 """Vectors of bytes, for compiled functions: a byte in each of 8 or 16 lanes, or a pair of bytes.
 
-Bytes are unsigned; those of a mask are 0 or 255. Vectors of one length have + - & | == and <. What makes a new vector
-is given one that it is to be like. LLVM maps all to what the host has.
+Bytes are unsigned; those of a mask are 0 or 255. Vectors of one length have + - & | == and, for bytes below 128, <.
+What makes a new vector is given one that it is to be like. LLVM maps all to what the host has.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ spread = _of("spread")  #: number, like -> that number in all lanes
 load_bytes = _of("load_bytes")  #: array of bytes, place, like
 store_bytes = _of("store_bytes")  #: vector, array, place: its bytes, whatever the array's numbers are
 add_bytes = _of("add_bytes")  #: vector, int32 array, place: to numbers of the array
-lower_halves = _of("lower_halves")  #: int64 array, place, like -> of numbers; 255 where it is not a byte
-upper_halves = _of("upper_halves")
+#: int64 array, place, like -> pairs: the lower half of each number and the upper half of the next one; 254 where it is
+#: not less
+halves = _of("halves")
 
 less = _of("less")  #: a, b -> a - b, or 0 if that is negative
 without = _of("without")  #: value, mask -> 0 where the mask says so
 choose = _of("choose")  #: mask, value, other -> the value where the mask says so, else the other
 highest_bits = _of("highest_bits")  #: the highest bits of all bytes, as a number
-#: value, before -> how many lanes hold what this one does: itself, lanes ahead of it by their value, those behind it by
-#: what they held before
+#: value, ahead, behind -> how many other lanes hold this one's value: those ahead of it in `ahead`, those behind it in
+#: `behind`
 matches = _of("matches")
 
 lowers = _of("lowers")  #: value, like -> its lowest lanes

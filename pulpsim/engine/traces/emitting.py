@@ -10,6 +10,7 @@ import llvmlite.ir as ir
 from numba import types
 from numba.core import cgutils
 
+from pulpsim.code import ALIGN_ROWS
 from pulpsim.counters import Cause
 from pulpsim.engine import arithmetic
 from pulpsim.engine import layout as at
@@ -19,17 +20,23 @@ from pulpsim.engine.traces.translation import LATE, Region
 from pulpsim.engine.traces.values import LONGEST
 from pulpsim.memory import L1_BASE, L2_BASE
 
-_MOVED = (at.MOVED_IN, at.MOVED_IN + 1, at.MOVED_OUT, at.MOVED_OUT + 1)
 #: of the state, what does not change while a translation runs
 _FIXED = (
-    at.STRETCH, at.LINES, at.LOAD_USE, at.MUL_USE, at.TAKEN, at.JUMP, at.L1_WORDS, at.BANK_MASK, *_MOVED,
+    at.STRETCH, at.LINES, at.LOAD_USE, at.MUL_USE, at.TAKEN, at.JUMP, at.L1_WORDS, at.BANK_MASK,
 )  # fmt: skip
+#: how functions are called that are seldom needed: they leave all registers as they are
+CONVENTION = "preserve_allcc"
 BIT, I8, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 32, 64))
+FLOAT = ir.FloatType()
 #: of a core's state, read when the translation is entered and written when it is left
 _KEPT = (at.START0, at.END0, at.COUNT0, at.START1, at.END1, at.COUNT1)
-_COUNTED = tuple(
-    at.COUNT + cause for cause in (Cause.ISSUE, Cause.LOAD_USE, Cause.MULDIV, Cause.BRANCH)
-) + (at.DID_FP_OPERATIONS, at.DID_L1_WORDS)
+#: of what it counts, two numbers in a variable: one is below COUNTED, the other one above
+_COUNTS = (
+    (at.COUNT + Cause.ISSUE, at.DID_L1_WORDS),
+    (at.COUNT + Cause.LOAD_USE, at.DID_FP_OPERATIONS),
+    (at.COUNT + Cause.MULDIV, at.COUNT + Cause.BRANCH),
+)
+COUNTED = 32
 
 
 def _i64(value: int) -> Any:
@@ -66,8 +73,9 @@ class Emitter:
         self._fixed = {place: b.load(self._item(self._s, _i64(0), place)) for place in _FIXED}
         self._core = b.add(_i64(at.CORE), b.mul(self._c, _i64(at.CORE_FIELDS)))
         self._mine = b.or_(b.shl(self._state(at.STRETCH), _i64(STRETCH)), b.shl(self._c, _i64(WHO)))
-        self._many = b.or_(b.shl(self._state(at.STRETCH), _i64(STRETCH)), _i64(MANY << WHO))
+        self._many = b.or_(self._mine, _i64(MANY << WHO))
         self._enter()
+        self._lines = self._present_lines()
         entered = b.sub(b.lshr(b.load(self._place), _i64(4)), self._origin)
         switch = b.switch(entered, self._leave)
         for row in self._region.entries:
@@ -83,18 +91,39 @@ class Emitter:
         """What changes is in variables: registers, the core's state, the trace's end, the log's."""
         b = self._b
         head = b.mul(self._c, _i64(at.HEAD_FIELDS))
-        self._end = self._variable(self._item(self._heads, head, at.H_END))
+        self._end_home = self._item(self._heads, head, at.H_END)
+        self._end = cgutils.alloca_once_value(b, b.gep(self._entries, [b.load(self._end_home)]))
         self._gap = self._variable(self._item(self._heads, head, at.H_GAP))
         self._place = self._variable(self._item(self._s, self._core, at.PLACE))
         self._kept = self._variable(self._item(self._s, _i64(0), at.KEPT))
-        self._fields = {n: self._variable(self._item(self._s, self._core, n)) for n in (*_KEPT, *_COUNTED)}
-        base = b.mul(self._c, _i64(at.REGISTER_STRIDE))
-        self._own = {n: self._variable(self._item(self._registers, base, n)) for n in self._used()}
-        self._last = b.sub(b.mul(b.add(self._c, _i64(1)), _i64(at.TRACE)), _i64(len(self._region.rows) + 2))
+        self._fields = {n: self._variable(self._item(self._s, self._core, n)) for n in _KEPT}
+        self._counts = {pair: cgutils.alloca_once_value(b, _i64(0)) for pair in _COUNTS}
+        base, floats = b.mul(self._c, _i64(at.REGISTER_STRIDE)), self._floats()
+        self._own = {}
+        for number in self._used():
+            home = self._item(self._registers, base, number)
+            self._own[number] = self._variable(b.bitcast(home, FLOAT.as_pointer()) if number in floats else home)
+        last = b.sub(b.mul(b.add(self._c, _i64(1)), _i64(at.TRACE)), _i64(len(self._region.rows) + 2))
+        self._last = b.gep(self._entries, [last])
+
+    def _present_lines(self) -> dict[int, Any]:
+        """Of each line of code whether it is in the core's instruction cache, which does not change here."""
+        b, region = self._b, self._region
+        first = b.add(b.mul(self._c, self._state(at.LINES)), b.udiv(self._origin, _i64(ALIGN_ROWS)))
+        lines = sorted({region.line(row) for row in region.rows}) if region.lines else []
+        return {line: b.load(b.gep(self._present, [b.add(first, _i64(line))])) for line in lines}
 
     def _exit(self) -> None:
+        b = self._b
+        end, entries = (b.ptrtoint(place, I64) for place in (b.load(self._end), self._entries))
+        b.store(b.sdiv(b.sub(end, entries), _i64(8)), self._end_home)
         for variable, home in self._homes:
-            self._b.store(self._b.load(variable), home)
+            b.store(b.load(variable), home)
+        for pair, variable in self._counts.items():
+            both = b.load(variable)
+            numbers = b.and_(both, _i64((1 << COUNTED) - 1)), b.lshr(both, _i64(COUNTED))
+            for place, number in zip(pair, numbers, strict=True):
+                self._add(self._item(self._s, self._core, place), number)
 
     def _variable(self, home: Any) -> Any:
         b = self._b
@@ -109,6 +138,11 @@ class Emitter:
         found = {region.field(row, column) for row in rows for column in columns}
         return sorted(found - {0, at.SINK})
 
+    def _floats(self) -> set[int]:
+        """Registers that some row computes by floating point: their variables are of that kind."""
+        region, kinds = self._region, (at.K_FMADD, at.K_SHARED_FMADD, at.K_FPU, at.K_SHARED_FPU)
+        return {region.field(row, at.R_RD) for row in region.rows if region.kind(row) in kinds}
+
     # -- values -----------------------------------------------------------------------------------
     def _item(self, data: Any, first: Any, place: int) -> Any:
         return self._b.gep(data, [self._b.add(first, _i64(place))])
@@ -121,10 +155,18 @@ class Emitter:
         value = _i64(value) if isinstance(value, int) else value
         self._b.store(self._b.add(self._b.load(variable), value), variable)
 
+    def _count(self, place: int, value: int | Any) -> None:
+        """Add to what is counted at this place of a core's state."""
+        pair = next(pair for pair in _COUNTS if place in pair)
+        by = COUNTED * pair.index(place)
+        self._add(self._counts[pair], value << by if isinstance(value, int) else self._b.shl(value, _i64(by)))
+
     def _register(self, row: int, column: int) -> Any:
         """As i32."""
         number = self._region.field(row, column)
-        return self._b.load(self._own[number]) if number in self._own else ir.Constant(I32, 0)
+        if number not in self._own:
+            return ir.Constant(I32, 0)
+        return self._b.bitcast(self._b.load(self._own[number]), I32)
 
     def _wide(self, row: int, column: int) -> Any:
         return self._b.sext(self._register(row, column), I64)
@@ -132,18 +174,23 @@ class Emitter:
     def _set(self, row: int, column: int, value: Any) -> None:
         number = self._region.field(row, column)
         if number in self._own:
-            value = value if value.type == I32 else self._b.trunc(value, I32)
-            self._b.store(value, self._own[number])
+            value = self._b.trunc(value, I32) if value.type == I64 else value
+            self._b.store(self._b.bitcast(value, self._own[number].type.pointee), self._own[number])
 
     def _call(self, function: Any, *values: Any) -> Any:
         """What one of the engine's functions gives for these values, as i64."""
+        result, kind = self._result(function, *values)
+        return self._context.cast(self._b, result, kind, types.int64)
+
+    def _result(self, function: Any, *values: Any) -> tuple[Any, Any]:
+        """What it gives, and of which of Numba's types that is."""
         kind = self._context.typing_context.resolve_value_type(function)
         arguments = tuple(types.int64 if value.type == I64 else types.int32 for value in values)
         signature = kind.get_call_type(self._context.typing_context, arguments, {})
         code = self._context.get_function(kind, signature)
         result = code(self._b, values)
         self._context.add_linking_libs(getattr(code, "libs", ()))
-        return self._context.cast(self._b, result, signature.return_type, types.int64)
+        return result, signature.return_type
 
     # -- control ----------------------------------------------------------------------------------
     def _block(self, row: int, late: int) -> Any:
@@ -175,16 +222,14 @@ class Emitter:
             self._go(following)
             return
         if region.lines and region.line(row) != region.line(following):
-            place = b.mul(b.add(self._origin, _i64(following)), _i64(at.ROW))
-            line = b.add(b.mul(self._c, self._state(at.LINES)), b.udiv(place, _i64(at.LINE)))
-            absent = b.icmp_unsigned("==", b.load(b.gep(self._present, [line])), ir.Constant(I8, 0))
+            absent = b.icmp_unsigned("==", self._lines[region.line(following)], ir.Constant(I8, 0))
             out, on = b.append_basic_block(), b.append_basic_block()
             b.cbranch(absent, out, on).set_weights([1, 1000])
             b.position_at_end(out)
             self._go(following, at.FETCH | LATE[late])
             b.position_at_end(on)
         if following <= row:
-            full = b.icmp_signed(">=", b.load(self._end), self._last)
+            full = b.icmp_unsigned(">=", b.load(self._end), self._last)
             long = b.icmp_signed(">=", b.load(self._gap), _i64(LONGEST))
             self._unless(b.or_(full, long), following, late)
         b.branch(self._block(following, late))
@@ -254,14 +299,14 @@ class Emitter:
     def _issue(self, row: int, late: int) -> None:
         """An instruction's cycle, and its stall."""
         self._add(self._gap, 1)
-        self._add(self._fields[at.COUNT + Cause.ISSUE], 1)
+        self._count(at.COUNT + Cause.ISSUE, 1)
         if late:
             cause, place = ((Cause.LOAD_USE, at.LOAD_USE), (Cause.MULDIV, at.MUL_USE))[late - 1]
             self._take(self._state(place), cause)
 
     def _take(self, cycles: int | Any, cause: Cause) -> None:
         self._add(self._gap, cycles)
-        self._add(self._fields[at.COUNT + cause], cycles)
+        self._count(at.COUNT + cause, cycles)
 
     def _jumped(self, cycles: int) -> None:
         self._take(self._b.sub(self._state(cycles), _i64(1)), Cause.BRANCH)
@@ -270,8 +315,8 @@ class Emitter:
         """The trace's next entry."""
         b = self._b
         end = b.load(self._end)
-        b.store(b.or_(b.shl(b.load(self._gap), _i64(at.E_GAP)), claim), b.gep(self._entries, [end]))
-        b.store(b.add(end, _i64(1)), self._end)
+        b.store(b.add(b.shl(b.load(self._gap), _i64(at.E_GAP)), claim), end)
+        b.store(b.gep(end, [_i64(1)]), self._end)
         b.store(_i64(0), self._gap)
 
     def _branch(self, row: int, late: int) -> None:
@@ -309,7 +354,7 @@ class Emitter:
             unit = self._b.load(self._item(self._s, self._core, at.FPU_INDEX))
             self._note(self._b.or_(self._b.shl(unit, _i64(at.E_OPERAND)), _i64(at.E_SHARED)))
         if kind in (at.K_FMADD, at.K_FPU, at.K_SHARED_FPU, at.K_SHARED_FMADD):
-            self._add(self._fields[at.DID_FP_OPERATIONS], 1)
+            self._count(at.DID_FP_OPERATIONS, 1)
         self._set(row, at.R_RD, self._value(row))
         self._issue(row, late)
         if kind == at.K_MUL:
@@ -333,8 +378,21 @@ class Emitter:
         if kind == at.K_MUL:
             return self._call(arithmetic.multiply, _i64(sub), first, second)
         if kind in (at.K_FMADD, at.K_SHARED_FMADD) or sub < FUSED:
-            return self._call(arithmetic.fused, _i64(sub), *operands)
+            return self._canonical(self._result(arithmetic.fused_number, _i64(sub), *operands)[0])
         return self._call(arithmetic.fpu, _i64(sub), first, second, _i64(number))
+
+    def _canonical(self, number: Any) -> Any:
+        """A float, or the NaN that stands for all: a branch that is not taken, which no later sum waits for."""
+        b = self._b
+        before, other, on = b.block, b.append_basic_block(), b.append_basic_block()
+        b.cbranch(b.fcmp_unordered("uno", number, number), other, on).set_weights([1, 1000])
+        b.position_at_end(other)
+        b.branch(on)
+        b.position_at_end(on)
+        either = b.phi(FLOAT)
+        either.add_incoming(number, before)
+        either.add_incoming(ir.Constant(I32, arithmetic.CANONICAL_NAN).bitcast(FLOAT), other)
+        return either
 
     # -- words of L1 ------------------------------------------------------------------------------
     def _access(self, row: int, late: int) -> None:
@@ -360,7 +418,7 @@ class Emitter:
         self._set(row, at.R_BASE, moved)
         if not store:
             self._set(row, at.R_RD, b.load(place))
-        self._add(self._fields[at.DID_L1_WORDS], 1)
+        self._count(at.DID_L1_WORDS, 1)
         self._issue(row, late)
 
     def _may_read(self, word: Any, row: int, late: int) -> None:
@@ -372,8 +430,8 @@ class Emitter:
         first, on = b.append_basic_block(), b.append_basic_block()
         b.cbranch(b.or_(mine, b.icmp_unsigned("==", mark, self._many)), on, first)
         b.position_at_end(first)
-        arguments = (home, word, mark, self._mine, self._many, *map(self._state, _MOVED[:2]))
-        self._unless(b.not_(b.call(self._first_read, arguments)), row, late)
+        may = b.call(self._first_read, (home, word, self._mine, self._s), cconv=CONVENTION)
+        self._unless(b.not_(may), row, late)
         b.branch(on)
         b.position_at_end(on)
 
@@ -386,9 +444,9 @@ class Emitter:
         b.position_at_end(first)
         kept = b.load(self._kept)
         self._unless(b.icmp_signed(">", kept, self._log_end), row, late)
-        entry = b.gep(self._log, [b.mul(kept, _i64(2))])
-        arguments = (home, word, mark, self._mine, self._many, *map(self._state, _MOVED), self._words, entry)
-        self._unless(b.not_(b.call(self._first_write, arguments)), row, late)
+        entry, value = b.gep(self._log, [b.mul(kept, _i64(2))]), b.gep(self._words, [word])
+        may = b.call(self._first_write, (home, word, self._mine, self._s, value, entry), cconv=CONVENTION)
+        self._unless(b.not_(may), row, late)
         b.store(b.add(kept, _i64(1)), self._kept)
         b.branch(on)
         b.position_at_end(on)
@@ -396,45 +454,53 @@ class Emitter:
     @cached_property
     def _first_read(self) -> Any:
         """A function: note that a core reads a word it has not read; whether it may."""
-        function, b, (home, word, mark, mine, many, *moved) = self._function("first_read", I32, *[I64] * 6)
+        function, b, (home, word, mine, state) = self._function("first_read")
+        mark = b.zext(b.load(home), I64)
         fresh = _is_fresh(b, mark, mine)
         written = b.icmp_unsigned("!=", b.and_(mark, _i64(WRITTEN)), _i64(0))
-        wrong = b.select(fresh, _is_between(b, word, *moved), written)
+        wrong = b.select(fresh, _is_between(b, word, state, at.MOVED_IN), written)
         with b.if_then(wrong):
             b.ret(ir.Constant(BIT, 0))
-        b.store(b.trunc(b.select(fresh, mine, many), I32), home)
+        b.store(b.trunc(b.select(fresh, mine, b.or_(mine, _i64(MANY << WHO))), I32), home)
         b.ret(ir.Constant(BIT, 1))
         return function
 
     @cached_property
     def _first_write(self) -> Any:
         """A function: note that a core writes a word it has not written, and keep what was there; whether it may."""
-        kinds = (*[I64] * 8, I32.as_pointer(), I64.as_pointer())
-        function, b, (home, word, mark, mine, _, *moved, words, entry) = self._function("first_write", I32, *kinds)
+        function, b, (home, word, mine, state, value, entry) = self._function(
+            "first_write", I32.as_pointer(), I64.as_pointer()
+        )
+        mark = b.zext(b.load(home), I64)
         others = b.and_(b.not_(_is_fresh(b, mark, mine)), b.icmp_unsigned("!=", mark, mine))
-        wrong = b.or_(others, b.or_(_is_between(b, word, *moved[:2]), _is_between(b, word, *moved[2:])))
-        with b.if_then(wrong):
+        moved = b.or_(_is_between(b, word, state, at.MOVED_IN), _is_between(b, word, state, at.MOVED_OUT))
+        with b.if_then(b.or_(others, moved)):
             b.ret(ir.Constant(BIT, 0))
         b.store(word, entry)  # IN_L1 is 0
-        b.store(b.sext(b.load(b.gep(words, [word])), I64), b.gep(entry, [_i64(1)]))
+        b.store(b.sext(b.load(value), I64), b.gep(entry, [_i64(1)]))
         b.store(b.trunc(b.or_(mine, _i64(WRITTEN)), I32), home)
         b.ret(ir.Constant(BIT, 1))
         return function
 
-    def _function(self, name: str, pointed: Any, *kinds: Any) -> tuple[Any, Any, Sequence[Any]]:
-        """A function that is called, not inlined: it, a builder at its begin, its arguments."""
-        function = ir.Function(self._b.module, ir.FunctionType(BIT, [pointed.as_pointer(), *kinds]), name)
+    def _function(self, name: str, *kinds: Any) -> tuple[Any, Any, Sequence[Any]]:
+        """A function that is called, not inlined: it, a builder at its begin, its arguments. Those are where a word's
+        mark is, the word, the core's own mark, the state, and what `kinds` says."""
+        arguments = I32.as_pointer(), I64, I64, I64.as_pointer(), *kinds
+        function = ir.Function(self._b.module, ir.FunctionType(BIT, arguments), name)
         function.attributes.add("noinline")
+        function.calling_convention = CONVENTION
         return function, ir.IRBuilder(function.append_basic_block()), function.args
 
 
 def _is_fresh(b: Any, mark: Any, mine: Any) -> Any:
     """A word's mark is of an older stretch."""
-    return b.icmp_unsigned("!=", b.lshr(mark, _i64(STRETCH)), b.lshr(mine, _i64(STRETCH)))
+    return b.icmp_unsigned("<", b.lshr(mark, _i64(STRETCH)), b.lshr(mine, _i64(STRETCH)))
 
 
-def _is_between(b: Any, word: Any, first: Any, count: Any) -> Any:
+def _is_between(b: Any, word: Any, state: Any, place: int) -> Any:
+    """A word lies between those that the state tells at this place."""
+    first, count = (b.load(b.gep(state, [_i64(place + n)])) for n in range(2))
     return b.icmp_unsigned("<", b.sub(word, first), count)
 
 
-assert at.IN_L1 == 0 and Jump.JAL != Jump.JALR
+assert at.IN_L1 == 0 and Jump.JAL != Jump.JALR and MANY + 1 == 1 << STRETCH - WHO

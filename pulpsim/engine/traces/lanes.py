@@ -1,14 +1,17 @@
 """Many cycles in which cores ask for nothing but banks and FPUs: each core is a lane of vectors of bytes, and each port
 of the DMA that takes words (see `port_lanes`).
 
-Entries are also kept as pairs of bytes: what one asks for, its place behind FPU_FREE, and the cycles from then to the
-next entry, without the one that it takes. In a pair that is for `turns`, of anything else or before a long gap, one of
-them has its highest bit set.
+Entries are also kept as pairs of bytes: what one asks for, its place behind FPU_FREE counted from 1, and the cycles
+from then to the next entry. In a pair that is for `turns`, of anything else or before a long gap, one of them has its
+highest bit set.
 
 Of each lane in a cycle: `time` till its next entry; what it `asked` for last, 255 once it has been served; how long it
 `holds` that, until the cycle after it is served. A bank serves one a cycle, in the order in which they asked. So a lane
 waits as many cycles as there are lanes that hold what it asks for, and lanes that ask for the same in this cycle and
-come before it in their order, which is that of the lanes.
+come before it in their order, which is that of the lanes. A lane that is due holds nothing any more.
+
+Cycles follow upon one another by `time`, so what is done from there to the next `time` takes most of it; little else
+does. Entries are looked at in windows of some cycles; where one of them is for `turns`, in every cycle.
 """
 
 from __future__ import annotations
@@ -22,9 +25,9 @@ from pulpsim.engine.traces import port_lanes
 from pulpsim.jit import heapless, inlined, lowest_bit, vectors
 
 BANK_CONFLICT, FPU_CONTENTION = int(Cause.BANK_CONFLICT), int(Cause.FPU_CONTENTION)
+MOST_COUNTED = 128  #: cycles whose waits a byte can count: no more than those and one wait
 #: cycles: a stride that was shorter does not pay; after one of those the next one is a short trial, some time later
 PAYS, TRIAL, LONGEST_PAUSE = 8, 64, 4096
-CORES_MARKS = (1 << at.LANE_CORES) - 1
 
 
 @heapless
@@ -33,10 +36,10 @@ def pair(c, traces):
     behind the last entry is not known: it is for `turns`."""
     entries, heads, pairs, none = traces[0], traces[1], traces[8][0], vectors.sixteen_bytes()
     first, last = heads[c * at.HEAD_FIELDS + at.H_NEXT], heads[c * at.HEAD_FIELDS + at.H_END]
-    entries[last] = 0
+    entries[last] = -1
+    from_one = vectors.pairs(vectors.spread(1, none), none)
     for place in range(first, last, 16):
-        gaps = vectors.upper_halves(entries, place + 1, none) - vectors.spread(1, none)
-        vectors.store_bytes(vectors.pairs(vectors.lower_halves(entries, place, none), gaps), pairs, place)
+        vectors.store_bytes(vectors.halves(entries, place, none) + from_one, pairs, place)
 
 
 # -- lanes and the calendar ------------------------------------------------------------------------
@@ -70,13 +73,13 @@ def _take(c, ahead, traces):
         return -1
     while numbers[at.L_CORES + lane] != c:
         lane += 1
-    lane_bytes[at.L_TIME + lane], lane_bytes[at.L_STEP + lane] = ahead, 1
+    lane_bytes[at.L_TIME + lane], lane_bytes[at.L_STEP + lane] = ahead, at.STEP
     numbers[at.L_PLACES + lane] = place
     before = entries[place - 1] if place > c * at.TRACE else heads[head + at.H_LAST]
     holds = ahead + 1 - (entries[place] >> at.E_GAP)
     if before & at.E_KIND != at.E_SHARED or holds <= 0:
         return 0
-    lane_bytes[at.L_ASKED + lane], lane_bytes[at.L_HOLDS + lane] = before & at.E_OPERANDS, holds
+    lane_bytes[at.L_ASKED + lane], lane_bytes[at.L_HOLDS + lane] = (before & at.E_OPERANDS) + 1, holds
     return 1
 
 
@@ -123,7 +126,7 @@ def _leave(now, s, words, l2_words, traces):
             taken += port_lanes.leave(way, now, s, words, l2_words, traces)
     for lane in range(at.LANES):
         if lane_bytes[at.L_HOLDS + lane] != 0:
-            place = at.FPU_FREE + lane_bytes[at.L_ASKED + lane]
+            place = at.FPU_FREE + lane_bytes[at.L_ASKED + lane] - 1
             s[place] = max(s[place], now + lane_bytes[at.L_HOLDS + lane])
     for lane in range(s[at.CORES]):
         if lane_bytes[at.L_STEP + lane] == 0:
@@ -154,51 +157,53 @@ def _cycles(none, of_cores, ports, now, end, s, words, l2_words, traces):
     pairs, lane_bytes, numbers = traces[8]
     time, step = vectors.load_bytes(lane_bytes, at.L_TIME, none), vectors.load_bytes(lane_bytes, at.L_STEP, none)
     asked, holds = vectors.load_bytes(lane_bytes, at.L_ASKED, none), vectors.load_bytes(lane_bytes, at.L_HOLDS, none)
-    one, banks, more = vectors.spread(1, none), vectors.spread(at.FIRST_BANK, none), True
+    one, banks, more = vectors.spread(1, none), vectors.spread(at.FIRST_BANK + 1, none), True
     if ports is not None:
         bank_mask = vectors.spread(s[at.BANK_MASK] if s[at.CONFLICTS] else 0, of_cores)
         first_bank = vectors.load_bytes(lane_bytes, at.L_FIRST + at.LANE_CORES, of_cores)
         place, left = _words_of_ports(of_cores, lane_bytes)
     while more and end - now >= vectors.WINDOW:
-        entry, second, third, fourth = vectors.window(pairs, numbers, of_cores)
-        taken, waits, fpu_waits, marks = none, none, none, 0
-        for _ in range(vectors.WINDOW):
-            due = time == none
-            asks, gaps = vectors.firsts(entry), vectors.seconds(entry)
-            both = vectors.doubled(vectors.lowers(due, of_cores))
-            if ports is not None:
-                taking = vectors.running_counts(vectors.uppers(due))
-                asks = vectors.joined(asks, (place + taking & bank_mask) + first_bank)
-                gaps = vectors.joined(gaps, vectors.less(left, taking) == of_cores)
-            marks = vectors.highest_bits(due & (asks | gaps))
-            if marks != 0:
-                more = False
-                break
-            if ports is not None:
-                took = vectors.fours_lasts(taking)
-                place, left = place + took, left - took
-            before = asked | (holds == none)
-            asked = vectors.without(before, vectors.without(due, asks))
-            served = vectors.matches(asked, before) & due
-            time = time - step + served + (gaps & due)
-            holds = vectors.less(holds | served, one)
-            wait = holds & due
-            taken, waits, fpu_waits = taken - due, waits + wait, fpu_waits + (wait & (asks < banks))
-            entry, second, third = (
-                vectors.choose(both, second, entry),
-                vectors.choose(both, third, second),
-                vectors.choose(both, fourth, third),
-            )
-            now += 1
-        vectors.add_bytes(taken, numbers, at.L_PLACES)
-        vectors.add_bytes(waits, numbers, at.L_WAITS)
-        vectors.add_bytes(fpu_waits, numbers, at.L_FPU_WAITS)
-        if ports is not None:  # noqa: SIM102 - a branch on None is left out when it is compiled
-            if marks != 0 and marks & CORES_MARKS == 0 and end - now >= vectors.WINDOW:
+        pause, waits, fpu_waits = min(end, now + MOST_COUNTED), none, none
+        while more and pause - now >= vectors.WINDOW:
+            entry, second, third, fourth = vectors.window(pairs, numbers, of_cores)
+            careful = vectors.highest_bits(entry | second | third | fourth) != 0
+            taken, ending = none, 0
+            for _ in range(vectors.WINDOW):
+                due = time == none
+                both = vectors.doubled(vectors.lowers(due, of_cores))
+                if careful and vectors.highest_bits(both & entry) != 0:
+                    more = False
+                    break
+                asks, gaps = vectors.firsts(entry), vectors.seconds(entry)
+                if ports is not None:
+                    taking = vectors.running_counts(vectors.uppers(due))
+                    ending = vectors.highest_bits(vectors.uppers(due) & (vectors.less(left, taking) == of_cores))
+                    if ending != 0:
+                        break
+                    took = vectors.fours_lasts(taking)
+                    asks = vectors.joined(asks, (place + taking & bank_mask) + first_bank)
+                    gaps = vectors.joined(gaps, vectors.lowers(one, of_cores))
+                    place, left = place + took, left - took
+                before = asked | (holds == none)
+                asked = vectors.without(before, vectors.without(due, asks))
+                wait = vectors.matches(asks & due, asked, before)
+                time = time + step + (gaps & due) + wait
+                holds = vectors.less(holds, one) + wait
+                taken, waits, fpu_waits = taken - due, waits + wait, fpu_waits + (wait & (asks < banks))
+                entry, second, third = (
+                    vectors.choose(both, second, entry),
+                    vectors.choose(both, third, second),
+                    vectors.choose(both, fourth, third),
+                )
+                now += 1
+            vectors.add_bytes(taken, numbers, at.L_PLACES)
+            if ports is not None and ending != 0 and end - now >= vectors.WINDOW:
                 vectors.store_bytes(time, lane_bytes, at.L_TIME)
                 more = port_lanes.go_on(now, s, words, l2_words, traces)
                 time = vectors.load_bytes(lane_bytes, at.L_TIME, none)
                 place, left = _words_of_ports(of_cores, lane_bytes)
+        vectors.add_bytes(waits, numbers, at.L_WAITS)
+        vectors.add_bytes(fpu_waits, numbers, at.L_FPU_WAITS)
     vectors.store_bytes(time, lane_bytes, at.L_TIME)
     vectors.store_bytes(asked, lane_bytes, at.L_ASKED)
     vectors.store_bytes(holds, lane_bytes, at.L_HOLDS)

@@ -15,6 +15,7 @@ from pulpsim.engine.traces.kept import is_full
 from pulpsim.jit import heapless, inlined
 
 MOST_LEFT = 255
+FIRST_BANK = at.FIRST_BANK + 1  #: counted from 1, as lanes ask
 PORTS = -2  #: what is noted in the place of a core
 #: cycles in which ports take no more words than are kept between two looks at the room for them
 LONGEST = at.MOST_KEPT // (4 * at.PORT_LANES)
@@ -82,11 +83,11 @@ def join(way, now, s, traces):
     for port in range(s[at.PORTS]):
         lane, place = _first_lane(way) + port, stream + at.D_PORTS + port
         holds = max(s[place] - now, 0)
-        lane_bytes[at.L_TIME + lane], lane_bytes[at.L_STEP + lane] = holds, 1
+        lane_bytes[at.L_TIME + lane], lane_bytes[at.L_STEP + lane] = holds, at.STEP
         traces[8][2][at.L_CORES + lane] = PORTS
-        lane_bytes[at.L_FIRST + lane] = at.FIRST_BANK if s[at.CONFLICTS] else at.FIRST_BANK + lane
+        lane_bytes[at.L_FIRST + lane] = FIRST_BANK if s[at.CONFLICTS] else FIRST_BANK + lane
         if holds > 0:
-            lane_bytes[at.L_ASKED + lane] = at.FIRST_BANK + s[place + 2 * at.MAX_PORTS]
+            lane_bytes[at.L_ASKED + lane] = FIRST_BANK + s[place + 2 * at.MAX_PORTS]
             lane_bytes[at.L_HOLDS + lane] = holds
             held += 1
     _look_up(way, now, s, traces[8])
@@ -102,7 +103,7 @@ def leave(way, now, s, words, l2_words, traces):
     for port in range(s[at.PORTS]):
         lane, place = _first_lane(way) + port, stream + at.D_PORTS + port
         s[place], s[place + at.MAX_PORTS] = now + lane_bytes[at.L_HOLDS + lane], s[stream + at.D_SEQUENCE]
-        s[place + 2 * at.MAX_PORTS] = lane_bytes[at.L_ASKED + lane] - at.FIRST_BANK
+        s[place + 2 * at.MAX_PORTS] = lane_bytes[at.L_ASKED + lane] - FIRST_BANK
         soonest = min(soonest, s[place])
     queue(at.STREAMS + way, max(soonest, s[stream + at.D_EARLIEST]), s)
     return taken

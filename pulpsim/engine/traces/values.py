@@ -26,10 +26,8 @@ def _note(place, claim, gap, traces):
 
 @inlined
 def _run_translated(c, k, place, end, gap, s, traces):
-    """As far as a program's translation goes from here, if the trace has room. Returns place, end and gap."""
+    """As far as a program's translation goes from here. Returns place, end and gap."""
     heads, codes, words, head, row = traces[1], traces[6], traces[7], c * at.HEAD_FIELDS, place // at.ROW * at.P_FIELDS
-    if end + codes[row + at.P_ROOM] >= (c + 1) * at.TRACE:
-        return place, end, gap
     s[k + at.PLACE], heads[head + at.H_END], heads[head + at.H_GAP] = place, end, gap
     words[0], words[1] = c, codes[row + at.P_ORIGIN]
     call_code(codes[row], words)
@@ -44,7 +42,10 @@ def run_by_itself(c, s, rows, fields, registers, l1, words, l2, l2_words, tags, 
     place, gap, issued = s[k + at.PLACE], traces[1][head + at.H_GAP], np.int64(0)
     find_moved(s)
     while end < last:
-        if traces[6][(place & at.PLACES) // at.ROW * at.P_FIELDS] != 0 and place <= at.PLACES:
+        translated = (place & at.PLACES) // at.ROW * at.P_FIELDS
+        if traces[6][translated] != 0 and place <= at.PLACES:
+            if end + traces[6][translated + at.P_ROOM] >= first + at.TRACE:
+                break  # the translation goes on in the next part
             place, end, gap = _run_translated(c, k, place, end, gap, s, traces)
         if unlikely(gap >= LONGEST):  # it may go on so for ever
             end = _note(end, at.E_NOTHING, gap - 1, traces)

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from difflib import SequenceMatcher
+from itertools import product
+from math import inf
 from typing import NamedTuple
 
 import msgspec
@@ -24,6 +26,8 @@ from trainlib.tiling import fits
 
 #: steps of a plan, from the first to before the last, several times
 Spans = tuple[tuple[int, int], ...]
+#: what `count_parts` is given: a plan, parts of it, skews by number, a limit
+PartsJob = tuple[Plan, Spans, tuple[int, ...], float]
 
 
 class Exchange(NamedTuple):
@@ -41,10 +45,10 @@ class Exchange(NamedTuple):
 
 
 class CountedParts(msgspec.Struct, frozen=True):
-    """Parts of a plan, together. cycles: with each skew asked for, none if the plan does not fit L1. simulated, reused:
+    """Parts of a plan, together. cycles: over all skews asked for; None if the plan does not fit L1. simulated, reused:
     points."""
 
-    cycles: tuple[int, ...]
+    cycles: int | None
     simulated: int
     reused: int
 
@@ -78,13 +82,21 @@ def _add(spans: list[tuple[int, int]], first: int, end: int, count: int) -> None
     spans.append((first, end))
 
 
-def count_parts(meter: Meter, model: Model, plan: Plan, spans: Spans, skews: Sequence[int]) -> CountedParts:
-    """skews: by number."""
-    before, cycles = (meter.simulated, meter.reused), tuple[int, ...]()
+def count_parts(
+    meter: Meter, model: Model, plan: Plan, spans: Spans, skews: Sequence[int], limit: float = inf
+) -> CountedParts:
+    """skews: by number. limit: of the cycles; once they are sure to be above, or by all that is expected, what they do
+    not go below is enough, and whether the plan fits is not asked."""
+    before, cycles = (meter.simulated, meter.reused), None
     try:
-        if fits(model, plan, meter.platform, PLAIN):
-            parts = [compile_part(model, plan, meter.platform, *span) for span in spans]
-            cycles = tuple(sum(meter.cycles(part, skew) for part in parts) for skew in skews)
+        parts = [compile_part(model, plan, meter.platform, *span) for span in spans]
+        least = [meter.promise(part) for part in parts for _ in skews]
+        if sum(least) > limit or fits(model, plan, meter.platform, PLAIN):
+            for number, (part, skew) in enumerate(product(parts, skews)):
+                if (room := limit - sum(least) + least[number]) < least[number]:
+                    break
+                least[number] = meter.cycles(part, skew, None if room == inf else int(room))
+            cycles = sum(least)
     except PulpsimError:  # as its count as a whole will say, if nothing runs
         pass
     return CountedParts(cycles, meter.simulated - before[0], meter.reused - before[1])

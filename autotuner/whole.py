@@ -18,7 +18,7 @@ import msgspec
 from autotuner.executors import Executor
 from autotuner.goal import Goal, Measured
 from autotuner.measure import SKEWS, Meter
-from autotuner.parts import CountedParts, Exchange, Spans, count_parts, exchange_of
+from autotuner.parts import CountedParts, Exchange, PartsJob, count_parts, exchange_of
 from autotuner.search import Found, Job, Outcome
 from pulpsim import Platform
 from pulpsim.errors import PulpsimError
@@ -28,17 +28,17 @@ from trainlib.operators.layer import halvings
 from trainlib.plan import LayerStep, Plan, Vectors, backward_choices, forward_steps
 from trainlib.tiling import STORES, settled
 
-#: of the plans that one exchange offers, those that are counted as a whole: the fastest where they differ
-COUNTED_EXCHANGES = 4
-#: cycles up to which a whole step is counted for each of these: where code and data come to lie is luck, of 0.1 % of
-#: the whole and more, which no part tells
+#: of the plans that one exchange offers, those that are looked at further, the fastest where they differ with no skew;
+#: and those that are counted as a whole, the fastest there with all skews
+FASTEST, COUNTED_EXCHANGES = 4, 2
+#: shares of the cycles of the whole: by how much a plan may be slower where it differs, with no skew and then with all,
+#: to be looked at further. Where code and data come to lie is luck, which no part tells: the longer the whole, the less
+LUCK, QUICK_LUCK = (3e-4, -3e-5), (1e-3, 1e-3)
+#: cycles up to which a whole step is quick
 QUICK = 2_000_000
-#: above, shares of the cycles of the whole: by how much a plan may be slower where it differs, with no skew, to be
-#: counted there with all, and by how much it has to be faster then to be counted as a whole
-LUCK, LEAST_GAIN = 3e-4, 3e-5
 #: times the cycles of the best plan, over the skews so far, at which an exchange is not looked at further: of 340 of
-#: two networks that were, none became the best after it had been above 1.001
-CLEARLY = 1.002
+#: two networks that were, none became the best after it had been above that
+CLEARLY = 1.001
 #: where vectors are while no plan by rule fits: out of L1
 NO_RULE: Vectors = "streamed"
 #: times that the descent goes through all exchanges at most
@@ -112,7 +112,7 @@ class Whole:
         assert isinstance(outcome, Found)
         names = {(self.model.layers[index].name, step) for index, step in jobs}
         own = {replace(step, layer=outcome.step.layer) for step in plan.steps if (step.layer, step.step) in names}
-        is_close = self._by_parts and own <= {*outcome.close_steps}
+        is_close = self._is_long and own <= {*outcome.close_steps}
         tried = outcome.close_steps if is_close else (outcome.step, *outcome.runners_up)
         for new in tried if own else ():
             steps = (replace(new, layer=s.layer) if (s.layer, s.step) in names else s for s in plan.steps)
@@ -151,34 +151,40 @@ class Whole:
         """Count those as a whole that are fastest where they differ, and keep the best."""
         assert self.best is not None and self.measured is not None
         ways = [exchange_of(self.best, plan) for plan in plans if plan != self.best]
-        rival = self.measured.cycles if self.goal.is_cycles else ()
-        if self._by_parts:  # the rest of a plan changes these too little to look at one twice
-            ways = [way for way in ways if way.what not in self._looked_at]
-            ways = self._fastest(executor, ways, range(1), -LUCK * rival[0])
-            ways = self._fastest(executor, ways, range(len(SKEWS)), LEAST_GAIN * sum(rival))
-        else:
-            ways = self._fastest(executor, ways, range(1), -inf)
+        if not self.goal.is_cycles:
+            ways = self._fastest(executor, ways, range(1), inf)
+            self._try(executor, [way.new for way in ways[:FASTEST]], ())
+            return
+        rival, (luck, luck_with_all) = self.measured.cycles, LUCK if self._is_long else QUICK_LUCK
+        ways = [way for way in ways if way.what not in self._looked_at]  # the rest changes these too little
+        ways = self._fastest(executor, ways, range(1), luck * rival[0])
+        ways = self._fastest(executor, ways[:FASTEST], range(len(SKEWS)), luck_with_all * sum(rival))
         self._try(executor, [way.new for way in ways[:COUNTED_EXCHANGES]], rival)
 
     @property
-    def _by_parts(self) -> bool:
-        """Whether only that is counted as a whole which is faster where it differs: not for goals beside cycles."""
+    def _is_long(self) -> bool:
+        """Whether the whole step is long, and few exchanges are to be looked at: not for goals beside cycles."""
         return self.goal.is_cycles and self.measured is not None and self.measured.mean > QUICK
 
-    def _fastest(self, executor: Executor, ways: Sequence[Exchange], skews: range, gain: float) -> list[Exchange]:
-        """Those that fit and take less, by more than `gain` cycles, where they differ; the fastest first."""
-        jobs = list(dict.fromkeys([(way.old, way.before) for way in ways] + [(way.new, way.after) for way in ways]))
-        every = executor.all(count_parts, self.platform, [(self.model, *job, skews) for job in jobs])
-        counted: dict[tuple[Plan, Spans], CountedParts] = dict(zip(jobs, every, strict=True))
+    def _fastest(self, executor: Executor, ways: Sequence[Exchange], skews: range, loss: float) -> list[Exchange]:
+        """Those that fit and take no more than `loss` cycles more where they differ; the fastest first."""
+        before = self._count_parts(executor, [(way.old, way.before, (skew,), inf) for way in ways for skew in skews])
+        old = [sum(before[way.old, way.before, (skew,), inf] or 0 for skew in skews) for way in ways]
+        jobs = [(way.new, way.after, tuple(skews), cycles + loss) for way, cycles in zip(ways, old, strict=True)]
+        after, gains = self._count_parts(executor, jobs), dict[Exchange, int]()
+        for way, cycles, job in zip(ways, old, jobs, strict=True):
+            if (new := after[job]) is not None:
+                gains[way] = cycles - new
+                self._looked_at.add(way.what)
+        return sorted((way for way in ways if gains.get(way, -inf) >= -loss), key=lambda way: -gains[way])
+
+    def _count_parts(self, executor: Executor, jobs: Sequence[PartsJob]) -> dict[PartsJob, int | None]:
+        """Each of them once."""
+        jobs = list(dict.fromkeys(jobs))
+        every: list[CountedParts] = executor.all(count_parts, self.platform, [(self.model, *job) for job in jobs])
         for one in every:
             self.simulated, self.reused = self.simulated + one.simulated, self.reused + one.reused
-        gains = dict[Exchange, int]()
-        for way in ways:
-            before, after = counted[way.old, way.before].cycles, counted[way.new, way.after].cycles
-            if before and after:
-                gains[way] = sum(before) - sum(after)
-                self._looked_at.add(way.what)
-        return sorted((way for way in gains if gains[way] > gain), key=lambda way: -gains[way])
+        return {job: one.cycles for job, one in zip(jobs, every, strict=True)}
 
     def _try(self, executor: Executor, plans: Sequence[Plan], rival: tuple[int, ...]) -> list[Counted]:
         """Count plans: see `count`. Keeps the best."""

@@ -289,7 +289,7 @@ def _classify(bits):
     return np.int64(1) << (kind if bits < 0 else 7 - kind)
 
 
-@heapless
+@inlined
 def fpu(sub, a, b, rounding):
     """Single-cycle operations but the fused ones; patterns in, pattern or integer out."""
     x, y = as_float(np.int32(a)), as_float(np.int32(b))

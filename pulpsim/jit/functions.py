@@ -1,7 +1,8 @@
 """What decorates functions that are compiled: nothing is compiled, and Numba not imported, before one is needed.
 
 A compiled function calls another one in one of two ways. Called from Python, each is a Numba function of its own, with
-its own files in the cache (`dispatchers`). Reached from a `native` one, it is a part of that one's code (`linking`).
+its own files in the cache (`dispatchers`). Reached from a `native` one, it is a part of that one's code (`parts`,
+`linking`).
 """
 
 from __future__ import annotations

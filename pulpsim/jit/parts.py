@@ -189,9 +189,9 @@ class _Lower(Lower):
             else:
                 self.lower_inst(step)
 
-    def lower_binop(self, kind: Any, step: Any, operator: Any) -> Any:
+    def lower_binop(self, kind: Any, step: Any, operation: Any) -> Any:
         typing, typed = self.context.typing_context, self.fndesc.calltypes[step].args
-        function = typing.resolve_value_type(operator)
+        function = typing.resolve_value_type(operation)
         signature = typing.resolve_function_type(function, typed, {})
         operands = [self._cast_var(*operand) for operand in zip((step.lhs, step.rhs), typed, strict=True)]
         result = self.context.get_function(function, signature)(self.builder, operands)

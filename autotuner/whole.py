@@ -3,7 +3,7 @@
 What neighbours do to each other - transfers that overlap, L1 that is shared - is in no step's own count. So from the
 best plan so far a descent tries other ways, one after the other: another candidate for a kind of step, another cut of a
 backward pass into steps, vectors that stay in L1 or do not, stores that are awaited or not, other tiles of the loss. It
-counts first where they differ (see `parts`), and the whole of what is faster there.
+counts first where they differ (see `parts`), and the whole of what is fastest there.
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ from trainlib.tiling import STORES, settled
 #: of the plans that one exchange offers, those that are looked at further, the fastest where they differ with no skew;
 #: and those that are counted as a whole, the fastest there with all skews
 FASTEST, COUNTED_EXCHANGES = 4, 2
-#: shares of the cycles of the whole: by how much a plan may be slower where it differs, with no skew and then with all,
-#: to be looked at further. Where code and data come to lie is luck, which no part tells: the longer the whole, the less
-LUCK, QUICK_LUCK = (3e-4, -3e-5), (1e-3, 1e-3)
-#: cycles up to which a whole step is quick
+#: cycles up to which a whole step is quick to count
 QUICK = 2_000_000
+#: by how much a plan may be slower where it differs, with no skew and then with all, to be looked at further: shares of
+#: the cycles of the whole, below 0 where it has to be faster. Where code and data come to lie is luck, which no part
+#: tells: 0.1 % of a quick step, less of a longer one
+QUICK_LUCK, LUCK = (1e-3, 1e-3), (3e-4, -3e-5)
 #: times the cycles of the best plan, over the skews so far, at which an exchange is not looked at further: of 340 of
 #: two networks that were, none became the best after it had been above that
 CLEARLY = 1.001
@@ -167,7 +168,8 @@ class Whole:
         return self.goal.is_cycles and self.measured is not None and self.measured.mean > QUICK
 
     def _fastest(self, executor: Executor, ways: Sequence[Exchange], skews: range, loss: float) -> list[Exchange]:
-        """Those that fit and take no more than `loss` cycles more where they differ; the fastest first."""
+        """Those that fit and where they differ take no more than `loss` cycles more, nor are further behind the fastest
+        of them; the fastest first."""
         before = self._count_parts(executor, [(way.old, way.before, (skew,), inf) for way in ways for skew in skews])
         old = [sum(before[way.old, way.before, (skew,), inf] or 0 for skew in skews) for way in ways]
         jobs = [(way.new, way.after, tuple(skews), cycles + loss) for way, cycles in zip(ways, old, strict=True)]
@@ -176,7 +178,8 @@ class Whole:
             if (new := after[job]) is not None:
                 gains[way] = cycles - new
                 self._looked_at.add(way.what)
-        return sorted((way for way in ways if gains.get(way, -inf) >= -loss), key=lambda way: -gains[way])
+        least = max(-loss, max(gains.values(), default=0) - abs(loss))
+        return sorted((way for way in ways if gains.get(way, -inf) >= least), key=lambda way: -gains[way])
 
     def _count_parts(self, executor: Executor, jobs: Sequence[PartsJob]) -> dict[PartsJob, int | None]:
         """Each of them once."""

@@ -165,7 +165,7 @@ def test_parts_are_counted_to_the_end_up_to_the_limit_and_no_further_above() -> 
     assert limited.simulated == 0
 
 
-def test_a_part_of_a_plan_that_does_not_fit_is_not_counted() -> None:
+def test_a_part_of_a_plan_that_does_not_fit_has_no_cycles() -> None:
     """Though there is room for the part alone: nothing would come of it."""
     layers = (FullyConnected("a", 32, 64), FullyConnected("b", 64, 64), FullyConnected("c", 64, 8, relu=False))
     model = Model("wide", layers)
@@ -177,5 +177,4 @@ def test_a_part_of_a_plan_that_does_not_fit_is_not_counted() -> None:
     with pytest.raises(L1Error):
         compile_schedule(model, plan, small)
     with Points(None) as points:
-        one = count_parts(Meter(small, points), model, plan, ((0, 1),), (0,))
-    assert (one.cycles, one.simulated) == (None, 0)
+        assert count_parts(Meter(small, points), model, plan, ((0, 1),), (0,)).cycles is None

@@ -174,6 +174,15 @@ def test_steps_are_exchanged_until_the_whole_is_fast(monkeypatch: pytest.MonkeyP
     assert tune(SMALL, platform, 1, None).cycles > 1.2 * best.cycles
 
 
+def test_what_is_clearly_slower_where_it_differs_is_not_counted_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    platform = PLATFORM.replace({"l1.size_bytes": STACKS + 384})
+    few = tune(SMALL, platform, 1, None)
+    monkeypatch.setattr(whole, "QUICK_LUCK", (1.0, 1.0))
+    every = tune(SMALL, platform, 1, None)
+    assert few.simulated < 0.9 * every.simulated
+    assert few.cycles <= 1.01 * every.cycles
+
+
 def test_steps_of_long_plans_are_exchanged_by_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """With fewer counts of the whole, until it is as fast but for luck."""
     platform = PLATFORM.replace({"l1.size_bytes": STACKS + 384})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import llvmlite.ir as ir
@@ -35,9 +35,10 @@ def _zero(kind: Any) -> ir.Constant:
     return ir.Constant(kind, [0] * kind.count)
 
 
-def _shuffled(builder: Any, first: Any, second: Any, lanes: Sequence[int]) -> Any:
+def _shuffled(builder: Any, first: Any, second: Any, lanes: Iterable[int]) -> Any:
     """Lanes of two vectors, those of the second one counted on."""
-    return builder.shuffle_vector(first, second, ir.Constant(ir.VectorType(WORD, len(lanes)), list(lanes)))
+    lanes = list(lanes)
+    return builder.shuffle_vector(first, second, ir.Constant(ir.VectorType(WORD, len(lanes)), lanes))
 
 
 # -- operators -------------------------------------------------------------------------------------
@@ -122,12 +123,10 @@ def halves(typing_context: Any, array: Any, place: Any, like: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kind = ir.VectorType(WORD, both.count)
-        loaded = []
-        for number in (0, 1):
-            first = builder.add(args[1], ir.Constant(PLACE, number))
-            address = _address(context, builder, array, args[0], first)
-            loaded.append(builder.load(builder.bitcast(address, kind.as_pointer()), align=8))
-        numbers = _shuffled(builder, *loaded, [lane + lane % 2 * both.count for lane in range(both.count)])
+        first = _address(context, builder, array, args[0], args[1])
+        homes = first, builder.gep(first, [ir.Constant(PLACE, 1)])
+        these, nexts = (builder.load(builder.bitcast(home, kind.as_pointer()), align=8) for home in homes)
+        numbers = _shuffled(builder, these, nexts, [lane + lane % 2 * both.count for lane in range(both.count)])
         most = ir.Constant(kind, [254] * both.count)
         numbers = builder.select(builder.icmp_unsigned("<", numbers, most), numbers, most)
         return builder.trunc(numbers, context.get_value_type(both))
@@ -213,23 +212,26 @@ def matches(typing_context: Any, value: Any, ahead: Any, behind: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         value, ahead, behind = args
-        twice, half = _shuffled(builder, value, value, [*range(count)] * 2), count // 2
-        if count == 8:  # both in one vector, as numbers, so that LLVM takes bytes from there and not from either
+        at_once = 16 // count  # distances that lanes are compared over in one vector
+        value, sources = _shuffled(builder, value, value, [*range(count)] * at_once), (ahead, behind)
+        if at_once > 1:  # both in one, made of numbers: else LLVM weaves them anew for every distance
             number = ir.IntType(8 * count)
             both = ir.Constant(ir.VectorType(number, 2), ir.Undefined)
-            for place, part in enumerate((ahead, behind)):
+            for place, part in enumerate(sources):
                 both = builder.insert_element(both, builder.bitcast(part, number), ir.Constant(WORD, place))
-            both = builder.bitcast(both, twice.type)
-        total = _zero(twice.type)
-        for distance in range(half):  # in the upper half of the lanes, half of them further
-            lanes = [
-                lane - by + count * ((by == 0) + 2 * (by > lane))
-                for by in (distance, distance + half) for lane in range(count)
-            ]  # fmt: skip
-            others = _shuffled(builder, both, both, lanes) if count == 8 else _shuffled(builder, ahead, behind, lanes)
-            total = builder.add(total, _equal(builder, others, twice))
-        lower, upper = (_shuffled(builder, total, total, range(first, first + count)) for first in (0, count))
-        return builder.neg(builder.add(lower, upper))
+            both = builder.bitcast(both, value.type)
+            sources = both, both
+        total, apart = _zero(value.type), count // at_once
+        for distance in range(apart):
+            distances = [distance + apart * part for part in range(at_once) for _ in range(count)]
+            others = [
+                lane % count - by + count * ((by == 0) + 2 * (by > lane % count)) for lane, by in enumerate(distances)
+            ]
+            total = builder.add(total, _equal(builder, _shuffled(builder, *sources, others), value))
+        for first in range(count, 16, count):
+            upper = _shuffled(builder, total, total, range(first, first + count))
+            total = builder.add(_shuffled(builder, total, total, range(count)), upper)
+        return builder.neg(total)
 
     return value(value, ahead, behind), generate
 

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pulpsim import Controller, Copy, Machine, Program, assemble
+from pulpsim.engine import layout as at
 from pulpsim.engine.traces import translations
 from pulpsim.engine.traces.engine import FAILURES, TraceEngine
 from pulpsim.engine.traces.translation import Translation
@@ -202,6 +203,15 @@ def test_a_translation_is_entered_and_kept(monkeypatch: pytest.MonkeyPatch) -> N
         again = ran(machine("traces"), PROGRAM, [0] * 8)  # another machine, the same content
     assert len(made) == 1
     assert first == again == ran(machine("jit"), PROGRAM, [0] * 8)
+
+
+def test_what_a_translation_has_no_room_for_is_left_to_the_next_part() -> None:
+    made, program = machine("traces"), assemble(SUMS.replace("li t2, 20", "li t2, 2000") + "ret")
+    with translations.translated_at_once(), pytest.raises(CycleLimitError):
+        made.run(program, registers=registers, max_cycles=10000)
+    ends = made.engine._traces[1].reshape(8, -1)[:, at.H_END] - np.arange(8) * at.TRACE
+    assert (at.TRACE - 2 * len(program) < ends).all()
+    assert (ends < at.TRACE - len(program)).all()  # a round has one entry
 
 
 def test_what_does_not_pay_is_not_translated(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,10 +120,6 @@ CORE = 96  # behind the scalars
     KEPT,  # what has been overwritten since its begin: so many
     STOPPED,  # a core met what its trace cannot tell
     RELEASED,  # a barrier was, in this cycle: another stretch begins
-    MOVED_IN,  # the first word of L1, and how many, between which inward transfers under way move some; outward ones
-    _MOVED_IN_WORDS,
-    MOVED_OUT,
-    _MOVED_OUT_WORDS,
     CLAIM,  # what an instruction, executed ahead of time, asks for: a trace's entry without its gap, or NO_CLAIM
     STRIDE_AT,  # the cycle in which lanes are tried next; cycles that they rest now, 0 while they pay
     STRIDE_PAUSE,
@@ -144,7 +140,11 @@ WAITING = BANK_FREE + MAX_BANKS  # bit masks under round-robin: cores, then port
 CSRS = WAITING + MAX_BANKS  # of each core: positions from CSRS + core * CSR_FIELDS
 CSR_FIELDS = 64
 BEFORE = CSRS + MAX_CORES * CSR_FIELDS  # a core's counters at its event, if the engine is watched
-STATE = BEFORE + CAUSES
+# the first word of L1, and how many, between which inward transfers under way move some, then of each but the last
+# one, of which there may be more; outward ones
+MOVED_IN, MOVED_PARTS = BEFORE + CAUSES, 4
+MOVED_OUT = MOVED_IN + 2 * (1 + MOVED_PARTS)
+STATE = MOVED_OUT + 2 * (1 + MOVED_PARTS)
 NO_CONFLICTS, FIFO, ROUND_ROBIN = range(3)
 REPORTED, STALE = 1, 2  # something was that others wait for; a core has executed fence.i
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Any
 
 import llvmlite.ir as ir
@@ -459,7 +459,7 @@ class Emitter:
         fresh = _is_fresh(b, mark, mine)
         written = b.icmp_unsigned("!=", b.and_(mark, _i64(WRITTEN)), _i64(0))
         wrong = b.select(fresh, _is_between(b, word, state, at.MOVED_IN), written)
-        with b.if_then(wrong):
+        with b.if_then(wrong), b.if_then(b.or_(b.not_(fresh), _is_moved(b, word, state, at.MOVED_IN))):
             b.ret(ir.Constant(BIT, 0))
         b.store(b.trunc(b.select(fresh, mine, b.or_(mine, _i64(MANY << WHO))), I32), home)
         b.ret(ir.Constant(BIT, 1))
@@ -473,9 +473,11 @@ class Emitter:
         )
         mark = b.zext(b.load(home), I64)
         others = b.and_(b.not_(_is_fresh(b, mark, mine)), b.icmp_unsigned("!=", mark, mine))
-        moved = b.or_(_is_between(b, word, state, at.MOVED_IN), _is_between(b, word, state, at.MOVED_OUT))
-        with b.if_then(b.or_(others, moved)):
-            b.ret(ir.Constant(BIT, 0))
+        between = b.or_(_is_between(b, word, state, at.MOVED_IN), _is_between(b, word, state, at.MOVED_OUT))
+        with b.if_then(b.or_(others, between)):
+            moved = b.or_(_is_moved(b, word, state, at.MOVED_IN), _is_moved(b, word, state, at.MOVED_OUT))
+            with b.if_then(b.or_(others, moved)):
+                b.ret(ir.Constant(BIT, 0))
         b.store(word, entry)  # IN_L1 is 0
         b.store(b.sext(b.load(value), I64), b.gep(entry, [_i64(1)]))
         b.store(b.trunc(b.or_(mine, _i64(WRITTEN)), I32), home)
@@ -495,6 +497,12 @@ class Emitter:
 def _is_fresh(b: Any, mark: Any, mine: Any) -> Any:
     """A word's mark is of an older stretch."""
     return b.icmp_unsigned("<", b.lshr(mark, _i64(STRETCH)), b.lshr(mine, _i64(STRETCH)))
+
+
+def _is_moved(b: Any, word: Any, state: Any, place: int) -> Any:
+    """Some part of L1 that is noted behind this place holds a word."""
+    parts = range(place + 2, place + 2 * (1 + at.MOVED_PARTS), 2)
+    return reduce(b.or_, [_is_between(b, word, state, part) for part in parts])
 
 
 def _is_between(b: Any, word: Any, state: Any, place: int) -> Any:

@@ -100,12 +100,10 @@ def _enter(now, until, s, traces):
             due &= due - ONE
             if agent < at.STREAMS:
                 holds = _take(at.LAST_CORE - agent, ahead, traces)
-                if holds < 0:
-                    return now
             else:
                 holds = port_lanes.join(agent - at.STREAMS, now, s, traces)
-                if holds < 0:
-                    end = min(end, now + ahead)
+            if holds < 0:
+                end = min(end, now + ahead)
             held += max(holds, 0)
     for place in range(at.FPU_FREE, at.BANK_FREE + s[at.BANKS]):
         held -= max(s[place] - now, 0)
@@ -115,8 +113,11 @@ def _enter(now, until, s, traces):
 @heapless
 def _leave(now, s, words, l2_words, traces):
     """All is as if `turn` had taken the lanes' entries, and ports their words. Returns how many."""
-    heads, lane_bytes, numbers, taken, agents = traces[1], traces[8][1], traces[8][2], 0, at.CORE_AGENTS
+    heads, lane_bytes, numbers, taken, agents = traces[1], traces[8][1], traces[8][2], 0, np.int64(0)
     s[at.NOW] = now
+    for lane in range(s[at.CORES]):
+        if lane_bytes[at.L_STEP + lane] != 0:
+            agents |= np.int64(1) << at.LAST_CORE - numbers[at.L_CORES + lane]
     for way in range(2):
         agents |= port_lanes.have_joined(way, traces[8]) << at.STREAMS + way
     for slot in range(at.MASKS, at.MASKS + at.SLOTS):

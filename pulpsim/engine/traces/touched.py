@@ -70,17 +70,27 @@ def _is_moved(number, word, store, s):
 
 
 @heapless
+def _widen(place, first, end, s):
+    """Words are added to what is noted at a place."""
+    if s[place + 1] > 0:
+        first, end = min(first, s[place]), max(end, s[place] + s[place + 1])
+    s[place], s[place + 1] = first, end - first
+
+
+@heapless
 def find_moved(s):
-    """Note between which words of L1 the transfers under way move some."""
+    """Note between which words of L1 the transfers under way move some, all together and each."""
+    for place in range(at.MOVED_IN, at.STATE):
+        s[place] = 0
     for way in range(2):
-        first, end = np.int64(1) << 40, np.int64(0)
-        stream = at.STREAM + way * at.STREAM_FIELDS
+        moved, stream = at.MOVED_OUT if way else at.MOVED_IN, at.STREAM + way * at.STREAM_FIELDS
         for sequence in range(s[stream + at.D_OPEN], s[stream + at.D_TAIL]):
             move = at.TRANSFERS + (way * at.QUEUE + sequence % at.QUEUE) * at.FIELDS
-            lines = s[move + at.T_WORDS] // s[move + at.T_LINE_WORDS]
-            begin, last = s[move + at.T_L1] >> 2, (s[move + at.T_L1] + (lines - 1) * s[move + at.T_L1_STRIDE]) >> 2
-            first, end = min(first, begin, last), max(end, begin, last) + s[move + at.T_LINE_WORDS]
-        s[at.MOVED_IN + 2 * way], s[at.MOVED_IN + 2 * way + 1] = first, max(end - first, 0)
+            lines, first = s[move + at.T_WORDS] // s[move + at.T_LINE_WORDS], s[move + at.T_L1] >> 2
+            end = (s[move + at.T_L1] + (lines - 1) * s[move + at.T_L1_STRIDE] >> 2) + s[move + at.T_LINE_WORDS]
+            part = min(1 + sequence - s[stream + at.D_OPEN], at.MOVED_PARTS)
+            _widen(moved, first, end, s)
+            _widen(moved + 2 * part, first, end, s)
 
 
 @inlined

@@ -31,7 +31,8 @@ class Copy(msgspec.Struct, frozen=True, gc=False):
     """One DMA command: `lines` lines of `line_bytes` between L1 and L2, inward (to L1) or outward.
 
     l1, l2: absolute addresses of the first byte. l1_stride, l2_stride: bytes between the starts of
-    successive lines (0: line_bytes, lines lie one behind the other). All multiples of 4.
+    successive lines (0: line_bytes, lines lie one behind the other). All multiples of 4. Raises AddressError for what
+    is no number.
     """
 
     outward: bool
@@ -43,11 +44,15 @@ class Copy(msgspec.Struct, frozen=True, gc=False):
     l2_stride: int = 0
 
     def __post_init__(self) -> None:
-        if {*map(type, self.numbers)} == {int}:
+        if type(self.outward) is bool and {*map(type, self.numbers)} == {int}:
             return
         for name, given in zip(NUMBERS, self.numbers, strict=True):
-            if (number := whole(given)) is not None:
-                msgspec.structs.force_setattr(self, name, number)  # NumPy's, which could overflow
+            if (number := whole(given)) is None:
+                raise AddressError(f"DMA command: {name} = {given!r}: must be a whole number")
+            msgspec.structs.force_setattr(self, name, number)  # NumPy's could overflow
+        if (outward := flag(self.outward)) is None:
+            raise AddressError(f"DMA command: outward = {self.outward!r}: must be True or False")
+        msgspec.structs.force_setattr(self, "outward", outward)
 
     @property
     def numbers(self) -> tuple[int, int, int, int, int, int]:
@@ -114,11 +119,6 @@ class Copy(msgspec.Struct, frozen=True, gc=False):
 
     def check(self, platform: Platform) -> None:
         """Raises AddressError if the command cannot be executed."""
-        for name, number in zip(NUMBERS, self.numbers, strict=True) if {*map(type, self.numbers)} != {int} else ():
-            if whole(number) is None:
-                raise AddressError(f"DMA command: {name} = {number!r}: must be a whole number")
-        if flag(self.outward) is None:
-            raise AddressError(f"DMA command: outward = {self.outward!r}: must be True or False")
         if (self.l1 | self.l2 | self.line_bytes | self.l1_stride | self.l2_stride) % 4:
             name, number = next(
                 pair for pair in zip(NUMBERS, self.numbers, strict=True) if pair[1] % 4 and pair[0] != "lines"

@@ -222,6 +222,8 @@ class Controller:
     def _join(self, numbers: list[int]) -> Process:
         if self._team is None:
             return
+        if numbers:
+            self.domain.catch_up()  # some may be done
         team, since, of = self._team, self.now, self._names(numbers)
         if not numbers:
             yield from self._until_joined()

@@ -516,7 +516,7 @@ def test_bystanders_on_simpys_clock_change_nothing(engine: EngineName, periods: 
 
 
 #: what a controller may do, with numbers that say which
-DEEDS = st.tuples(st.sampled_from(("copy", "wait", "fork", "pause", "look")), st.integers(0, 63), st.booleans())
+DEEDS = st.tuples(st.sampled_from(("copy", "wait", "fork", "join", "pause", "look")), st.integers(0, 63), st.booleans())
 
 
 @given(
@@ -546,6 +546,8 @@ def test_a_controller_goes_the_same_way_with_and_without_simpys_events(
                     yield from cluster.wait(transfers[-1 - number % 4 :] if outward else transfers[:1])
                 elif deed == "fork":
                     yield from cluster.fork(WORK, TEAM | {"a0": L1_BASE + 64 * number}, cores=1 + number % 8)
+                elif deed == "join":
+                    yield from cluster.join(transfers[-1 - number % 4 :] if outward else ())
                 elif deed == "pause":
                     yield from cluster.pause(number)
                 else:

@@ -44,7 +44,7 @@ class Copy(msgspec.Struct, frozen=True, gc=False):
     l2_stride: int = 0
 
     def __post_init__(self) -> None:
-        if type(self.outward) is bool and {*map(type, self.numbers)} == {int}:
+        if {*map(type, self.numbers)} == {int} and type(self.outward) is bool:
             return
         for name, given in zip(NUMBERS, self.numbers, strict=True):
             if (number := whole(given)) is None:

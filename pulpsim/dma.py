@@ -210,8 +210,7 @@ class DmaQueue:
         """A transfer's last word has moved; returns what it was."""
         transfer = self._in_flight.pop(number)
         ended = self._under_way.pop(number)
-        if self._waiting or self._space is not None:
-            self._dispatch()
+        self._dispatch()
         if ended is not None:
             self._asked_for -= 1
             ended.succeed()

@@ -46,8 +46,7 @@ class Accounts:
     def counters(self) -> NDArray[np.int64]:
         """Cycles by cause so far, int64 [cores, causes]; two calls differ by what lies between."""
         for end, begin, cause in sorted(self._claims):
-            if begin > self._settled:
-                self._charge(begin, Cause.IDLE)
+            self._charge(begin, Cause.IDLE)
             self._charge(end, cause)
         self._claims.clear()
         self._charge(self.clock(), Cause.IDLE)
